@@ -1,0 +1,283 @@
+"""How a network's layers are told apart: stem, numbered blocks, head."""
+
+import re
+from dataclasses import dataclass
+from dataclasses import field
+
+from keras import Layer
+from keras import Model
+from keras import layers
+
+from keras_transfer._keras import own_weights
+from keras_transfer._keras import sublayers
+
+# `stack2_block1_1_conv` -> `stack2_block1`, `transformer_layer_3` -> itself.
+WORD = r"(?:block|layer|stack|stage|group|encoder|decoder)_?\d+[a-z]?"
+BLOCK = re.compile(rf"^.*?{WORD}(?:_{WORD})*(?=_|$)")
+# What may follow in the name of a whole block: `block_1_0`, `block2a_`.
+REST = re.compile(r"(?:_\d+)*_?")
+EMBEDDING = re.compile("embed", re.IGNORECASE)
+POOLER = re.compile("pooled|pooler", re.IGNORECASE)
+
+# Blocks that the rule does not see: (pattern of a layer's name, name of the block).
+FAMILIES = (
+    (r"^expanded_conv(_\d+)?(?=_)", r"expanded_conv\1"),  # MobileNetV2, V3
+    (r"^conv_(?:dw|pw)_(\d+)(?=_|$)", r"block_\1"),  # MobileNet
+)
+
+# Modules of layers without names, told by their last layer: (name of the module in
+# the name of its last layer, last layer of the stem).
+JOINTS = (
+    (r"^(mixed\d+)$", r"^max_pooling2d"),  # InceptionV3
+    (  # InceptionResNetV2
+        r"^(mixed_\d[a-z]|block\d+_\d+)(?:_conv)?$",
+        r"^max_pooling2d",
+    ),
+)
+
+# What turns a feature map into a vector, and so ends a flat backbone.
+COLLAPSE = (
+    layers.Flatten,
+    layers.GlobalAveragePooling1D,
+    layers.GlobalAveragePooling2D,
+    layers.GlobalAveragePooling3D,
+    layers.GlobalMaxPooling1D,
+    layers.GlobalMaxPooling2D,
+    layers.GlobalMaxPooling3D,
+)
+
+# What a child of a container can be, beside a part of the block of some name.
+STEM = object()
+CONTAINER = object()
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A layer that holds weights itself, and its path below the model."""
+
+    layer: Layer
+    path: str
+
+
+@dataclass
+class Parts:
+    """What a container with numbered blocks consists of."""
+
+    stem: list[Owner] = field(default_factory=list)
+    blocks: dict[str, list[Owner]] = field(default_factory=dict)
+    head: list[Owner] = field(default_factory=list)
+    holds_model: bool = False
+
+    @property
+    def last(self) -> list[Owner]:
+        """The block at the end so far; the stem where there is none."""
+        return next(reversed(self.blocks.values()), self.stem)
+
+    def absorb(self, inner: "Parts", name: str) -> None:
+        """Take over what the child called `name` consists of."""
+        self.stem += inner.stem
+        for block, owners in inner.blocks.items():
+            self.blocks[f"{name}/{block}" if block in self.blocks else block] = owners
+        self.head += inner.head
+        self.holds_model = self.holds_model or inner.holds_model
+
+
+def find_owners(model: Layer) -> list[Owner]:
+    """Return the layers of `model` that hold weights themselves, in model order."""
+    seen: set[int] = set()
+    owners = _itself(model, "", seen)
+    return owners + [o for c in _children(model) for o in _owners(c, "", seen)]
+
+
+def find_groups(model: Layer) -> list[tuple[str, list[Owner]]]:
+    """Return `(name, owners)` of each group of `model`, stem first."""
+    if _has_blocks(model):
+        parts = _parts(model, "", set())
+        groups = [("stem", parts.stem), *parts.blocks.items(), ("head", parts.head)]
+    else:
+        groups = _one_per_layer(model)
+    return [(name, owners) for name, owners in groups if owners]
+
+
+def _parts(
+    container: Layer, path: str, seen: set[int], complete: bool = False
+) -> Parts:
+    """Return the parts of a container in which there are numbered blocks.
+
+    A `complete` container is a backbone or in one: nothing in it is a head.
+    """
+    complete = complete or _is_backbone(container)
+    parts = Parts(stem=_itself(container, path, seen))
+    parts.holds_model = isinstance(container, Model)
+    labels = _labels(container, complete)
+    # Backbones first: a layer that the head shares (a tied embedding) is theirs.
+    inner = {
+        id(child): _parts(child, _join(path, child), seen, complete)
+        for child in _children(container)
+        if labels[id(child)] is CONTAINER
+    }
+    loose = []  # what has come since the last block
+    after_model = False
+    for child in _children(container):
+        label = labels[id(child)]
+        owners = [] if label is CONTAINER else _owners(child, path, seen)
+        if label is None:
+            loose.append((child, owners))
+        elif label is STEM:
+            parts.stem += owners
+        elif owners or label is CONTAINER:
+            for _, between in loose:
+                parts.last.extend(between)
+            loose = []
+            if label is CONTAINER:
+                parts.absorb(inner[id(child)], child.name)
+            else:
+                parts.blocks.setdefault(label, []).extend(owners)
+            after_model = label is CONTAINER and inner[id(child)].holds_model
+    in_head = after_model or bool(parts.head)
+    for child, owners in loose:
+        in_head = not complete and (in_head or _starts_head(child))
+        (parts.head if in_head else parts.last).extend(owners)
+    return parts
+
+
+def _labels(container: Layer, complete: bool = False) -> dict[int, object]:
+    """Return by id what each child is: a block's name, STEM, CONTAINER or None."""
+    children = _children(container)
+    labels = _labels_by_joints(children)
+    if labels:
+        return labels
+    names = {c.name: _block_name(c.name) for c in children if c.weights}
+    blocks = {name for name in names.values() if name}
+    bases = {re.sub(r"_\d+$", "", name) for name in blocks}
+    for child in children:
+        name = names.get(child.name)
+        # Keras counts `my_block`, `my_block_1`, `my_block_2`: the first has no number.
+        if child.name in bases and f"{child.name}_1" in names:
+            name = child.name
+        may_hold_blocks = not name or len(blocks) == 1 or isinstance(child, Model)
+        if may_hold_blocks and _has_blocks(child, complete):
+            labels[id(child)] = CONTAINER
+        elif EMBEDDING.search(child.name):
+            labels[id(child)] = STEM
+        else:
+            labels[id(child)] = name
+    return labels
+
+
+def _labels_by_joints(children: list[Layer]) -> dict[int, object]:
+    """Return labels by place between the layers in which modules end, or {}."""
+    for pattern, stem_end in JOINTS:
+        matches = {i: re.search(pattern, c.name) for i, c in enumerate(children)}
+        ends = {i: match.group(1) for i, match in matches.items() if match}
+        if len(ends) < 2:
+            continue
+        first = [re.search(stem_end, c.name) for c in children[: min(ends)]]
+        start = max((i + 1 for i, match in enumerate(first) if match), default=0)
+        labels = {id(c): STEM for c in children[:start]}
+        for end, name in ends.items():
+            labels |= {id(c): name for c in children[start : end + 1]}
+            start = end + 1
+        return labels | {id(c): None for c in children[start:]}
+    return {}
+
+
+def _block_name(name: str) -> str | None:
+    """Return the name of the numbered block that a layer called `name` is in."""
+    for pattern, block in FAMILIES:
+        match = re.search(pattern, name)
+        if match:
+            return match.expand(block)
+    match = BLOCK.search(name)
+    if not match or EMBEDDING.search(name):
+        return None
+    return name.rstrip("_") if REST.fullmatch(name, match.end()) else match.group()
+
+
+def _has_blocks(layer: Layer, complete: bool = False) -> bool:
+    """Return whether there are numbered blocks in or below `layer`.
+
+    One block is no series: it takes two, unless `layer` is known as a backbone.
+    """
+    complete = complete or _is_backbone(layer)
+    labels = list(_labels(layer, complete).values())
+    blocks = {label for label in labels if isinstance(label, str)}
+    return CONTAINER in labels or len(blocks) >= (1 if complete else 2)
+
+
+def _is_backbone(layer: Layer) -> bool:
+    """Return whether `layer` is a keras-hub or keras-cv backbone."""
+    return any(base.__name__ == "Backbone" for base in type(layer).__mro__)
+
+
+def _is_model(layer: Layer) -> bool:
+    """Return whether `layer` is a model, or a wrapper of one, as FrozenBackbone."""
+    while isinstance(layer, layers.Wrapper):
+        layer = layer.layer
+    return isinstance(layer, Model)
+
+
+def _starts_head(layer: Layer) -> bool:
+    """Return whether, after the last block of a flat model, `layer` begins the head."""
+    if POOLER.search(layer.name) and not isinstance(layer, COLLAPSE):
+        return False
+    return _is_model(layer) or isinstance(layer, (layers.Dense, *COLLAPSE))
+
+
+def _one_per_layer(model: Layer) -> list[tuple[str, list[Owner]]]:
+    """Return a group per layer with weights; a nested model first is a backbone."""
+    units = [c for c in _children(model) if c.weights]
+    scaling = [isinstance(c, layers.Normalization) for c in units]
+    first = scaling.index(False) if False in scaling else 0
+    seen: set[int] = set()
+    if units and _is_model(units[first]) and not own_weights(model):
+        backbone = _opened(units[first], units[first].name, seen)
+        before = [o for c in units[:first] for o in _owners(c, "", seen)]
+        after = [o for c in units[first + 1 :] for o in _owners(c, "", seen)]
+        groups = [("stem", before), *backbone, ("head", after)]
+    else:
+        groups = _opened(model, "", seen)
+    named: dict[str, list[Owner]] = {}
+    for name, owners in groups:
+        if owners:
+            named[owners[0].path if name in named else name] = owners
+    return list(named.items())
+
+
+def _opened(
+    container: Layer, path: str, seen: set[int]
+) -> list[tuple[str, list[Owner]]]:
+    """Return a group per layer in `container`, and in the models that it holds."""
+    groups = [(container.name, _itself(container, path, seen))]
+    for child in _children(container):
+        if _is_model(child):
+            groups += _opened(child, _join(path, child), seen)
+        else:
+            groups.append((child.name, _owners(child, path, seen)))
+    return groups
+
+
+def _children(layer: Layer) -> list[Layer]:
+    """Return the direct children once each, those of a functional in graph order."""
+    first = layer.layers if isinstance(layer, Model) else []
+    return list({id(child): child for child in [*first, *sublayers(layer)]}.values())
+
+
+def _owners(layer: Layer, parent: str, seen: set[int]) -> list[Owner]:
+    """Return the owners in and below `layer` that are not in `seen`, and mark them."""
+    if id(layer) in seen:
+        return []
+    path = _join(parent, layer)
+    owners = _itself(layer, path, seen)
+    return owners + [o for c in _children(layer) for o in _owners(c, path, seen)]
+
+
+def _itself(layer: Layer, path: str, seen: set[int]) -> list[Owner]:
+    """Return `layer` in a list if it holds weights itself, and mark it as seen."""
+    new = id(layer) not in seen
+    seen.add(id(layer))
+    return [Owner(layer, path or layer.name)] if new and own_weights(layer) else []
+
+
+def _join(path: str, layer: Layer) -> str:
+    return f"{path}/{layer.name}" if path else layer.name

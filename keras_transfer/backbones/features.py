@@ -1,0 +1,227 @@
+"""features: one feature tensor out of any backbone."""
+
+import keras
+
+from keras_transfer import _keras
+from keras_transfer.backbones.frozen import FrozenBackbone
+from keras_transfer.backbones.pooling import LastToken
+from keras_transfer.backbones.pooling import MaskedMean
+
+POOLINGS = ("auto", "mean", "first", "last", "pooled", "average", None)
+SEQUENCES = ("sequence_output", "encoder_sequence_output")
+
+
+def features(
+    backbone: keras.Model | FrozenBackbone, pooling: str | None = "auto"
+) -> keras.Model:
+    """Return a model from the inputs of a backbone to one vector per example.
+
+    Backbones end in many ways: token rows, an image grid, a dictionary of
+    both, a vector. The model that is returned ends in a tensor
+    `(batch, features)` for all of them, so that heads, probes, caches and
+    distances need to know one shape only. It holds the backbone itself, not a
+    copy: training one trains the other.
+
+    Padding never counts. The mask is the input `padding_mask` of keras-hub
+    (`encoder_padding_mask` where the encoder of two is read), or else the
+    Keras mask that the backbone's output carries. A row of nothing but
+    padding gives zeros, never NaN. Encoder-decoder backbones are read at the
+    encoder; they still ask for all their inputs.
+
+    Args:
+        backbone: A functional or built Sequential model, be it from keras-hub,
+            keras-cv, keras.applications or your own, or a `FrozenBackbone` of
+            one.
+        pooling: How positions become one vector:
+
+            - `"auto"`: `"mean"` over tokens, `"average"` over an image grid,
+              nothing where the output is a vector already. The default.
+            - `"mean"`: mean over the tokens that are no padding.
+            - `"first"`: the first token's row: BERT's `[CLS]`, ViT's class
+              token.
+            - `"last"`: the last token that is no padding, for causal models.
+            - `"pooled"`: the backbone's own `pooled_output` (BERT, ALBERT,
+              ELECTRA).
+            - `"average"`: mean over the spatial axes, whichever data format.
+            - `None`: the output as it is, which must be `(batch, features)`.
+
+    Returns:
+        A functional `keras.Model` named `<backbone>_features`.
+
+    Example:
+        ```python
+        import keras
+        import numpy as np
+        import keras_transfer as kt
+
+        backbone = keras.Sequential(
+            [keras.Input((8, 8, 3)), keras.layers.Conv2D(5, 3)], name="stem"
+        )
+        model = kt.backbones.features(backbone)
+        assert model.predict(np.ones((2, 8, 8, 3)), verbose=0).shape == (2, 5)
+        ```
+
+    Raises:
+        TypeError: If `backbone` is no model, or a Task that has a backbone.
+        ValueError: If it is not built, or `pooling` is unknown or does not
+            fit the shape of its output.
+
+    Reference:
+        Reimers and Gurevych, 2019, "Sentence-BERT", arXiv 1908.10084 (mean
+        pooling of tokens against the first row); Lin, Chen and Yan, 2013,
+        "Network in Network", arXiv 1312.4400 (global average pooling).
+    """
+    inputs, outputs = connect(backbone, pooling)
+    return keras.Model(inputs, outputs, name=f"{backbone.name}_features")
+
+
+def connect(
+    backbone: keras.Model | FrozenBackbone,
+    pooling: str | None = "auto",
+    dtype: object = None,
+) -> tuple[object, keras.KerasTensor]:
+    """Return the symbolic inputs of a backbone and its pooled feature tensor.
+
+    Args:
+        backbone: As in `features`.
+        pooling: As in `features`.
+        dtype: Policy of the pooling layer. Defaults to that of the backbone.
+
+    Returns:
+        The structure of input tensors, and the tensor `(batch, features)`.
+
+    Raises:
+        TypeError: As in `features`.
+        ValueError: As in `features`.
+    """
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling is {pooling!r}. Choose one of {POOLINGS}.")
+    network = unwrap(backbone)
+    inputs = _symbolic_inputs(network)
+    outputs, mask = _select(backbone(inputs), inputs, pooling, backbone.name)
+    pooling = _resolve(pooling, outputs.shape, backbone.name)
+    dtype = network.dtype_policy if dtype is None else dtype
+    if pooling == "mean":
+        outputs = MaskedMean(name="pooling", dtype=dtype)(outputs, mask=mask)
+    elif pooling == "last":
+        outputs = LastToken(name="pooling", dtype=dtype)(outputs, mask=mask)
+    elif pooling == "first":
+        outputs = outputs[:, 0]
+    elif pooling == "average":
+        rank = len(outputs.shape)
+        kind = {
+            4: keras.layers.GlobalAveragePooling2D,
+            5: keras.layers.GlobalAveragePooling3D,
+        }[rank]
+        data_format = _data_format(network, keras.config.image_data_format())
+        outputs = kind(data_format=data_format, name="pooling", dtype=dtype)(outputs)
+    return inputs, outputs
+
+
+def unwrap(backbone: keras.Model | FrozenBackbone) -> keras.Model:
+    """Return the model inside any `FrozenBackbone`, checked to be a backbone.
+
+    Args:
+        backbone: A model or a `FrozenBackbone` of one.
+
+    Returns:
+        The model itself.
+
+    Raises:
+        TypeError: If there is no model inside, or it is a Task.
+    """
+    network = backbone
+    while isinstance(network, FrozenBackbone):
+        network = network.layer
+    if not isinstance(network, keras.Model):
+        raise TypeError(
+            f"The backbone is a {type(network).__name__}, but only a keras.Model "
+            "knows its own inputs. Wrap the layer in keras.Sequential with a "
+            "keras.Input."
+        )
+    inner = getattr(network, "backbone", None)
+    if isinstance(inner, keras.Layer):
+        raise TypeError(
+            f"{type(network).__name__} '{network.name}' is a backbone with a head "
+            "already. Pass its `.backbone`."
+        )
+    return network
+
+
+def _symbolic_inputs(network: keras.Model) -> object:
+    inputs = getattr(network, "inputs", None)
+    if not inputs:
+        raise ValueError(
+            f"{type(network).__name__} '{network.name}' has no symbolic inputs: it "
+            "is not built, or not functional. Start a Sequential with "
+            "keras.Input(shape), or call a subclassed model on a keras.Input and "
+            "make keras.Model(inputs, outputs) of it."
+        )
+    # `input` of a Sequential is that of its last call, perhaps in another model.
+    return inputs[0] if isinstance(network, keras.Sequential) else network.input
+
+
+def _select(
+    outputs: object, inputs: object, pooling: str | None, name: str
+) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
+    """Return the output to pool and the padding mask among the inputs."""
+    key = ""
+    if pooling == "pooled" and not (
+        isinstance(outputs, dict) and "pooled_output" in outputs
+    ):
+        raise ValueError(
+            f"pooling='pooled' asks for an output 'pooled_output', which '{name}' "
+            "does not have. Use 'first' or 'mean'."
+        )
+    if isinstance(outputs, dict):
+        wanted = ("pooled_output",) if pooling == "pooled" else SEQUENCES
+        known = [k for k in wanted if k in outputs] or list(outputs)
+        if known[0] not in wanted and len(known) > 1:
+            raise ValueError(
+                f"'{name}' has the outputs {sorted(outputs)}, and none is named in "
+                f"{SEQUENCES}. Make a keras.Model that ends in the one you want."
+            )
+        key = known[0]
+        outputs = outputs[key]
+    flat = keras.tree.flatten(outputs)
+    if len(flat) != 1:
+        raise ValueError(
+            f"'{name}' has {len(flat)} outputs. Make a keras.Model that ends in the "
+            "one you want."
+        )
+    prefix = "encoder_" if key.startswith("encoder_") else ""
+    mask = None
+    if isinstance(inputs, dict):
+        mask = inputs.get(f"{prefix}padding_mask")
+    return flat[0], mask
+
+
+def _resolve(pooling: str | None, shape: tuple, name: str) -> str | None:
+    """Return the pooling that serves, or refuse one that does not fit."""
+    rank = len(shape)
+    served = {2: None, 3: "mean", 4: "average", 5: "average"}
+    fits = {
+        "auto": tuple(served),
+        "mean": (3,),
+        "first": (3,),
+        "last": (3,),
+        "pooled": (2,),
+        "average": (4, 5),
+        None: (2,),
+    }
+    if rank not in fits[pooling]:
+        able = [p for p in POOLINGS if rank in fits[p] and p != "pooled"]
+        raise ValueError(
+            f"pooling={pooling!r} does not fit the output {shape} of '{name}'. "
+            f"For {rank} axes there is {able}."
+        )
+    if pooling == "auto":
+        return served[rank]
+    return pooling
+
+
+def _data_format(layer: keras.Layer, found: str) -> str:
+    """Return the data format of the last layer inside that has one."""
+    for child in _keras.sublayers(layer):
+        found = _data_format(child, getattr(child, "data_format", found))
+    return found

@@ -1,0 +1,313 @@
+"""The ordered list, stem first and head last, of what a model is made of."""
+
+import re
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import keras
+
+from keras_transfer._keras import own_weights
+from keras_transfer.backbones.blocks import find_groups
+from keras_transfer.backbones.blocks import find_owners
+from keras_transfer.backbones.blocks import Owner
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerGroup:
+    """One step of a model between stem and head: some layers and their weights.
+
+    Args:
+        name: String, unique among the groups of a model.
+        layers: Tuple of the layers that own a weight themselves, in model order.
+            A composite such as a `MultiHeadAttention` is listed only if it holds
+            a weight of its own beside those of its children.
+        variables: List of all weights of the group, trainable or not, in model
+            order. Seeds and metrics are not weights.
+
+    Example:
+
+    ```python
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="out")])
+    group = kt.layer_groups(model)["out"]
+    assert group.layers == (model.layers[0],)
+    assert group.num_parameters == 10
+    ```
+
+    Reference: `param_groups_layer_decay` of timm (R. Wightman, 2019) groups a
+    network in the same way.
+    """
+
+    name: str
+    layers: tuple[keras.layers.Layer, ...]
+    variables: list[keras.Variable]
+
+    @property
+    def trainable_variables(self) -> list[keras.Variable]:
+        """Return those of the variables that train at this moment."""
+        return [v for v in self.variables if v.trainable]
+
+    @property
+    def num_parameters(self) -> int:
+        """Return the number of scalars in all variables of the group."""
+        return _count(self.variables)
+
+    def __repr__(self) -> str:
+        return f"LayerGroup({self.name!r}, {len(self.layers)} layers)"
+
+
+class LayerGroups(Sequence):
+    """The groups of a model in order, each weight in exactly one of them.
+
+    A read-only sequence: `groups[0]` is next to the input, `groups[-1]` next to the
+    output, `groups["head"]` finds a group by its name and `print(groups)` shows a
+    table. The groups are a snapshot: ask again after layers were added. What is
+    counted as trainable is read from the model's flags at the time of printing.
+
+    Args:
+        model: The model or layer that the groups were made from.
+        groups: Sequence of `LayerGroup`, stem first.
+
+    Example:
+
+    ```python
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(3, name="hidden"),
+            keras.layers.Dense(2, name="out"),
+        ]
+    )
+    groups = kt.layer_groups(model)
+    print(groups)
+    assert groups.names == ["hidden", "out"]
+    assert groups.position(model.layers[1].kernel) == 1
+    ```
+
+    Raises:
+        ValueError: If two groups share a name, or a weight of the model is in no
+            group or in two.
+
+    Reference: J. Howard and S. Ruder, 2018, "Universal Language Model Fine-tuning
+    for Text Classification", arXiv:1801.06146, trains by layer groups.
+    """
+
+    def __init__(self, model: keras.layers.Layer, groups: Sequence[LayerGroup]) -> None:
+        self.model = model
+        self._groups = tuple(groups)
+        self._positions: dict[int, int] = {}
+        names = self.names
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"Two groups are named {name!r}, so the name cannot address "
+                    "either. Give each group a name of its own."
+                )
+        twice = []
+        for i, group in enumerate(self._groups):
+            for variable in group.variables:
+                if id(variable) in self._positions:
+                    twice.append(variable.path)
+                self._positions[id(variable)] = i
+        missing = [v.path for v in model.weights if id(v) not in self._positions]
+        if twice or missing:
+            raise ValueError(
+                "Every weight must be in exactly one group. In no group: "
+                f"{missing}; in two groups: {twice}. Give `patterns` that cover "
+                "each layer once."
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the groups, stem first."""
+        return [group.name for group in self._groups]
+
+    def position(self, variable: keras.Variable) -> int:
+        """Return the index of the group that holds `variable`, found by identity.
+
+        Args:
+            variable: A `keras.Variable` of the model, the very object.
+
+        Raises:
+            ValueError: If no group holds it.
+        """
+        if id(variable) not in self._positions:
+            path = getattr(variable, "path", repr(variable))
+            raise ValueError(
+                f"The variable {path!r} is in no group of the model "
+                f"{self.model.name!r}. Was it added after `layer_groups` was called, "
+                "or does it belong to another model? Call `layer_groups` again."
+            )
+        return self._positions[id(variable)]
+
+    def __getitem__(self, key: int | slice | str):
+        if not isinstance(key, str):
+            return self._groups[key]
+        if key not in self.names:
+            near = get_close_matches(key, self.names, n=1, cutoff=0)
+            hint = f"Did you mean {near[0]!r}? " if near else ""
+            raise ValueError(
+                f"No group is named {key!r}. {hint}The groups are {self.names}."
+            )
+        return self._groups[self.names.index(key)]
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __iter__(self) -> Iterator[LayerGroup]:
+        return iter(self._groups)
+
+    def __repr__(self) -> str:
+        return f"LayerGroups({self.names})"
+
+    def __str__(self) -> str:
+        rows = [("group", "layers", "parameters", "trainable")]
+        sums = [0, 0, 0]
+        for group in self._groups:
+            counts = (
+                len(group.layers),
+                group.num_parameters,
+                _count(group.trainable_variables),
+            )
+            sums = [total + count for total, count in zip(sums, counts)]
+            rows.append((group.name, *(f"{count:,}" for count in counts)))
+        rows.append(("total", *(f"{total:,}" for total in sums)))
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        lines = [
+            "  ".join(
+                [row[0].ljust(widths[0])]
+                + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
+            )
+            for row in rows
+        ]
+        rule = "-" * len(lines[0])
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def layer_groups(
+    model: keras.layers.Layer, patterns: Sequence[tuple[str, str]] | None = None
+) -> LayerGroups:
+    """Return what `model` is made of, ordered from the stem to the head.
+
+    Freezing, gradual unfreezing, discriminative learning rates and layer reports all
+    speak of a model in these groups. The model is only read.
+
+    One rule serves most networks. Layers are taken in graph order (attribute order
+    in a subclassed model), and
+
+    - `"stem"` is all that has weights before the first numbered block, and every
+      embedding outside of the blocks, tied ones included;
+    - each numbered block (`transformer_layer_3`, `stack2_block1`, `conv4_block2`,
+      `block_16`) is a group of that name; layers shared by several depths, as in
+      ALBERT, are one group;
+    - what stands between two blocks, or after the last one but still in the
+      backbone (a transition, a final normalisation, a pooler), joins the block
+      before it;
+    - `"head"` is all that follows a nested backbone, and in a flat model all from
+      the first `Dense` layer, global pooling, `Flatten` or nested model after the
+      last block.
+
+    A model with fewer than two numbered blocks gets one group per layer with
+    weights, named as the layer. If such a model starts with a nested model, that one
+    is taken for the backbone and what follows for the `"head"`.
+
+    Args:
+        model: A built `keras.Model` or layer.
+        patterns: Sequence of `(group name, regular expression)`, stem first, that
+            replaces the rule. Each expression is searched in the path of each layer
+            that owns a weight, such as `"transformer_layer_0/self_attention/query"`:
+            the names of the layers from `model` (not included) down to the owner.
+            It must match at least one, and each owner must match exactly one.
+
+    Returns:
+        A `LayerGroups`.
+
+    Example:
+
+    ```python
+    backbone = keras.applications.MobileNetV2(
+        input_shape=(32, 32, 3), alpha=0.35, include_top=False, weights=None
+    )
+    model = keras.Sequential([backbone, keras.layers.Flatten(), keras.layers.Dense(5)])
+    groups = kt.layer_groups(model)
+    print(groups)
+    groups = kt.layer_groups(model, patterns=[("body", "mobilenet"), ("new", "dense")])
+    assert groups.names == ["body", "new"]
+    ```
+
+    Raises:
+        TypeError: If `model` is not a Keras layer.
+        ValueError: If the model is not built or has no weights; if a pattern matches
+            nothing, or a layer is matched by no pattern or by two; if two groups
+            would have the same name.
+    """
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(
+            f"layer_groups expects a Keras model or layer, not {type(model).__name__}."
+        )
+    if not model.built:
+        raise ValueError(
+            f"The model {model.name!r} is not built, so it has no weights to group. "
+            "Call it once on a batch, or give a Sequential a `keras.Input`."
+        )
+    if not model.weights:
+        raise ValueError(
+            f"The model {model.name!r} has no weights, so there is nothing to group."
+        )
+    if patterns is None:
+        groups = find_groups(model)
+    else:
+        groups = _match(find_owners(model), patterns)
+    return LayerGroups(model, _without_repeats(groups))
+
+
+def _match(
+    owners: list[Owner], patterns: Sequence[tuple[str, str]]
+) -> list[tuple[str, list[Owner]]]:
+    """Return the owners under the one pattern that each of them matches."""
+    groups = [(name, []) for name, _ in patterns]
+    uncovered, doubly = [], []
+    for owner in owners:
+        hits = [i for i, (_, p) in enumerate(patterns) if re.search(p, owner.path)]
+        if not hits:
+            uncovered.append(owner.path)
+        elif len(hits) > 1:
+            doubly.append(f"{owner.path} ({', '.join(patterns[i][0] for i in hits)})")
+        else:
+            groups[hits[0]][1].append(owner)
+    if uncovered or doubly:
+        raise ValueError(
+            "Each layer with weights must match exactly one pattern. Matched by none: "
+            f"{uncovered}; by several: {doubly}. Add a pattern for the former (a last "
+            "one with a negative lookahead serves as 'the rest') and narrow the "
+            "latter."
+        )
+    for (name, members), (_, pattern) in zip(groups, patterns):
+        if not members:
+            raise ValueError(
+                f"The pattern {pattern!r} of group {name!r} matches no layer with "
+                f"weights. The paths are {[owner.path for owner in owners]}."
+            )
+    return groups
+
+
+def _without_repeats(groups: list[tuple[str, list[Owner]]]) -> list[LayerGroup]:
+    """Return the groups with each variable in the first place that it occurs."""
+    seen: set[int] = set()
+    result = []
+    for name, owners in groups:
+        layers, variables = [], []
+        for owner in owners:
+            fresh = [v for v in own_weights(owner.layer) if id(v) not in seen]
+            seen.update(map(id, fresh))
+            if fresh:
+                layers.append(owner.layer)
+                variables.extend(fresh)
+        if layers:
+            result.append(LayerGroup(name, tuple(layers), variables))
+    return result
+
+
+def _count(variables: Sequence[keras.Variable]) -> int:
+    return sum(int(keras.ops.prod(v.shape)) for v in variables)

@@ -1,0 +1,133 @@
+"""MaskedMean and LastToken: many token rows become one, padding left out."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_transfer")
+class MaskedMean(keras.Layer):
+    """Mean over the positions that the mask keeps; zeros where it keeps none.
+
+    `y = sum_t m_t x_t / max(1, sum_t m_t)`, summed in float32 whatever the
+    compute dtype, since a long float16 sum overflows. It differs from
+    `keras.layers.GlobalAveragePooling1D` in a row without any token, where
+    that gives NaN.
+
+    Args:
+        **kwargs: `name` and `dtype`, as for every Keras layer.
+
+    Input shape:
+        `(batch, positions, features)`, and a mask `(batch, positions)`.
+
+    Output shape:
+        `(batch, features)`.
+
+    Example:
+        ```python
+        import numpy as np
+        from keras_transfer.backbones.pooling import MaskedMean
+
+        x = np.array([[[1.0], [3.0], [100.0]]])
+        y = MaskedMean()(x, mask=np.array([[1, 1, 0]]))
+        assert float(y[0, 0]) == 2.0
+        ```
+
+    Reference:
+        Reimers and Gurevych, 2019, "Sentence-BERT", arXiv 1908.10084.
+    """
+
+    def __init__(self, **kwargs: object):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def build(self, input_shape: object = None) -> None:
+        """Nothing to build."""
+        self.built = True
+
+    def call(self, inputs: object, mask: object = None) -> object:
+        """Return the mean of the rows that `mask` keeps."""
+        x = ops.cast(inputs, "float32")
+        if mask is None:
+            mean = ops.mean(x, axis=1)
+        else:
+            mask = ops.expand_dims(ops.cast(mask, "bool"), -1)
+            count = ops.sum(ops.cast(mask, "float32"), axis=1)
+            # `where`, not a product: padding may hold inf or NaN.
+            total = ops.sum(ops.where(mask, x, ops.zeros_like(x)), axis=1)
+            mean = total / ops.maximum(count, 1.0)
+        return ops.cast(mean, inputs.dtype)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Return the shape without the positions."""
+        return (input_shape[0], input_shape[-1])
+
+    def compute_mask(self, inputs: object, previous_mask: object) -> None:
+        """Return no mask: there are no positions left."""
+        return None
+
+    def get_config(self) -> dict:
+        """Return name and dtype; Keras's automatic config refuses a policy."""
+        return super().get_config()
+
+
+@keras.saving.register_keras_serializable(package="keras_transfer")
+class LastToken(keras.Layer):
+    """The row of the last position that the mask keeps; zeros where none is.
+
+    Causal models have read the whole text only there. Padding may be on
+    either side.
+
+    Args:
+        **kwargs: `name` and `dtype`, as for every Keras layer.
+
+    Input shape:
+        `(batch, positions, features)`, and a mask `(batch, positions)`.
+
+    Output shape:
+        `(batch, features)`.
+
+    Example:
+        ```python
+        import numpy as np
+        from keras_transfer.backbones.pooling import LastToken
+
+        x = np.array([[[1.0], [3.0], [100.0]]])
+        y = LastToken()(x, mask=np.array([[1, 1, 0]]))
+        assert float(y[0, 0]) == 3.0
+        ```
+
+    Reference:
+        Radford et al., 2018, "Improving Language Understanding by Generative
+        Pre-Training" (the last token's state is the text's); no arXiv number.
+    """
+
+    def __init__(self, **kwargs: object):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def build(self, input_shape: object = None) -> None:
+        """Nothing to build."""
+        self.built = True
+
+    def call(self, inputs: object, mask: object = None) -> object:
+        """Return the last row that `mask` keeps."""
+        if mask is None:
+            return inputs[:, -1]
+        mask = ops.cast(mask, "int32")
+        position = ops.arange(1, ops.shape(inputs)[1] + 1, dtype="int32")
+        last = ops.max(mask * position, axis=1)  # counted from 1; 0 is none
+        row = ops.maximum(last - 1, 0)[:, None, None]
+        token = ops.take_along_axis(inputs, row, axis=1)[:, 0]
+        return ops.where(last[:, None] > 0, token, ops.zeros_like(token))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Return the shape without the positions."""
+        return (input_shape[0], input_shape[-1])
+
+    def compute_mask(self, inputs: object, previous_mask: object) -> None:
+        """Return no mask: there are no positions left."""
+        return None
+
+    def get_config(self) -> dict:
+        """Return name and dtype; Keras's automatic config refuses a policy."""
+        return super().get_config()

@@ -1,0 +1,160 @@
+"""TransferClassifier: a new head on a backbone that has no Task of its own."""
+
+import numbers
+
+import keras
+
+from keras_transfer import _keras
+from keras_transfer.backbones.features import connect
+from keras_transfer.backbones.features import unwrap
+from keras_transfer.backbones.frozen import FrozenBackbone
+
+
+@keras.saving.register_keras_serializable(package="keras_transfer")
+class TransferClassifier(keras.Model):
+    """Classify with a backbone, one vector of features, dropout and a Dense layer.
+
+    The model computes `logits = W dropout(pool(backbone(x))) + b`. keras-hub
+    has Tasks such as `BertTextClassifier` for many backbones; use this for the
+    others: keras.applications, keras-cv, keras-hub backbones without a
+    classifier, functional and Sequential models of your own, and a
+    `FrozenBackbone` of any of these. It is an ordinary functional model whose
+    last layer is named `logits`, so it is compiled, fitted and grouped as
+    every other.
+
+    Which layers train is saved with it. keras-hub backbones forget the flags
+    of their layers in a `.keras` file, and with them the optimizer loses its
+    state; inside a `TransferClassifier` both come back as they were.
+
+    Args:
+        backbone: A functional or built Sequential model, or a
+            `FrozenBackbone` of one. Its inputs are the inputs of this model:
+            a dictionary for keras-hub text backbones.
+        num_classes: Number of logits, 1 or more.
+        pooling: How the output becomes one vector, as in
+            `kt.backbones.features`. Defaults to `"auto"`.
+        dropout: Rate in [0, 1) of the dropout before the last layer. Defaults
+            to 0.
+        activation: Activation of the last layer. Defaults to `None`: logits,
+            for a loss with `from_logits=True`.
+        dtype: Policy of pooling and dropout. Defaults to that of the backbone.
+            The logits are float32 always.
+        name: Name of the model.
+
+    Input shape:
+        That of the backbone.
+
+    Output shape:
+        `(batch, num_classes)`.
+
+    Example:
+        ```python
+        import keras
+        import numpy as np
+        import keras_transfer as kt
+
+        backbone = keras.applications.MobileNetV2(
+            input_shape=(32, 32, 3), alpha=0.35, include_top=False, weights=None
+        )
+        model = kt.models.TransferClassifier(backbone, num_classes=5, dropout=0.1)
+        assert model(np.ones((2, 32, 32, 3))).shape == (2, 5)
+        ```
+
+    Raises:
+        TypeError: If the backbone is no model, or a Task with a head already.
+        ValueError: If the backbone is not built, the pooling does not fit, or
+            `num_classes` or `dropout` is out of range.
+
+    Reference:
+        Donahue et al., 2014, "DeCAF: A Deep Convolutional Activation Feature
+        for Generic Visual Recognition", arXiv 1310.1531.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model | FrozenBackbone,
+        num_classes: int,
+        *,
+        pooling: str | None = "auto",
+        dropout: float = 0.0,
+        activation: object = None,
+        dtype: object = None,
+        name: str | None = None,
+    ):
+        whole = isinstance(num_classes, numbers.Integral)
+        if not whole or isinstance(num_classes, bool) or num_classes < 1:
+            raise ValueError(
+                f"num_classes is {num_classes!r}. It is the number of logits: a whole "
+                "number, 1 or more."
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(
+                f"dropout is {dropout}. It is the rate of features to drop: 0 or "
+                "more, and below 1."
+            )
+        inputs, x = connect(backbone, pooling, dtype)
+        if dtype is None:
+            dtype = unwrap(backbone).dtype_policy
+        x = keras.layers.Dropout(dropout, dtype=dtype, name="dropout")(x)
+        logits = keras.layers.Dense(
+            int(num_classes), activation, dtype="float32", name="logits"
+        )
+        super().__init__(inputs=inputs, outputs=logits(x), name=name)
+        self.backbone = backbone
+        self.num_classes = int(num_classes)
+        self.pooling = pooling
+
+    def get_config(self) -> dict:
+        """Return the arguments, and which layers and weights train."""
+        dropout = self.get_layer("dropout")
+        activation = self.get_layer("logits").activation
+        return {
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "num_classes": self.num_classes,
+            "pooling": self.pooling,
+            "dropout": dropout.rate,
+            "activation": keras.activations.serialize(activation),
+            "dtype": keras.dtype_policies.serialize(dropout.dtype_policy),
+            "name": self.name,
+            "trainable_layers": [x.trainable for x in _keras.flat_layers(self)],
+            "trainable_weights": [x.trainable for x in self.weights],
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict, custom_objects: dict | None = None
+    ) -> "TransferClassifier":
+        """Return the model of `get_config`, with the same trainable set."""
+        config = dict(config)
+        layers = config.pop("trainable_layers", None)
+        weights = config.pop("trainable_weights", None)
+        backbone = config.pop("backbone")
+        if isinstance(backbone, dict):
+            backbone = keras.saving.deserialize_keras_object(
+                backbone, custom_objects=custom_objects
+            )
+        model = cls(backbone, config.pop("num_classes"), **config)
+        # Here, since Keras builds the optimizer over what trains right after.
+        if layers is not None:
+            _restore(model, layers, weights)
+        return model
+
+
+def _restore(model: keras.Model, layers: list[bool], weights: list[bool]) -> None:
+    """Set the flags that `get_config` noted, layer by layer, then by weight."""
+    found = _keras.flat_layers(model)
+    if len(found) != len(layers) or len(model.weights) != len(weights):
+        raise ValueError(
+            f"The config of '{model.name}' has trainable flags of {len(layers)} "
+            f"layers and {len(weights)} weights, but the model has {len(found)} and "
+            f"{len(model.weights)}. It was saved with another version of the "
+            "backbone. Remove 'trainable_layers' and 'trainable_weights' from the "
+            "config to have all train."
+        )
+    # Twice, since a layer hands its flag down: a child of two parents may get
+    # that of the second after its own.
+    for _ in range(2):
+        for layer, value in zip(found, layers, strict=True):
+            layer.trainable = value
+    for weight, value in zip(model.weights, weights, strict=True):
+        weight.trainable = value

@@ -1,0 +1,250 @@
+"""Discriminative learning rates: one optimizer, a factor for each layer group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_transfer._keras import AdafactorRates
+from keras_transfer._keras import NadamRates
+from keras_transfer._keras import VariableRates
+from keras_transfer._keras import decays
+from keras_transfer.backbones.groups import LayerGroups
+from keras_transfer.backbones.groups import layer_groups
+from keras_transfer.optimizers.layout import Layout
+from keras_transfer.optimizers.layout import RateKey
+from keras_transfer.optimizers.layout import check_rate
+from keras_transfer.optimizers.layout import nearest
+
+
+def discriminative(
+    optimizer: keras.Optimizer,
+    model_or_groups: keras.Model | LayerGroups,
+    *,
+    decay: float | None = None,
+    rates: Mapping[RateKey, float] | None = None,
+    no_decay: bool | Iterable[str] = False,
+) -> keras.Optimizer:
+    """Return an optimizer of the same class with one factor for each layer group.
+
+    The head learns at the optimizer's learning rate and each group below it at
+    `decay` times the rate of the group above: layers near the input hold general
+    features that need less change. The factor multiplies the update and the
+    decoupled weight decay, never the gradient, which Adam would be blind to.
+    There is still one `learning_rate`, so schedules and callbacks work as ever, and
+    gradients are clipped jointly. In `optax` this is `multi_transform` with scaled
+    learning rates, in PyTorch it is a list of parameter groups.
+
+    Args:
+        optimizer: A keras SGD, Adam, AdamW, RMSprop, Adagrad, Adamax, Nadam, Lamb,
+            Lion or Adafactor that has made no update yet. Its settings are copied.
+        model_or_groups: The built model that will be fitted, or its `LayerGroups`.
+        decay: Float in (0, 1]; the factor of a group is `decay ** depth`, depth
+            counted from the last group down. 0.9 if neither it nor `rates` is given,
+            else 1.
+        rates: Dict of factors above 0 that replace those of `decay`. A key is a group
+            name, or `(group name, regular expression)` for those variables of the
+            group whose path the expression is found in; later keys win. LoRA+
+            is `{("head", "lora_b"): 16.0}`.
+        no_decay: True keeps weight decay off biases and normalisation weights; a list
+            of regular expressions keeps it off the variables whose path they are
+            found in. Default False.
+
+    Returns:
+        A new optimizer of a subclass of the class of `optimizer`. Its `rates` are a
+        dict of slot name to factor, and `set_rates({...})` changes them between
+        epochs without a retrace. They are saved and reloaded by position.
+
+    Raises:
+        ValueError: If the optimizer is of another class or has been used, a group is
+            unknown, a pattern matches nothing, or a factor is not above 0.
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+
+        model = keras.Sequential(
+            [keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)]
+        )
+        adamw = keras.optimizers.AdamW(1e-3, weight_decay=0.01)
+        optimizer = kt.optimizers.discriminative(adamw, model, decay=0.5)
+        model.compile(optimizer, "mse")
+        assert list(optimizer.rates.values()) == [0.5, 1.0]
+        ```
+
+    Reference:
+        Howard and Ruder 2018, Universal Language Model Fine-tuning for Text
+        Classification, arXiv:1801.06146, section 3.2.
+    """
+    check_supported(optimizer)
+    groups = as_groups(model_or_groups)
+    if decay is None:
+        decay = 0.9 if rates is None else 1.0
+    if not check_rate("decay", decay) <= 1:
+        raise ValueError(
+            f"decay={decay} is above 1, so groups near the input would learn fastest. "
+            "Use rates={group: factor} if that is meant."
+        )
+    depths = enumerate(reversed(groups.names))
+    factors = {name: decay**depth for depth, name in depths}
+    factors = {name: factors[name] for name in groups.names}
+    layout = Layout.of(groups, factors, optimizer, rates=rates, no_decay=no_decay)
+    return with_layout(optimizer, layout)
+
+
+def with_layout(optimizer: keras.Optimizer, layout: Layout) -> keras.Optimizer:
+    """Return the discriminative counterpart of a supported `optimizer`."""
+    config = optimizer.get_config() | {"layout": layout}
+    return SUBCLASSES[type(optimizer)].from_config(config)
+
+
+def as_groups(model_or_groups: keras.Model | LayerGroups) -> LayerGroups:
+    """Return the layer groups of a model, or the given ones."""
+    if isinstance(model_or_groups, LayerGroups):
+        return model_or_groups
+    return layer_groups(model_or_groups)
+
+
+def check_supported(optimizer: keras.Optimizer) -> None:
+    """Check that `optimizer` is of a class we can extend and has made no update.
+
+    Raises:
+        TypeError: If it is no Keras optimizer.
+        ValueError: If its class is not supported or it has been used.
+    """
+    if not isinstance(optimizer, keras.Optimizer):
+        raise TypeError(
+            f"optimizer={optimizer!r} is not a Keras optimizer object. Pass one, such "
+            "as keras.optimizers.AdamW(1e-3)."
+        )
+    kind = type(optimizer)
+    if kind not in SUBCLASSES:
+        reason = REFUSED.get(kind.__name__, "its update rule is not known to us")
+        if isinstance(optimizer, Discriminative):
+            reason = "it is discriminative already; change it with set_rates()"
+        names = [each.__name__ for each in SUBCLASSES]
+        raise ValueError(
+            f"{kind.__name__} cannot get rates by group: {reason}. "
+            f"Supported are {names}, not their subclasses."
+        )
+    if optimizer.built and keras.ops.convert_to_numpy(optimizer.iterations) > 0:
+        raise ValueError(
+            f"The {kind.__name__} has made "
+            f"{int(keras.ops.convert_to_numpy(optimizer.iterations))} updates, and its "
+            "moments would be lost. Pass a new optimizer, or reload a saved model "
+            "with keras_transfer.resume(path)."
+        )
+
+
+class Discriminative:
+    """What all discriminative optimizers add to their Keras parent."""
+
+    def __init__(self, *args, layout: Layout | Mapping, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if not isinstance(layout, Layout):
+            layout = Layout.from_config(layout)
+        self.layout = layout
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The factor of each slot: a group, or `group:pattern`."""
+        return dict(zip(self.layout.slots, self._slot_factors(), strict=True))
+
+    def set_rates(self, rates: Mapping[RateKey, float]) -> None:
+        """Change the factors of some slots; a compiled `fit` follows.
+
+        Args:
+            rates: Dict of factors above 0, with keys as in `discriminative(rates=)`
+                that were used there, or as in the property `rates`.
+
+        Raises:
+            ValueError: If a key is unknown or a factor is not above 0.
+        """
+        new = self.rates
+        for key, rate in rates.items():
+            name = key if isinstance(key, str) else ":".join(key)
+            if name not in new:
+                raise ValueError(
+                    f"There is no rate of the name {name!r}. {nearest(name, new)}"
+                )
+            new[name] = check_rate(name, rate)
+        self.layout = self.layout.with_factors(new.values())
+        if self.built:
+            self._factors.assign(self.bound.row_factors(self.layout.factors))
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Create the slots of `variables`, each bound to its rate.
+
+        Raises:
+            ValueError: If a variable belongs to no rate.
+        """
+        if self.built:
+            return
+        self.bound = self.layout.bind(variables)
+        self.decay_mask = tuple(
+            row.decays and decays(self, variable)
+            for row, variable in zip(self.bound.rows, variables, strict=True)
+        )
+        self.initial_factors = np.array(self.bound.row_factors(self.layout.factors))
+        super().build(variables)
+
+    def get_config(self) -> dict:
+        """Return the parent's config and the layout by position."""
+        layout = self.layout
+        if self.built:
+            layout = self.bound
+        elif layout.variables is not None:
+            layout = layout.bind([each for each in layout.variables if each.trainable])
+        layout = layout.with_factors(self._slot_factors())
+        return super().get_config() | {"layout": layout.to_config()}
+
+    def _slot_factors(self) -> tuple[float, ...]:
+        """Return the factors as they are now: a reloaded state may have set them."""
+        factors = list(self.layout.factors)
+        if self.built:
+            values = keras.ops.convert_to_numpy(self._factors)
+            for row, value in zip(self.bound.rows, values, strict=True):
+                if np.float32(factors[row.slot]) != value:
+                    factors[row.slot] = float(value)
+        return tuple(factors)
+
+
+def _subclass(parent: type[keras.Optimizer], mixin: type) -> type[keras.Optimizer]:
+    name = f"Discriminative{parent.__name__}"
+    doc = f"{parent.__name__} with a learning rate factor for each layer group."
+    kind = type(name, (Discriminative, mixin, parent), {"__doc__": doc})
+    kind.__module__ = __name__
+    return keras.saving.register_keras_serializable("keras_transfer")(kind)
+
+
+_parents = keras.optimizers
+SUBCLASSES = {
+    parent: _subclass(parent, mixin)
+    for parent, mixin in (
+        (_parents.SGD, VariableRates),
+        (_parents.Adam, VariableRates),
+        (_parents.AdamW, VariableRates),
+        (_parents.RMSprop, VariableRates),
+        (_parents.Adagrad, VariableRates),
+        (_parents.Adamax, VariableRates),
+        (_parents.Nadam, NadamRates),
+        (_parents.Lamb, VariableRates),
+        (_parents.Lion, VariableRates),
+        (_parents.Adafactor, AdafactorRates),
+    )
+}
+
+# Why other optimizers of Keras cannot be given a factor.
+REFUSED = {
+    "Ftrl": "it divides by the learning rate",
+    "Muon": "it has two weight decays of its own, which a factor would not reach",
+    "ScheduleFreeAdamW": "its averaged weights are not scaled by the learning rate",
+    "Adadelta": "its step size does not come from the learning rate",
+    "LossScaleOptimizer": "pass its inner_optimizer; Keras wraps it again",
+    "MultiOptimizer": "it has one optimizer and one clipping for each group already",
+}

@@ -1,0 +1,237 @@
+"""Which variable has which rate: by object in one process, by position once saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import keras
+
+from keras_transfer._keras import decays
+from keras_transfer.backbones.groups import LayerGroups
+
+# The last part of the path of biases and of the weights of normalisation layers.
+BIAS_AND_NORMALIZATION = (r"(^|/)(bias|beta|gamma|scale)$",)
+
+# A name of `rates`: a layer group, or a group and a pattern over variable paths.
+RateKey = str | tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One variable: position in model.weights, slot, decay, name, shape, flag."""
+
+    weight: int
+    slot: int
+    decays: bool
+    name: str
+    shape: tuple[int, ...]
+    trainable: bool = True
+
+    def matches(self, variable: keras.Variable) -> bool:
+        """Return whether `variable` can be the one that this row was made for."""
+        return self.name == variable.name and self.shape == tuple(variable.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Slots with one factor each, and a row for each variable, in a fixed order.
+
+    `variables` are the live objects of the rows; it is None after reloading, when
+    only positions are known.
+    """
+
+    slots: tuple[str, ...]
+    factors: tuple[float, ...]
+    rows: tuple[Row, ...]
+    variables: tuple[keras.Variable, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        groups: LayerGroups,
+        factors: Mapping[str, float],
+        optimizer: keras.Optimizer,
+        *,
+        rates: Mapping[RateKey, float] | None = None,
+        no_decay: bool | Iterable[str] = False,
+    ) -> Layout:
+        """Return the layout of all weights of the model of `groups`."""
+        slots = dict(factors)
+        slot_of = {
+            id(variable): group.name for group in groups for variable in group.variables
+        }
+        for key, rate in (rates or {}).items():
+            name, matched = _matched(groups, key)
+            slots[name] = check_rate(name, rate)
+            slot_of.update((id(variable), name) for variable in matched)
+        skipped = _undecayed(groups.model.weights, no_decay, optimizer)
+        names = list(slots)
+        variables = groups.model.weights
+        rows = tuple(
+            Row(
+                weight,
+                names.index(slot_of[id(variable)]),
+                id(variable) not in skipped and decays(optimizer, variable),
+                variable.name,
+                tuple(variable.shape),
+            )
+            for weight, variable in enumerate(variables)
+        )
+        return cls(tuple(names), tuple(slots.values()), rows, tuple(variables))
+
+    def bind(self, variables: Sequence[keras.Variable]) -> Layout:
+        """Return the layout of `variables`, in their order.
+
+        Raises:
+            ValueError: If one of them has no row.
+        """
+        if self.variables is None:
+            self._check_positions(variables)
+            return dataclasses.replace(self, variables=tuple(variables))
+        rows = {id(v): row for v, row in zip(self.variables, self.rows, strict=True)}
+        unknown = [each.path for each in variables if id(each) not in rows]
+        if unknown:
+            raise ValueError(
+                f"{len(unknown)} variables belong to no layer group of this "
+                f"optimizer: {unknown[:5]}. It was made for another model, or layers "
+                "were added since. Call discriminative() on the model that is fitted."
+            )
+        chosen = tuple(rows[id(each)] for each in variables)
+        return dataclasses.replace(self, rows=chosen, variables=tuple(variables))
+
+    def with_factors(self, factors: Iterable[float]) -> Layout:
+        """Return the layout with other factors of its slots."""
+        return dataclasses.replace(self, factors=tuple(factors))
+
+    def row_factors(self, factors: Sequence[float]) -> list[float]:
+        """Return the factor of each row, given those of the slots."""
+        return [factors[row.slot] for row in self.rows]
+
+    def to_config(self) -> dict:
+        """Return the layout as JSON-plain columns."""
+        rows = self.rows
+        if self.variables is not None:
+            flags = [bool(each.trainable) for each in self.variables]
+        else:
+            flags = [row.trainable for row in rows]
+        return {
+            "slots": list(self.slots),
+            "factors": list(self.factors),
+            "weights": [row.weight for row in rows],
+            "slot_of": [row.slot for row in rows],
+            "decays": [row.decays for row in rows],
+            "names": [row.name for row in rows],
+            "shapes": [list(row.shape) for row in rows],
+            "trainable": flags,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping) -> Layout:
+        """Return the layout that `to_config` wrote."""
+        columns = ("weights", "slot_of", "decays", "names", "shapes", "trainable")
+        rows = tuple(
+            Row(weight, slot, decay, name, tuple(shape), trainable)
+            for weight, slot, decay, name, shape, trainable in zip(
+                *(config[column] for column in columns), strict=True
+            )
+        )
+        return cls(tuple(config["slots"]), tuple(config["factors"]), rows)
+
+    def _check_positions(self, variables: Sequence[keras.Variable]) -> None:
+        count = len(self.rows)
+        if len(variables) == count:
+            wrong = [v.path for v, r in zip(variables, self.rows) if not r.matches(v)]
+            if not wrong:
+                return
+            what = f"{len(wrong)} of them differ in name or shape: {wrong[:5]}"
+        else:
+            what = f"this model trains {len(variables)}"
+        raise ValueError(
+            f"The optimizer's rates were saved for {count} variables, but {what}. "
+            "Rates bound by position would reach the wrong variables. A `.keras` file "
+            "saved while part of the model was frozen is reloaded with all optimizer "
+            "slots by keras_transfer.resume(path); keras.saving.load_model(path, "
+            "compile=False) reloads the weights alone."
+        )
+
+
+def check_rate(name: str, rate: float) -> float:
+    """Return `rate` as a float if it is a usable factor.
+
+    Raises:
+        ValueError: If `rate` is not a finite number above 0.
+    """
+    number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    if not number or not math.isfinite(rate) or rate <= 0:
+        raise ValueError(
+            f"The rate of {name!r} is {rate!r}, but a factor of the learning rate "
+            "must be a finite number above 0. To stop a group from learning, freeze "
+            "its layers: a factor of 0 would cost as much as training them."
+        )
+    return float(rate)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the sentence that offers the name most like `name`."""
+    names = list(names)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
+    offer = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{offer}The names are {names}."
+
+
+def _matched(
+    groups: LayerGroups, key: RateKey
+) -> tuple[str, Sequence[keras.Variable]]:
+    if isinstance(key, str):
+        return key, groups[key].variables
+    if not (isinstance(key, tuple) and len(key) == 2):
+        raise TypeError(
+            f"A key of `rates` is {key!r}. It must be the name of a layer group, or "
+            "a pair (group name, regular expression over variable paths)."
+        )
+    group, pattern = key
+    matched = [v for v in groups[group].variables if re.search(pattern, v.path)]
+    if not matched:
+        paths = [variable.path for variable in groups[group].variables]
+        raise ValueError(
+            f"The pattern {pattern!r} matches no variable of group {group!r}, whose "
+            f"variables are {paths}. Mend the pattern or leave it out."
+        )
+    return f"{group}:{pattern}", matched
+
+
+def _undecayed(
+    variables: Sequence[keras.Variable],
+    no_decay: bool | Iterable[str],
+    optimizer: keras.Optimizer,
+) -> set[int]:
+    if no_decay is False:
+        return set()
+    if not optimizer.weight_decay:
+        raise ValueError(
+            f"no_decay={no_decay!r} has no effect, because the optimizer has "
+            f"weight_decay={optimizer.weight_decay}. Give the optimizer a "
+            "weight_decay, or leave no_decay out."
+        )
+    if isinstance(no_decay, str):
+        raise TypeError(
+            f"no_decay={no_decay!r} is a string. Pass True for biases and "
+            "normalisation weights, or a list of regular expressions."
+        )
+    patterns = BIAS_AND_NORMALIZATION if no_decay is True else tuple(no_decay)
+    skipped = set()
+    for pattern in patterns:
+        matched = {id(each) for each in variables if re.search(pattern, each.path)}
+        if not matched:
+            raise ValueError(
+                f"The pattern {pattern!r} of no_decay matches no variable. The paths "
+                f"end in {sorted({each.name for each in variables})}."
+            )
+        skipped |= matched
+    return skipped

