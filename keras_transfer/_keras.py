@@ -95,6 +95,14 @@ def decays(optimizer: keras.Optimizer, variable: keras.Variable) -> bool:
     return optimizer._use_weight_decay(variable)
 
 
+def value(variable: keras.Variable) -> np.ndarray:
+    """Return what `variable` holds, on one device or several.
+
+    Keras's own ways go through np.array(variable), which NumPy 2 warns about.
+    """
+    return np.asarray(ops.convert_to_tensor(variable))
+
+
 def trained_by(optimizer: keras.Optimizer) -> list[keras.Variable]:
     """Return the variables that a built `optimizer` has slots for, in order."""
     return list(optimizer._trainable_variables)
@@ -150,9 +158,9 @@ class VariableRates:
     @property
     def phase_state(self) -> tuple[int, int, int, float]:
         """The phase, its first epoch, the epochs without gain, the best value."""
-        counts = ops.convert_to_numpy(self._phase).tolist() if self.built else [0] * 3
-        best = ops.convert_to_numpy(self._best) if self.built else 0.0
-        return (*counts, float(best))
+        if not self.built:
+            return 0, 0, 0, 0.0
+        return (*value(self._phase).tolist(), value(self._best).item())
 
     def set_phase_state(self, phase: int, start: int, wait: int, best: float) -> None:
         """Keep the state of a phase where a backup of the optimizer holds it."""

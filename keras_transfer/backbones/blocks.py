@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from keras import Layer
-from keras import Model
 from keras import layers
+from keras import Model
 
 from keras_transfer._keras import own_weights
 from keras_transfer._keras import sublayers
@@ -17,7 +17,9 @@ BLOCK = re.compile(rf"^.*?{WORD}(?:_{WORD})*(?=_|$)")
 # What may follow in the name of a whole block: `block_1_0`, `block2a_`.
 REST = re.compile(r"(?:_\d+)*_?")
 EMBEDDING = re.compile("embed", re.IGNORECASE)
+# What ends a backbone rather than begins a head: names, and classes.
 POOLER = re.compile("pooled|pooler", re.IGNORECASE)
+FINISH = re.compile("norm|conv", re.IGNORECASE)
 
 # Blocks that the rule does not see: (pattern of a layer's name, name of the block).
 FAMILIES = (
@@ -121,13 +123,12 @@ def _parts(
     for child in _children(container):
         label = labels[id(child)]
         owners = [] if label is CONTAINER else _owners(child, path, seen)
-        if label is None:
+        if label is None or label is STEM:
             loose.append((child, owners))
-        elif label is STEM:
-            parts.stem += owners
         elif owners or label is CONTAINER:
-            for _, between in loose:
-                parts.last.extend(between)
+            for between, its in loose:
+                embeds = labels[id(between)] is STEM
+                (parts.stem if embeds else parts.last).extend(its)
             loose = []
             if label is CONTAINER:
                 parts.absorb(inner[id(child)], child.name)
@@ -219,9 +220,11 @@ def _is_model(layer: Layer) -> bool:
 
 def _starts_head(layer: Layer) -> bool:
     """Return whether, after the last block of a flat model, `layer` begins the head."""
-    if POOLER.search(layer.name) and not isinstance(layer, COLLAPSE):
+    if isinstance(layer, COLLAPSE):
+        return True
+    if not layer.weights or POOLER.search(layer.name):
         return False
-    return _is_model(layer) or isinstance(layer, (layers.Dense, *COLLAPSE))
+    return _is_model(layer) or not FINISH.search(type(layer).__name__)
 
 
 def _one_per_layer(model: Layer) -> list[tuple[str, list[Owner]]]:

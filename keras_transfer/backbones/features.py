@@ -22,6 +22,10 @@ def features(
     distances need to know one shape only. It holds the backbone itself, not a
     copy: training one trains the other.
 
+    To train a backbone on, use `kt.models.TransferClassifier`, which knows the
+    weights that the vector does not depend on, such as BERT's pooler under a
+    mean of tokens; Keras warns of those that they have no gradient.
+
     Padding never counts. The mask is the input `padding_mask` of keras-hub
     (`encoder_padding_mask` where the encoder of two is read), or else the
     Keras mask that the backbone's output carries. A row of nothing but
@@ -71,7 +75,7 @@ def features(
         pooling of tokens against the first row); Lin, Chen and Yan, 2013,
         "Network in Network", arXiv 1312.4400 (global average pooling).
     """
-    inputs, outputs = connect(backbone, pooling)
+    inputs, outputs, _ = connect(backbone, pooling)
     return keras.Model(inputs, outputs, name=f"{backbone.name}_features")
 
 
@@ -79,8 +83,8 @@ def connect(
     backbone: keras.Model | FrozenBackbone,
     pooling: str | None = "auto",
     dtype: object = None,
-) -> tuple[object, keras.KerasTensor]:
-    """Return the symbolic inputs of a backbone and its pooled feature tensor.
+) -> tuple[object, keras.KerasTensor, list[keras.Variable]]:
+    """Return the symbolic inputs of a backbone, its features, what is unused.
 
     Args:
         backbone: As in `features`.
@@ -88,7 +92,8 @@ def connect(
         dtype: Policy of the pooling layer. Defaults to that of the backbone.
 
     Returns:
-        The structure of input tensors, and the tensor `(batch, features)`.
+        The structure of input tensors, the tensor `(batch, features)`, and the
+        weights of the backbone on which the features do not depend.
 
     Raises:
         TypeError: As in `features`.
@@ -98,7 +103,11 @@ def connect(
         raise ValueError(f"pooling is {pooling!r}. Choose one of {POOLINGS}.")
     network = unwrap(backbone)
     inputs = _symbolic_inputs(network)
-    outputs, mask = _select(backbone(inputs), inputs, pooling, backbone.name)
+    outputs = backbone(inputs)
+    key = _choose(outputs, pooling, backbone.name)
+    unused = _unused(network, key)
+    outputs = keras.tree.flatten(outputs if key is None else outputs[key])[0]
+    mask = _padding_mask(inputs, key)
     pooling = _resolve(pooling, outputs.shape, backbone.name)
     dtype = network.dtype_policy if dtype is None else dtype
     if pooling == "mean":
@@ -115,7 +124,7 @@ def connect(
         }[rank]
         data_format = _data_format(network, keras.config.image_data_format())
         outputs = kind(data_format=data_format, name="pooling", dtype=dtype)(outputs)
-    return inputs, outputs
+    return inputs, outputs, unused
 
 
 def unwrap(backbone: keras.Model | FrozenBackbone) -> keras.Model:
@@ -161,39 +170,42 @@ def _symbolic_inputs(network: keras.Model) -> object:
     return inputs[0] if isinstance(network, keras.Sequential) else network.input
 
 
-def _select(
-    outputs: object, inputs: object, pooling: str | None, name: str
-) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
-    """Return the output to pool and the padding mask among the inputs."""
-    key = ""
-    if pooling == "pooled" and not (
-        isinstance(outputs, dict) and "pooled_output" in outputs
-    ):
+def _choose(outputs: object, pooling: str | None, name: str) -> str | None:
+    """Return the key of the output to pool; `None` where there is one only."""
+    wanted = ("pooled_output",) if pooling == "pooled" else SEQUENCES
+    keys = list(outputs) if isinstance(outputs, dict) else []
+    for key in wanted:
+        if key in keys:
+            return key
+    if pooling == "pooled":
         raise ValueError(
             f"pooling='pooled' asks for an output 'pooled_output', which '{name}' "
             "does not have. Use 'first' or 'mean'."
         )
-    if isinstance(outputs, dict):
-        wanted = ("pooled_output",) if pooling == "pooled" else SEQUENCES
-        known = [k for k in wanted if k in outputs] or list(outputs)
-        if known[0] not in wanted and len(known) > 1:
-            raise ValueError(
-                f"'{name}' has the outputs {sorted(outputs)}, and none is named in "
-                f"{SEQUENCES}. Make a keras.Model that ends in the one you want."
-            )
-        key = known[0]
-        outputs = outputs[key]
-    flat = keras.tree.flatten(outputs)
-    if len(flat) != 1:
+    count = len(keras.tree.flatten(outputs))
+    if count != 1:
+        named = f", {sorted(keys)}, none of them in {SEQUENCES}" if keys else ""
         raise ValueError(
-            f"'{name}' has {len(flat)} outputs. Make a keras.Model that ends in the "
-            "one you want."
+            f"'{name}' has {count} outputs{named}. Make a keras.Model that ends in "
+            "the one you want."
         )
-    prefix = "encoder_" if key.startswith("encoder_") else ""
-    mask = None
-    if isinstance(inputs, dict):
-        mask = inputs.get(f"{prefix}padding_mask")
-    return flat[0], mask
+    return None
+
+
+def _unused(network: keras.Model, key: str | None) -> list[keras.Variable]:
+    """Return the weights that serve other outputs only, such as a decoder's."""
+    if key is None:
+        return []
+    used = keras.Model(network.input, network.output[key]).weights
+    known = {id(weight) for weight in used}
+    return [weight for weight in network.weights if id(weight) not in known]
+
+
+def _padding_mask(inputs: object, key: str | None) -> keras.KerasTensor | None:
+    if not isinstance(inputs, dict):
+        return None
+    prefix = "encoder_" if key is not None and key.startswith("encoder_") else ""
+    return inputs.get(f"{prefix}padding_mask")
 
 
 def _resolve(pooling: str | None, shape: tuple, name: str) -> str | None:

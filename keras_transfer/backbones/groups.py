@@ -1,5 +1,6 @@
 """The ordered list, stem first and head last, of what a model is made of."""
 
+import math
 import re
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -35,8 +36,9 @@ class LayerGroup:
     assert group.num_parameters == 10
     ```
 
-    Reference: `param_groups_layer_decay` of timm (R. Wightman, 2019) groups a
-    network in the same way.
+    Reference:
+        R. Wightman, 2019, PyTorch Image Models (timm), whose `group_matcher` orders
+        the parameters of a network in the same way.
     """
 
     name: str
@@ -89,8 +91,9 @@ class LayerGroups(Sequence):
         ValueError: If two groups share a name, or a weight of the model is in no
             group or in two.
 
-    Reference: J. Howard and S. Ruder, 2018, "Universal Language Model Fine-tuning
-    for Text Classification", arXiv:1801.06146, trains by layer groups.
+    Reference:
+        J. Howard and S. Ruder, 2018, "Universal Language Model Fine-tuning for Text
+        Classification", arXiv:1801.06146.
     """
 
     def __init__(self, model: keras.layers.Layer, groups: Sequence[LayerGroup]) -> None:
@@ -141,7 +144,9 @@ class LayerGroups(Sequence):
             )
         return self._positions[id(variable)]
 
-    def __getitem__(self, key: int | slice | str):
+    def __getitem__(
+        self, key: int | slice | str
+    ) -> LayerGroup | tuple[LayerGroup, ...]:
         if not isinstance(key, str):
             return self._groups[key]
         if key not in self.names:
@@ -151,6 +156,9 @@ class LayerGroups(Sequence):
                 f"No group is named {key!r}. {hint}The groups are {self.names}."
             )
         return self._groups[self.names.index(key)]
+
+    def __contains__(self, item: object) -> bool:
+        return item in (self.names if isinstance(item, str) else self._groups)
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -162,24 +170,19 @@ class LayerGroups(Sequence):
         return f"LayerGroups({self.names})"
 
     def __str__(self) -> str:
-        rows = [("group", "layers", "parameters", "trainable")]
-        sums = [0, 0, 0]
-        for group in self._groups:
-            counts = (
-                len(group.layers),
-                group.num_parameters,
-                _count(group.trainable_variables),
-            )
-            sums = [total + count for total, count in zip(sums, counts)]
-            rows.append((group.name, *(f"{count:,}" for count in counts)))
-        rows.append(("total", *(f"{total:,}" for total in sums)))
-        widths = [max(map(len, column)) for column in zip(*rows)]
+        rows = [
+            (len(g.layers), g.num_parameters, _count(g.trainable_variables))
+            for g in self._groups
+        ]
+        rows.append(tuple(map(sum, zip(*rows, strict=True))))
+        cells = [("group", "layers", "parameters", "trainable")] + [
+            (name, *(f"{count:,}" for count in row))
+            for name, row in zip([*self.names, "total"], rows, strict=True)
+        ]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
-            "  ".join(
-                [row[0].ljust(widths[0])]
-                + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
-            )
-            for row in rows
+            "  ".join([name.ljust(widths[0]), *map(str.rjust, counts, widths[1:])])
+            for name, *counts in cells
         ]
         rule = "-" * len(lines[0])
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
@@ -196,21 +199,22 @@ def layer_groups(
     One rule serves most networks. Layers are taken in graph order (attribute order
     in a subclassed model), and
 
-    - `"stem"` is all that has weights before the first numbered block, and every
-      embedding outside of the blocks, tied ones included;
+    - `"stem"` is all that has weights before the first numbered block, and the
+      embeddings of a decoder behind an encoder; a tied embedding is here only;
     - each numbered block (`transformer_layer_3`, `stack2_block1`, `conv4_block2`,
       `block_16`) is a group of that name; layers shared by several depths, as in
       ALBERT, are one group;
     - what stands between two blocks, or after the last one but still in the
       backbone (a transition, a final normalisation, a pooler), joins the block
       before it;
-    - `"head"` is all that follows a nested backbone, and in a flat model all from
-      the first `Dense` layer, global pooling, `Flatten` or nested model after the
-      last block.
+    - `"head"` is all that follows a nested backbone. In a flat model it begins after
+      the last block with global pooling, `Flatten`, a nested model, or weights that
+      are no normalisation, convolution or pooler. A backbone alone has none.
 
     A model with fewer than two numbered blocks gets one group per layer with
-    weights, named as the layer. If such a model starts with a nested model, that one
-    is taken for the backbone and what follows for the `"head"`.
+    weights, named as the layer (in a subclassed model name them yourself: numbers
+    that Keras gives may differ after reload). If such a model starts with a nested
+    model, that one is taken for the backbone and what follows for the `"head"`.
 
     Args:
         model: A built `keras.Model` or layer.
@@ -241,6 +245,11 @@ def layer_groups(
         ValueError: If the model is not built or has no weights; if a pattern matches
             nothing, or a layer is matched by no pattern or by two; if two groups
             would have the same name.
+
+    Reference:
+        J. Howard and S. Ruder, 2018, "Universal Language Model Fine-tuning for Text
+        Classification", arXiv:1801.06146, for training by groups; R. Wightman, 2019,
+        PyTorch Image Models (timm), for the rule.
     """
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(
@@ -259,44 +268,41 @@ def layer_groups(
         groups = find_groups(model)
     else:
         groups = _match(find_owners(model), patterns)
-    return LayerGroups(model, _without_repeats(groups))
+    return LayerGroups(model, _made(groups, first_wins=patterns is None))
 
 
 def _match(
     owners: list[Owner], patterns: Sequence[tuple[str, str]]
 ) -> list[tuple[str, list[Owner]]]:
     """Return the owners under the one pattern that each of them matches."""
-    groups = [(name, []) for name, _ in patterns]
-    uncovered, doubly = [], []
-    for owner in owners:
-        hits = [i for i, (_, p) in enumerate(patterns) if re.search(p, owner.path)]
-        if not hits:
-            uncovered.append(owner.path)
-        elif len(hits) > 1:
-            doubly.append(f"{owner.path} ({', '.join(patterns[i][0] for i in hits)})")
-        else:
-            groups[hits[0]][1].append(owner)
-    if uncovered or doubly:
-        raise ValueError(
-            "Each layer with weights must match exactly one pattern. Matched by none: "
-            f"{uncovered}; by several: {doubly}. Add a pattern for the former (a last "
-            "one with a negative lookahead serves as 'the rest') and narrow the "
-            "latter."
-        )
-    for (name, members), (_, pattern) in zip(groups, patterns):
+    hits = [[name for name, p in patterns if re.search(p, o.path)] for o in owners]
+    groups = []
+    for name, pattern in patterns:
+        members = [o for o, names in zip(owners, hits, strict=True) if name in names]
         if not members:
             raise ValueError(
                 f"The pattern {pattern!r} of group {name!r} matches no layer with "
                 f"weights. The paths are {[owner.path for owner in owners]}."
             )
+        groups.append((name, members))
+    found = list(zip([owner.path for owner in owners], hits, strict=True))
+    uncovered = [path for path, names in found if not names]
+    doubly = [f"{path} {names}" for path, names in found if len(names) > 1]
+    if uncovered or doubly:
+        raise ValueError(
+            "Each layer with weights must match exactly one pattern. Matched by none: "
+            f"{uncovered}; by several: {doubly}. Add a pattern for the former, narrow "
+            "those of the latter."
+        )
     return groups
 
 
-def _without_repeats(groups: list[tuple[str, list[Owner]]]) -> list[LayerGroup]:
-    """Return the groups with each variable in the first place that it occurs."""
+def _made(groups: list[tuple[str, list[Owner]]], first_wins: bool) -> list[LayerGroup]:
+    """Return the groups; a variable that two layers share may go to the first."""
     seen: set[int] = set()
     result = []
     for name, owners in groups:
+        seen = seen if first_wins else set()
         layers, variables = [], []
         for owner in owners:
             fresh = [v for v in own_weights(owner.layer) if id(v) not in seen]
@@ -310,4 +316,4 @@ def _without_repeats(groups: list[tuple[str, list[Owner]]]) -> list[LayerGroup]:
 
 
 def _count(variables: Sequence[keras.Variable]) -> int:
-    return sum(int(keras.ops.prod(v.shape)) for v in variables)
+    return sum(math.prod(v.shape) for v in variables)

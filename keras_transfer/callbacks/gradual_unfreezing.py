@@ -274,7 +274,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         known = {id(each) for each in _keras.trained_by(old)} if old.built else set()
         if ready and known.issuperset(id(each) for each in union):
             return
-        if old.built and keras.ops.convert_to_numpy(old.iterations) > 0:
+        if _keras.value(old.iterations) > 0:
             raise ValueError(
                 f"The optimizer has made updates with slots for {len(known)} variables "
                 f"and the phases train {len(union)}: it would lose its state. Reload a "

@@ -147,7 +147,7 @@ class Phases(tuple):
             for layer in self.groups[name].layers
             if self.batch_norm == "train"
             or name == last
-            or not isinstance(layer, keras.layers.BatchNormalization)
+            or not _is_batch_norm(layer)
         ]
 
     def variables(self, *phases: Phase) -> list[keras.Variable]:
@@ -187,6 +187,11 @@ class Phases(tuple):
         never = [name for name in self.groups.names if name not in learning]
         if never:
             lines.append(f"always frozen: {', '.join(never)}")
-        if self.batch_norm == "frozen":
+        below = [layer for group in self.groups[:-1] for layer in group.layers]
+        if self.batch_norm == "frozen" and any(map(_is_batch_norm, below)):
             lines.append(f"BatchNorm below {self.groups.names[-1]}: always frozen")
         return "\n".join(lines)
+
+
+def _is_batch_norm(layer: keras.Layer) -> bool:
+    return isinstance(layer, keras.layers.BatchNormalization)

@@ -22,6 +22,10 @@ class TransferClassifier(keras.Model):
     last layer is named `logits`, so it is compiled, fitted and grouped as
     every other.
 
+    Weights on which the logits do not depend, such as BERT's pooler under a mean
+    of tokens or T5's decoder, are not in `trainable_variables`, whatever their
+    flag: Keras would warn of each that it has no gradient, and keep slots for it.
+
     Which layers train is saved with it. keras-hub backbones forget the flags
     of their layers in a `.keras` file, and with them the optimizer loses its
     state; inside a `TransferClassifier` both come back as they were.
@@ -92,7 +96,7 @@ class TransferClassifier(keras.Model):
                 f"dropout is {dropout}. It is the rate of features to drop: 0 or "
                 "more, and below 1."
             )
-        inputs, x = connect(backbone, pooling, dtype)
+        inputs, x, unused = connect(backbone, pooling, dtype)
         if dtype is None:
             dtype = unwrap(backbone).dtype_policy
         x = keras.layers.Dropout(dropout, dtype=dtype, name="dropout")(x)
@@ -103,6 +107,35 @@ class TransferClassifier(keras.Model):
         self.backbone = backbone
         self.num_classes = int(num_classes)
         self.pooling = pooling
+        self._unused = [id(weight) for weight in unused]
+
+    @property
+    def trainable_variables(self) -> list[keras.Variable]:
+        """The variables that train: none that the logits do not depend on."""
+        return [v for v in super().trainable_variables if not self._idle(v)]
+
+    @property
+    def trainable_weights(self) -> list[keras.Variable]:
+        """The weights that train: none that the logits do not depend on."""
+        return [v for v in super().trainable_weights if not self._idle(v)]
+
+    @property
+    def non_trainable_variables(self) -> list[keras.Variable]:
+        """All variables but `trainable_variables`."""
+        return self._others(self.variables, self.trainable_variables)
+
+    @property
+    def non_trainable_weights(self) -> list[keras.Variable]:
+        """All weights but `trainable_weights`."""
+        return self._others(self.weights, self.trainable_weights)
+
+    def _idle(self, variable: keras.Variable) -> bool:
+        # Keras asks before __init__ has ended, too.
+        return id(variable) in getattr(self, "_unused", ())
+
+    def _others(self, variables: list, known: list) -> list[keras.Variable]:
+        known = {id(variable) for variable in known}
+        return [variable for variable in variables if id(variable) not in known]
 
     def get_config(self) -> dict:
         """Return the arguments, and which layers and weights train."""

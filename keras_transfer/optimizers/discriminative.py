@@ -13,6 +13,7 @@ from keras_transfer._keras import AdafactorRates
 from keras_transfer._keras import NadamRates
 from keras_transfer._keras import VariableRates
 from keras_transfer._keras import decays
+from keras_transfer._keras import value
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.backbones.groups import layer_groups
 from keras_transfer.optimizers.layout import Layout
@@ -132,12 +133,12 @@ def check_supported(optimizer: keras.Optimizer) -> None:
             f"{kind.__name__} cannot get rates by group: {reason}. "
             f"Supported are {names}, not their subclasses."
         )
-    if optimizer.built and keras.ops.convert_to_numpy(optimizer.iterations) > 0:
+    updates = value(optimizer.iterations)
+    if updates > 0:
         raise ValueError(
-            f"The {kind.__name__} has made "
-            f"{int(keras.ops.convert_to_numpy(optimizer.iterations))} updates, and its "
-            "moments would be lost. Pass a new optimizer, or reload a saved model "
-            "with keras_transfer.resume(path)."
+            f"The {kind.__name__} has made {updates} updates, and its moments would be "
+            "lost. Pass a new optimizer, or reload a saved model with "
+            "keras_transfer.resume(path)."
         )
 
 
@@ -207,10 +208,10 @@ class Discriminative:
         """Return the factors as they are now: a reloaded state may have set them."""
         factors = list(self.layout.factors)
         if self.built:
-            values = keras.ops.convert_to_numpy(self._factors)
-            for row, value in zip(self.bound.rows, values, strict=True):
-                if np.float32(factors[row.slot]) != value:
-                    factors[row.slot] = float(value)
+            rows = zip(self.bound.rows, value(self._factors), strict=True)
+            for row, factor in rows:
+                if np.float32(factors[row.slot]) != factor:
+                    factors[row.slot] = float(factor)
         return tuple(factors)
 
 

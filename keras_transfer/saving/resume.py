@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import warnings
 import zipfile
+from collections.abc import Iterator
 
 import keras
 
@@ -74,7 +76,8 @@ def resume(path: str | os.PathLike) -> keras.Model:
     union, trained = _rows_to_variables(model, inner.layout)
     model.compile(**settings)
     model.optimizer.build(union)
-    _load_state(model, path)
+    with _complete(path):
+        model.load_weights(path)
     owners = {id(variable) for variable in trained}
     layers = _keras.flat_layers(model)
     _keras.train_only(
@@ -108,17 +111,29 @@ def _compile_config(path: pathlib.Path) -> dict:
 
 
 def _load_plainly(path: pathlib.Path) -> keras.Model:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Skipping variable loading")
-        try:
-            return keras.saving.load_model(path)
-        except UserWarning as problem:
-            raise ValueError(
-                f"{path.name!r} was trained with a stock optimizer, and Keras does not "
-                f"save which variables its slots are for. {problem} Train with "
-                "keras_transfer.optimizers.discriminative, or load the weights alone "
-                "with keras.saving.load_model(path, compile=False)."
-            ) from problem
+    with _complete(path):
+        return keras.saving.load_model(path)
+
+
+@contextlib.contextmanager
+def _complete(path: pathlib.Path) -> Iterator[None]:
+    """Turn Keras's warning that an optimizer's state was dropped into an error."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    dropped = [str(w.message) for w in caught if "Skipping variable" in str(w.message)]
+    if dropped:
+        raise ValueError(
+            f"The state of the optimizer in {path.name!r} cannot be restored. "
+            f"{dropped[0]}The model was saved before it was trained, or its optimizer "
+            "is none of keras_transfer.optimizers.discriminative, so that the file "
+            "does not tell what its slots are for. Load the weights alone with "
+            "keras.saving.load_model(path, compile=False)."
+        )
+    for warning in caught:
+        warnings.warn_explicit(
+            warning.message, warning.category, warning.filename, warning.lineno
+        )
 
 
 def _rows_to_variables(
@@ -140,9 +155,3 @@ def _rows_to_variables(
     union = [weights[row.weight] for row in layout.rows]
     trained = [weights[row.weight] for row in layout.rows if row.trainable]
     return union, trained
-
-
-def _load_state(model: keras.Model, path: pathlib.Path) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Skipping variable loading")
-        model.load_weights(path)

@@ -1,0 +1,681 @@
+import functools
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_transfer._keras import flat_layers
+from keras_transfer.backbones import FrozenBackbone
+from keras_transfer.backbones import layer_groups
+from keras_transfer.backbones import LayerGroup
+from keras_transfer.backbones import LayerGroups
+from tests import tiny
+from tests.backbones import families
+
+pytestmark = [
+    # keras-hub's T5 drops the mask on purpose; its layers do not say so to Keras.
+    pytest.mark.filterwarnings("ignore:Layer '.*_attention':UserWarning"),
+]
+
+# Written by hand from the papers and the names in the code of each network: the
+# groups in order and the number of variables in each. A row (name, count, numbers)
+# stands for one group per number.
+EXPECTED = {
+    "bert": [
+        ("stem", 5),  # three embeddings, layer norm
+        ("transformer_layer_{}", 16, range(2)),
+        ("transformer_layer_2", 18),  # with the pooler
+    ],
+    "bert_of_one": [("stem", 5), ("transformer_layer_0", 18)],
+    "roberta": [("stem", 4), ("transformer_layer_{}", 16, range(3))],
+    "distilbert": [("stem", 4), ("transformer_layer_{}", 16, range(3))],
+    "albert": [("stem", 7), ("group_0", 16), ("group_1", 18)],
+    "albert_of_one": [("stem", 7), ("group_0", 34)],
+    "deberta_v3": [  # the relative embedding and its norm are embeddings
+        ("stem", 6),
+        ("disentangled_attention_encoder_layer_{}", 16, range(3)),
+    ],
+    "xlm_roberta": [("stem", 4), ("transformer_layer_{}", 16, range(3))],
+    "electra": [
+        ("stem", 7),
+        ("transformer_layer_{}", 16, range(2)),
+        ("transformer_layer_2", 18),
+    ],
+    "xlnet": [("stem", 2), ("xlnet_encoder_{}", 17, range(3))],
+    "gpt2": [
+        ("stem", 2),
+        ("transformer_layer_{}", 16, range(2)),
+        ("transformer_layer_2", 18),  # with the final norm
+    ],
+    "llama": [
+        ("stem", 2),  # embedding and its untied reverse, one layer
+        ("transformer_layer_{}", 9, range(2)),
+        ("transformer_layer_2", 10),
+    ],
+    "gemma": [("stem", 1), ("decoder_block_{}", 9, range(2)), ("decoder_block_2", 10)],
+    "t5": [  # the first layer of each stack holds the relative position bias
+        ("stem", 1),
+        ("transformer_encoder_layer_0", 10),
+        ("transformer_encoder_layer_1", 10),  # 9 and the final norm
+        ("transformer_decoder_layer_0", 15),
+        ("transformer_decoder_layer_1", 15),  # 14 and the final norm
+    ],
+    "whisper": [  # keys have no bias
+        ("stem", 7),
+        ("transformer_encoder_layer_0", 15),
+        ("transformer_encoder_layer_1", 17),
+        ("transformer_decoder_layer_0", 24),
+        ("transformer_decoder_layer_1", 26),
+    ],
+    "hub_resnet": [
+        ("stem", 5),
+        ("stack0_block{}", 10, range(2)),
+        ("stack1_block0", 15),
+    ],
+    "hub_resnet_v2": [
+        ("stem", 1),
+        ("stack0_block0", 16),
+        ("stack0_block1", 15),
+        ("stack1_block0", 20),  # with post_bn
+    ],
+    "hub_densenet": [
+        ("stem", 5),
+        ("stack1_block1", 10),
+        ("stack1_block2", 15),  # with the transition
+        ("stack2_block1", 10),
+        ("stack2_block2", 14),  # with the last norm
+    ],
+    "hub_vgg": [("block1", 4), ("block2", 2), ("block3", 2)],
+    "hub_mobilenet": [
+        ("stem", 5),
+        ("block_0_0", 10),
+        ("block_1_0", 19),
+        ("block_2_{}", 15, range(2)),
+        ("block_3_0", 19),
+        ("block_4_0", 5),
+    ],
+    "hub_efficientnet": [
+        ("stem", 5),
+        ("block1a", 10),
+        ("block2a", 19),
+        ("block2b", 19),
+        ("block3a", 24),  # with top_conv and top_bn
+    ],
+    "hub_vit": [
+        ("stem", 4),  # class token, patches, positions
+        ("transformer_block_{}", 16, range(1, 3)),
+        ("transformer_block_3", 18),
+    ],
+    "cv_resnet": [
+        ("stem", 5),
+        ("v2_stack_0_block{}", 10, range(1, 3)),
+        ("v2_stack_1_block1", 15),
+        ("v2_stack_1_block2", 10),
+    ],
+    "cv_resnet_v2": [
+        ("stem", 2),
+        ("v2_stack_0_block1", 18),
+        ("v2_stack_0_block2", 16),
+        ("v2_stack_1_block1", 18),
+        ("v2_stack_1_block2", 20),
+    ],
+    "cv_densenet": [
+        ("stem", 5),
+        ("conv2_block_0", 10),
+        ("conv2_block_1", 15),
+        ("conv3_block_0", 10),
+        ("conv3_block_1", 14),
+    ],
+    "cv_mobilenet_v3": [
+        ("stem", 5),
+        ("expanded_conv", 14),
+        ("expanded_conv_1", 15),
+        ("expanded_conv_2", 24),
+    ],
+    "cv_efficientnet_v2": [
+        ("stem", 5),
+        ("block1a", 5),
+        ("block2a", 14),
+        ("block2b", 14),
+        ("block3a", 24),
+    ],
+    "ResNet50": [
+        ("stem", 6),
+        ("conv2_block1", 24),
+        ("conv2_block{}", 18, range(2, 4)),
+        ("conv3_block1", 24),
+        ("conv3_block{}", 18, range(2, 5)),
+        ("conv4_block1", 24),
+        ("conv4_block{}", 18, range(2, 7)),
+        ("conv5_block1", 24),
+        ("conv5_block{}", 18, range(2, 4)),
+    ],
+    "ResNet50V2": [
+        ("stem", 2),
+        ("conv2_block1", 18),
+        ("conv2_block{}", 16, range(2, 4)),
+        ("conv3_block1", 18),
+        ("conv3_block{}", 16, range(2, 5)),
+        ("conv4_block1", 18),
+        ("conv4_block{}", 16, range(2, 7)),
+        ("conv5_block1", 18),
+        ("conv5_block2", 16),
+        ("conv5_block3", 20),
+    ],
+    "DenseNet121": [
+        ("stem", 5),
+        ("conv2_block{}", 10, range(1, 6)),
+        ("conv2_block6", 15),
+        ("conv3_block{}", 10, range(1, 12)),
+        ("conv3_block12", 15),
+        ("conv4_block{}", 10, range(1, 24)),
+        ("conv4_block24", 15),
+        ("conv5_block{}", 10, range(1, 16)),
+        ("conv5_block16", 14),
+    ],
+    "VGG16": [("block{}", 4, range(1, 3)), ("block{}", 6, range(3, 6)), ("head", 6)],
+    "InceptionV3": [  # a kernel and a norm without scale per convolution
+        ("stem", 5 * 4),
+        ("mixed{}", 7 * 4, range(3)),
+        ("mixed3", 4 * 4),
+        ("mixed{}", 10 * 4, range(4, 8)),
+        ("mixed8", 6 * 4),
+        ("mixed{}", 9 * 4, range(9, 11)),
+    ],
+    "MobileNetV2": [
+        ("stem", 5),
+        ("expanded_conv", 10),
+        ("block_{}", 15, range(1, 16)),
+        ("block_16", 20),  # with Conv_1
+    ],
+    "EfficientNetB0": [
+        ("stem", 8),  # with the normalisation of the images
+        ("block1a", 14),
+        ("block2{}", 19, "ab"),
+        ("block3{}", 19, "ab"),
+        ("block4{}", 19, "abc"),
+        ("block5{}", 19, "abc"),
+        ("block6{}", 19, "abcd"),
+        ("block7a", 24),
+    ],
+    "MobileNet": [("stem", 5), ("block_{}", 10, range(1, 14))],
+    "MobileNetV3Small": [
+        ("stem", 5),
+        ("expanded_conv", 14),
+        ("expanded_conv_{}", 15, range(1, 3)),
+        ("expanded_conv_{}", 19, range(3, 10)),
+        ("expanded_conv_10", 24),
+    ],
+}
+
+# Layers whose place a count does not settle.
+PLACES = [
+    ("bert", "transformer_layer_2", "pooled_dense"),
+    ("electra", "stem", "embeddings_projection"),
+    ("albert", "stem", "embedding_projection"),
+    ("albert_of_one", "group_0", "group_0_inner_layer_1/feedforward_output_dense"),
+    ("deberta_v3", "stem", "rel_embedding"),
+    ("gpt2", "transformer_layer_2", "layer_norm"),
+    ("llama", "transformer_layer_2", "sequence_output_layernorm"),
+    ("gemma", "decoder_block_2", "final_normalization"),
+    ("t5", "transformer_encoder_layer_1", "encoder_output_layer_norm"),
+    ("t5", "transformer_encoder_layer_0", "transformer_encoder_layer_0/self_attention"),
+    ("whisper", "stem", "encoder_token_embedding_conv_layer_2"),
+    ("whisper", "stem", "decoder_token_and_position_embedding/token_embedding"),
+    ("whisper", "transformer_encoder_layer_1", "encoder_layer_norm"),
+    ("xlnet", "stem", "encoder_block_attn_mask_layer"),
+    ("hub_resnet_v2", "stack1_block0", "post_bn"),
+    ("hub_densenet", "stack1_block2", "transition1_conv"),
+    ("hub_vit", "transformer_block_3", "vit_encoder/ln"),
+    ("cv_densenet", "conv2_block_1", "pool2_conv"),
+    ("cv_efficientnet_v2", "block3a", "top_conv"),
+    ("ResNet50", "conv3_block1", "conv3_block1_0_conv"),
+    ("DenseNet121", "conv4_block24", "pool4_conv"),
+    ("MobileNetV2", "block_16", "Conv_1"),
+    ("EfficientNetB0", "stem", "normalization"),
+    ("VGG16", "head", "fc1"),
+]
+
+
+@pytest.fixture(scope="module")
+def family():
+    """Return a function that gives the backbone of a name, built once."""
+    return functools.cache(families.build)
+
+
+def rows(table):
+    for name, count, *numbers in table:
+        for number in numbers[0] if numbers else [""]:
+            yield name.format(number), count
+
+
+def counts(groups):
+    return [(group.name, len(group.variables)) for group in groups]
+
+
+@pytest.mark.parametrize("name", families.NAMES)
+def test_groups_are_those_written_by_hand(name, family):
+    assert counts(layer_groups(family(name))) == list(rows(EXPECTED[name]))
+
+
+@pytest.mark.parametrize("name", families.NAMES)
+def test_every_weight_is_in_one_group_by_its_owner(name, family):
+    model = family(name)
+    groups = layer_groups(model)
+    covered = [v for group in groups for v in group.variables]
+    assert sorted(map(id, covered)) == sorted(map(id, model.weights))
+    layers = [layer for group in groups for layer in group.layers]
+    assert len({id(layer) for layer in layers}) == len(layers)
+    for position, group in enumerate(groups):
+        assert all(groups.position(v) == position for v in group.variables)
+        below = {id(w) for layer in group.layers for w in layer.weights}
+        assert {id(v) for v in group.variables} <= below
+
+
+@pytest.mark.parametrize("name, group, path", PLACES)
+def test_single_layers_are_in_their_place(name, group, path, family):
+    layer = family(name)
+    for part in path.split("/"):
+        layer = next(x for x in flat_layers(layer) if x.name == part)
+    assert any(layer is member for member in layer_groups(family(name))[group].layers)
+
+
+def test_inception_modules_are_cuts_of_the_graph(family):
+    model = family("InceptionV3")
+    groups = layer_groups(model)
+    below = set()
+    for index, group in enumerate(groups[1:]):
+        cut = keras.Model(model.input, model.get_layer(f"mixed{index}").output)
+        inside = {id(v) for v in cut.weights}
+        stem = {id(v) for v in groups["stem"].variables}
+        assert {id(v) for v in group.variables} == inside - below - stem
+        below |= inside
+
+
+@pytest.mark.parametrize("name", ["bert", "hub_resnet", "cv_densenet", "MobileNetV2"])
+def test_the_model_is_left_as_it_was(name, family):
+    model = family(name)
+    layers = flat_layers(model)
+    layers[3].trainable = False
+    flags = [(layer.trainable, layer.built) for layer in layers]
+    variable_flags = [v.trainable for v in model.variables]
+    values = model.get_weights()
+    print(layer_groups(model))
+    assert flags == [(layer.trainable, layer.built) for layer in flat_layers(model)]
+    assert variable_flags == [v.trainable for v in model.variables]
+    for before, after in zip(values, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    layers[3].trainable = True
+
+
+# --- Tasks and compositions ---
+
+
+def hub_task(task, name, **kwargs):
+    import keras_hub
+
+    return getattr(keras_hub.models, task)(backbone=families.build(name), **kwargs)
+
+
+@pytest.mark.parametrize(
+    "task, backbone, head",
+    [
+        ("BertTextClassifier", "bert", 2),
+        ("BertMaskedLM", "bert", 5),  # its output weights are the embedding's
+        ("RobertaTextClassifier", "roberta", 4),  # pooled_dense is the task's
+        ("ResNetImageClassifier", "hub_resnet", 2),
+        ("ViTImageClassifier", "hub_vit", 2),
+        ("MobileNetImageClassifier", "hub_mobilenet", 4),
+    ],
+)
+def test_what_a_task_adds_is_the_head(task, backbone, head):
+    extra = {} if task == "BertMaskedLM" else {"num_classes": 3}
+    model = hub_task(task, backbone, **extra)
+    expected = [*rows(EXPECTED[backbone]), ("head", head)]
+    assert counts(layer_groups(model)) == expected
+
+
+def test_a_causal_language_model_with_tied_embedding_has_no_head():
+    model = hub_task("GPT2CausalLM", "gpt2", preprocessor=None)
+    groups = layer_groups(model)
+    assert counts(groups) == list(rows(EXPECTED["gpt2"]))
+    assert model.backbone.token_embedding in groups["stem"].layers
+
+
+def test_a_backbone_in_a_sequential():
+    model = keras.Sequential(
+        [
+            keras.layers.Normalization(),
+            families.build("hub_resnet"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(3, name="embedding"),  # a name is no embedding
+        ]
+    )
+    model.build((None, 16, 16, 3))
+    expected = [*rows(EXPECTED["hub_resnet"]), ("head", 6)]
+    expected[0] = ("stem", 8)
+    assert counts(layer_groups(model)) == expected
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_backbone_in_a_functional_model(frozen):
+    backbone = families.build("hub_densenet")
+    inputs = keras.Input((32, 32, 1))
+    x = keras.layers.Conv2D(3, 1)(inputs)
+    x = (FrozenBackbone(backbone) if frozen else backbone)(x)
+    x = keras.layers.Conv2D(2, 1)(x)  # behind a nested backbone, so no part of it
+    x = keras.layers.Flatten()(x)
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    expected = [*rows(EXPECTED["hub_densenet"]), ("head", 4)]
+    expected[0] = ("stem", 7)
+    assert counts(layer_groups(model)) == expected
+
+
+def test_a_backbone_that_a_subclassed_model_holds():
+    model = families.Holder(families.build("cv_resnet"))
+    model(np.zeros((1, 16, 16, 3), "float32"))
+    expected = [*rows(EXPECTED["cv_resnet"]), ("head", 4)]
+    assert counts(layer_groups(model)) == expected
+
+
+def test_a_backbone_named_like_a_block_is_no_block():
+    inputs, pooled = [], []
+    for name in ("encoder_1", "encoder_2"):
+        tower = tiny.bert(name=name)
+        features = {
+            key: keras.Input(x.shape[1:], dtype=x.dtype, name=f"{name}_{key}")
+            for key, x in tower.input.items()
+        }
+        inputs.append(features)
+        pooled.append(tower(features)["pooled_output"])
+    logits = keras.layers.Dense(2)(keras.layers.Concatenate()(pooled))
+    model = keras.Model(inputs, logits)
+    groups = layer_groups(model)
+    assert groups.names == [
+        "stem",
+        "transformer_layer_0",
+        "transformer_layer_1",
+        "transformer_layer_2",
+        "encoder_2/transformer_layer_0",
+        "encoder_2/transformer_layer_1",
+        "encoder_2/transformer_layer_2",
+        "head",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name, head", [("MobileNetV2", 6), ("hub_efficientnet", 6), ("bert", 2)]
+)
+def test_layers_added_to_the_graph_of_a_backbone_are_the_head(name, head):
+    backbone = families.build(name)
+    if name == "bert":
+        x = backbone.output["pooled_output"]
+    else:
+        x = keras.layers.GlobalAveragePooling2D()(backbone.output)
+        x = keras.layers.BatchNormalization()(x)
+    model = keras.Model(backbone.input, keras.layers.Dense(3)(x))
+    expected = [*rows(EXPECTED[name]), ("head", head)]
+    assert counts(layer_groups(model)) == expected
+
+
+# --- Models of no known family ---
+
+
+def test_numbers_that_keras_gives_are_no_blocks():
+    layers = [keras.layers.Dense(2) for _ in range(3)]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    assert layer_groups(model).names == ["dense", "dense_1", "dense_2"]
+    assert layer_groups(tiny.mlp()).names == ["dense_0", "dense_1", "dense_2"]
+    groups = layer_groups(tiny.convnet())
+    assert counts(groups) == [("conv", 2), ("norm", 4), ("hidden", 2), ("logits", 2)]
+
+
+def test_blocks_counted_by_keras_start_without_a_number():
+    import keras_hub
+
+    inputs = keras.Input((5,), dtype="int32")
+    x = keras.layers.Embedding(8, 4)(inputs)
+    for _ in range(3):
+        x = keras_hub.layers.TransformerEncoder(8, 2)(x)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    assert counts(layer_groups(model)) == [
+        ("stem", 1),
+        ("transformer_encoder", 16),
+        ("transformer_encoder_1", 16),
+        ("transformer_encoder_2", 16),
+        ("head", 2),
+    ]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_unknown_model_in_front_is_the_backbone(frozen):
+    backbone = FrozenBackbone(tiny.mlp()) if frozen else tiny.mlp()
+    model = keras.Sequential([keras.Input((6,)), backbone, keras.layers.Dense(2)])
+    expected = [("dense_0", 2), ("dense_1", 2), ("dense_2", 2), ("head", 2)]
+    assert counts(layer_groups(model)) == expected
+
+
+def test_an_unknown_model_elsewhere_is_opened():
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(6, name="dense_0"), tiny.mlp()]
+    )
+    names = ["dense_0", f"{model.layers[1].name}/dense_0", "dense_1", "dense_2"]
+    assert layer_groups(model).names == names
+
+
+class Direct(keras.Model):
+    """A subclassed model with a weight of its own, a layer, a list and a composite."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = self.add_weight(shape=(), name="scale")
+        self.attention = keras.layers.MultiHeadAttention(1, 2, name="attention")
+        self.steps = [keras.layers.Dense(3, name=name) for name in ("first", "second")]
+
+    def call(self, inputs):
+        x = self.attention(inputs, inputs) * self.scale
+        for step in self.steps:
+            x = step(x)
+        return x
+
+
+def test_an_unknown_subclassed_model_is_split_by_attribute():
+    model = Direct()
+    model(np.zeros((1, 2, 3), "float32"))
+    expected = [(model.name, 1), ("attention", 8), ("first", 2), ("second", 2)]
+    groups = layer_groups(model)
+    assert counts(groups) == expected
+    assert groups[0].layers == (model,) and groups[0].variables == [model.scale]
+    names = [layer.name for layer in groups["attention"].layers]
+    assert names == ["query", "key", "value", "attention_output"]
+
+
+def test_a_variable_that_two_layers_share_is_in_the_first_one():
+    class Tied(keras.layers.Layer):
+        def __init__(self, other, **kwargs):
+            super().__init__(**kwargs)
+            self.kernel = other.kernel
+
+        def call(self, inputs):
+            return inputs @ self.kernel
+
+    dense = keras.layers.Dense(4, use_bias=False, name="dense")
+    dense.build((None, 4))
+    model = keras.Sequential([keras.Input((4,)), dense, Tied(dense, name="tied")])
+    groups = layer_groups(model)
+    assert counts(groups) == [("dense", 1)]
+    with pytest.raises(ValueError, match="in two groups: .*kernel"):
+        layer_groups(model, patterns=[("one", "dense"), ("two", "tied")])
+
+
+# --- patterns ---
+
+
+def test_patterns_make_the_groups_in_their_order():
+    patterns = [("low", r"conv|norm"), ("high", r"hidden|logits")]
+    groups = layer_groups(tiny.convnet(), patterns=patterns)
+    assert counts(groups) == [("low", 6), ("high", 4)]
+    groups = layer_groups(tiny.convnet(), patterns=patterns[::-1])
+    assert counts(groups) == [("high", 4), ("low", 6)]
+
+
+def test_patterns_see_the_path_below_the_model():
+    model = keras.Sequential([tiny.bert(name="text"), keras.layers.Lambda(len)])
+    groups = layer_groups(
+        model,
+        patterns=[
+            ("attention", r"^text/transformer_layer_\d/self_attention_layer/"),
+            ("rest", r"^text/(?!.*/self_attention_layer/)"),
+        ],
+    )
+    assert counts(groups) == [("attention", 3 * 8), ("rest", 7 + 3 * 8)]
+
+
+@pytest.mark.parametrize(
+    "patterns, message",
+    [
+        ([("low", "conv|norm")], r"by none: \['hidden', 'logits'\]"),
+        ([("a", "."), ("b", "conv")], r"by several: \[\"conv \['a', 'b'\]\"\]"),
+        ([("a", "."), ("b", "attention")], r"'attention' of group 'b' matches no"),
+        ([("a", "conv|norm"), ("a", "hidden|logits")], "named 'a'"),
+        ([], "by none"),
+    ],
+)
+def test_patterns_must_cover_each_layer_once(patterns, message):
+    with pytest.raises(ValueError, match=message):
+        layer_groups(tiny.convnet(), patterns=patterns)
+
+
+# --- what cannot be grouped ---
+
+
+def test_a_model_that_is_not_built():
+    with pytest.raises(ValueError, match="is not built.*Call it once"):
+        layer_groups(keras.Sequential([keras.layers.Dense(2)]))
+
+
+def test_a_model_without_weights():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()])
+    with pytest.raises(ValueError, match="has no weights"):
+        layer_groups(model)
+
+
+def test_what_is_no_layer():
+    with pytest.raises(TypeError, match="not list"):
+        layer_groups([tiny.mlp()])
+
+
+def test_groups_must_cover_the_model():
+    model = tiny.mlp()
+    groups = layer_groups(model)
+    with pytest.raises(ValueError, match="In no group: .*dense_0/kernel"):
+        LayerGroups(model, groups[1:])
+    with pytest.raises(ValueError, match="in two groups: .*dense_0/kernel"):
+        again = LayerGroup("again", groups[0].layers, groups[0].variables)
+        LayerGroups(model, [*groups, again])
+
+
+# --- the sequence ---
+
+
+def test_groups_are_a_sequence_and_found_by_name():
+    model = tiny.mlp()
+    groups = layer_groups(model)
+    assert len(groups) == 3 and list(groups) == [groups[i] for i in range(3)]
+    assert groups["dense_1"] is groups[1] and groups[-1] is groups[2]
+    assert groups[1:] == (groups[1], groups[2])
+    assert groups.index(groups["dense_2"]) == 2
+    assert "dense_1" in groups and groups[1] in groups and "dense" not in groups
+    assert groups.model is model
+    with pytest.raises(ValueError, match="No group is named 'dense1'.*'dense_1'"):
+        groups["dense1"]
+
+
+def test_position_is_by_identity():
+    model, other = tiny.mlp(), tiny.mlp()
+    groups = layer_groups(model)
+    assert groups.position(model.layers[2].bias) == 1
+    with pytest.raises(ValueError, match="'dense_1/bias' is in no group"):
+        groups.position(other.layers[2].bias)
+
+
+def test_the_table_counts_parameters():
+    model = tiny.convnet()
+    groups = layer_groups(model)
+    model.get_layer("conv").trainable = False  # seen though it comes later
+    assert str(groups).splitlines() == [
+        "group   layers  parameters  trainable",
+        "-------------------------------------",
+        "conv         1         112          0",
+        "norm         1          16          8",
+        "hidden       1          30         30",
+        "logits       1          21         21",
+        "-------------------------------------",
+        "total        4         179         59",
+    ]
+    assert groups["norm"].num_parameters == 16
+    assert len(groups["norm"].trainable_variables) == 2
+
+
+# --- reload ---
+
+RELOAD = """
+import json, pathlib, sys
+import keras, keras_cv, keras_hub
+from keras_transfer.backbones import layer_groups
+from tests.backbones import families
+found = {}
+for path in pathlib.Path(sys.argv[1]).iterdir():
+    if path.suffix == ".json":
+        model = keras.models.model_from_json(path.read_text())
+    else:
+        model = keras.saving.load_model(path)
+    found[path.stem] = [
+        [g.name, [x.name for x in g.layers], [list(v.shape) for v in g.variables]]
+        for g in layer_groups(model)
+    ]
+print("FOUND" + json.dumps(found))
+"""
+
+
+def test_grouping_is_the_same_after_reload_in_a_fresh_process(tmp_path, family):
+    models = {name: family(name) for name in families.NAMES}
+    models["task"] = tiny.bert_classifier()
+    models["causal"] = hub_task("GPT2CausalLM", "gpt2", preprocessor=None)
+    models["sequential"] = keras.Sequential(
+        [tiny.hub_resnet(), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    models["frozen"] = keras.Sequential(
+        [FrozenBackbone(tiny.hub_resnet()), keras.layers.Dense(2)]
+    )
+    for name in ("sequential", "frozen"):
+        models[name].build((None, 16, 16, 3))
+    models["held"] = families.Holder(tiny.cv_resnet())
+    models["held"](np.zeros((1, 16, 16, 3), "float32"))
+    models["unknown"] = tiny.convnet()
+    expected = {}
+    for name, model in models.items():
+        if model.count_params() > 1_000_000:  # the weights do not matter
+            (tmp_path / f"{name}.json").write_text(model.to_json())
+        else:
+            model.save(tmp_path / f"{name}.keras")
+        expected[name] = [
+            [g.name, [x.name for x in g.layers], [list(v.shape) for v in g.variables]]
+            for g in layer_groups(model)
+        ]
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", RELOAD, str(tmp_path)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.split("FOUND")[1])
+    assert found == expected

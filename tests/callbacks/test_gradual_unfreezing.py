@@ -1,0 +1,445 @@
+"""Gradual unfreezing inside one fit, the traps of Keras, and bad input."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_transfer as kt
+from keras_transfer import _keras
+from tests import tiny
+from tests.contracts.callback_contract import CallbackContract
+
+GradualUnfreezing = kt.callbacks.GradualUnfreezing
+
+
+def data(features=6, classes=3):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(16, features)).astype("float32")
+    return x, rng.normal(size=(16, classes)).astype("float32")
+
+
+def images():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(8, 8, 8, 3)), rng.integers(0, 3, 8)
+
+
+def compiled(optimizer="adam", model=None, **kwargs):
+    model = model or tiny.mlp()
+    model.compile(optimizer, "mse", **kwargs)
+    return model
+
+
+def fit(model, *callbacks, epochs=3, xy=None, **kwargs):
+    x, y = xy or data()
+    settings = dict(batch_size=8, shuffle=False, verbose=0)
+    return model.fit(
+        x, y, epochs=epochs, callbacks=list(callbacks), **settings | kwargs
+    )
+
+
+class Recorder(keras.callbacks.Callback):
+    """Keeps the weights before training and after each epoch."""
+
+    def on_train_begin(self, logs=None):
+        self.weights = [self.model.get_weights()]
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.weights.append(self.model.get_weights())
+
+    def moved(self):
+        """Return, for each epoch, which weights changed in it."""
+        return [
+            [not np.array_equal(a, b) for a, b in zip(old, new, strict=True)]
+            for old, new in zip(self.weights, self.weights[1:])
+        ]
+
+
+class TraceCounter(keras.Model):
+    """Counts how often its train step is traced."""
+
+    traces = 0
+
+    def train_step(self, data):
+        type(self).traces += 1
+        return super().train_step(data)
+
+
+class TestGradualUnfreezing(CallbackContract):
+    """The promises of a callback."""
+
+    def make_callbacks(self, model):
+        return [GradualUnfreezing(model)]
+
+
+class TestMonitored(CallbackContract):
+    """The promises of a callback whose phases end early."""
+
+    def make_callbacks(self, model):
+        return [GradualUnfreezing(model, epochs_per_phase=9, monitor="loss")]
+
+    # Behind BackupAndRestore it is refused: test_a_backup_before_a_monitor_is_refused.
+    @pytest.mark.parametrize("backup_first", [False])
+    def test_backup_restores_as_if_never_stopped(self, tmp_path, backup_first):
+        super().test_backup_restores_as_if_never_stopped(tmp_path, backup_first)
+
+
+def test_each_phase_moves_its_groups_and_no_other():
+    model, recorder = compiled(), Recorder()
+    fit(model, GradualUnfreezing(model), recorder, epochs=4)
+    assert recorder.moved() == [
+        [False, False, False, False, True, True],
+        [False, False, True, True, True, True],
+        [True] * 6,
+        [True] * 6,
+    ]
+
+
+def test_stock_keras_ignores_a_toggle_without_a_retrace():
+    model, recorder = compiled(), Recorder()
+    for layer in model.layers[:-1]:
+        layer.trainable = False
+
+    class Toggle(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch:
+                for layer in self.model.layers:
+                    layer.trainable = True
+
+    fit(model, Toggle(), recorder, epochs=2)
+    # If this fails, Keras follows toggles and our retrace can go.
+    assert recorder.moved()[1] == [False, False, False, False, True, True]
+
+
+def test_a_frozen_parent_whose_children_differ_is_thawed():
+    inner = tiny.mlp(widths=(5, 4))
+    model = keras.Sequential([inner, keras.layers.Dense(3)])
+    model.build((None, 6))
+    inner.layers[1].trainable = False
+    inner.trainable = True  # Keras ignores this: it is True already
+    assert len(model.trainable_variables) == 4
+    recorder = Recorder()
+    fit(compiled(model=model), GradualUnfreezing(model), recorder, epochs=3)
+    assert recorder.moved()[-1] == [True] * 6
+
+
+def test_two_sets_in_turn_are_traced_twice():
+    TraceCounter.traces = 0
+    plain = tiny.mlp()
+    model = compiled(model=TraceCounter(plain.inputs, plain.outputs))
+    groups = kt.layer_groups(model)
+    last, both = groups.names[-1], groups.names[-2:]
+    phases = [(last, 1), (both, 1), (last, 1), (both, 1)]
+    fit(model, GradualUnfreezing(groups, phases), epochs=4)
+    four = TraceCounter.traces
+    TraceCounter.traces = 0
+    fit(model, GradualUnfreezing(groups, phases[:2]), epochs=2)
+    assert four == TraceCounter.traces == 2
+
+
+def test_compiling_again_does_not_leave_old_functions_behind():
+    model = compiled(keras.optimizers.SGD(1e-3))
+    callback = GradualUnfreezing(model)
+    fit(model, callback, epochs=3)
+    compiled(keras.optimizers.SGD(0.0), model=model)
+    before = model.get_weights()
+    fit(model, callback, epochs=3)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        assert np.array_equal(old, new)
+
+
+def test_moments_and_updates_last_over_the_phases():
+    model = compiled()
+    fit(model, GradualUnfreezing(model), epochs=4)
+    assert type(model.optimizer).__name__ == "DiscriminativeAdam"
+    assert len(_keras.trained_by(model.optimizer)) == 6
+    assert _keras.value(model.optimizer.iterations) == 8
+
+
+def test_what_never_thaws_has_no_slots():
+    model = compiled()
+    fit(model, GradualUnfreezing(model, [("dense_2", 1), (["dense_1", "dense_2"], 1)]))
+    assert len(_keras.trained_by(model.optimizer)) == 4
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "Nadam", "Adamax", "Lamb"])
+def test_a_late_group_starts_as_under_a_fresh_optimizer(name):
+    def first_step(late):
+        keras.utils.set_random_seed(0)
+        model = compiled(getattr(keras.optimizers, name)(1e-9))
+        groups = kt.layer_groups(model)
+        phases = [("dense_2", 40), ("dense_0", None)] if late else [("dense_0", None)]
+        recorder = Recorder()
+        epochs = 41 if late else 1
+        callback = GradualUnfreezing(groups, phases)
+        # At a rate of 1e-9 nothing moves, so that both see the same gradients.
+        fit(model, callback, recorder, epochs=epochs, batch_size=16)
+        slots = {v.path.split("/")[-1]: v for v in model.optimizer.variables}
+        kernel = [v for path, v in slots.items() if "dense_0_kernel" in path]
+        return [_keras.value(v) for v in kernel], model.optimizer
+
+    late, optimizer = first_step(late=True)
+    fresh, _ = first_step(late=False)
+    for a, b in zip(late, fresh, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-8)
+    assert _keras.value(optimizer._clock).tolist() == [1, 1, 40, 40]
+
+
+def test_the_first_late_update_is_one_learning_rate_where_stock_adam_makes_more():
+    def largest(ours):
+        keras.utils.set_random_seed(0)
+        model = compiled(keras.optimizers.Adam(1e-4))
+        groups = kt.layer_groups(model)
+        recorder = Recorder()
+        if ours:
+            phases = [("dense_2", 200), ("dense_0", None)]
+            fit(model, GradualUnfreezing(groups, phases), recorder, epochs=201)
+        else:
+            model.optimizer.build(model.trainable_variables)
+            for layer in model.layers[:-1]:
+                layer.trainable = False
+            fit(model, epochs=200)
+            model.layers[1].trainable = True
+            model.make_train_function(force=True)
+            fit(model, recorder, epochs=1)
+        old, new = recorder.weights[-2][0], recorder.weights[-1][0]
+        return np.abs(new - old).max() / 2e-4  # two steps
+
+    assert largest(ours=True) < 1.01
+    assert largest(ours=False) > 2
+
+
+def test_a_phase_rate_is_a_factor_and_leaves_the_learning_rate():
+    def step(rate):
+        keras.utils.set_random_seed(0)
+        model, recorder = compiled(keras.optimizers.SGD(0.1)), Recorder()
+        phases = [("dense_2", None, rate)]
+        fit(model, GradualUnfreezing(model, phases), recorder, epochs=1, batch_size=16)
+        assert float(_keras.value(model.optimizer.learning_rate)) == np.float32(0.1)
+        return recorder.weights[1][4] - recorder.weights[0][4]
+
+    np.testing.assert_allclose(step(0.5), 0.5 * step(1.0), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+def test_batch_norm_follows_its_policy(batch_norm):
+    model = tiny.convnet()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    recorder = Recorder()
+    callback = GradualUnfreezing(model, batch_norm=batch_norm)
+    fit(model, callback, recorder, xy=images(), epochs=4)
+    names = [weight.path for weight in model.weights]
+    first, last = recorder.moved()[0], recorder.moved()[-1]
+    norm = [i for i, name in enumerate(names) if name.startswith("norm/")]
+    assert len(norm) == 4
+    assert not any(first[i] for i in norm)
+    assert all(last[i] == (batch_norm == "train") for i in norm)
+
+
+def test_head_first_and_then_all():
+    model, recorder = compiled(), Recorder()
+    callback = GradualUnfreezing.lp_ft(model, head_epochs=2)
+    fit(model, callback, recorder, epochs=3)
+    assert [sum(moved) for moved in recorder.moved()] == [2, 2, 6]
+
+
+def test_without_a_model_the_phases_come_with_fit():
+    model = compiled()
+    callback = GradualUnfreezing(epochs_per_phase=2)
+    with pytest.raises(AttributeError, match="not known before `fit`"):
+        print(callback.phases)
+    fit(model, callback, epochs=1)
+    assert callback.phases.starts() == [0, 2, 4]
+
+
+def test_config_makes_the_same_callback():
+    model = compiled()
+    callback = GradualUnfreezing(
+        model, [("dense_2", 2)], batch_norm="train", monitor="loss", patience=2
+    )
+    again = GradualUnfreezing.from_config(callback.get_config())
+    fit(model, again, epochs=1)
+    assert again.get_config() == callback.get_config()
+    assert again.phases == callback.phases
+    plain = GradualUnfreezing(epochs_per_phase=3)
+    assert GradualUnfreezing.from_config(plain.get_config()).epochs_per_phase == 3
+
+
+def test_a_phase_ends_early_when_the_monitor_stops_improving():
+    model = compiled(keras.optimizers.SGD(1e-12))
+    callback = GradualUnfreezing(
+        model, epochs_per_phase=50, monitor="val_loss", patience=2
+    )
+    recorder = Recorder()
+    fit(model, callback, recorder, epochs=7, validation_data=data())
+    # Epoch 0 sets the best value, 1 and 2 do not improve: the phase changes at 3.
+    assert model.optimizer.phase_state[:2] == (2, 6)
+
+
+@pytest.mark.parametrize("mode, phase", [("min", 0), ("max", 1)])
+def test_the_mode_says_which_direction_is_better(mode, phase):
+    model = compiled(keras.optimizers.SGD(0.01))
+    callback = GradualUnfreezing(
+        model, epochs_per_phase=50, monitor="loss", patience=2, mode=mode
+    )
+    fit(model, callback, epochs=4)
+    assert model.optimizer.phase_state[0] == phase
+
+
+def test_accuracy_is_maximised_unless_told():
+    for name, expected in (("val_accuracy", True), ("val_loss", False)):
+        assert GradualUnfreezing(monitor=name)._maximises() is expected
+
+
+def test_a_second_fit_with_a_monitor_starts_over():
+    model = compiled(keras.optimizers.SGD(1e-12))
+    callback = GradualUnfreezing(model, epochs_per_phase=2, monitor="loss", patience=9)
+    fit(model, callback, epochs=5)
+    assert model.optimizer.phase_state[0] == 2
+    fit(model, callback, epochs=1)
+    assert model.optimizer.phase_state[:2] == (0, 0)
+
+
+def test_an_optimizer_built_too_small_before_its_first_step_is_replaced():
+    model = compiled()
+    model.layers[1].trainable = False
+    model.optimizer.build(model.trainable_variables)
+    fit(model, GradualUnfreezing(model))
+    assert len(_keras.trained_by(model.optimizer)) == 6
+    rates = {"dense_0": 0.5, "dense_2": 2.0}
+    optimizer = kt.optimizers.discriminative(
+        keras.optimizers.Adam(), model, rates=rates
+    )
+    compiled(optimizer, model)
+    model.layers[1].trainable = False
+    optimizer.build(model.trainable_variables)
+    fit(model, GradualUnfreezing(model))
+    assert len(_keras.trained_by(model.optimizer)) == 6
+    assert model.optimizer.rates == rates | {"dense_1": 1.0}
+
+
+def test_freeze_compile_fit_works_under_a_strategy(strategy):
+    with strategy.scope():
+        model = tiny.mlp()
+        for layer in model.layers[:-1]:
+            layer.trainable = False
+        compiled(model=model)
+    recorder = Recorder()
+    fit(model, GradualUnfreezing(model), recorder, epochs=3)
+    assert recorder.moved()[-1] == [True] * 6
+
+
+def test_mixed_precision_keeps_its_loss_scale():
+    keras.config.set_dtype_policy("mixed_float16")
+    model = compiled()
+    recorder = Recorder()
+    fit(model, GradualUnfreezing(model), recorder, epochs=3)
+    assert type(model.optimizer) is keras.optimizers.LossScaleOptimizer
+    assert type(model.optimizer.inner_optimizer).__name__ == "DiscriminativeAdam"
+    assert recorder.moved()[-1] == [True] * 6
+
+
+def test_works_beside_early_stopping_and_epoch_checkpoints(tmp_path):
+    model = compiled(keras.optimizers.SGD(1e-12))
+    stop = keras.callbacks.EarlyStopping(
+        "loss", patience=1, min_delta=1.0, restore_best_weights=True
+    )
+    keep = keras.callbacks.ModelCheckpoint(
+        tmp_path / "best.weights.h5", save_weights_only=True
+    )
+    history = fit(model, keep, GradualUnfreezing(model), stop, epochs=9)
+    assert len(history.epoch) == 2
+    assert (tmp_path / "best.weights.h5").exists()
+
+
+def test_a_task_of_keras_hub_is_thawed_block_by_block():
+    model = tiny.bert_classifier(num_layers=2)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=[])
+    ids = np.random.default_rng(0).integers(1, 64, (4, 8))
+    x = dict(token_ids=ids, segment_ids=0 * ids, padding_mask=0 * ids + 1)
+    recorder = Recorder()
+    callback = GradualUnfreezing(model)
+    # A Task makes a tf.data.Dataset of arrays, of which fit() warns if it shuffles.
+    fit(model, callback, recorder, xy=(x, np.array([0, 1, 2, 0])), epochs=4)
+    moved = [sum(each) for each in recorder.moved()]
+    assert moved[0] == 2 and moved == sorted(moved) and moved[-1] > moved[-2]
+
+
+def test_a_frozen_backbone_is_refused_with_the_way_out():
+    backbone = kt.backbones.FrozenBackbone(tiny.mlp(widths=(5, 4)))
+    model = keras.Sequential([keras.Input((6,)), backbone, keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"`FrozenBackbone\.layer`"):
+        GradualUnfreezing(model)
+
+
+def test_a_used_optimizer_without_the_slots_is_refused():
+    model = compiled()
+    model.layers[1].trainable = False
+    fit(model, epochs=1)
+    before = [each.trainable for each in model.weights]
+    with pytest.raises(ValueError, match=r"keras_transfer\.resume"):
+        fit(model, GradualUnfreezing(model))
+    assert [each.trainable for each in model.weights] == before
+    assert type(model.optimizer) is keras.optimizers.Adam
+
+
+def test_an_optimizer_that_cannot_have_factors_is_refused():
+    model = compiled(keras.optimizers.Ftrl())
+    with pytest.raises(ValueError, match="divides by the learning rate"):
+        fit(model, GradualUnfreezing(model))
+
+
+def test_a_callback_of_another_model_is_refused():
+    model, other = compiled(), tiny.mlp()
+    with pytest.raises(ValueError, match="made for another model"):
+        fit(model, GradualUnfreezing(other))
+
+
+def test_a_whole_model_in_the_legacy_format_is_refused(tmp_path):
+    model = compiled()
+    keep = keras.callbacks.ModelCheckpoint(str(tmp_path / "model.h5"))
+    with pytest.raises(ValueError, match="mixes up weights"):
+        fit(model, GradualUnfreezing(model), keep)
+    with pytest.raises(ValueError, match="mixes up weights"):
+        fit(model, keep, GradualUnfreezing(model))
+
+
+def test_a_backup_before_a_monitor_is_refused(tmp_path):
+    model = compiled()
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    with pytest.raises(ValueError, match="first in the list of callbacks"):
+        fit(model, backup, GradualUnfreezing(model, monitor="loss"))
+
+
+def test_an_optimizer_made_outside_the_scope_is_refused(strategy):
+    adam = keras.optimizers.Adam()
+    with strategy.scope():
+        model = tiny.mlp()
+        model.compile("adam", "mse")
+    model.optimizer = adam
+    callback = GradualUnfreezing(model)
+    with pytest.raises(ValueError, match="outside the tf.distribute scope"):
+        callback.set_model(model)
+
+
+def test_a_monitor_that_is_not_logged_is_refused():
+    model = compiled()
+    with pytest.raises(ValueError, match="needs validation_data"):
+        fit(model, GradualUnfreezing(model, monitor="val_loss"))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(batch_norm="thaw"), "batch_norm='thaw' is unknown"),
+        (dict(monitor="loss", mode="up"), "mode='up' is unknown"),
+        (dict(patience=3), "no effect without a monitor"),
+        (dict(monitor="loss", patience=0), "above 0"),
+        (dict(epochs_per_phase=0), "above 0"),
+        (dict(phases=[("head", 1)], epochs_per_phase=2), "no effect beside"),
+        (dict(phases=[]), "no phases"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fit(compiled(), GradualUnfreezing(**arguments))

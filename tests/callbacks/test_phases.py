@@ -1,0 +1,117 @@
+"""Phases: schedules worked out by hand, and what is refused."""
+
+import pytest
+
+import keras_transfer as kt
+from keras_transfer.callbacks.phases import Phases
+from tests import tiny
+
+Phase = kt.callbacks.Phase
+
+
+def bind(*phases, model=None, batch_norm="frozen"):
+    groups = kt.layer_groups(model or tiny.mlp())
+    return Phases.bind(groups, [Phase.of(each) for each in phases], batch_norm)
+
+
+def test_the_schedule_from_the_head_down():
+    phases = Phases.from_head_down(kt.layer_groups(tiny.mlp()), 2, "frozen")
+    assert list(phases) == [
+        Phase("dense_2", 2),
+        Phase(("dense_1", "dense_2"), 2),
+        Phase(("dense_0", "dense_1", "dense_2"), None),
+    ]
+    assert phases.starts() == [0, 2, 4]
+
+
+def test_a_group_of_batch_norm_alone_has_no_phase_of_its_own():
+    groups = kt.layer_groups(tiny.convnet())
+    frozen = Phases.from_head_down(groups, 1, "frozen")
+    train = Phases.from_head_down(groups, 1, "train")
+    assert [len(each.groups) for each in frozen] == [1, 2, 4]
+    assert [len(each.groups) for each in train] == [1, 2, 3, 4]
+
+
+def test_what_a_phase_trains():
+    model = tiny.convnet()
+    norm = model.get_layer("norm")
+    for batch_norm, expected in (("frozen", False), ("train", True)):
+        phases = bind((("norm", "logits"), 1), model=model, batch_norm=batch_norm)
+        found = any(v is norm.gamma for v in phases.variables(phases[0]))
+        assert found is expected
+
+
+def test_batch_norm_of_the_head_trains():
+    import keras
+
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(3),
+            keras.layers.BatchNormalization(name="new"),
+        ]
+    )
+    phases = bind(("new", 1), model=model)
+    assert len(phases.variables(phases[0])) == 2
+
+
+def test_printing_shows_what_will_happen():
+    phases = bind(("dense_2", 1), (["dense_1", "dense_2"], None, 0.5))
+    assert str(phases) == (
+        "phase  epochs  rate  parameters  groups that learn\n"
+        "    0       0     1          15  dense_2\n"
+        "    1      1-   0.5          39  dense_1, dense_2\n"
+        "always frozen: dense_0"
+    )
+
+
+def test_printing_tells_of_batch_norm():
+    table = str(bind(("logits", 1), model=tiny.convnet()))
+    assert table.endswith("BatchNorm below logits: always frozen")
+
+
+def test_asking_changes_no_flag():
+    model = tiny.convnet()
+    model.get_layer("conv").trainable = False
+    model.get_layer("hidden").bias.trainable = False
+    flags = [each.trainable for each in (*model.layers, *model.weights)]
+    phases = Phases.from_head_down(kt.layer_groups(model), 1, "frozen")
+    print(phases, phases.variables(*phases))
+    assert [each.trainable for each in (*model.layers, *model.weights)] == flags
+
+
+def test_a_phase_is_a_tuple_a_dict_or_an_object():
+    phase = Phase("dense_2", 3, 0.5)
+    assert Phase.of(("dense_2", 3, 0.5)) == phase
+    assert Phase.of({"groups": ["dense_2"], "epochs": 3, "rate": 0.5}) == phase
+    assert Phase.of(phase) is phase
+
+
+def test_config_is_plain():
+    assert bind(("dense_2", 3)).to_config() == [
+        {"groups": ["dense_2"], "epochs": 3, "rate": 1.0}
+    ]
+
+
+@pytest.mark.parametrize(
+    "phases, message",
+    [
+        ([("dense_3", 1)], "Did you mean"),
+        ([((), 1)], "names no groups"),
+        ([(("dense_2", "dense_2"), 1)], "twice"),
+        ([("dense_2", 0)], "above 0"),
+        ([("dense_2", 1.5)], "above 0"),
+        ([("dense_2", 1, -1.0)], "finite number above 0"),
+        ([("dense_2", None), ("dense_1", 1)], "Phase 0 has no end"),
+        ([("dense_2", 1), ("dense_2", 2)], "are the same"),
+    ],
+    ids=str,
+)
+def test_wrong_phases_are_refused(phases, message):
+    with pytest.raises(ValueError, match=message):
+        bind(*phases)
+
+
+def test_a_phase_that_trains_nothing_is_refused():
+    with pytest.raises(ValueError, match="trains nothing"):
+        bind(("norm", 1), model=tiny.convnet())

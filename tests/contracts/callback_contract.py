@@ -1,0 +1,108 @@
+"""CallbackContract: what every public callback promises, one test a promise."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests import tiny
+from tests.contracts import fresh
+from tests.contracts.compare import assert_close
+from tests.contracts.compare import fit
+from tests.contracts.compare import run
+
+
+class Interrupted(Exception):
+    """The power cut of the tests of BackupAndRestore."""
+
+
+class CallbackContract:
+    """Subclass it, define `make_callbacks`, and add tests of meaning."""
+
+    epochs = 4
+
+    def make_model(self, **compile_kwargs):
+        """Return a new, compiled model without randomness in training."""
+        model = tiny.mlp()
+        model.compile(keras.optimizers.Adam(0.01), "mse", **compile_kwargs)
+        return model
+
+    def make_callbacks(self, model):
+        """Return the new callback, or several, as a list."""
+        raise NotImplementedError
+
+    def data(self):
+        """Return inputs and targets of 16 examples: four steps an epoch."""
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(16, 6)).astype("float32")
+        return x, rng.normal(size=(16, 3)).astype("float32")
+
+    def trained(self, model, more=(), epochs=None, initial_epoch=0):
+        """Fit `model` with new callbacks and return it; `more` come after them."""
+        self.history = fit(
+            model,
+            *self.data(),
+            epochs=epochs or self.epochs,
+            initial_epoch=initial_epoch,
+            callbacks=[*self.make_callbacks(model), *more],
+        )
+        return model
+
+    def test_fits(self):
+        self.trained(self.make_model())
+        assert len(self.history.epoch) == self.epochs
+        assert np.isfinite(self.history.history["loss"]).all()
+
+    def test_initial_epoch_goes_on_as_if_never_stopped(self):
+        whole = self.trained(self.make_model())
+        halves = self.trained(self.make_model(), epochs=2)
+        self.trained(halves, initial_epoch=2)
+        assert_close(halves.get_weights(), whole.get_weights(), 1e-6)
+
+    @pytest.mark.parametrize("backup_first", [True, False])
+    def test_backup_restores_as_if_never_stopped(self, tmp_path, backup_first):
+        def interrupt(epoch, logs=None):
+            if epoch == 2:
+                raise Interrupted
+
+        def run_once(model, more=()):
+            backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+            callbacks = [*self.make_callbacks(model), *more]
+            callbacks.insert(0 if backup_first else len(callbacks), backup)
+            fit(model, *self.data(), epochs=self.epochs, callbacks=callbacks)
+
+        whole = self.trained(self.make_model())
+        stop = keras.callbacks.LambdaCallback(on_epoch_begin=interrupt)
+        with pytest.raises(Interrupted):
+            run_once(self.make_model(), [stop])
+        resumed = self.make_model()
+        run_once(resumed)
+        steps = keras.ops.convert_to_numpy(resumed.optimizer.iterations)
+        assert steps == 4 * self.epochs
+        assert_close(resumed.get_weights(), whole.get_weights(), 1e-6)
+
+    def test_checkpoint_reloads_in_a_fresh_process(self, tmp_path):
+        keep = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+        model = self.trained(self.make_model(), [keep])
+        x, _ = self.data()
+        # Without compile: a plain load may drop the slots of a frozen phase.
+        again = fresh.load(tmp_path / f"{self.epochs}.keras", x, compile=False)
+        assert_close(again.outputs, run(model, x))
+        for epoch in range(1, self.epochs):
+            fresh.load(tmp_path / f"{epoch}.keras", compile=False)
+
+    def test_steps_per_execution_trains_the_same(self):
+        plain = self.trained(self.make_model())
+        several = self.trained(self.make_model(steps_per_execution=2))
+        assert_close(several.get_weights(), plain.get_weights(), 1e-6)
+
+    def test_xla_trains_the_same(self):
+        plain = self.trained(self.make_model())
+        compiled = self.trained(self.make_model(jit_compile=True))
+        assert_close(compiled.get_weights(), plain.get_weights(), 1e-5)
+
+    def test_two_replicas_equal_one(self, strategy):
+        one = self.trained(self.make_model())
+        with strategy.scope():
+            two = self.make_model()
+        self.trained(two)
+        assert_close(two.get_weights(), one.get_weights(), 1e-5)

@@ -1,0 +1,29 @@
+"""What contracts compare: structures of arrays, and models trained in two ways."""
+
+import keras
+import numpy as np
+
+
+def arrays(structure):
+    """Return the leaves of a structure of tensors as NumPy arrays."""
+    return [keras.ops.convert_to_numpy(x) for x in keras.tree.flatten(structure)]
+
+
+def assert_close(actual, expected, atol=0.0):
+    """Fail unless two structures hold equal arrays, to within `atol`."""
+    actual, expected = arrays(actual), arrays(expected)
+    assert len(actual) == len(expected)
+    for a, b in zip(actual, expected, strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=0, atol=atol)
+
+
+def run(model, inputs):
+    """Return the outputs of `model` at inference, called eagerly."""
+    return model(inputs, training=False)
+
+
+def fit(model, x, y, **kwargs):
+    """Fit in a fixed order, four to a batch, and return the history."""
+    settings = dict(batch_size=4, epochs=1, shuffle=False, verbose=0)
+    return model.fit(x, y, **settings | kwargs)

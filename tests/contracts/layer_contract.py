@@ -1,0 +1,144 @@
+"""LayerContract: what every public layer promises, one test a promise."""
+
+import copy
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.contracts import fresh
+from tests.contracts.compare import arrays
+from tests.contracts.compare import assert_close
+from tests.contracts.compare import fit
+from tests.contracts.compare import run
+
+
+class LayerContract:
+    """Subclass it, define `make` and `inputs`, and add tests of meaning.
+
+    `make` must give a layer without randomness in training, or two replicas
+    cannot equal one.
+    """
+
+    half_tolerance = 3e-2  # float16 and bfloat16 against float32
+    mask = "kept"  # or "dropped", or None where inputs cannot have one
+
+    def make(self):
+        """Return a new layer."""
+        raise NotImplementedError
+
+    def inputs(self):
+        """Return 8 examples: an array or a structure of arrays."""
+        raise NotImplementedError
+
+    def model(self):
+        """Return a functional model: inputs, the layer, a Dense of one unit."""
+        symbolic, outputs = self._symbolic(self.make())
+        flat = [keras.layers.Flatten()(x) for x in keras.tree.flatten(outputs)]
+        joined = keras.layers.Concatenate()(flat) if len(flat) > 1 else flat[0]
+        # A Dense of known weights, so that the test depends on no seed.
+        head = keras.layers.Dense(1, kernel_initializer="ones", name="head")
+        return keras.Model(symbolic, head(joined))
+
+    def _symbolic(self, layer):
+        def symbol(x, name=None):
+            return keras.Input(x.shape[1:], dtype=str(x.dtype), name=name)
+
+        inputs = self.inputs()
+        if isinstance(inputs, dict):  # keras wants the keys as names
+            symbolic = {name: symbol(x, name) for name, x in inputs.items()}
+        else:
+            symbolic = keras.tree.map_structure(symbol, inputs)
+        return symbolic, layer(symbolic)
+
+    def trained(self, **compile_kwargs):
+        """Return the model after three steps of SGD."""
+        keras.utils.set_random_seed(1)
+        model = self.model()
+        model.compile(keras.optimizers.SGD(0.01), "mse", **compile_kwargs)
+        self.history = fit(model, self.inputs(), np.ones((8, 1)), epochs=3)
+        return model
+
+    def test_symbolic_output_equals_eager(self):
+        layer = self.make()
+        _, symbolic = self._symbolic(layer)
+        eager = layer(self.inputs())
+        keras.tree.assert_same_structure(symbolic, eager)
+        pairs = zip(
+            keras.tree.flatten(symbolic), keras.tree.flatten(eager), strict=True
+        )
+        for spec, tensor in pairs:
+            assert tuple(spec.shape[1:]) == tuple(tensor.shape[1:])
+            assert keras.backend.standardize_dtype(tensor.dtype) == spec.dtype
+
+    def test_config_makes_the_same_layer(self):
+        layer = self.make()
+        config = keras.saving.serialize_keras_object(layer)
+        again = keras.saving.deserialize_keras_object(copy.deepcopy(config))
+        assert type(again) is type(layer)
+        assert keras.saving.serialize_keras_object(again) == config
+
+    def test_reloads_in_a_fresh_process(self, tmp_path):
+        model = self.trained()
+        model.save(tmp_path / "model.keras")
+        again = fresh.load(tmp_path / "model.keras", self.inputs())
+        assert_close(again.outputs, run(model, self.inputs()))
+        assert len(again.trainable) == len(model.trainable_variables)
+        assert again.iterations == 6
+
+    def test_weights_file_restores_outputs(self, tmp_path):
+        model = self.trained()
+        model.save_weights(tmp_path / "model.weights.h5")
+        other = self.model()
+        other.load_weights(tmp_path / "model.weights.h5")
+        assert_close(run(other, self.inputs()), run(model, self.inputs()))
+
+    def test_fits(self):
+        self.trained()
+        assert np.isfinite(self.history.history["loss"]).all()
+
+    def test_xla_trains_the_same(self):
+        plain = self.trained(jit_compile=False)
+        compiled = self.trained(jit_compile=True)
+        assert_close(compiled.get_weights(), plain.get_weights(), 1e-5)
+
+    @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+    def test_mixed_precision(self, policy):
+        layer = self.make()
+        full = arrays(layer(self.inputs()))
+        keras.config.set_dtype_policy(policy)
+        half = self.make()
+        half(self.inputs())
+        half.set_weights(layer.get_weights())
+        for a, b in zip(arrays(half(self.inputs())), full, strict=True):
+            np.testing.assert_allclose(
+                a.astype("float32"), b, rtol=0, atol=self.half_tolerance
+            )
+        self.trained()
+        assert np.isfinite(self.history.history["loss"]).all()
+
+    def test_two_replicas_equal_one(self, strategy):
+        one = self.trained()
+        with strategy.scope():
+            two = self.trained()
+        assert_close(two.get_weights(), one.get_weights(), 1e-5)
+
+    def test_mask(self):
+        if self.mask is None:
+            pytest.skip("the inputs of this layer cannot have a mask")
+        x = np.asarray(self.inputs())
+        x[:, -1] = 0
+        masked = keras.layers.Masking()(x)
+        out = self.make()(masked)
+        if self.mask == "dropped":
+            assert getattr(out, "_keras_mask", None) is None
+        else:
+            assert_close(out._keras_mask, masked._keras_mask)
+
+    def test_exports(self, tmp_path):
+        model = self.trained()
+        model.export(tmp_path / "served", verbose=False)
+        served = tf.saved_model.load(tmp_path / "served")  # keep it: it holds weights
+        inputs = keras.tree.map_structure(tf.constant, self.inputs())
+        assert_close(served.serve(inputs), run(model, self.inputs()), 1e-5)
