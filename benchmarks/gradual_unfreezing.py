@@ -71,7 +71,7 @@ def one_fit_a_phase(x, y):
     return run
 
 
-def main(rounds=3, steps=8):
+def main(rounds=3, steps=24):
     peers = [gradual, full, multi_optimizer, one_fit_a_phase]
     x, y = real_bert.batches(steps)
     times = {peer.__name__: [] for peer in peers}

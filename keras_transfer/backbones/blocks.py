@@ -224,7 +224,7 @@ def _starts_head(layer: Layer) -> bool:
         return True
     if not layer.weights or POOLER.search(layer.name):
         return False
-    return _is_model(layer) or not FINISH.search(type(layer).__name__)
+    return not FINISH.search(type(layer).__name__)
 
 
 def _one_per_layer(model: Layer) -> list[tuple[str, list[Owner]]]:
@@ -233,9 +233,10 @@ def _one_per_layer(model: Layer) -> list[tuple[str, list[Owner]]]:
     scaling = [isinstance(c, layers.Normalization) for c in units]
     first = scaling.index(False) if False in scaling else 0
     seen: set[int] = set()
-    if units and _is_model(units[first]) and not own_weights(model):
+    if units and _is_model(units[first]):
         backbone = _opened(units[first], units[first].name, seen)
-        before = [o for c in units[:first] for o in _owners(c, "", seen)]
+        before = _itself(model, "", seen)
+        before += [o for c in units[:first] for o in _owners(c, "", seen)]
         after = [o for c in units[first + 1 :] for o in _owners(c, "", seen)]
         groups = [("stem", before), *backbone, ("head", after)]
     else:
@@ -261,9 +262,20 @@ def _opened(
 
 
 def _children(layer: Layer) -> list[Layer]:
-    """Return the direct children once each, those of a functional in graph order."""
-    first = layer.layers if isinstance(layer, Model) else []
-    return list({id(child): child for child in [*first, *sublayers(layer)]}.values())
+    """Return the direct children once each, those of a functional in graph order.
+
+    A functional model may hold layers as attributes too. They come last, and only
+    with weights that the graph does not show.
+    """
+    if not isinstance(layer, Model):
+        return list({id(child): child for child in sublayers(layer)}.values())
+    shown = {id(weight) for child in layer.layers for weight in child.weights}
+    hidden = [
+        child
+        for child in sublayers(layer)
+        if any(id(weight) not in shown for weight in child.weights)
+    ]
+    return [*layer.layers, *hidden]
 
 
 def _owners(layer: Layer, parent: str, seen: set[int]) -> list[Owner]:

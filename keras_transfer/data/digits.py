@@ -147,7 +147,7 @@ def _digits():
     return images.astype("float32"), bunch.target.astype("int64")
 
 
-def _parts(labels):
+def _parts(labels: np.ndarray):
     """Return sorted indices: source train, source test, target train and test."""
     rng = np.random.default_rng(0)
     cuts = np.cumsum([TARGET_TEST, TARGET_TRAIN, SOURCE_TEST])
@@ -160,7 +160,7 @@ def _parts(labels):
     return source_train, source_test, target_train, target_test
 
 
-def _over_photographs(digits, columns, seed):
+def _over_photographs(digits: np.ndarray, columns: tuple[int, int], seed: int):
     """Return `abs(digit - patch)`, each patch from a random place in `columns`."""
     from sklearn.datasets import load_sample_images
 

@@ -125,10 +125,11 @@ def _complete(path: pathlib.Path) -> Iterator[None]:
     if dropped:
         raise ValueError(
             f"The state of the optimizer in {path.name!r} cannot be restored. "
-            f"{dropped[0]}The model was saved before it was trained, or its optimizer "
-            "is none of keras_transfer.optimizers.discriminative, so that the file "
-            "does not tell what its slots are for. Load the weights alone with "
-            "keras.saving.load_model(path, compile=False)."
+            f"{dropped[0]}Either the model was trained under the policy mixed_float16, "
+            "which must then be set before resuming; or it was saved before it was "
+            "trained; or its optimizer is none of keras_transfer.optimizers."
+            "discriminative, so that the file does not tell what its slots are for. "
+            "keras.saving.load_model(path, compile=False) loads the weights alone."
         )
     for warning in caught:
         warnings.warn_explicit(

@@ -143,6 +143,7 @@ def test_freezes_children_that_differ_from_their_parent():
     backbone.layers[0].get_layer("dense").trainable = True
     model = headed(FrozenBackbone(backbone))
     assert len(model.trainable_variables) == 2
+    assert not backbone.layers[0].get_layer("dense").trainable
 
 
 def test_freezes_single_variables():

@@ -27,11 +27,12 @@ class Reloaded:
     optimizer_class: str = ""
 
 
-def load(path, inputs=None, *, compile=True, fit=None, imports=()):
+def load(path, inputs=None, *, compile=True, fit=None, imports=(), policy="float32"):
     """Load the `.keras` file at `path` in the other process and return a Reloaded.
 
     `fit` holds keyword arguments of `fit`, run after loading and before the rest.
-    `imports` names packages to import first, such as "keras_cv".
+    `imports` names packages to import first, such as "keras_cv". `policy` is the
+    global dtype policy there: Keras wraps an optimizer in a LossScaleOptimizer by it.
     """
     if not _worker:
         context = multiprocessing.get_context("spawn")
@@ -39,7 +40,7 @@ def load(path, inputs=None, *, compile=True, fit=None, imports=()):
         _worker["process"] = context.Process(target=_serve, args=[theirs], daemon=True)
         _worker["process"].start()
         theirs.close()
-    _worker["pipe"].send((str(path), inputs, compile, fit, tuple(imports)))
+    _worker["pipe"].send((str(path), inputs, compile, fit, imports, policy))
     answer = _worker["pipe"].recv()
     if isinstance(answer, str):
         raise AssertionError(f"the fresh process could not reload {path}:\n{answer}")
@@ -65,13 +66,14 @@ def _serve(pipe):
             pipe.send(traceback.format_exc())
 
 
-def _answer(path, inputs, compile, fit, imports):
+def _answer(path, inputs, compile, fit, imports, policy):
     import importlib
 
     import keras
 
     for name in imports:
         importlib.import_module(name)
+    keras.config.set_dtype_policy(policy)
     model = keras.models.load_model(path, compile=compile)
     if fit:
         model.fit(**fit)

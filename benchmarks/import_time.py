@@ -1,0 +1,47 @@
+"""What `import keras_transfer` adds to `import keras`.
+
+Claim: less than 50 ms of CPU time. Each round starts two fresh processes, one that
+imports keras alone and one that imports both, in turn; the difference of their medians
+is printed. As it is a small difference of two large numbers, so is what the second
+import took inside its own process, after the first.
+
+    python benchmarks/import_time.py [rounds]
+"""
+
+import statistics
+import subprocess
+import sys
+
+CODE = """
+import time
+import keras
+between = time.process_time()
+{more}
+print(between, time.process_time())
+"""
+
+
+def cpu_seconds(more):
+    """Return the CPU seconds of a new process at `import keras`, and at its end."""
+    command = [sys.executable, "-c", CODE.format(more=more)]
+    done = subprocess.run(command, capture_output=True, check=True)
+    return [float(each) for each in done.stdout.split()]
+
+
+def main(rounds=11):
+    cpu_seconds("import keras_transfer")  # byte code and disk cache
+    alone, both, added = [], [], []
+    for _ in range(rounds):
+        alone.append(cpu_seconds("")[1])
+        between, end = cpu_seconds("import keras_transfer")
+        both.append(end)
+        added.append(end - between)
+    alone, both, added = (1e3 * statistics.median(x) for x in (alone, both, added))
+    print(
+        f"import keras {alone:.0f} ms, with keras_transfer {both:.0f} ms of CPU time: "
+        f"{both - alone:+.0f} ms; inside the process {added:+.1f} ms (claim: below 50)"
+    )
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,52 @@
+"""Every example runs in its short form and says beforehand what to expect."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.public import ROOT
+
+EXAMPLES = {path.name: path for path in sorted((ROOT / "examples").glob("*.py"))}
+HEADER = {
+    "what is learnt": r"Learnt?:",
+    "which data": r"Data:",
+    "how many minutes": r"Time:[^.]*\d[\d.]* (minutes?|seconds?)",
+    "the expected number": r"Expect[^.]*\d",
+}
+
+
+def test_the_quickstart_is_there():
+    assert "quickstart.py" in EXAMPLES
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_first_lines_say_what_to_expect(name):
+    source = EXAMPLES[name].read_text()
+    header = ast.get_docstring(ast.parse(source)) or ""
+    lacks = [what for what, words in HEADER.items() if not re.search(words, header)]
+    assert lacks == []
+    assert len(source.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_runs_in_its_short_form(name, tmp_path):
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, EXAMPLES[name], "--smoke"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    lines = done.stdout.splitlines()
+    # A table: its last rows have several columns, and one of them a number.
+    rows = [line for line in lines if len(re.split(r"\s{2,}|[│┃|]", line.strip())) > 2]
+    assert lines[-1].strip()
+    assert len(rows) > 2 and re.search(r"\d", rows[-1]), done.stdout[-2000:]

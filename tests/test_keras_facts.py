@@ -1,0 +1,298 @@
+"""What Keras 3 does that we work around: a failure here says what of ours may go.
+
+Others are pinned beside the test of ours that they explain: toggles without a retrace
+and Adam's late updates in callbacks/test_gradual_unfreezing.py; averages in the wrong
+layer, sparse gradients and lost decay choices in optimizers/test_discriminative.py;
+flags that keras-hub forgets in models/test_transfer_classifier.py, with the optimizer's
+state in saving/test_resume.py; call-site `training=False` in backbones/test_frozen.py.
+"""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_transfer import _keras
+from tests import tiny
+from tests.contracts.compare import arrays
+from tests.contracts.compare import fit
+
+
+def data(count=8):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(count, 6)).astype("float32")
+    return x, rng.normal(size=(count, 3)).astype("float32")
+
+
+# Flags. If these fail: _keras.train_only and FrozenBackbone can set one flag and have
+# done, instead of going through every layer and variable.
+
+
+def test_setting_the_flag_that_a_layer_has_does_not_reach_its_children():
+    model = tiny.mlp()
+    model.layers[1].trainable = False
+    model.trainable = True  # it is True already
+    assert model.layers[1].trainable is False
+    model.trainable = False
+    model.layers[1].trainable = True
+    model.trainable = False  # it is False already
+    assert model.layers[1].trainable is True
+
+
+def test_a_frozen_parent_hides_a_trainable_child_and_its_own_parent_shows_it():
+    inner = tiny.mlp()
+    model = keras.Sequential([inner])
+    model.build((None, 6))
+    inner.trainable = False
+    inner.layers[1].trainable = True
+    assert inner.trainable_variables == []
+    assert len(model.trainable_variables) == 2
+
+
+def test_a_flag_is_handed_down_to_variables():
+    layer = tiny.mlp().layers[1]
+    layer.trainable = False
+    assert not any(each.trainable for each in layer.variables)
+
+
+def test_dropout_of_a_frozen_layer_is_live():
+    # If this fails: FrozenBackbone need not call its layer with training=False.
+    model = keras.Sequential([keras.Input((50,)), layers.Dropout(0.5)])
+    model.trainable = False
+    assert (arrays(model(np.ones((4, 50)), training=True))[0] == 0).any()
+
+
+# Slots of the optimizer. If these fail: GradualUnfreezing need not build the optimizer
+# over all that any phase trains, nor replace one that is built too small.
+
+
+def thaw_in_fit(retrace):
+    """Fit an optimizer built on the head; the second epoch thaws the rest."""
+    model = tiny.mlp()
+    for layer in model.layers[:-1]:
+        layer.trainable = False
+    model.compile(keras.optimizers.Adam(), "mse")
+
+    def thaw(epoch, logs=None):
+        if epoch == 1:
+            for layer in model.layers:
+                layer.trainable = True
+            retrace(model)
+
+    fit(model, *data(), epochs=2, callbacks=[thawing(thaw)])
+
+
+def thawing(on_epoch_begin):
+    return keras.callbacks.LambdaCallback(on_epoch_begin=on_epoch_begin)
+
+
+def test_an_optimizer_refuses_a_variable_that_it_has_no_slots_for():
+    with pytest.raises(ValueError, match="Unknown variable"):
+        thaw_in_fit(lambda model: model.make_train_function(force=True))
+
+
+def test_compiling_inside_fit_breaks_it():
+    # If this fails: a phase may bring an optimizer of its own.
+    with pytest.raises(TypeError, match="not callable"):
+        thaw_in_fit(lambda model: model.compile("adam", "mse"))
+
+
+def test_building_again_loses_the_moments():
+    model = tiny.mlp()
+    adam = keras.optimizers.Adam()
+    model.compile(adam, "mse")
+    fit(model, *data())
+    moments = arrays(adam.variables)[2:]
+    assert any(each.any() for each in moments)
+    adam.built = False
+    adam.build(model.trainable_variables)
+    momentums = [v for v in adam.variables if "momentum" in v.path]
+    assert not any(each.any() for each in arrays(momentums)[-6:])
+
+
+def test_fit_builds_the_optimizer_before_the_callbacks_under_a_strategy(strategy):
+    built = []
+
+    class Look(keras.callbacks.Callback):
+        def set_model(self, model):
+            super().set_model(model)
+            built.append(model.optimizer.built)
+
+    def run():
+        model = tiny.mlp()
+        model.compile(keras.optimizers.Adam(), "mse")
+        fit(model, *data(), callbacks=[Look()])
+
+    run()
+    with strategy.scope():
+        run()
+    assert built == [False, True]
+
+
+def test_compile_keeps_the_optimizer_that_it_was_given():
+    # If this fails: _keras.replace_optimizer may write one place, or another.
+    keras.config.set_dtype_policy("mixed_float16")
+    model = tiny.mlp()
+    adam = keras.optimizers.Adam()
+    model.compile(adam, "mse")
+    assert type(model.optimizer) is keras.optimizers.LossScaleOptimizer
+    assert model._compile_config.config["optimizer"] is adam
+    inner = keras.optimizers.SGD()
+    _keras.replace_optimizer(model, inner)
+    assert model.optimizer.inner_optimizer is inner
+    config = model.get_compile_config()
+    assert config["optimizer"]["class_name"] == "SGD"
+
+
+def test_a_schedule_cannot_be_assigned_over():
+    # If this fails: the rate of a Phase could be a learning rate, not a factor.
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    adam = keras.optimizers.Adam(schedule)
+    with pytest.raises(TypeError, match="LearningRateSchedule"):
+        adam.learning_rate = 0.1
+
+
+# Rates by group. If these fail: keras.optimizers.MultiOptimizer may do instead of
+# discriminative(), and Layout may bind by path instead of by position.
+
+
+@pytest.mark.filterwarnings("ignore:Skipping variable loading:UserWarning")
+def test_multi_optimizer_loses_its_groups_on_reload(tmp_path):
+    def reloaded(kind):
+        inner = keras.Sequential([keras.Input((6,)), layers.Dense(4)], name="encoder")
+        model = keras.Sequential([keras.Input((6,)), inner, layers.Dense(3)])
+        optimizers = keras.optimizers.OptimizerMap(kind(0.1), {"encoder/.*": kind(0.0)})
+        model.compile(keras.optimizers.MultiOptimizer(optimizers), "mse")
+        before = model.get_weights()[0]
+        fit(model, *data())
+        np.testing.assert_array_equal(model.get_weights()[0], before)
+        assert model.weights[0].path == "encoder/dense/kernel"
+        model.save(tmp_path / "model.keras")
+        return keras.saving.load_model(tmp_path / "model.keras")
+
+    model = reloaded(keras.optimizers.SGD)  # silently, where there are no slots
+    assert model.weights[0].path == "dense/kernel"
+    before = model.get_weights()[0]
+    fit(model, *data())
+    assert np.abs(model.get_weights()[0] - before).max() > 1e-3
+
+    keras.utils.clear_session(free_memory=False)
+    with pytest.raises(ValueError, match="could not be loaded"):
+        reloaded(keras.optimizers.Adam)
+
+
+def test_nadam_has_one_product_of_momentums_for_all_variables():
+    # If this fails: NadamRates need not keep products of its own.
+    first, late = keras.Variable(np.ones(2)), keras.Variable(np.ones(2))
+    nadam = keras.optimizers.Nadam()
+    nadam.build([first, late])
+    for _ in range(3):
+        nadam.apply([keras.ops.ones(2)], [first])
+    assert nadam._u_product.shape == ()
+    assert nadam._u_product < 0.2  # 1 if it were that of `late`
+
+
+def test_adafactor_caps_the_learning_rate():
+    # If this fails: AdafactorRates may scale the rate as VariableRates does.
+    moved = []
+    for rate in (100.0, 50.0):
+        model = tiny.mlp()
+        before = model.get_weights()[0]
+        model.compile(keras.optimizers.Adafactor(rate), "mse")
+        fit(model, *data(4))
+        moved.append(model.get_weights()[0] - before)
+    np.testing.assert_array_equal(*moved)
+
+
+def test_clipping_under_a_strategy_is_done_replica_by_replica(strategy):
+    # If this fails: VariableRates need not clip after the sum over replicas.
+    def trained():
+        keras.utils.set_random_seed(0)
+        model = tiny.mlp()
+        model.compile(keras.optimizers.SGD(1.0, global_clipnorm=0.01), "mse")
+        x, y = data()
+        fit(model, x, np.concatenate([y[:4], 100 * y[4:]]), batch_size=8)
+        return model.get_weights()
+
+    one = trained()
+    with strategy.scope():
+        two = trained()
+    assert max(np.abs(a - b).max() for a, b in zip(one, two, strict=True)) > 1e-4
+
+
+# Files and data.
+
+
+def test_legacy_h5_swaps_weights_of_partly_frozen_layers(tmp_path):
+    # If this fails: GradualUnfreezing and resume() may accept whole-model `.h5` files.
+    def stack():
+        inner = keras.Sequential([keras.Input((6,)), layers.Dense(6), layers.Dense(6)])
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, inner(inputs))
+
+    model = stack()
+    model.layers[1].layers[0].trainable = False
+    model.save(tmp_path / "model.h5")
+    thawed = stack()
+    thawed.load_weights(tmp_path / "model.h5")
+    kernels, loaded = model.get_weights()[::2], thawed.get_weights()[::2]
+    np.testing.assert_array_equal(loaded[0], kernels[1])
+    np.testing.assert_array_equal(loaded[1], kernels[0])
+
+
+def test_a_keras_hub_task_does_not_shuffle_arrays():
+    # If this fails: examples and guides need not shuffle a Task's data themselves.
+    seen = []
+    model = tiny.bert_classifier(num_layers=1)
+    step = model.train_step
+
+    def train_step(batch):
+        seen.extend(arrays(batch[0]["token_ids"])[0][:, 0])
+        return step(batch)
+
+    model.train_step = train_step
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, metrics=[], run_eagerly=True)
+    ids = np.arange(8)[:, None].repeat(4, axis=1)
+    x = dict(token_ids=ids, segment_ids=0 * ids, padding_mask=0 * ids + 1)
+    with pytest.warns(UserWarning, match="`shuffle=True` was passed"):
+        model.fit(x, np.zeros(8), batch_size=4, epochs=2, verbose=0)
+    assert seen == [*range(8), *range(8)]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_numpy_warns_of_a_keras_variable():
+    # If this fails: _keras.value can be keras.ops.convert_to_numpy.
+    variable = keras.Variable(np.ones(2))
+    with pytest.warns(DeprecationWarning, match="__array__"):
+        keras.ops.convert_to_numpy(variable)
+
+
+# The private side. If one of these fails, Keras has renamed what _keras.py overrides
+# or reads, and the override would silently do nothing.
+
+
+@pytest.mark.parametrize("kind", [_keras.VariableRates, _keras.NadamRates])
+def test_every_private_method_that_we_override_is_there(kind):
+    parent = keras.optimizers.Nadam if kind is _keras.NadamRates else keras.Optimizer
+    own = {"_mask"}
+    names = {k for k, v in vars(kind).items() if callable(v) and k[:2] != "__"} - own
+    overridden = {name for name in names if name.startswith("_")} | {"update_step"}
+    assert overridden <= set(dir(parent))
+
+
+def test_every_private_attribute_that_we_read_is_there():
+    model = tiny.mlp()
+    assert [type(each).__name__ for each in model._layers][1:] == ["Dense"] * 3
+    layer = model.layers[1]
+    assert [v.name for v in layer._trainable_variables] == ["kernel", "bias"]
+    assert layer._non_trainable_variables == []
+    assert layer._trainable is True
+    assert next(iter(model._flatten_layers())) is model
+    adam = keras.optimizers.Adam(use_ema=True)
+    adam.build(model.trainable_variables)
+    assert adam._trainable_variables == model.trainable_variables
+    assert len(adam._model_variables_moving_average) == 6
+    assert adam._get_variable_index(layer.bias) == 1
+    assert adam._use_weight_decay(layer.kernel)
+    assert hasattr(adam, "_distribution_strategy")

@@ -1,0 +1,252 @@
+"""What every public name owes a reader: words, hints, a saved name, a contract test."""
+
+import ast
+import inspect
+import pathlib
+import re
+import subprocess
+import sys
+
+import keras
+import pytest
+
+from keras_transfer.optimizers.discriminative import SUBCLASSES
+from tests import public
+
+# Which contract a component of each kind is to pass; a Model is a Layer too.
+CONTRACTS = {
+    keras.Model: "ModelContract",
+    keras.layers.Layer: "LayerContract",
+    keras.Optimizer: "OptimizerContract",
+    keras.callbacks.Callback: "CallbackContract",
+    keras.optimizers.schedules.LearningRateSchedule: "ScheduleContract",
+}
+KINDS = tuple(CONTRACTS)
+COMPONENTS = public.components()
+CLASSES = {k: v for k, v in COMPONENTS.items() if inspect.isclass(v)}
+HEAVY = (
+    "keras_cv",
+    "keras_hub",
+    "keras_nlp",
+    "matplotlib",
+    "safetensors",
+    "sklearn",
+    "tensorflow_datasets",
+)
+
+each_component = pytest.mark.parametrize("name", COMPONENTS)
+
+
+def signature(component):
+    """Return the parameters that a caller may give, without self."""
+    parameters = inspect.signature(component).parameters
+    return {k: v for k, v in parameters.items() if k not in ("self", "cls")}
+
+
+def bodies(component):
+    """Return the syntax trees of what runs when a component is called."""
+    functions = [component]
+    if inspect.isclass(component):
+        starts = ("__init__", "__post_init__")
+        functions = [
+            vars(component)[each] for each in starts if each in vars(component)
+        ]
+    for function in functions:
+        # __init__ of a dataclass has no source.
+        if pathlib.Path(inspect.getfile(function)).is_file():
+            yield ast.parse(inspect.cleandoc("\n" + inspect.getsource(function)))
+
+
+def sections(component):
+    """Return the sections of a docstring by title."""
+    doc = inspect.getdoc(component) or ""
+    parts = re.split(r"^([A-Z][a-z]+(?: shape)?):$", doc, flags=re.M)
+    return {"": parts[0]} | dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def faults_of_docstring(component):
+    """Return what a docstring lacks."""
+    found = sections(component)
+    first, _, rest = found[""].partition("\n")
+    faults = []
+    if not first.endswith(".") or rest.strip(" ") and not rest.startswith("\n"):
+        faults.append("one sentence on the first line")
+    if inspect.isclass(component) and issubclass(component, tuple):
+        return faults  # a record that a public function returns and explains
+    wanted = {"Example", "Reference"}
+    arguments = signature(component)
+    if arguments:
+        wanted.add("Args")
+    if inspect.isclass(component) and issubclass(component, keras.layers.Layer):
+        wanted |= {"Input shape", "Output shape"}
+    if inspect.isfunction(component):
+        returned = inspect.signature(component).return_annotation
+        if returned not in (None, "None"):
+            wanted.add("Returns")
+    trees = list(bodies(component))
+    if any(isinstance(node, ast.Raise) for tree in trees for node in ast.walk(tree)):
+        wanted.add("Raises")
+    faults += [f"{title}:" for title in sorted(wanted) if not found.get(title)]
+    told = re.findall(r"^ {4}\**(\w+):", found.get("Args", ""), flags=re.M)
+    faults += [f"Args: {name}" for name in arguments if name not in told]
+    faults += [f"Args: {name} is no argument" for name in set(told) - set(arguments)]
+    if not public.blocks(found.get("Example", "")):
+        faults.append("a ```python block in Example:")
+    return faults
+
+
+def unhinted(function):
+    """Return the parameters of a function without a type hint, or "return"."""
+    missing = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.annotation is parameter.empty and name not in ("self", "cls")
+    ]
+    returned = inspect.signature(function).return_annotation
+    if returned is inspect.Signature.empty and function.__name__ != "__init__":
+        missing.append("return")
+    return missing
+
+
+def contract_tests():
+    """Return, for each contract, the names used in the modules that inherit it."""
+    used = {contract: set() for contract in CONTRACTS.values()}
+    for path in (public.ROOT / "tests").glob("*/test_*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        names = {node.id for node in nodes if isinstance(node, ast.Name)}
+        names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        for node in nodes:
+            for base in node.bases if isinstance(node, ast.ClassDef) else ():
+                if ast.unparse(base) in used:
+                    used[ast.unparse(base)] |= names
+    return used
+
+
+def test_all_packages_are_walked():
+    folders = {path.parent.name for path in public.ROOT.glob("keras_transfer/*/*.py")}
+    walked = {name.split(".")[1] for name in COMPONENTS if name.count(".") > 1}
+    assert walked == folders - {"__pycache__"}
+    assert COMPONENTS["keras_transfer.layer_groups"]
+    assert inspect.isclass(CLASSES["keras_transfer.backbones.FrozenBackbone"])
+
+
+@each_component
+def test_docstring_has_all_sections(name):
+    assert faults_of_docstring(COMPONENTS[name]) == []
+
+
+@each_component
+def test_signature_has_type_hints(name):
+    component = COMPONENTS[name]
+    functions = [component]
+    if inspect.isclass(component):
+        functions = list(public.methods(component).values())
+        if inspect.isfunction(vars(component).get("__init__")):
+            functions.append(component.__init__)
+    missing = {each.__name__: unhinted(each) for each in functions}
+    assert {key: names for key, names in missing.items() if names} == {}
+
+
+@each_component
+def test_at_most_seven_arguments(name):
+    arguments = signature(COMPONENTS[name]).values()
+    assert len([each for each in arguments if each.kind != each.VAR_KEYWORD]) <= 7
+
+
+def saved_classes():
+    """Return every class of ours that a file may name, exported or not."""
+    found = set(SUBCLASSES.values()) | set(CLASSES.values())
+    for module in public.modules():
+        own = [v for v in vars(module).values() if inspect.isclass(v)]
+        found |= {each for each in own if each.__module__ == module.__name__}
+    return sorted(
+        # A private layer is made by the constructor of another, never from a config.
+        (k for k in found if issubclass(k, KINDS) and not k.__name__.startswith("_")),
+        key=lambda kind: kind.__name__,
+    )
+
+
+@pytest.mark.parametrize("kind", saved_classes(), ids=lambda kind: kind.__name__)
+def test_has_a_serialisation_name(kind):
+    name = f"keras_transfer>{kind.__name__}"
+    assert keras.saving.get_registered_name(kind) == name
+    assert keras.saving.get_registered_object(name) is kind
+    assert "get_config" in dir(kind)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, kind in CLASSES.items() if issubclass(kind, KINDS)]
+)
+def test_has_a_contract_test(name):
+    kind = CLASSES[name]
+    contract = next(v for base, v in CONTRACTS.items() if issubclass(kind, base))
+    assert kind.__name__ in contract_tests()[contract]
+
+
+def test_the_optimizer_factory_has_a_contract_test():
+    assert {"discriminative", "SUBCLASSES"} <= contract_tests()["OptimizerContract"]
+
+
+def test_import_loads_nothing_heavy():
+    # Keras itself loads scikit-learn and matplotlib where they are installed.
+    code = (
+        "import sys, keras; before = set(sys.modules); import keras_transfer; "
+        "print(*(set(sys.modules) - before))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=public.ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = done.stdout.split()
+    assert "keras_transfer.optimizers.discriminative" in loaded
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+# A test of the test: each rule finds its breach.
+
+
+def good(rate: float) -> float:
+    """Return the rate.
+
+    Args:
+        rate: A rate.
+
+    Returns:
+        The rate.
+
+    Example:
+        ```python
+        1 + 1
+        ```
+
+    Reference:
+        Somebody, 2018.
+    """
+    return rate
+
+
+def bad(rate, other=1):
+    """Return the rate
+    or not.
+
+    Args:
+        rat: A rate.
+    """
+    if rate:
+        raise ValueError
+
+
+def test_faults_are_found():
+    assert faults_of_docstring(good) == unhinted(good) == []
+    assert faults_of_docstring(bad) == [
+        "one sentence on the first line",
+        "Example:",
+        "Raises:",
+        "Reference:",
+        "Returns:",
+        "Args: rate",
+        "Args: other",
+        "Args: rat is no argument",
+        "a ```python block in Example:",
+    ]
+    assert unhinted(bad) == ["rate", "other", "return"]
