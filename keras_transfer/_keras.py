@@ -45,23 +45,33 @@ def train_only(model: keras.Model, layers: Iterable[keras.Layer]) -> None:
         layer.trainable = value
 
 
+def flags(model: keras.Model) -> tuple[bool, ...]:
+    """Return the trainable flag of `model` and of each layer below it."""
+    return tuple(layer.trainable for layer in flat_layers(model))
+
+
+def set_flags(
+    model: keras.Model, layers: Sequence[bool], weights: Sequence[bool]
+) -> None:
+    """Set the flags of `flags(model)` and of `model.weights`, each by itself.
+
+    Keras's setter would hand the flag of a layer down to all below it.
+    """
+    for layer, value in zip(flat_layers(model), layers, strict=True):
+        layer._trainable = value
+    for weight, value in zip(model.weights, weights, strict=True):
+        weight.trainable = value
+
+
 @contextlib.contextmanager
 def flags_kept(model: keras.Model) -> Iterator[None]:
     """Give `model` its trainable flags back at the end, those of variables too."""
-    layers = [(layer, layer._trainable) for layer in flat_layers(model)]
-    variables = [(variable, variable.trainable) for variable in model.weights]
+    layers = flags(model)
+    weights = [weight.trainable for weight in model.weights]
     try:
         yield
     finally:
-        for layer, value in layers:
-            layer._trainable = value
-        for variable, value in variables:
-            variable.trainable = value
-
-
-def flags(model: keras.Model) -> tuple[bool, ...]:
-    """Return the trainable flags of `model` and all below it: what a trace fixes."""
-    return tuple(layer.trainable for layer in flat_layers(model))
+        set_flags(model, layers, weights)
 
 
 def scope(model: keras.Model) -> Any:

@@ -149,7 +149,7 @@ class TransferClassifier(keras.Model):
             "activation": keras.activations.serialize(activation),
             "dtype": keras.dtype_policies.serialize(dropout.dtype_policy),
             "name": self.name,
-            "trainable_layers": [x.trainable for x in _keras.flat_layers(self)],
+            "trainable_layers": list(_keras.flags(self)),
             "trainable_weights": [x.trainable for x in self.weights],
         }
 
@@ -175,7 +175,7 @@ class TransferClassifier(keras.Model):
 
 def _restore(model: keras.Model, layers: list[bool], weights: list[bool]) -> None:
     """Set the flags that `get_config` noted, layer by layer, then by weight."""
-    found = _keras.flat_layers(model)
+    found = _keras.flags(model)
     if len(found) != len(layers) or len(model.weights) != len(weights):
         raise ValueError(
             f"The config of '{model.name}' has trainable flags of {len(layers)} "
@@ -184,10 +184,4 @@ def _restore(model: keras.Model, layers: list[bool], weights: list[bool]) -> Non
             "backbone. Remove 'trainable_layers' and 'trainable_weights' from the "
             "config to have all train."
         )
-    # Twice, since a layer hands its flag down: a child of two parents may get
-    # that of the second after its own.
-    for _ in range(2):
-        for layer, value in zip(found, layers, strict=True):
-            layer.trainable = value
-    for weight, value in zip(model.weights, weights, strict=True):
-        weight.trainable = value
+    _keras.set_flags(model, layers, weights)
