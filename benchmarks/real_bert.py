@@ -19,7 +19,9 @@ import numpy as np
 def folder():
     """Return the folder of MiniLM, or stop with the way to get it."""
     cache = os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")
-    found = sorted((pathlib.Path(cache) / "keras_transfer").glob("**/model.safetensors"))
+    found = sorted(
+        (pathlib.Path(cache) / "keras_transfer").glob("**/model.safetensors")
+    )
     if not found:
         raise SystemExit(f"MiniLM is missing.\n{__doc__}")
     return str(found[0].parent)

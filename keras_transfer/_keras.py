@@ -136,9 +136,9 @@ class VariableRates:
     """Mixin for an optimizer: per variable a factor, a clock, a choice of decay.
 
     The step and the decoupled weight decay of variable `i` are multiplied by
-    `factors[i]` and the factor of the phase, and bias corrections see `clock[i]`, the number
-    of updates that variable has had. Clipping acts on the gradients summed over the
-    replicas, as on one device. A subclass sets `decay_mask` and `initial_factors`
+    `factors[i]` and the factor of the phase. Bias corrections see `clock[i]`, the
+    number of updates that variable has had. Clipping acts on the gradients summed over
+    the replicas, as on one device. A subclass sets `decay_mask` and `initial_factors`
     before `build`.
     """
 
@@ -269,10 +269,7 @@ class AdafactorRates(VariableRates):
 
 
 class NadamRates(VariableRates):
-    """VariableRates where the product of momentum schedules is each variable's own.
-
-    Keras has one product for all variables, and does not save it.
-    """
+    """VariableRates where the product of momentum schedules is each variable's own."""
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:

@@ -12,9 +12,9 @@ from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.callbacks.phases import Phase
 from keras_transfer.callbacks.phases import Phases
-from keras_transfer.optimizers.discriminative import Discriminative
 from keras_transfer.optimizers.discriminative import as_groups
 from keras_transfer.optimizers.discriminative import check_supported
+from keras_transfer.optimizers.discriminative import Discriminative
 from keras_transfer.optimizers.discriminative import with_layout
 from keras_transfer.optimizers.layout import Layout
 

@@ -145,9 +145,7 @@ class Phases(tuple):
             layer
             for name in phase.groups
             for layer in self.groups[name].layers
-            if self.batch_norm == "train"
-            or name == last
-            or not _is_batch_norm(layer)
+            if self.batch_norm == "train" or name == last or not _is_batch_norm(layer)
         ]
 
     def variables(self, *phases: Phase) -> list[keras.Variable]:

@@ -10,16 +10,16 @@ import keras
 import numpy as np
 
 from keras_transfer._keras import AdafactorRates
-from keras_transfer._keras import NadamRates
-from keras_transfer._keras import VariableRates
 from keras_transfer._keras import decays
+from keras_transfer._keras import NadamRates
 from keras_transfer._keras import value
-from keras_transfer.backbones.groups import LayerGroups
+from keras_transfer._keras import VariableRates
 from keras_transfer.backbones.groups import layer_groups
-from keras_transfer.optimizers.layout import Layout
-from keras_transfer.optimizers.layout import RateKey
+from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.optimizers.layout import check_rate
+from keras_transfer.optimizers.layout import Layout
 from keras_transfer.optimizers.layout import nearest
+from keras_transfer.optimizers.layout import RateKey
 
 
 def discriminative(

@@ -185,9 +185,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"{offer}The names are {names}."
 
 
-def _matched(
-    groups: LayerGroups, key: RateKey
-) -> tuple[str, Sequence[keras.Variable]]:
+def _matched(groups: LayerGroups, key: RateKey) -> tuple[str, Sequence[keras.Variable]]:
     if isinstance(key, str):
         return key, groups[key].variables
     if not (isinstance(key, tuple) and len(key) == 2):
