@@ -1,6 +1,7 @@
 """The one file that touches Keras's private side; each use is pinned by a test."""
 
 import contextlib
+import random
 import sys
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend.common import global_state
+from keras.src.random import seed_generator
 
 
 def sublayers(layer: keras.Layer) -> list[keras.Layer]:
@@ -27,22 +30,55 @@ def flat_layers(layer: keras.Layer) -> list[keras.Layer]:
     return list({id(each): each for each in layer._flatten_layers()}.values())
 
 
-def train_only(model: keras.Model, layers: Iterable[keras.Layer]) -> None:
-    """Make exactly `layers` trainable, of those in `model` that hold weights."""
-    chosen = {id(layer) for layer in layers}
-    owners = []
+def train_only(
+    model: keras.Model,
+    variables: Iterable[keras.Variable],
+    layers: Iterable[keras.Layer] | None = None,
+) -> None:
+    """Make exactly those of `variables` learn that can, and freeze the rest.
+
+    A layer is frozen if nothing in or below it learns. One that holds statistics
+    alone follows `layers`, those that learn; without `layers` it stays as it is.
+    """
+    able = {id(v) for each in flat_layers(model) for v in each._trainable_variables}
+    learning = {id(variable) for variable in variables} & able
+    chosen = None if layers is None else {id(layer) for layer in layers}
     for layer in flat_layers(model):
-        if own_weights(layer):
-            owners.append(layer)
-        else:
-            layer.trainable = True  # or the model would not show its children
-    for layer in owners:
-        value = id(layer) in chosen
-        if layer.trainable is value and any(
-            variable.trainable is not value for variable in layer._trainable_variables
-        ):
-            layer.trainable = not value  # Keras ignores setting the same value
-        layer.trainable = value
+        weights = {id(weight) for weight in layer.weights}
+        # Not by the setter, which would hand the flag down to all below.
+        if weights & able:
+            layer._trainable = bool(weights & learning)
+        elif weights and chosen is not None:
+            layer._trainable = id(layer) in chosen
+    for weight in model.weights:
+        weight.trainable = id(weight) in learning
+
+
+def pinned(model: keras.Model) -> set[int]:
+    """Return the ids of the variables that are frozen though their layer is not.
+
+    Somebody froze them one by one: the kernels under Keras's LoRA, or in BitFit.
+    """
+    owners = {}
+    for layer in flat_layers(model):
+        for variable in layer._trainable_variables:
+            owners.setdefault(id(variable), []).append(layer)
+    frozen = {id(each) for each in model.weights if not each.trainable} & set(owners)
+    return {
+        each
+        for each in frozen
+        if all(
+            # A parent is not frozen either if only its children learn.
+            layer._trainable
+            and (any(v.trainable for v in layer._trainable_variables) or is_leaf(layer))
+            for layer in owners[each]
+        )
+    }
+
+
+def is_leaf(layer: keras.Layer) -> bool:
+    """Return whether `layer` has no layers below it."""
+    return not layer._layers
 
 
 def flags(model: keras.Model) -> tuple[bool, ...]:
@@ -98,6 +134,21 @@ def made_in_scope(optimizer: keras.Optimizer, model: keras.Model) -> bool:
     """Return whether `optimizer` was made under the strategy of `model`."""
     strategy = getattr(model, "distribute_strategy", None)
     return getattr(optimizer, "_distribution_strategy", strategy) is strategy
+
+
+def settings(optimizer: keras.Optimizer) -> dict:
+    """Return the config of `optimizer` with its learning rate schedule as it is.
+
+    A schedule of the user's own may have no config, or be known by no name.
+    """
+    rate = optimizer._learning_rate
+    if isinstance(rate, keras.Variable):
+        return optimizer.get_config()
+    optimizer.__dict__["_learning_rate"] = 1.0
+    try:
+        return optimizer.get_config() | {"learning_rate": rate}
+    finally:
+        optimizer.__dict__["_learning_rate"] = rate
 
 
 def decays(optimizer: keras.Optimizer, variable: keras.Variable) -> bool:
@@ -157,8 +208,9 @@ class VariableRates:
             (), "ones", "float32", name="phase_factor", **settings
         )
         self._clock = self.add_variable(count, "zeros", "int", name="clock", **settings)
-        # A phase that can end early: its number, first epoch, epochs without gain.
-        self._phase = self.add_variable((3,), "zeros", "int", name="phase", **settings)
+        # A phase that can end early: its number, first epoch, epochs without gain, and
+        # the number of phases of its schedule.
+        self._phase = self.add_variable((4,), "zeros", "int", name="phase", **settings)
         self._best = self.add_variable((), "zeros", "float32", name="best", **settings)
 
     def set_phase_factor(self, factor: float) -> None:
@@ -166,15 +218,13 @@ class VariableRates:
         self._phase_factor.assign(factor)
 
     @property
-    def phase_state(self) -> tuple[int, int, int, float]:
-        """The phase, its first epoch, the epochs without gain, the best value."""
-        if not self.built:
-            return 0, 0, 0, 0.0
+    def phase_state(self) -> tuple[int, int, int, int, float]:
+        """Phase, its first epoch, epochs without gain, number of phases, best value."""
         return (*value(self._phase).tolist(), value(self._best).item())
 
-    def set_phase_state(self, phase: int, start: int, wait: int, best: float) -> None:
+    def set_phase_state(self, counts: Sequence[int], best: float) -> None:
         """Keep the state of a phase where a backup of the optimizer holds it."""
-        self._phase.assign([phase, start, wait])
+        self._phase.assign(counts)
         self._best.assign(best)
 
     @property
@@ -214,7 +264,13 @@ class VariableRates:
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
         # Keras pairs var_list with the averages by position, without comparing
         # their lengths: a frozen subset would get other layers' averages.
-        super().finalize_variable_values(trained_by(self))
+        if not self.use_ema:
+            return
+        averages = self._model_variables_moving_average
+        updates = value(self._clock)
+        for variable, average, count in zip(trained_by(self), averages, updates):
+            if count:  # of the others somebody may have set the value since
+                variable.assign(average)
 
     def _apply_weight_decay(self, variables: Sequence) -> None:
         """Do nothing: update_step decays at the variable's own rate."""
@@ -305,3 +361,52 @@ class NadamRates(VariableRates):
             super().scaled_step(gradient, variable, plain, rate, factor)
         finally:
             self.__dict__["_u_product"] = shared
+
+
+def snapshot(variables: Iterable[keras.Variable]) -> list[list[np.ndarray]]:
+    """Return what each variable holds, on each replica: they may differ."""
+    return [[_to_numpy(part) for part in _parts(each)] for each in variables]
+
+
+def restore(
+    variables: Iterable[keras.Variable], values: Iterable[Sequence[np.ndarray]]
+) -> None:
+    """Give `variables` what `snapshot` returned, bit for bit."""
+    for variable, arrays in zip(variables, values, strict=True):
+        for part, array in zip(_parts(variable), arrays, strict=True):
+            (part if hasattr(part, "assign") else variable).assign(array)
+
+
+def _parts(variable: keras.Variable) -> Sequence:
+    return getattr(variable._value, "values", (variable._value,))
+
+
+def _to_numpy(tensor: Any) -> np.ndarray:
+    return tensor.numpy() if hasattr(tensor, "numpy") else np.array(tensor)
+
+
+@contextlib.contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Give back the random state of Python, NumPy, Keras and eager TensorFlow."""
+    name = seed_generator.GLOBAL_SEED_GENERATOR
+    keras_seed = global_state.get_global_attribute(name)
+    keras_state = keras_seed and snapshot([keras_seed.state])
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    tensorflow_seed = None
+    if keras.backend.backend() == "tensorflow":
+        from tensorflow.python.eager import context
+
+        # It is there once a seed was set; without one nothing can be repeated.
+        tensorflow_seed = getattr(context.context(), "_rng", None)
+        tensorflow_state = tensorflow_seed and tensorflow_seed.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        # One that was made meanwhile goes: Python's state would seed it again alike.
+        global_state.set_global_attribute(name, keras_seed)
+        if keras_seed:
+            restore([keras_seed.state], keras_state)
+        if tensorflow_seed:
+            tensorflow_seed.setstate(tensorflow_state)

@@ -6,17 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_transfer import _keras
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.callbacks.phases import Phase
 from keras_transfer.callbacks.phases import Phases
+from keras_transfer.callbacks.phases import to_config
+from keras_transfer.callbacks.phases import whole
 from keras_transfer.optimizers.discriminative import as_groups
-from keras_transfer.optimizers.discriminative import check_supported
-from keras_transfer.optimizers.discriminative import Discriminative
-from keras_transfer.optimizers.discriminative import with_layout
-from keras_transfer.optimizers.layout import Layout
+from keras_transfer.optimizers.prepare import prepare
+
+# Words in the name of a logged value that tell which direction is better.
+LARGER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1")
+SMALLER_IS_BETTER = ("loss", "error", "perplexity")
 
 CHECKPOINTS = (keras.callbacks.BackupAndRestore, keras.callbacks.ModelCheckpoint)
 
@@ -32,26 +36,32 @@ class GradualUnfreezing(keras.callbacks.Callback):
     any phase trains, so moments and the count of updates last; a group that thaws
     late starts with bias corrections of its own.
 
+    The schedule decides which layers learn, also of those that were frozen before;
+    what is never to learn is named in no phase. Single variables that were frozen
+    under a layer that is not (the kernels under LoRA) stay so.
+
     An ordinary optimizer is replaced, before training, by its discriminative subclass
-    with factors of 1, which makes the same steps. The phase follows from the epoch
+    with factors of 1, which makes the same steps but for sparse gradients (see
+    `discriminative`). The phase follows from the epoch
     alone, so `initial_epoch` and BackupAndRestore go on in the right one. With
     `monitor`, a phase may end before its epochs are over; its state is then part of
     the optimizer's, and this callback must stand before those that save it.
 
     Args:
         model_or_groups: The built model that will be fitted, or its `LayerGroups`.
-            None takes the model from `fit`; its phases cannot be printed before.
+            None takes the model of each `fit`; the phases cannot be printed before.
         phases: List of `Phase`, or tuples (groups, epochs) or (groups, epochs, rate),
             or dicts. The rate multiplies the learning rate of the phase and never
-            writes it. None thaws from the head down, one more group at a time.
+            writes it. The last phase lasts until `fit` ends. None thaws from the head
+            down, one more group at a time.
         epochs_per_phase: Epochs of each phase if `phases` is None. Default 1.
         batch_norm: "frozen" (default) keeps BatchNorm layers below the last group
             frozen, weights and statistics; "train" thaws them with their group.
         monitor: Name of a value in the logs; the phase ends when it has not improved
             for `patience` epochs. Default None: by number of epochs only.
         patience: Epochs without improvement that end a phase. Default 1.
-        mode: "min" or "max", which direction of `monitor` is better; "auto" is "max"
-            if its name contains acc, auc, precision, recall or f1.
+        mode: "min" or "max", which direction of `monitor` is better; "auto" knows it
+            of losses, errors, accuracy, AUC, precision, recall and F1 by the name.
 
     Raises:
         ValueError: If a group is unknown, a phase trains nothing, the model holds a
@@ -104,18 +114,20 @@ class GradualUnfreezing(keras.callbacks.Callback):
                 f"patience={patience} and mode={mode!r} have no effect without a "
                 "monitor. Name the value to watch, such as monitor='val_loss'."
             )
-        if not isinstance(patience, int) or patience < 1:
-            raise ValueError(f"patience={patience!r} must be a whole number above 0.")
         if phases is not None and epochs_per_phase != 1:
             raise ValueError(
                 f"epochs_per_phase={epochs_per_phase} has no effect beside `phases`, "
                 "which have their own epochs. Leave one of them out."
             )
-        self.epochs_per_phase = Phase("any", epochs_per_phase).epochs
+        if isinstance(phases, str):
+            raise TypeError(f"phases={phases!r} must be a list of phases.")
+        self.epochs_per_phase = whole("epochs_per_phase", epochs_per_phase)
         self.batch_norm = batch_norm
         self.monitor = monitor
-        self.patience = patience
+        self.patience = whole("patience", patience)
         self.mode = mode
+        self._larger = monitor is not None and _larger_is_better(monitor, mode)
+        self._given = model_or_groups is not None
         self._wanted = None if phases is None else [Phase.of(each) for each in phases]
         self._phases = None
         self._functions = {}
@@ -152,7 +164,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         if phases is None:
             config["epochs_per_phase"] = self.epochs_per_phase
         else:
-            config["phases"] = Phases(phases).to_config()
+            config["phases"] = to_config(phases)
         return config | {"patience": self.patience, "mode": self.mode}
 
     @classmethod
@@ -163,25 +175,33 @@ class GradualUnfreezing(keras.callbacks.Callback):
     def set_model(self, model: keras.Model) -> None:
         """Check everything and prepare the optimizer, before training starts."""
         super().set_model(model)
-        if self._phases is None:
-            self._bind(as_groups(model))
-        self._check_covers(model)
+        self._bind_to(model)
         self._check_neighbours()
-        self._prepare_optimizer(model)
+        union = self.phases.variables(*self.phases)
+        if prepare(model, union, self.phases.groups):
+            self._functions.clear()
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Forget traces of an earlier compilation."""
         if self.model.train_function not in self._functions.values():
             self._functions.clear()
         self._started = False
+        self._seen = False
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Take the rate of the last phase away again."""
+        self._optimizer.set_phase_factor(1.0)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Freeze and thaw for the phase of `epoch`."""
         phase = self.phases[self._phase_at(epoch)]
-        _keras.train_only(self.model, self.phases.layers(phase))
+        _keras.train_only(
+            self.model, self.phases.variables(phase), self.phases.layers(phase)
+        )
         self._optimizer.set_phase_factor(phase.rate)
         # fit() looks the function up at each step, so that exchanging it is enough.
-        key = _keras.flags(self.model)
+        weights = tuple(weight.trainable for weight in self.model.weights)
+        key = (_keras.flags(self.model), weights)
         if key not in self._functions:
             self.model.make_train_function(force=True)
             self._functions[key] = self.model.train_function
@@ -191,21 +211,25 @@ class GradualUnfreezing(keras.callbacks.Callback):
         """End the phase early if the monitored value has stopped improving."""
         if self.monitor is None:
             return
+        phase, start, wait, total, best = self._optimizer.phase_state
         if self.monitor not in (logs or {}):
-            raise ValueError(
-                f"monitor={self.monitor!r} is not in the logs: {sorted(logs or {})}. "
-                "A value of the validation needs validation_data in fit."
-            )
-        phase, start, wait, best = self._optimizer.phase_state
-        value = float(logs[self.monitor])
-        better = value > best if self._maximises() else value < best
-        if epoch == start or better:
+            self._check_absent(logs or {}, epoch + 1 - start, self.phases[phase])
+            return
+        # As the optimizer keeps it: else a constant 0.1 would improve for ever.
+        value = float(np.float32(logs[self.monitor]))
+        if (
+            not self._seen
+            or epoch == start
+            or value != best
+            and ((value > best) == self._larger)
+        ):
             wait, best = 0, value
         else:
             wait += 1
+        self._seen = True
         if wait >= self.patience and phase < len(self.phases) - 1:
             phase, start, wait = phase + 1, epoch + 1, 0
-        self._optimizer.set_phase_state(phase, start, wait, best)
+        self._optimizer.set_phase_state((phase, start, wait, total), best)
 
     @property
     def _optimizer(self) -> keras.Optimizer:
@@ -225,24 +249,34 @@ class GradualUnfreezing(keras.callbacks.Callback):
                 groups, self.epochs_per_phase, self.batch_norm
             )
         else:
-            self._phases = Phases.bind(groups, self._wanted, self.batch_norm)
-        if not self._phases:
-            raise ValueError("There are no phases, so nothing would ever learn.")
+            self._phases = Phases(groups, self._wanted, self.batch_norm)
 
-    def _check_covers(self, model: keras.Model) -> None:
-        covered = {id(v) for group in self.phases.groups for v in group.variables}
-        missed = [each.path for each in model.weights if id(each) not in covered]
-        if missed:
+    def _bind_to(self, model: keras.Model) -> None:
+        """Bind the phases to the model in `fit`, and check that it is the right one."""
+        if self._phases is not None and self._phases.groups.model is model:
+            return
+        if not self._given:
+            self._bind(as_groups(model))
+            return
+        groups = self._phases.groups
+        grouped = {id(v) for group in groups for v in group.variables}
+        if grouped != {id(v) for v in model.weights}:
             raise ValueError(
-                f"{len(missed)} weights of the model in `fit` belong to no layer "
-                f"group: {missed[:5]}. The callback was made for another model; pass "
-                "it the model that is fitted."
+                f"The callback was made for the model {groups.model.name!r}, whose "
+                f"weights are not those of {model.name!r} in `fit`. Pass it the model "
+                "that is fitted."
             )
+        self._bind(LayerGroups(model, list(groups)))
 
     def _check_neighbours(self) -> None:
         before = True
         for callback in _keras.running_callbacks():
             before = before and callback is not self
+            if isinstance(callback, GradualUnfreezing) and callback is not self:
+                raise ValueError(
+                    "There are two GradualUnfreezing in one `fit`, which would undo "
+                    "each other. Make one schedule of both."
+                )
             if not isinstance(callback, CHECKPOINTS):
                 continue
             path = str(getattr(callback, "filepath", ""))
@@ -260,56 +294,51 @@ class GradualUnfreezing(keras.callbacks.Callback):
                     "first in the list of callbacks."
                 )
 
-    def _prepare_optimizer(self, model: keras.Model) -> None:
-        if not model.optimizer:
-            raise ValueError("The model has no optimizer. Call model.compile() first.")
-        union = self.phases.variables(*self.phases)
-        old = self._optimizer
-        if not _keras.made_in_scope(old, model):
-            raise ValueError(
-                f"The {type(old).__name__} was made outside the tf.distribute scope of "
-                "the model. Make it and call compile() inside `with strategy.scope():`."
-            )
-        ready = isinstance(old, Discriminative)
-        known = {id(each) for each in _keras.trained_by(old)} if old.built else set()
-        if ready and known.issuperset(id(each) for each in union):
+    def _check_absent(self, logs: dict, epochs: int, phase: Phase) -> None:
+        """Check that a value that is not logged may still come."""
+        validated = any(name.startswith("val_") for name in logs)
+        may_come = self.monitor.startswith("val_") and not validated
+        over = phase.epochs is not None and epochs >= phase.epochs
+        if may_come and (self._seen or not over):
             return
-        if _keras.value(old.iterations) > 0:
-            raise ValueError(
-                f"The optimizer has made updates with slots for {len(known)} variables "
-                f"and the phases train {len(union)}: it would lose its state. Reload a "
-                "saved model with keras_transfer.resume(path), or compile anew."
-            )
-        with _keras.scope(model):
-            if ready:
-                layout = old.layout
-                new = type(old).from_config(old.get_config() | {"layout": layout})
-            else:
-                check_supported(old)
-                ones = dict.fromkeys(self.phases.groups.names, 1.0)
-                layout = Layout.of(self.phases.groups, ones, old)
-                new = with_layout(old, layout)
-            _keras.replace_optimizer(model, new)
-            model.optimizer.build(union)
-        self._functions.clear()
+        if self._seen:
+            return
+        raise ValueError(
+            f"monitor={self.monitor!r} is not in the logs: {sorted(logs)}. Name one "
+            "of these; a value of the validation needs validation_data in fit."
+        )
 
     def _phase_at(self, epoch: int) -> int:
         """Return the number of the phase of `epoch`, from the state if it may vary."""
         if self.monitor is None:
             return sum(start <= epoch for start in self.phases.starts()) - 1
-        phase, start, wait, best = self._optimizer.phase_state
-        if epoch < start or (epoch == 0 and not self._started):
-            phase, start, wait = 0, epoch, 0
+        phase, start, wait, total, best = self._optimizer.phase_state
+        first = not self._started
         self._started = True
+        other = total != len(self.phases)  # the state of another schedule
+        if epoch < start or first and (epoch == 0 or other):
+            phase, start, wait = 0, 0, 0
+        elif first and epoch > start:
+            self._seen = True  # the best value comes from the state
         while phase < len(self.phases) - 1 and (
             epoch - start >= self.phases[phase].epochs
         ):
             start += self.phases[phase].epochs
             phase, wait = phase + 1, 0
-        self._optimizer.set_phase_state(phase, start, wait, best)
+        counts = (phase, start, wait, len(self.phases))
+        self._optimizer.set_phase_state(counts, best)
         return phase
 
-    def _maximises(self) -> bool:
-        words = ("acc", "auc", "precision", "recall", "f1")
-        guess = any(word in self.monitor.lower() for word in words)
-        return guess if self.mode == "auto" else self.mode == "max"
+
+def _larger_is_better(monitor: str, mode: str) -> bool:
+    if mode != "auto":
+        return mode == "max"
+    name = monitor.lower()
+    if any(word in name for word in SMALLER_IS_BETTER):
+        return False
+    if any(word in name for word in LARGER_IS_BETTER):
+        return True
+    raise ValueError(
+        f"mode='auto' cannot tell if a larger {monitor!r} is better. Say mode='min' or "
+        "mode='max'."
+    )

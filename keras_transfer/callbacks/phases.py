@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -11,7 +12,10 @@ from collections.abc import Sequence
 import keras
 
 from keras_transfer._keras import flags_kept
+from keras_transfer._keras import own_weights
+from keras_transfer._keras import pinned
 from keras_transfer._keras import train_only
+from keras_transfer.backbones.groups import LayerGroup
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.optimizers.layout import check_rate
 
@@ -21,7 +25,7 @@ class Phase:
     """One phase of a schedule: what learns, how long, at what share of the rate.
 
     Args:
-        groups: Name of a layer group, or a list of names; the others are frozen.
+        groups: A layer group or its name, or a list of them; the others are frozen.
         epochs: Number of epochs, or None in the last phase: until training ends.
         rate: Factor above 0 of the learning rate during the phase. Default 1.
 
@@ -47,113 +51,119 @@ class Phase:
     rate: float = 1.0
 
     def __post_init__(self) -> None:
-        names = self.groups
-        names = (names,) if isinstance(names, str) else tuple(names)
+        groups = self.groups
+        if isinstance(groups, str | LayerGroup) or not isinstance(groups, Iterable):
+            groups = (groups,)
+        names = tuple(getattr(group, "name", group) for group in groups)
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError(f"A phase names {names}. Name its groups by strings.")
         object.__setattr__(self, "groups", names)
         if not names:
             raise ValueError("A phase names no groups, so nothing would learn in it.")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"A phase names the groups {twice} twice: {names}.")
-        if self.epochs is not None and (
-            not isinstance(self.epochs, int) or self.epochs < 1
-        ):
-            raise ValueError(
-                f"A phase has epochs={self.epochs!r}. It must be a whole number above "
-                "0, or None in the last phase."
-            )
-        check_rate("phase", self.rate)
+        if self.epochs is not None:
+            object.__setattr__(self, "epochs", whole("epochs", self.epochs))
+        object.__setattr__(self, "rate", check_rate("phase", self.rate))
 
     @classmethod
     def of(cls, value: Phase | Mapping | Sequence) -> Phase:
         """Return a phase from itself, a dict, or (groups, epochs, rate)."""
         if isinstance(value, Phase):
             return value
-        if isinstance(value, Mapping):
+        names = [field.name for field in dataclasses.fields(cls)]
+        if isinstance(value, Mapping) and set(value) <= set(names):
             return cls(**value)
-        return cls(*value)
+        if isinstance(value, tuple | list) and 1 < len(value) <= len(names):
+            return cls(*value)
+        raise TypeError(
+            f"{value!r} is no phase. Write Phase(groups, epochs), a tuple (groups, "
+            f"epochs) or (groups, epochs, rate), or a dict with keys of {names}."
+        )
 
 
-class Phases(tuple):
+class Phases(Sequence):
     """Phases in order, bound to the layer groups that they name.
 
     Printing it shows what will learn when.
+
+    Raises:
+        ValueError: If a group is unknown, a phase trains nothing or repeats the one
+            before, or a phase after an endless one would never come.
     """
 
-    groups: LayerGroups
-    batch_norm: str
-
-    @classmethod
-    def bind(
-        cls, groups: LayerGroups, phases: Iterable[Phase], batch_norm: str
-    ) -> Phases:
-        """Return the phases with their groups checked.
-
-        Raises:
-            ValueError: If a group is unknown, a phase trains nothing or repeats the
-                one before, or a phase after an endless one would never come.
-        """
-        self = cls(phases)
+    def __init__(
+        self, groups: LayerGroups, phases: Iterable[Phase], batch_norm: str
+    ) -> None:
         self.groups = groups
         self.batch_norm = batch_norm
+        self._phases = tuple(phases)
+        self._learnable = _learnable(groups, batch_norm)
+        if not self._phases:
+            raise ValueError("There are no phases, so nothing would ever learn.")
         for number, phase in enumerate(self):
-            for name in phase.groups:
-                groups[name]  # raises with the nearest name
-            last = number == len(self) - 1
-            if phase.epochs is None and not last:
-                raise ValueError(
-                    f"Phase {number} has no end, so phase {number + 1} would never "
-                    "come. Give it a number of epochs."
-                )
-            if number and (set(phase.groups), phase.rate) == (
-                set(self[number - 1].groups),
-                self[number - 1].rate,
-            ):
-                raise ValueError(
-                    f"Phases {number - 1} and {number} are the same: {phase.groups}. "
-                    "Make them one phase of more epochs."
-                )
-            if not self.variables(phase):
-                raise ValueError(
-                    f"Phase {number} trains nothing: the groups {phase.groups} hold no "
-                    f"weight that can learn (batch_norm={batch_norm!r})."
-                )
-        return self
+            self._check(number, phase)
 
     @classmethod
     def from_head_down(
         cls, groups: LayerGroups, epochs: int, batch_norm: str
     ) -> Phases:
         """Return the schedule that thaws one more group at a time."""
-        empty = cls()
-        empty.groups = groups
-        empty.batch_norm = batch_norm
+        learnable = _learnable(groups, batch_norm)
         names, phases = (), []
         for name in reversed(groups.names):
             names = (name, *names)
             # A group of frozen BatchNorm alone thaws together with the next one.
-            if empty.variables(Phase(name)):
+            if learnable[name]:
                 phases.append(Phase(names, epochs))
         if phases:
-            phases[-1] = dataclasses.replace(phases[-1], groups=names, epochs=None)
-        return cls.bind(groups, phases, batch_norm)
+            phases[-1] = Phase(groups.names)
+        return cls(groups, phases, batch_norm)
 
     def layers(self, phase: Phase) -> list[keras.Layer]:
         """Return the layers that learn in `phase`."""
-        last = self.groups.names[-1]
         return [
             layer
             for name in phase.groups
             for layer in self.groups[name].layers
-            if self.batch_norm == "train" or name == last or not _is_batch_norm(layer)
+            if _learns(layer, name, self.groups, self.batch_norm)
         ]
 
     def variables(self, *phases: Phase) -> list[keras.Variable]:
         """Return what learns in any of `phases`, in the order of the model."""
-        model = self.groups.model
-        with flags_kept(model):
-            train_only(model, [each for phase in phases for each in self.layers(phase)])
-            return list(model.trainable_variables)
+        names = {name for phase in phases for name in phase.groups}
+        learning = {id(v) for name in names for v in self._learnable[name]}
+        return [v for v in self.groups.model.weights if id(v) in learning]
+
+    def __getitem__(self, number: int) -> Phase:
+        return self._phases[number]
+
+    def __len__(self) -> int:
+        return len(self._phases)
+
+    def _check(self, number: int, phase: Phase) -> None:
+        for name in phase.groups:
+            self.groups[name]  # raises with the nearest name
+        if phase.epochs is None and number < len(self) - 1:
+            raise ValueError(
+                f"Phase {number} has no end, so phase {number + 1} would never "
+                "come. Give it a number of epochs."
+            )
+        before = self[number - 1] if number else None
+        if before and (set(phase.groups), phase.rate) == (
+            set(before.groups),
+            before.rate,
+        ):
+            raise ValueError(
+                f"Phases {number - 1} and {number} are the same: {phase.groups}. "
+                "Make them one phase of more epochs."
+            )
+        if not self.variables(phase):
+            raise ValueError(
+                f"Phase {number} trains nothing: the groups {phase.groups} hold no "
+                f"weight that can learn (batch_norm={self.batch_norm!r})."
+            )
 
     def starts(self) -> list[int]:
         """Return the first epoch of each phase."""
@@ -162,16 +172,11 @@ class Phases(tuple):
             starts.append(starts[-1] + phase.epochs)
         return starts
 
-    def to_config(self) -> list[dict]:
-        """Return the phases as JSON-plain dicts."""
-        return [
-            dataclasses.asdict(phase) | {"groups": list(phase.groups)} for phase in self
-        ]
-
     def __str__(self) -> str:
         rows = [("phase", "epochs", "rate", "parameters", "groups that learn")]
         for number, (phase, start) in enumerate(zip(self, self.starts(), strict=True)):
-            end = "" if phase.epochs is None else start + phase.epochs - 1
+            last = number == len(self) - 1  # it goes on until training ends
+            end = "" if last else start + phase.epochs - 1
             count = sum(math.prod(variable.shape) for variable in self.variables(phase))
             span = str(start) if end == start else f"{start}-{end}"
             names = ", ".join(phase.groups)
@@ -189,6 +194,50 @@ class Phases(tuple):
         if self.batch_norm == "frozen" and any(map(_is_batch_norm, below)):
             lines.append(f"BatchNorm below {self.groups.names[-1]}: always frozen")
         return "\n".join(lines)
+
+
+def to_config(phases: Iterable[Phase]) -> list[dict]:
+    """Return phases as JSON-plain dicts."""
+    return [dataclasses.asdict(each) | {"groups": list(each.groups)} for each in phases]
+
+
+def whole(name: str, value: object) -> int:
+    """Return `value` as an int if it is a whole number above 0.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    number = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not number or value < 1:
+        raise ValueError(f"{name}={value!r} must be a whole number above 0.")
+    return int(value)
+
+
+def _learnable(groups: LayerGroups, batch_norm: str) -> dict[str, list[keras.Variable]]:
+    """Return what of each group can learn: not what was frozen one by one."""
+    model = groups.model
+    kept = pinned(model)
+    with flags_kept(model):
+        train_only(model, [each for each in model.weights if id(each) not in kept])
+        able = {id(variable) for variable in model.trainable_variables}
+    found = {}
+    for group in groups:
+        ids = {id(variable) for variable in group.variables} & able
+        layers = (
+            layer
+            for layer in group.layers
+            if _learns(layer, group.name, groups, batch_norm)
+        )
+        weights = (weight for layer in layers for weight in own_weights(layer))
+        found[group.name] = [weight for weight in weights if id(weight) in ids]
+    return found
+
+
+def _learns(
+    layer: keras.Layer, group: str, groups: LayerGroups, batch_norm: str
+) -> bool:
+    frozen = batch_norm == "frozen" and group != groups.names[-1]
+    return not (frozen and _is_batch_norm(layer))
 
 
 def _is_batch_norm(layer: keras.Layer) -> bool:

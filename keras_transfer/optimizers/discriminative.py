@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -10,8 +11,8 @@ import keras
 import numpy as np
 
 from keras_transfer._keras import AdafactorRates
-from keras_transfer._keras import decays
 from keras_transfer._keras import NadamRates
+from keras_transfer._keras import settings
 from keras_transfer._keras import value
 from keras_transfer._keras import VariableRates
 from keras_transfer.backbones.groups import layer_groups
@@ -37,7 +38,9 @@ def discriminative(
     features that need less change. The factor multiplies the update and the
     decoupled weight decay, never the gradient, which Adam would be blind to.
     There is still one `learning_rate`, so schedules and callbacks work as ever, and
-    gradients are clipped jointly. In `optax` this is `multi_transform` with scaled
+    gradients are clipped jointly. The rows of a sparse gradient, an Embedding's, are
+    added up before anything is squared, as the papers have it; Keras squares them one
+    by one. In `optax` this is `multi_transform` with scaled
     learning rates, in PyTorch it is a list of parameter groups.
 
     Args:
@@ -86,22 +89,26 @@ def discriminative(
     groups = as_groups(model_or_groups)
     if decay is None:
         decay = 0.9 if rates is None else 1.0
-    if not check_rate("decay", decay) <= 1:
+    if not isinstance(decay, numbers.Real) or not 0 < decay <= 1:
         raise ValueError(
-            f"decay={decay} is above 1, so groups near the input would learn fastest. "
-            "Use rates={group: factor} if that is meant."
+            f"decay={decay!r} is not in (0, 1]: above 1 the groups near the input "
+            "would learn fastest. Use rates={group: factor} if that is meant."
         )
-    depths = enumerate(reversed(groups.names))
-    factors = {name: decay**depth for depth, name in depths}
-    factors = {name: factors[name] for name in groups.names}
+    if rates is not None and not isinstance(rates, Mapping):
+        raise TypeError(f"rates={rates!r} is not a dict of group name to factor.")
+    depths = range(len(groups) - 1, -1, -1)
+    factors = {
+        name: check_rate(name, decay**depth)
+        for name, depth in zip(groups.names, depths, strict=True)
+    }
     layout = Layout.of(groups, factors, optimizer, rates=rates, no_decay=no_decay)
     return with_layout(optimizer, layout)
 
 
 def with_layout(optimizer: keras.Optimizer, layout: Layout) -> keras.Optimizer:
-    """Return the discriminative counterpart of a supported `optimizer`."""
-    config = optimizer.get_config() | {"layout": layout}
-    return SUBCLASSES[type(optimizer)].from_config(config)
+    """Return a new, discriminative optimizer with the settings of `optimizer`."""
+    kind = SUBCLASSES.get(type(optimizer), type(optimizer))
+    return kind(**settings(optimizer) | {"layout": layout})
 
 
 def as_groups(model_or_groups: keras.Model | LayerGroups) -> LayerGroups:
@@ -136,9 +143,10 @@ def check_supported(optimizer: keras.Optimizer) -> None:
     updates = value(optimizer.iterations)
     if updates > 0:
         raise ValueError(
-            f"The {kind.__name__} has made {updates} updates, and its moments would be "
-            "lost. Pass a new optimizer, or reload a saved model with "
-            "keras_transfer.resume(path)."
+            f"The {kind.__name__} has made {updates} updates. It keeps no clock and no "
+            "factor for each variable, so its moments would be lost. Pass a new "
+            "optimizer (or compile() with one). A model that was saved in the middle "
+            "of GradualUnfreezing is reloaded with keras_transfer.resume(path)."
         )
 
 
@@ -186,11 +194,8 @@ class Discriminative:
         """
         if self.built:
             return
-        self.bound = self.layout.bind(variables)
-        self.decay_mask = tuple(
-            row.decays and decays(self, variable)
-            for row, variable in zip(self.bound.rows, variables, strict=True)
-        )
+        self.bound = self.layout.bind(variables).excluding(self)
+        self.decay_mask = tuple(row.decays for row in self.bound.rows)
         self.initial_factors = np.array(self.bound.row_factors(self.layout.factors))
         super().build(variables)
 
@@ -200,7 +205,7 @@ class Discriminative:
         if self.built:
             layout = self.bound
         elif layout.variables is not None:
-            layout = layout.bind([each for each in layout.variables if each.trainable])
+            layout = layout.bind(layout.trained_now()).excluding(self)
         layout = layout.with_factors(self._slot_factors())
         return super().get_config() | {"layout": layout.to_config()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import numbers
 import re
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -24,7 +25,11 @@ RateKey = str | tuple[str, str]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One variable: position in model.weights, slot, decay, name, shape, flag."""
+    """One variable: position in model.weights, slot, decay, name, shape, flag.
+
+    `idle` is one that the model leaves out of its trainable variables whatever its
+    flag, since no output depends on it.
+    """
 
     weight: int
     slot: int
@@ -32,6 +37,7 @@ class Row:
     name: str
     shape: tuple[int, ...]
     trainable: bool = True
+    idle: bool = False
 
     def matches(self, variable: keras.Variable) -> bool:
         """Return whether `variable` can be the one that this row was made for."""
@@ -73,17 +79,20 @@ class Layout:
         skipped = _undecayed(groups.model.weights, no_decay, optimizer)
         names = list(slots)
         variables = groups.model.weights
+        trained = {id(variable) for variable in groups.model.trainable_variables}
         rows = tuple(
             Row(
                 weight,
                 names.index(slot_of[id(variable)]),
-                id(variable) not in skipped and decays(optimizer, variable),
+                id(variable) not in skipped,
                 variable.name,
                 tuple(variable.shape),
+                idle=variable.trainable and id(variable) not in trained,
             )
             for weight, variable in enumerate(variables)
         )
-        return cls(tuple(names), tuple(slots.values()), rows, tuple(variables))
+        layout = cls(tuple(names), tuple(slots.values()), rows, tuple(variables))
+        return layout.excluding(optimizer)
 
     def bind(self, variables: Sequence[keras.Variable]) -> Layout:
         """Return the layout of `variables`, in their order.
@@ -104,6 +113,19 @@ class Layout:
             )
         chosen = tuple(rows[id(each)] for each in variables)
         return dataclasses.replace(self, rows=chosen, variables=tuple(variables))
+
+    def excluding(self, optimizer: keras.Optimizer) -> Layout:
+        """Return the layout without the decay that `optimizer` was told to leave."""
+        rows = tuple(
+            dataclasses.replace(row, decays=row.decays and decays(optimizer, variable))
+            for row, variable in zip(self.rows, self.variables, strict=True)
+        )
+        return dataclasses.replace(self, rows=rows)
+
+    def trained_now(self) -> list[keras.Variable]:
+        """Return the variables that the model trains with the flags of this moment."""
+        pairs = zip(self.variables, self.rows, strict=True)
+        return [each for each, row in pairs if each.trainable and not row.idle]
 
     def with_factors(self, factors: Iterable[float]) -> Layout:
         """Return the layout with other factors of its slots."""
@@ -167,7 +189,7 @@ def check_rate(name: str, rate: float) -> float:
     Raises:
         ValueError: If `rate` is not a finite number above 0.
     """
-    number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
     if not number or not math.isfinite(rate) or rate <= 0:
         raise ValueError(
             f"The rate of {name!r} is {rate!r}, but a factor of the learning rate "
@@ -175,6 +197,20 @@ def check_rate(name: str, rate: float) -> float:
             "its layers: a factor of 0 would cost as much as training them."
         )
     return float(rate)
+
+
+def found(pattern: str, variables: Iterable[keras.Variable]) -> list[keras.Variable]:
+    """Return the variables in whose path the regular expression is found.
+
+    Raises:
+        ValueError: If it is no regular expression.
+    """
+    try:
+        return [each for each in variables if re.search(pattern, each.path)]
+    except re.error as problem:
+        raise ValueError(
+            f"{pattern!r} is not a regular expression: {problem}."
+        ) from problem
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -194,7 +230,7 @@ def _matched(groups: LayerGroups, key: RateKey) -> tuple[str, Sequence[keras.Var
             "a pair (group name, regular expression over variable paths)."
         )
     group, pattern = key
-    matched = [v for v in groups[group].variables if re.search(pattern, v.path)]
+    matched = found(pattern, groups[group].variables)
     if not matched:
         paths = [variable.path for variable in groups[group].variables]
         raise ValueError(
@@ -225,7 +261,7 @@ def _undecayed(
     patterns = BIAS_AND_NORMALIZATION if no_decay is True else tuple(no_decay)
     skipped = set()
     for pattern in patterns:
-        matched = {id(each) for each in variables if re.search(pattern, each.path)}
+        matched = {id(each) for each in found(pattern, variables)}
         if not matched:
             raise ValueError(
                 f"The pattern {pattern!r} of no_decay matches no variable. The paths "

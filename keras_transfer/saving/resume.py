@@ -9,6 +9,7 @@ import pathlib
 import warnings
 import zipfile
 from collections.abc import Iterator
+from collections.abc import Mapping
 
 import keras
 
@@ -17,7 +18,12 @@ from keras_transfer.optimizers.discriminative import Discriminative
 from keras_transfer.optimizers.layout import Layout
 
 
-def resume(path: str | os.PathLike) -> keras.Model:
+def resume(
+    path: str | os.PathLike,
+    *,
+    custom_objects: Mapping | None = None,
+    safe_mode: bool = True,
+) -> keras.Model:
     """Return the compiled model of a `.keras` file, with all slots of its optimizer.
 
     `keras.saving.load_model` builds the optimizer over what the reloaded model
@@ -32,6 +38,10 @@ def resume(path: str | os.PathLike) -> keras.Model:
         path: A `.keras` file of a model that was compiled with an optimizer of
             `discriminative`, or trained with `GradualUnfreezing`. A model with
             another optimizer is loaded as Keras does, if nothing is lost by that.
+        custom_objects: Dict of name to class or function, as for
+            `keras.saving.load_model`. Default None.
+        safe_mode: Whether to refuse lambdas, as for `keras.saving.load_model`.
+            Default True.
 
     Returns:
         The compiled model.
@@ -64,36 +74,42 @@ def resume(path: str | os.PathLike) -> keras.Model:
     """
     path = pathlib.Path(path)
     compiled = _compile_config(path)
-    with warnings.catch_warnings():
-        # A keras-hub Task compiles itself when made; its optimizer is replaced below.
-        warnings.filterwarnings("ignore", message="Skipping variable loading")
-        model = keras.saving.load_model(path, compile=False)
-    settings = keras.saving.deserialize_keras_object(compiled)
-    optimizer = settings["optimizer"]
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    if not isinstance(inner, Discriminative):
-        return _load_plainly(path)
-    union, trained = _rows_to_variables(model, inner.layout)
-    model.compile(**settings)
-    model.optimizer.build(union)
-    with _complete(path):
-        model.load_weights(path)
-    owners = {id(variable) for variable in trained}
-    layers = _keras.flat_layers(model)
-    _keras.train_only(
-        model,
-        [
-            layer
-            for layer in layers
-            if any(id(weight) in owners for weight in _keras.own_weights(layer))
-        ],
-    )
+    with keras.saving.CustomObjectScope(dict(custom_objects or {})):
+        optimizer = keras.saving.deserialize_keras_object(compiled["optimizer"])
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        if not isinstance(inner, Discriminative):
+            with _complete(path):
+                return keras.saving.load_model(path, safe_mode=safe_mode)
+        with warnings.catch_warnings():
+            # A keras-hub Task compiles itself when made; that optimizer goes.
+            warnings.filterwarnings("ignore", message="Skipping variable loading")
+            model = keras.saving.load_model(path, compile=False, safe_mode=safe_mode)
+        union, trained = _rows_to_variables(model, inner.layout)
+        _keras.train_only(model, union)
+        _compile(model, compiled)
+        if not model.optimizer.built:
+            model.optimizer.build(union)
+        with _complete(path):
+            model.load_weights(path)
+    _keras.train_only(model, trained)
     return model
+
+
+def _compile(model: keras.Model, compiled: dict) -> None:
+    """Compile as the model was, also one whose compile() is its own."""
+    kind = type(model)
+    own_compile = kind.compile is not keras.Model.compile
+    own_config = kind.compile_from_config is not keras.Model.compile_from_config
+    if own_compile and not own_config:  # Keras would only warn
+        model.compile(**keras.saving.deserialize_keras_object(compiled))
+    else:
+        model.compile_from_config(compiled)
 
 
 def _compile_config(path: pathlib.Path) -> dict:
     if not path.is_file():
-        raise ValueError(f"There is no file {str(path)!r}.")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ValueError(f"{str(path)!r} {what}. Pass the path of a `.keras` file.")
     if not zipfile.is_zipfile(path):
         raise ValueError(
             f"{path.name!r} is not a `.keras` file. Legacy `.h5` files mix up the "
@@ -101,6 +117,8 @@ def _compile_config(path: pathlib.Path) -> dict:
             "settings. Save with model.save('name.keras')."
         )
     with zipfile.ZipFile(path) as archive:
+        if "config.json" not in archive.namelist():
+            raise ValueError(f"{path.name!r} holds no Keras model (no config.json).")
         compiled = json.loads(archive.read("config.json")).get("compile_config")
     if not compiled:
         raise ValueError(
@@ -108,11 +126,6 @@ def _compile_config(path: pathlib.Path) -> dict:
             "training to resume. Load it with keras.saving.load_model and compile it."
         )
     return compiled
-
-
-def _load_plainly(path: pathlib.Path) -> keras.Model:
-    with _complete(path):
-        return keras.saving.load_model(path)
 
 
 @contextlib.contextmanager

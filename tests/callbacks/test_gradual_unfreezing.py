@@ -194,7 +194,7 @@ def test_the_first_late_update_is_one_learning_rate_where_stock_adam_makes_more(
             fit(model, callback, epochs=1)
         else:
             optimizer.build(model.trainable_variables)
-            _keras.train_only(model, [model.layers[1]])
+            _keras.train_only(model, model.layers[1].weights)
         model.optimizer.iterations.assign(1000)
         more = [callback] if ours else []
         fit(model, recorder, *more, initial_epoch=1, epochs=2, batch_size=16)
@@ -256,7 +256,7 @@ def test_config_makes_the_same_callback():
     again = GradualUnfreezing.from_config(callback.get_config())
     fit(model, again, epochs=1)
     assert again.get_config() == callback.get_config()
-    assert again.phases == callback.phases
+    assert list(again.phases) == list(callback.phases)
     plain = GradualUnfreezing(epochs_per_phase=3)
     assert GradualUnfreezing.from_config(plain.get_config()).epochs_per_phase == 3
 
@@ -282,9 +282,11 @@ def test_the_mode_says_which_direction_is_better(mode, phase):
     assert model.optimizer.phase_state[0] == phase
 
 
-def test_accuracy_is_maximised_unless_told():
+def test_the_name_of_the_monitor_tells_its_direction():
     for name, expected in (("val_accuracy", True), ("val_loss", False)):
-        assert GradualUnfreezing(monitor=name)._maximises() is expected
+        assert GradualUnfreezing(monitor=name)._larger is expected
+    with pytest.raises(ValueError, match="cannot tell if a larger 'mean_io_u'"):
+        GradualUnfreezing(monitor="mean_io_u")
 
 
 def test_a_second_fit_with_a_monitor_starts_over():
@@ -387,8 +389,176 @@ def test_an_optimizer_that_cannot_have_factors_is_refused():
 
 def test_a_callback_of_another_model_is_refused():
     model, other = compiled(), tiny.mlp()
-    with pytest.raises(ValueError, match="made for another model"):
+    optimizer = model.optimizer
+    with pytest.raises(ValueError, match="weights are not those of"):
         fit(model, GradualUnfreezing(other))
+    outer = keras.Sequential([model, keras.layers.Dense(3)])
+    outer.build((None, 6))
+    with pytest.raises(ValueError, match="weights are not those of"):
+        fit(model, GradualUnfreezing(outer))
+    assert model.optimizer is optimizer
+
+
+def test_an_optimizer_of_another_model_is_refused_and_stays():
+    model, other = tiny.mlp(), tiny.mlp(widths=(7, 4, 3))
+    optimizer = kt.optimizers.discriminative(keras.optimizers.Adam(), other)
+    compiled(optimizer, model)
+    with pytest.raises(ValueError, match="belong to no layer group"):
+        fit(model, GradualUnfreezing(model))
+    assert model.optimizer is optimizer
+
+
+def test_variables_that_were_frozen_one_by_one_stay_so(tmp_path):
+    model = tiny.mlp()
+    for layer in model.layers[1:]:
+        layer.kernel.trainable = False  # BitFit by hand
+    recorder = Recorder()
+    fit(compiled(model=model), GradualUnfreezing(model), recorder, epochs=4)
+    assert recorder.moved()[-1] == [False, True] * 3
+    model.save(tmp_path / "bias.keras")
+    again = kt.resume(tmp_path / "bias.keras")
+    recorder = Recorder()
+    fit(again, GradualUnfreezing(again), recorder, initial_epoch=4, epochs=5)
+    assert recorder.moved()[-1] == [False, True] * 3
+
+
+@keras.saving.register_keras_serializable("tests")
+class WithToken(keras.Model):
+    """A model that owns a weight itself, as a vision transformer its class token."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = keras.layers.Dense(4, name="hidden")
+        self.out = keras.layers.Dense(3, name="out")
+
+    def build(self, shape):
+        self.token = self.add_weight(shape=(6,), name="token")
+        self.hidden.build(shape)
+        self.out.build((None, 4))
+
+    def call(self, x):
+        return self.out(self.hidden(x + self.token))
+
+
+def test_a_weight_of_the_model_itself_thaws_in_its_turn(tmp_path):
+    model = WithToken()
+    model.build((None, 6))
+    recorder = Recorder()
+    callback = GradualUnfreezing(model)
+    assert len(callback.phases) == 3
+    fit(compiled(model=model), callback, recorder, epochs=1)
+    assert [sum(moved) for moved in recorder.moved()] == [2]
+    model.save(tmp_path / "token.keras")
+    again = kt.resume(tmp_path / "token.keras")
+    assert len(again.trainable_variables) == 2
+    recorder = Recorder()
+    fit(again, GradualUnfreezing(again), recorder, initial_epoch=1, epochs=3)
+    assert [sum(moved) for moved in recorder.moved()] == [4, 5]
+
+
+class Tied(keras.layers.Layer):
+    """Multiplies by the transposed kernel of another layer, and adds a bias."""
+
+    def __init__(self, other, **kwargs):
+        super().__init__(**kwargs)
+        self.kernel, self.width = other.kernel, other.kernel.shape[0]
+
+    def build(self, shape):
+        self.bias = self.add_weight(shape=(self.width,), name="bias")
+
+    def call(self, x):
+        return x @ keras.ops.transpose(self.kernel) + self.bias
+
+
+def test_a_tied_weight_follows_the_group_it_is_in():
+    first = keras.layers.Dense(4, name="first")
+    inputs = keras.Input((6,))
+    x = first(inputs)
+    model = keras.Model(inputs, Tied(first, name="tied")(x))
+    recorder = Recorder()
+    xy = data(classes=6)
+    callback = GradualUnfreezing(model, [("tied", 1), ("first", 1)])
+    fit(compiled(model=model), callback, recorder, xy=xy, epochs=2)
+    names = [weight.path for weight in model.weights]
+    assert names == ["first/kernel", "first/bias", "tied/bias"]
+    assert recorder.moved() == [[False, False, True], [True, True, False]]
+
+
+def test_a_frozen_backbone_of_the_user_takes_part():
+    model = tiny.mlp()
+    model.trainable = False
+    recorder = Recorder()
+    fit(compiled(model=model), GradualUnfreezing(model), recorder, epochs=3)
+    assert recorder.moved()[-1] == [True] * 6
+
+
+def test_the_rate_of_the_last_phase_ends_with_fit():
+    model, recorder = compiled(keras.optimizers.SGD(0.1)), Recorder()
+    fit(model, GradualUnfreezing(model, [("dense_2", None, 1e-9)]), recorder, epochs=1)
+    assert np.abs(recorder.weights[1][4] - recorder.weights[0][4]).max() < 1e-6
+    fit(model, recorder, epochs=1)
+    assert np.abs(recorder.weights[1][4] - recorder.weights[0][4]).max() > 1e-4
+
+
+def test_a_schedule_without_a_config_is_kept():
+    class Halving(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return 0.1 * 0.5 ** keras.ops.cast(step, "float32")
+
+    for rate in (Halving(), lambda: 0.1):
+        model = compiled(keras.optimizers.SGD(rate))
+        recorder = Recorder()
+        fit(model, GradualUnfreezing(model), recorder, epochs=1)
+        assert sum(recorder.moved()[0]) == 2
+        assert model.optimizer._learning_rate is rate
+
+
+def test_weights_set_between_two_fits_are_not_undone_by_averages():
+    sgd = keras.optimizers.SGD(0.1, use_ema=True)
+    model = compiled(sgd)
+    callback = GradualUnfreezing(
+        model, [("dense_2", 9), (["dense_1", "dense_2"], None)]
+    )
+    fit(model, callback, epochs=1)
+    model.layers[2].set_weights([np.ones((5, 4)), np.ones(4)])
+    fit(model, callback, epochs=1)
+    assert (model.layers[2].get_weights()[0] == 1).all()
+
+
+def test_the_state_of_another_schedule_is_not_read_as_ones_own():
+    model = compiled(keras.optimizers.SGD(1e-12))
+    first = GradualUnfreezing(model, monitor="loss")
+    fit(model, first, epochs=3)
+    assert model.optimizer.phase_state[0] == 2
+    second = GradualUnfreezing.lp_ft(model, head_epochs=9, monitor="loss")
+    fit(model, second, initial_epoch=3, epochs=4)
+    assert model.optimizer.phase_state[:2] == (0, 0)
+
+
+def test_a_constant_value_does_not_improve():
+    model = compiled(keras.optimizers.SGD(1e-12))
+    callback = GradualUnfreezing(model, epochs_per_phase=50, monitor="loss")
+    callback.set_model(model)
+    callback.on_train_begin()
+    callback.on_epoch_begin(0)
+    for epoch in range(2):
+        callback.on_epoch_end(epoch, {"loss": 0.1})
+    assert model.optimizer.phase_state[:2] == (1, 2)
+
+
+def test_a_validation_every_other_epoch_is_waited_for():
+    model = compiled(keras.optimizers.SGD(1e-12))
+    callback = GradualUnfreezing(
+        model, epochs_per_phase=50, monitor="val_loss", patience=1
+    )
+    fit(model, callback, epochs=5, validation_data=data(), validation_freq=2)
+    assert model.optimizer.phase_state[:2] == (1, 4)
+
+
+def test_two_schedules_in_one_fit_are_refused():
+    model = compiled()
+    with pytest.raises(ValueError, match="two GradualUnfreezing"):
+        fit(model, GradualUnfreezing(model), GradualUnfreezing(model))
 
 
 def test_a_whole_model_in_the_legacy_format_is_refused(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 
 import keras_transfer as kt
 from keras_transfer.callbacks.phases import Phases
+from keras_transfer.callbacks.phases import to_config
 from tests import tiny
 
 Phase = kt.callbacks.Phase
@@ -11,7 +12,7 @@ Phase = kt.callbacks.Phase
 
 def bind(*phases, model=None, batch_norm="frozen"):
     groups = kt.layer_groups(model or tiny.mlp())
-    return Phases.bind(groups, [Phase.of(each) for each in phases], batch_norm)
+    return Phases(groups, [Phase.of(each) for each in phases], batch_norm)
 
 
 def test_the_schedule_from_the_head_down():
@@ -88,7 +89,7 @@ def test_a_phase_is_a_tuple_a_dict_or_an_object():
 
 
 def test_config_is_plain():
-    assert bind(("dense_2", 3)).to_config() == [
+    assert to_config(bind(("dense_2", 3))) == [
         {"groups": ["dense_2"], "epochs": 3, "rate": 1.0}
     ]
 
@@ -96,6 +97,7 @@ def test_config_is_plain():
 @pytest.mark.parametrize(
     "phases, message",
     [
+        ([], "no phases"),
         ([("dense_3", 1)], "Did you mean"),
         ([((), 1)], "names no groups"),
         ([(("dense_2", "dense_2"), 1)], "twice"),
@@ -110,6 +112,26 @@ def test_config_is_plain():
 def test_wrong_phases_are_refused(phases, message):
     with pytest.raises(ValueError, match=message):
         bind(*phases)
+
+
+@pytest.mark.parametrize(
+    "phase", ["dense_2", None, ("dense_2",), ("dense_2", 1, 1.0, 1), {"group": "x"}]
+)
+def test_what_is_no_phase_is_refused(phase):
+    with pytest.raises(TypeError, match="is no phase"):
+        Phase.of(phase)
+
+
+def test_a_phase_takes_groups_and_numpy_numbers():
+    import numpy as np
+
+    groups = kt.layer_groups(tiny.mlp())
+    assert Phase(groups["dense_2"], np.int64(2)) == Phase("dense_2", 2)
+    assert Phase(list(groups)[1:]) == Phase(("dense_1", "dense_2"))
+    with pytest.raises(TypeError, match="by strings"):
+        Phase([3])
+    with pytest.raises(ValueError, match="whole number"):
+        Phase("dense_2", True)
 
 
 def test_a_phase_that_trains_nothing_is_refused():

@@ -168,7 +168,7 @@ def test_the_legacy_format_is_refused(tmp_path):
 
 
 def test_what_cannot_be_resumed_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="There is no file"):
+    with pytest.raises(ValueError, match="does not exist"):
         kt.resume(tmp_path / "none.keras")
     tiny.mlp().save(tmp_path / "bare.keras")
     with pytest.raises(ValueError, match="was not compiled"):
@@ -179,3 +179,48 @@ def test_what_cannot_be_resumed_is_refused(tmp_path):
     model.save(tmp_path / "untrained.keras")
     with pytest.raises(ValueError, match="saved before it was "):
         kt.resume(tmp_path / "untrained.keras")
+
+
+def test_layers_of_statistics_alone_stay_as_they_were(tmp_path):
+    norm = keras.layers.BatchNormalization(center=False, scale=False)
+    model = keras.Sequential([keras.Input((6,)), norm, keras.layers.Dense(3)])
+    optimizer = kt.optimizers.discriminative(keras.optimizers.Adam(), model)
+    model.compile(optimizer, "mse")
+    fit(model, *vectors())
+    model.save(tmp_path / "norm.keras")
+    assert kt.resume(tmp_path / "norm.keras").layers[0].trainable is True
+
+
+def test_custom_objects_are_passed_on(tmp_path):
+    def error(y, prediction):
+        return keras.ops.mean((y - prediction) ** 2)
+
+    model = tiny.mlp()
+    model.compile("adam", error)
+    path = half_way(model, vectors(), tmp_path / "half.keras")
+    again = kt.resume(path, custom_objects={"error": error})
+    assert_close(again.optimizer.variables, model.optimizer.variables)
+
+
+def test_a_compile_of_the_models_own_is_called_as_keras_does(tmp_path):
+    class Own(keras.Model):
+        def compile(self, optimizer, scale):
+            super().compile(optimizer, "mse")
+            self.scale = scale
+
+        def get_compile_config(self):
+            optimizer = keras.saving.serialize_keras_object(self.optimizer)
+            return {"optimizer": optimizer, "scale": self.scale}
+
+        def compile_from_config(self, config):
+            optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
+            self.compile(optimizer, config["scale"])
+            self.optimizer.build(self.trainable_variables)
+
+    plain = tiny.mlp()
+    model = Own(plain.inputs, plain.outputs)
+    model.compile(keras.optimizers.Adam(1e-3), scale=2)
+    path = half_way(model, vectors(), tmp_path / "half.keras")
+    again = kt.resume(path, custom_objects={"Own": Own})
+    assert again.scale == 2
+    assert_close(again.optimizer.variables, model.optimizer.variables)
