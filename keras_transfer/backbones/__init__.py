@@ -1,7 +1,9 @@
 """Facts about pretrained networks; nothing trains here."""
 
+from keras_transfer.backbones.feature_cache import cache_features as cache_features
 from keras_transfer.backbones.features import features as features
 from keras_transfer.backbones.frozen import FrozenBackbone as FrozenBackbone
 from keras_transfer.backbones.groups import layer_groups as layer_groups
 from keras_transfer.backbones.groups import LayerGroup as LayerGroup
 from keras_transfer.backbones.groups import LayerGroups as LayerGroups
+from keras_transfer.backbones.stitch import stitch as stitch

@@ -1,0 +1,176 @@
+"""Rows of arrays in shards on disk, each complete or absent, and an index of them."""
+
+import json
+import os
+import pathlib
+
+import keras
+import numpy as np
+
+FORMAT = "keras_transfer feature cache"
+VERSION = 1
+INDEX = "index.json"
+
+
+class Shards:
+    """A folder of safetensors files with rows of one structure of arrays.
+
+    `index.json` names the files with the number of their rows, their size in
+    bytes and a fingerprint of the data that they were made from. Every file is
+    written beside its place and then renamed, so a kill leaves whole shards. One
+    process writes at a time.
+
+    Args:
+        folder: The folder. It is made when the first shard is written.
+        backbone: Fingerprint of the backbone.
+
+    Raises:
+        ValueError: If the folder is something else, or damaged, or was made with
+            another backbone. Nothing is written then.
+    """
+
+    def __init__(self, folder: str | os.PathLike, backbone: str):
+        self.folder = pathlib.Path(folder)
+        self.backbone = backbone
+        self.entries: list[dict] = []
+        self.template: object = None
+        self.complete = False
+        if self.folder.exists():
+            self._open()
+
+    @property
+    def rows(self) -> int:
+        """The number of rows in all shards."""
+        return sum(entry["rows"] for entry in self.entries)
+
+    def add(self, structure: object, data: str) -> None:
+        """Write a structure of arrays `(rows, ...)` as the next shard.
+
+        Args:
+            structure: The arrays, always in the same structure.
+            data: Fingerprint of the data that they were made from.
+        """
+        from safetensors.numpy import save
+
+        arrays = keras.tree.flatten(structure)
+        if self.template is None:
+            self.template = template_of(structure)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write_index()  # first, or a kill would leave a folder of nobody's
+        plain = {str(i): _storable(array) for i, array in enumerate(arrays)}
+        content = save(plain)
+        name = f"shard-{len(self.entries):05}.safetensors"
+        _write(self.folder / name, content)
+        rows = len(arrays[0])
+        entry = dict(file=name, rows=rows, bytes=len(content), data=data)
+        self.entries.append(entry)
+        self._write_index()
+
+    def finish(self) -> None:
+        """Note that no more shards follow."""
+        self.complete = True
+        self._write_index()
+
+    def read(self, number: int) -> object:
+        """Return the structure of arrays in one shard."""
+        from safetensors.numpy import load_file
+
+        arrays = load_file(self.folder / self.entries[number]["file"])
+        leaves = keras.tree.flatten(self.template)
+        flat = [_restored(arrays[str(i)], leaf) for i, leaf in enumerate(leaves)]
+        return keras.tree.pack_sequence_as(self.template, flat)
+
+    def _open(self) -> None:
+        if not self.folder.is_dir():
+            raise ValueError(
+                f"path={str(self.folder)!r} is a file, but features are cached in a "
+                "folder of shards. Name a new folder."
+            )
+        # A kill may have come before the very first index was in its place.
+        files = {path.name for path in self.folder.iterdir()} - {f"{INDEX}.tmp"}
+        if not files:
+            return
+        index = self._read_index() if INDEX in files else None
+        if not isinstance(index, dict) or index.get("format") != FORMAT:
+            raise ValueError(
+                f"The folder {str(self.folder)!r} belongs to something else: it holds "
+                f"{sorted(files)[:3]} and no index of a feature cache. Nothing was "
+                "changed. Name a new or an empty folder."
+            )
+        if index["version"] != VERSION:
+            raise ValueError(
+                f"The feature cache {str(self.folder)!r} has the format "
+                f"{index['version']}, and this version of keras_transfer reads "
+                f"{VERSION}. Name a new folder."
+            )
+        if index["backbone"] != self.backbone:
+            raise ValueError(
+                f"The feature cache {str(self.folder)!r} is stale: it was made by "
+                "another backbone, or by this one with other weights. Delete the "
+                "folder to make it anew, or name another one."
+            )
+        for entry in index["shards"]:
+            file = self.folder / entry["file"]
+            size = file.stat().st_size if file.is_file() else None
+            if size != entry["bytes"]:
+                raise ValueError(
+                    f"The feature cache {str(self.folder)!r} is damaged: "
+                    f"{entry['file']} has {size} bytes and should have "
+                    f"{entry['bytes']}. Delete the folder to make it anew."
+                )
+        self.entries = index["shards"]
+        self.template = keras.tree.lists_to_tuples(index["template"])
+        self.complete = index["complete"]
+
+    def _read_index(self) -> object:
+        try:
+            return json.loads((self.folder / INDEX).read_text("utf-8"))
+        except ValueError:  # no text, or no JSON
+            return None
+
+    def _write_index(self) -> None:
+        index = dict(
+            format=FORMAT,
+            version=VERSION,
+            backbone=self.backbone,
+            template=self.template,
+            complete=self.complete,
+            shards=self.entries,
+        )
+        _write(self.folder / INDEX, json.dumps(index, indent=1).encode())
+
+
+def template_of(structure: object) -> object:
+    """Return the structure with "dtype:shape" of a row in the place of each array."""
+    return keras.tree.lists_to_tuples(keras.tree.map_structure(_leaf, structure))
+
+
+def row_of(leaf: str) -> tuple[str, tuple[int, ...]]:
+    """Return the dtype and the shape of a row from a leaf of a template."""
+    dtype, _, shape = leaf.partition(":")
+    return dtype, tuple(int(size) for size in shape.split(",") if size)
+
+
+def _leaf(array: np.ndarray) -> str:
+    dtype = keras.backend.standardize_dtype(array.dtype)
+    return f"{dtype}:{','.join(map(str, array.shape[1:]))}"
+
+
+def _storable(array: np.ndarray) -> np.ndarray:
+    # NumPy has no bfloat16 of its own; its bits are kept as integers.
+    bits = array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+    return np.ascontiguousarray(bits)
+
+
+def _restored(array: np.ndarray, leaf: str) -> np.ndarray:
+    dtype, _ = row_of(leaf)
+    return array.view(dtype) if dtype == "bfloat16" else array
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    beside = path.with_name(path.name + ".tmp")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
