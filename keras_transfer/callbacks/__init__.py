@@ -3,4 +3,10 @@
 from keras_transfer.callbacks.gradual_unfreezing import (
     GradualUnfreezing as GradualUnfreezing,
 )
+from keras_transfer.callbacks.learning_rate_curve import (
+    LearningRateCurve as LearningRateCurve,
+)
+from keras_transfer.callbacks.learning_rate_finder import (
+    find_learning_rate as find_learning_rate,
+)
 from keras_transfer.callbacks.phases import Phase as Phase
