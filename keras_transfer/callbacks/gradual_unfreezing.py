@@ -6,21 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_transfer import _keras
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.groups import LayerGroups
+from keras_transfer.callbacks.monitor import Monitor
+from keras_transfer.callbacks.monitor import NONE_YET
 from keras_transfer.callbacks.phases import Phase
 from keras_transfer.callbacks.phases import Phases
 from keras_transfer.callbacks.phases import to_config
 from keras_transfer.callbacks.phases import whole
 from keras_transfer.optimizers.discriminative import as_groups
 from keras_transfer.optimizers.prepare import prepare
-
-# Words in the name of a logged value that tell which direction is better.
-LARGER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1")
-SMALLER_IS_BETTER = ("loss", "error", "perplexity")
 
 CHECKPOINTS = (keras.callbacks.BackupAndRestore, keras.callbacks.ModelCheckpoint)
 
@@ -72,7 +69,6 @@ class GradualUnfreezing(keras.callbacks.Callback):
         ```python
         import keras
         import keras_transfer as kt
-        import numpy as np
 
         model = keras.Sequential(
             [keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)]
@@ -107,8 +103,6 @@ class GradualUnfreezing(keras.callbacks.Callback):
             raise ValueError(
                 f"batch_norm={batch_norm!r} is unknown. Use 'frozen' or 'train'."
             )
-        if mode not in ("auto", "min", "max"):
-            raise ValueError(f"mode={mode!r} is unknown. Use 'auto', 'min' or 'max'.")
         if monitor is None and (patience, mode) != (1, "auto"):
             raise ValueError(
                 f"patience={patience} and mode={mode!r} have no effect without a "
@@ -124,9 +118,9 @@ class GradualUnfreezing(keras.callbacks.Callback):
         self.epochs_per_phase = whole("epochs_per_phase", epochs_per_phase)
         self.batch_norm = batch_norm
         self.monitor = monitor
-        self.patience = whole("patience", patience)
+        self.patience = patience
         self.mode = mode
-        self._larger = monitor is not None and _larger_is_better(monitor, mode)
+        self._monitor = None if monitor is None else Monitor(monitor, patience, mode)
         self._given = model_or_groups is not None
         self._wanted = None if phases is None else [Phase.of(each) for each in phases]
         self._phases = None
@@ -186,7 +180,6 @@ class GradualUnfreezing(keras.callbacks.Callback):
         if self.model.train_function not in self._functions.values():
             self._functions.clear()
         self._started = False
-        self._seen = False
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Take the rate of the last phase away again."""
@@ -212,23 +205,13 @@ class GradualUnfreezing(keras.callbacks.Callback):
         if self.monitor is None:
             return
         phase, start, wait, total, best = self._optimizer.phase_state
-        if self.monitor not in (logs or {}):
-            self._check_absent(logs or {}, epoch + 1 - start, self.phases[phase])
-            return
-        # As the optimizer keeps it: else a constant 0.1 would improve for ever.
-        value = float(np.float32(logs[self.monitor]))
-        if (
-            not self._seen
-            or epoch == start
-            or value != best
-            and ((value > best) == self._larger)
-        ):
-            wait, best = 0, value
-        else:
-            wait += 1
-        self._seen = True
+        length = self.phases[phase].epochs
+        last_chance = length is not None and epoch + 1 - start >= length
+        wait, best = self._monitor.update(
+            logs or {}, wait, best, last_chance=last_chance
+        )
         if wait >= self.patience and phase < len(self.phases) - 1:
-            phase, start, wait = phase + 1, epoch + 1, 0
+            phase, start, wait = phase + 1, epoch + 1, NONE_YET
         self._optimizer.set_phase_state((phase, start, wait, total), best)
 
     @property
@@ -294,20 +277,6 @@ class GradualUnfreezing(keras.callbacks.Callback):
                     "first in the list of callbacks."
                 )
 
-    def _check_absent(self, logs: dict, epochs: int, phase: Phase) -> None:
-        """Check that a value that is not logged may still come."""
-        validated = any(name.startswith("val_") for name in logs)
-        may_come = self.monitor.startswith("val_") and not validated
-        over = phase.epochs is not None and epochs >= phase.epochs
-        if may_come and (self._seen or not over):
-            return
-        if self._seen:
-            return
-        raise ValueError(
-            f"monitor={self.monitor!r} is not in the logs: {sorted(logs)}. Name one "
-            "of these; a value of the validation needs validation_data in fit."
-        )
-
     def _phase_at(self, epoch: int) -> int:
         """Return the number of the phase of `epoch`, from the state if it may vary."""
         if self.monitor is None:
@@ -317,28 +286,12 @@ class GradualUnfreezing(keras.callbacks.Callback):
         self._started = True
         other = total != len(self.phases)  # the state of another schedule
         if epoch < start or first and (epoch == 0 or other):
-            phase, start, wait = 0, 0, 0
-        elif first and epoch > start:
-            self._seen = True  # the best value comes from the state
+            phase, start, wait = 0, 0, NONE_YET
         while phase < len(self.phases) - 1 and (
             epoch - start >= self.phases[phase].epochs
         ):
             start += self.phases[phase].epochs
-            phase, wait = phase + 1, 0
+            phase, wait = phase + 1, NONE_YET
         counts = (phase, start, wait, len(self.phases))
         self._optimizer.set_phase_state(counts, best)
         return phase
-
-
-def _larger_is_better(monitor: str, mode: str) -> bool:
-    if mode != "auto":
-        return mode == "max"
-    name = monitor.lower()
-    if any(word in name for word in SMALLER_IS_BETTER):
-        return False
-    if any(word in name for word in LARGER_IS_BETTER):
-        return True
-    raise ValueError(
-        f"mode='auto' cannot tell if a larger {monitor!r} is better. Say mode='min' or "
-        "mode='max'."
-    )

@@ -206,7 +206,7 @@ def _copy(
 
 
 def _like(optimizer: keras.Optimizer, rate: float) -> keras.Optimizer:
-    config = optimizer.get_config()
+    config = _keras.settings(optimizer)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         inner = _like(optimizer.inner_optimizer, rate)
         return type(optimizer)(**config | {"inner_optimizer": inner})
