@@ -179,7 +179,8 @@ class Layout:
             "Rates bound by position would reach the wrong variables. A `.keras` file "
             "saved while part of the model was frozen is reloaded with all optimizer "
             "slots by keras_transfer.resume(path); keras.saving.load_model(path, "
-            "compile=False) reloads the weights alone."
+            "compile=False) reloads the weights alone. A copy of a model or of an "
+            "optimizer needs discriminative() and compile() anew."
         )
 
 
