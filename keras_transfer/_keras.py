@@ -70,15 +70,13 @@ def pinned(model: keras.Model) -> set[int]:
         if all(
             # A parent is not frozen either if only its children learn.
             layer._trainable
-            and (any(v.trainable for v in layer._trainable_variables) or is_leaf(layer))
+            and (
+                any(v.trainable for v in layer._trainable_variables)
+                or not layer._layers
+            )
             for layer in owners[each]
         )
     }
-
-
-def is_leaf(layer: keras.Layer) -> bool:
-    """Return whether `layer` has no layers below it."""
-    return not layer._layers
 
 
 def flags(model: keras.Model) -> tuple[bool, ...]:

@@ -65,7 +65,8 @@ def discriminative(
 
     Raises:
         ValueError: If the optimizer is of another class or has been used, a group is
-            unknown, a pattern matches nothing, or a factor is not above 0.
+            unknown, a pattern matches nothing, a rate has no effect, or a factor is
+            not above 0.
 
     Example:
         ```python

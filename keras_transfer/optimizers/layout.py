@@ -72,10 +72,20 @@ class Layout:
         slot_of = {
             id(variable): group.name for group in groups for variable in group.variables
         }
+        named = []
         for key, rate in (rates or {}).items():
             name, matched = _matched(groups, key)
+            named.append(name)
             slots[name] = check_rate(name, rate)
             slot_of.update((id(variable), name) for variable in matched)
+        used = set(slot_of.values())
+        idle = [name for name in named if name not in used]
+        if idle:
+            raise ValueError(
+                f"The rates {idle} have no effect, because later keys of `rates` take "
+                "all their variables. Leave them out, or put the wider key first."
+            )
+        slots = {name: factor for name, factor in slots.items() if name in used}
         skipped = _undecayed(groups.model.weights, no_decay, optimizer)
         names = list(slots)
         variables = groups.model.weights

@@ -186,6 +186,17 @@ def test_a_pattern_splits_a_group():
     assert [round(float(each.mean())) for each in moved] == [1, 1, 1, 1, 1, 16]
 
 
+def test_a_rate_that_reaches_no_variable_is_refused():
+    make, sgd = kt.optimizers.discriminative, keras.optimizers.SGD()
+    with pytest.raises(ValueError, match=r"\['dense_2'\] have no effect"):
+        make(sgd, tiny.mlp(), rates={"dense_2": 0.5, ("dense_2", "."): 2.0})
+    with pytest.raises(ValueError, match=r"\['dense_2:bias'\] have no effect"):
+        make(sgd, tiny.mlp(), rates={("dense_2", "bias"): 2.0, "dense_2": 0.5})
+    optimizer = make(sgd, tiny.mlp(), rates={("dense_2", "."): 2.0})
+    with pytest.raises(ValueError, match="no rate of the name 'dense_2'"):
+        optimizer.set_rates({"dense_2": 0.5})
+
+
 def test_set_rates_takes_effect_without_a_retrace():
     model = tiny.mlp()
     x, y = data()
