@@ -60,7 +60,7 @@ def _shuffled(data: tuple, steps: int, batch_size: int) -> dict:
             "(x, y, sample_weight)."
         )
     leaves = []
-    _map_arrays(leaves.append, data)
+    map_arrays(leaves.append, data)
     sizes = {len(each) for each in leaves}
     if len(sizes) != 1:
         raise ValueError(
@@ -75,20 +75,20 @@ def _shuffled(data: tuple, steps: int, batch_size: int) -> dict:
     passes = math.ceil(steps * batch_size / size)
     order = np.concatenate([random.permutation(size) for _ in range(passes)])
     order = order[: steps * batch_size]
-    chosen = _map_arrays(lambda array: array[order], data)
+    chosen = map_arrays(lambda array: array[order], data)
     names = ("x", "y", "sample_weight")
     return dict(zip(names, chosen)) | {"batch_size": batch_size}
 
 
-def _map_arrays(function: Any, data: Any) -> Any:
+def map_arrays(function: Any, data: Any) -> Any:
     """Apply `function` to the arrays of `data`; a list of plain values is one."""
     if data is None:
         return None
     if isinstance(data, dict):
-        return {key: _map_arrays(function, value) for key, value in data.items()}
+        return {key: map_arrays(function, value) for key, value in data.items()}
     nested = isinstance(data, list) and data and isinstance(data[0], dict | tuple)
     if isinstance(data, tuple) or nested or _is_list_of_arrays(data):
-        return type(data)(_map_arrays(function, value) for value in data)
+        return type(data)(map_arrays(function, value) for value in data)
     array = np.asarray(data)
     if array.ndim == 0 or not _is_plain(array):
         raise TypeError(

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_transfer.data.labels import choose_per_class
+
 SIZE = 16  # pixels a side: two for each pixel of scikit-learn's digits
 
 # Digits of a class in each part; the source's train part has the rest, 64 to 73.
@@ -118,11 +120,7 @@ def load_target(*, labels_per_class: int = 10, seed: int = 0) -> Target:
     x_train = _over_photographs(digits[train], TRAIN_COLUMNS, seed=1)
     x_test = _over_photographs(digits[test], TEST_COLUMNS, seed=2)
     y_train = labels[train]
-    with_label = np.zeros(len(train), bool)
-    rng = np.random.default_rng(seed)
-    for label in range(10):
-        of_class = np.flatnonzero(y_train == label)
-        with_label[rng.permutation(of_class)[:labels_per_class]] = True
+    with_label = choose_per_class(y_train, labels_per_class, seed)
     return Target(
         train=(x_train[with_label], y_train[with_label]),
         test=(x_test, labels[test]),

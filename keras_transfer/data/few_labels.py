@@ -1,0 +1,237 @@
+"""few_labels: as many labels of each class, and the rest without."""
+
+import numbers
+from typing import Any
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_transfer.backbones.fingerprint import RowDigest
+from keras_transfer.data.batches import map_arrays
+from keras_transfer.data.labels import choose_per_class
+from keras_transfer.data.labels import labels_of
+from keras_transfer.data.labels import listed
+from keras_transfer.data.labels import whole_numbers
+
+READ_AT_ONCE = 256  # single examples, if they are of one size
+
+
+class FewLabels(NamedTuple):
+    """Data with few labels; `unlabelled` holds the x of what was not chosen."""
+
+    labelled: Any
+    unlabelled: Any
+
+
+def few_labels(
+    data: tuple | tf.data.Dataset, labels_per_class: int, *, seed: int = 0
+) -> FewLabels:
+    """Keep the labels of `labels_per_class` examples of each class.
+
+    What transfer is worth shows where labels are few. The choice is stratified and
+    seeded, the same for arrays and for a dataset of the same examples; and splits of
+    one seed are nested: 5 of a class are among the 10 of the same seed, so a curve
+    over the number of labels only ever adds examples. Give figures over some seeds:
+    with few labels the choice is much of the spread.
+
+    A `tf.data.Dataset` is gone through twice here, to read its labels and to see
+    that it does not change: one that shuffles or augments at random would mix what
+    is chosen with the rest, and is refused. Do both after the split. `labelled`
+    reads it once more, and is then kept in memory; `unlabelled` is read anew in
+    each pass.
+
+    Args:
+        data: A tuple of arrays `(x, y)` or `(x, y, sample_weight)`, where x may be
+            a structure of arrays such as a dictionary, or a finite `tf.data.Dataset`
+            of these. One whose y are scalars holds single examples; any other is
+            taken as batched. A class is a whole number from 0, a string, or a
+            one-hot row.
+        labels_per_class: Number of examples of each class that are chosen, 1 or
+            more. The smallest class must have as many.
+        seed: Seed of the choice, a whole number. Defaults to 0.
+
+    Returns:
+        A named tuple `(labelled, unlabelled)`. `labelled` is of the kind of `data`,
+        in its order: a tuple of arrays, or a dataset of known length with batches
+        of the same size if it had any. `unlabelled` has the x of all other examples.
+        Arrays of str come back with dtype object, as Keras takes them.
+
+    Example:
+        ```python
+        import numpy as np
+        import keras_transfer as kt
+
+        x, y = np.random.rand(100, 4), np.arange(100) % 2
+        labelled, unlabelled = kt.data.few_labels((x, y), 5, seed=1)
+        assert np.bincount(labelled[1]).tolist() == [5, 5]
+        assert unlabelled.shape == (90, 4)
+        ```
+
+    Raises:
+        TypeError: If `data` is of another kind, ragged, or y a structure.
+        ValueError: If a class has too few examples, if labels are no classes, or if
+            a dataset is empty, has no end, or changes from pass to pass.
+
+    Reference:
+        Oliver et al., 2018, "Realistic Evaluation of Deep Semi-Supervised Learning
+        Algorithms", arXiv:1804.09170.
+    """
+    _check_whole("labels_per_class", labels_per_class, 1)
+    _check_whole("seed", seed, 0)
+    if isinstance(data, tf.data.Dataset):
+        return _of_dataset(data, labels_per_class, seed)
+    if isinstance(data, tuple):
+        return _of_arrays(data, labels_per_class, seed)
+    raise TypeError(
+        f"`data` is a {type(data).__name__}. Pass a tuple of arrays (x, y) or (x, y, "
+        "sample_weight), or a tf.data.Dataset of these."
+    )
+
+
+def _of_arrays(data: tuple, labels_per_class: int, seed: int) -> FewLabels:
+    labels_of(data)
+    parts = [map_arrays(_as_keras_takes_it, each) for each in data]
+    sizes = {len(each) for each in keras.tree.flatten(parts) if each is not None}
+    if len(sizes) != 1:
+        raise ValueError(
+            f"The arrays of `data` have {sorted(sizes)} examples. There must be as "
+            "many of each."
+        )
+    chosen = _choose(parts[1], labels_per_class, seed)
+    labelled = (map_arrays(lambda array: array[chosen], each) for each in parts)
+    unlabelled = map_arrays(lambda array: array[~chosen], parts[0])
+    return FewLabels(tuple(labelled), unlabelled)
+
+
+def _as_keras_takes_it(array: np.ndarray) -> np.ndarray:
+    return array.astype(object) if array.dtype.kind == "U" else array
+
+
+def _of_dataset(data: tf.data.Dataset, labels_per_class: int, seed: int) -> FewLabels:
+    spec = labels_of(data.element_spec)
+    for each in keras.tree.flatten(data.element_spec):
+        if not isinstance(each, tf.TensorSpec):
+            raise TypeError(
+                f"`data` has a {type(each).__name__}, but examples are compared as "
+                "dense arrays. Make them dense, such as by `.to_tensor()`."
+            )
+    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            "`data` has no end. Leave out its repeat(), or call data.take(number)."
+        )
+    if not isinstance(spec, tf.TensorSpec):
+        raise _structure(spec)
+    batched = spec.shape.rank != 0
+    options = tf.data.Options()
+    options.deterministic = True
+    data = data.with_options(options)
+    fixed = all(
+        each.shape.is_fully_defined() for each in keras.tree.flatten(data.element_spec)
+    )
+    labels, batch_size = _read_twice(
+        data if batched else data.batch(READ_AT_ONCE if fixed else 1)
+    )
+    chosen = _choose(labels, labels_per_class, seed)
+
+    def part(of: np.ndarray) -> tf.data.Dataset:
+        flat = data.unbatch() if batched else data
+        rows = flat.enumerate().filter(lambda index, _: tf.gather(of, index))
+        known = tf.data.experimental.assert_cardinality(np.count_nonzero(of))
+        return rows.map(lambda _, example: example).apply(known)
+
+    labelled = part(chosen).cache()
+    unlabelled = part(~chosen).map(lambda *example: example[0])
+    if batched:
+        labelled, unlabelled = labelled.batch(batch_size), unlabelled.batch(batch_size)
+    return FewLabels(labelled, unlabelled)
+
+
+def _read_twice(data: tf.data.Dataset) -> tuple[np.ndarray, int]:
+    """Return the labels and the size of the first batch; two passes must be equal."""
+    labels, digests = [], []
+    # Under a global seed two iterators draw the same numbers; a repeat does not.
+    for index, batch in data.enumerate().repeat(2).as_numpy_iterator():
+        if index == 0:
+            digests.append(RowDigest())
+        _check_rows(batch)
+        digests[-1].update(batch)
+        if len(digests) == 1:
+            labels.append(batch[1])
+    if not labels:
+        raise ValueError("`data` is empty: it has no example.")
+    if len({digest.value() for digest in digests}) != 1 or len(digests) == 1:
+        raise ValueError(
+            "Two passes over `data` differ, so examples cannot be told apart by their "
+            "place: it shuffles or augments at random, or can be gone through once. "
+            "Split first; shuffle and augment what few_labels returns."
+        )
+    return np.concatenate(labels), len(labels[0])
+
+
+def _check_rows(batch: tuple) -> None:
+    shapes = [np.shape(each) for each in keras.tree.flatten(batch)]
+    if () in shapes or len({shape[0] for shape in shapes}) != 1:
+        raise ValueError(
+            f"`data` is not batched, and its y are no scalars: its elements have the "
+            f"shapes {shapes}. Call data.batch(32)."
+        )
+
+
+def _choose(labels: Any, labels_per_class: int, seed: int) -> np.ndarray:
+    classes = _classes(labels)
+    if classes.size == 0:
+        raise ValueError("`data` is empty: it has no example.")
+    names, counts = np.unique(classes, return_counts=True)
+    few = [
+        f"{name!r} has {count}"
+        for name, count in zip(names.tolist(), counts, strict=True)
+        if count < labels_per_class
+    ]
+    if few:
+        raise ValueError(
+            f"labels_per_class={labels_per_class}, but {len(few)} of {len(names)} "
+            f"classes have fewer examples: class {listed(few)}. Pass at most "
+            f"{counts.min()}, or leave these classes out."
+        )
+    return choose_per_class(classes, labels_per_class, seed)
+
+
+def _classes(labels: Any) -> np.ndarray:
+    """Return the class of each example: a number or a string."""
+    if not isinstance(labels, np.ndarray):
+        raise _structure(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind in "OSU" and labels.ndim == 1:
+        return labels
+    if labels.ndim == 2:
+        if not (np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all()):
+            raise ValueError(
+                f"The labels have shape {labels.shape} and are not one-hot: an example "
+                "has no one class to be stratified by. Pass y of one class each, such "
+                "as the most important one, and choose by it."
+            )
+        return labels.argmax(1)
+    labels = whole_numbers(labels, "0 or above")
+    if (labels < 0).any():
+        raise ValueError(
+            f"{np.count_nonzero(labels < 0)} of {labels.size} labels are below 0: "
+            f"{listed(np.unique(labels[labels < 0]))}. This marks examples without "
+            "label in many data sets; take them out first."
+        )
+    return labels
+
+
+def _structure(labels: Any) -> TypeError:
+    return TypeError(
+        f"y is a {type(labels).__name__} of several labels: an example has no one "
+        "class to be stratified by. Pass one of them as y."
+    )
+
+
+def _check_whole(name: str, value: int, least: int) -> None:
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise ValueError(f"{name}={value!r} must be a whole number, {least} or above.")
