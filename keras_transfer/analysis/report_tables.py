@@ -1,0 +1,219 @@
+"""What a report shows, in sections of notes and a table, whatever the format."""
+
+from __future__ import annotations
+
+import dataclasses
+import unicodedata
+
+MISSING = "not recorded"
+WIDEST = 12  # classes of a confusion matrix as a table of text
+MOST = 30  # classes listed
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A title, sentences, and perhaps a table.
+
+    Args:
+        name: What it is about, such as "groups".
+        title: Its heading.
+        notes: Sentences below the heading.
+        header: Names of the columns; none if there is no table.
+        rows: Cells of text, a row each.
+        left: Indices of the columns that hold words.
+        footer: How many of the last rows are set apart.
+    """
+
+    name: str
+    title: str
+    notes: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    left: tuple[int, ...] = (0,)
+    footer: int = 0
+
+
+def sections(content: dict) -> list[Section]:
+    """Return all that there is to show of the `content` of a report."""
+    found = [_head(content), _groups(content), _phases(content)]
+    found += _evaluation(content)
+    reasons = content["not_recorded"]
+    if reasons:
+        rows = tuple((clean(what), clean(why)) for what, why in reasons.items())
+        title = "What was not recorded"
+        found.append(Section("missing", title, (), ("what", "why"), rows, (0, 1)))
+    return found
+
+
+def clean(text: str) -> str:
+    """Return `text` on one line, without what would steer a terminal or a page."""
+    return "".join(
+        each if unicodedata.category(each)[0] != "C" else " " for each in str(text)
+    ).strip()
+
+
+def number(value: float | None, form: str = ".4g") -> str:
+    """Return a number as text, or that it was not recorded."""
+    return MISSING if value is None else format(value, form)
+
+
+def moved(row: dict) -> str:
+    """Return how far a group moved as text."""
+    if row["moved"] is None:
+        return MISSING
+    return f"{row['moved']:.3g}" + ("" if row["moved_is_relative"] else " abs.")
+
+
+def _head(content: dict) -> Section:
+    model, optimizer = content["model"], content["optimizer"]
+    notes = [
+        f"{model['class']} of {model['parameters']:,} parameters, "
+        f"{model['trainable']:,} of which train now."
+    ]
+    if optimizer is None:
+        notes.append(f"Optimizer: {MISSING}.")
+    else:
+        notes.append(f"{optimizer['class']} after {optimizer['updates']:,} updates.")
+    return Section("model", f"Report of {clean(model['name'])}", tuple(notes))
+
+
+def _groups(content: dict) -> Section:
+    rows, total = content["groups"], content["total"]
+    notes = []
+    if content["start"] is None:
+        notes.append(f"moved: {MISSING}.")
+    else:
+        notes.append(
+            f"moved: ||w - w0|| / ||w0||, where w0 is {clean(content['start'])}."
+        )
+    if not all(row["moved_is_relative"] in (None, True) for row in rows):
+        notes.append("abs.: ||w - w0||, because w0 is zero.")
+    statistics = any(row["statistics"] for row in rows)
+    header = ("group", "parameters", "trainable", "moved")
+    header += ("statistics moved",) * statistics + ("optimizer bytes",)
+
+    def cells(row: dict) -> tuple[str, ...]:
+        moves = f"{number(row['statistics_moved'], 'd')} of {row['statistics']}"
+        if row["statistics_moved"] is None:
+            moves = MISSING
+        return (
+            clean(row["name"]),
+            f"{row['parameters']:,}",
+            f"{row['trainable']:,}",
+            moved(row),
+            *([moves if row["statistics"] else "-"] if statistics else []),
+            number(row["optimizer_bytes"], ",d"),
+        )
+
+    table = [cells(row) for row in rows]
+    if content["optimizer"]:
+        shared = number(content["optimizer"]["shared_bytes"], ",d")
+        table.append(("shared", *[""] * (len(header) - 2), shared))
+    table.append(cells(total))
+    if statistics:
+        notes.append("statistics: the moving means and variances of BatchNorm.")
+    footer = 2 if content["optimizer"] else 1
+    title = "Layer groups, stem first"
+    return Section("groups", title, tuple(notes), header, tuple(table), (0,), footer)
+
+
+def _phases(content: dict) -> Section:
+    title = "Cost by phase"
+    if content["phases"] is None:
+        return Section("phases", title, (f"History: {MISSING}.",))
+    rows = []
+    for phase in content["phases"]:
+        first, last = phase["first_epoch"], phase["last_epoch"]
+        ends = phase["at_its_end"].items()
+        rows.append(
+            (
+                MISSING if phase["phase"] is None else clean(phase["phase"]),
+                str(first) if first == last else f"{first}-{last}",
+                number(phase["seconds"], ".1f"),
+                number(phase["trainable_parameters"], ",d"),
+                ", ".join(f"{clean(k)} {number(v)}" for k, v in ends) or MISSING,
+            )
+        )
+    header = ("phase", "epochs", "seconds", "trainable", "at its end")
+    return Section("phases", title, (), header, tuple(rows), (4,))
+
+
+def _evaluation(content: dict) -> list[Section]:
+    found = content["evaluation"]
+    title = "On data"
+    if found is None:
+        return [Section("evaluation", title, (f"Data: {MISSING}.",))]
+    notes = [f"{found['examples']:,} examples; outputs read as {found['outputs']}."]
+    if found["kind"] == "numbers":
+        notes.append(
+            f"Mean absolute error {found['mean_absolute_error']:.4g}, root mean "
+            f"squared error {found['root_mean_squared_error']:.4g}."
+        )
+        return [Section("evaluation", title, tuple(notes)), _worst(found)]
+    if found["kind"] == "labels":
+        notes.append(
+            f"All labels right: {found['accuracy']:.4f} of the examples. Single "
+            f"labels right: {found['label_accuracy']:.4f}."
+        )
+    else:
+        notes.append(f"Accuracy {found['accuracy']:.4f}.")
+    classes = found["classes"]
+    if len(classes) > MOST:
+        seen = [each for each in classes if each["recall"] is not None]
+        classes = sorted(seen, key=lambda each: each["recall"])[:MOST]
+        notes.append(f"The {MOST} classes of lowest recall:")
+    rows = tuple(
+        (
+            clean(each["name"]),
+            f"{each['examples']:,}",
+            "-" if each["recall"] is None else f"{each['recall']:.4f}",
+        )
+        for each in classes
+    )
+    header = ("class", "examples", "recall")
+    result = [Section("evaluation", title, tuple(notes), header, rows)]
+    if found["kind"] == "classes":
+        result.append(_confusion(found))
+    return [*result, _worst(found)]
+
+
+def _confusion(found: dict) -> Section:
+    matrix = found["confusion_matrix"]
+    names = [clean(each["name"]) for each in found["classes"]]
+    if matrix is not None and len(names) <= WIDEST:
+        rows = tuple(
+            (name, *(f"{count:,}" for count in row))
+            for name, row in zip(names, matrix, strict=True)
+        )
+        notes = ("Rows: the true class. Columns: the predicted class.",)
+        title = "Confusion matrix"
+        return Section("confusion", title, notes, ("true", *names), rows)
+    rows = tuple(
+        (clean(each["true"]), clean(each["predicted"]), f"{each['examples']:,}")
+        for each in found["most_confused"]
+    )
+    header = ("true", "predicted", "examples")
+    return Section("confusion", "Most confused", (), header, rows, (0, 1))
+
+
+def _worst(found: dict) -> Section:
+    title = "Most wrong examples"
+    if not found["worst"]:
+        return Section("worst", title, ("None is wrong.",))
+    sure = "probability" in found["worst"][0]
+    header = ("index", "true", "predicted", *(["p"] if sure else []))
+    header += ("error" if found["kind"] == "numbers" else "loss", "example")
+    rows = tuple(
+        (
+            str(each["index"]),
+            clean(each["true"]),
+            clean(each["predicted"]),
+            *([f"{each['probability']:.3f}"] if sure else []),
+            f"{each['loss']:.4g}",
+            clean(each["example"]),
+        )
+        for each in found["worst"]
+    )
+    left = (1, 2, len(header) - 1)
+    notes = ("p: the probability of the predicted class.",) if sure else ()
+    return Section("worst", title, notes, header, rows, left)
