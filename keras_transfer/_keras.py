@@ -11,8 +11,12 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend import AutocastScope
+from keras.src.backend import get_keras_mask
+from keras.src.backend import set_keras_mask
 from keras.src.backend.common import global_state
 from keras.src.random import seed_generator
+from keras.src.saving import object_registration
 
 
 def sublayers(layer: keras.Layer) -> list[keras.Layer]:
@@ -79,6 +83,109 @@ def pinned(model: keras.Model) -> set[int]:
     }
 
 
+def learnable(layer: keras.Layer) -> list[keras.Variable]:
+    """Return the weights of `layer` itself that follow its trainable flag."""
+    return list(layer._trainable_variables)
+
+
+def hold(layer: keras.Layer, variables: Iterable[keras.Variable]) -> None:
+    """Freeze own `variables` of `layer` so that no trainable flag can thaw them."""
+    tracker, chosen = layer._tracker, {id(each) for each in variables}
+    held = [each for each in layer._trainable_variables if id(each) in chosen]
+    for variable in held:
+        tracker.untrack(variable)
+        variable.trainable = False
+    # In front of the others, so that the order of the weights stays.
+    layer._non_trainable_variables[:0] = held
+    tracker.stored_ids["non_trainable_variables"].update(map(id, held))
+
+
+def release(layer: keras.Layer, variables: Sequence[keras.Variable]) -> None:
+    """Let own `variables` of `layer`, and no others, follow its flag, in this order."""
+    tracker = layer._tracker
+    hold(layer, learnable(layer))
+    for variable in variables:
+        tracker.untrack(variable)
+    layer._trainable_variables[:] = variables
+    tracker.stored_ids["trainable_variables"].update(map(id, variables))
+
+
+@contextlib.contextmanager
+def listed(layer: keras.Layer, variables: Sequence[keras.Variable]) -> Iterator[None]:
+    """Within the block own `variables` of `layer` are in the list of what learns."""
+    learning, rest = layer._trainable_variables, layer._non_trainable_variables
+    was, chosen = (list(learning), list(rest)), {id(each) for each in variables}
+    learning[:] = variables
+    rest[:] = [each for each in rest if id(each) not in chosen]
+    try:
+        yield
+    finally:
+        learning[:], rest[:] = was
+
+
+def set_flag(layer: keras.Layer, value: bool) -> None:
+    """Set the trainable flag of `layer` and of nothing below it."""
+    layer._trainable = value
+
+
+def add_child(layer: keras.Layer, name: str, child: keras.Layer) -> None:
+    """Give a built `layer` one more sublayer, as its attribute `name`."""
+    locked = layer._tracker.locked
+    layer._tracker.unlock()
+    try:
+        setattr(layer, name, child)
+    finally:
+        layer._tracker.locked = locked
+
+
+def remove_child(layer: keras.Layer, name: str) -> None:
+    """Take away what `add_child` gave."""
+    layer._tracker.untrack(getattr(layer, name))
+    delattr(layer, name)
+
+
+def inner_scope(layer: keras.Layer) -> Any:
+    """Return the name scope in which `layer` makes its children's weights."""
+    return layer._open_name_scope()
+
+
+def no_autocast() -> Any:
+    """Return a scope in which variables are read in their own dtype.
+
+    In the call of a layer of mixed precision Keras casts them as they are read.
+    """
+    return AutocastScope(None)
+
+
+def copy_mask(source: Any, target: Any) -> Any:
+    """Return the tensor `target` with the Keras mask of `source`, if it has one."""
+    mask = get_keras_mask(source)
+    if mask is not None and target is not source:
+        set_keras_mask(target, mask)
+    return target
+
+
+def in_strategy_of(layer: keras.Layer) -> bool:
+    """Return whether the weights of `layer` were made under the present strategy."""
+    if keras.backend.backend() != "tensorflow":
+        return True
+    import tensorflow as tf
+
+    here = tf.distribute.get_strategy()
+    here = None if here.num_replicas_in_sync == 1 else here
+    return all(
+        getattr(each._value, "distribute_strategy", None) is here
+        for each in layer.weights
+        if isinstance(each._value, tf.distribute.DistributedValues) or here is not None
+    )
+
+
+def save_as(kind: type, like: type) -> None:
+    """Have objects of class `kind` saved under the registered name of `like`."""
+    name = object_registration.GLOBAL_CUSTOM_NAMES[like]
+    object_registration.GLOBAL_CUSTOM_NAMES[kind] = name
+
+
 def flags(model: keras.Model) -> tuple[bool, ...]:
     """Return the trainable flag of `model` and of each layer below it."""
     return tuple(layer.trainable for layer in flat_layers(model))
@@ -108,6 +215,49 @@ def flags_kept(model: keras.Model) -> Iterator[None]:
         set_flags(model, layers, weights)
 
 
+def source(tensor: keras.KerasTensor) -> tuple[Any, int, list[keras.KerasTensor]]:
+    """Return the operation that made a symbolic tensor, its call, and its inputs."""
+    operation, call, _ = tensor._keras_history
+    return operation, call, list(operation._inbound_nodes[call].input_tensors)
+
+
+def has_mask(tensor: keras.KerasTensor) -> bool:
+    """Return whether a symbolic tensor carries a Keras mask."""
+    return getattr(tensor, "_keras_mask", None) is not None
+
+
+def is_random(layer: keras.Layer) -> bool:
+    """Return whether `layer` itself draws random numbers."""
+    # Layers of keras-cv have a generator that Keras does not know of.
+    return bool(layer._seed_generators) or hasattr(layer, "_random_generator")
+
+
+def seeds(model: keras.Model) -> list[keras.Variable]:
+    """Return the states of the random generators of `model`; Keras saves none."""
+    return [
+        generator.state
+        for layer in flat_layers(model)
+        for generator in layer._seed_generators
+    ]
+
+
+def compile_arguments(model: keras.Model) -> dict:
+    """Return what was passed to compile(), the objects themselves.
+
+    Where it was called again without a loss or metrics, Keras keeps the earlier ones.
+    """
+    arguments = dict(model._compile_config.config)
+    loss, metrics = model._compile_loss, model._compile_metrics
+    if arguments["loss"] is None and loss is not None:
+        arguments["loss"] = loss._user_loss
+        arguments["loss_weights"] = loss._user_loss_weights
+    none = arguments["metrics"] is None and arguments["weighted_metrics"] is None
+    if none and metrics is not None:
+        arguments["metrics"] = metrics._user_metrics
+        arguments["weighted_metrics"] = metrics._user_weighted_metrics
+    return arguments
+
+
 def scope(model: keras.Model) -> Any:
     """Return the scope of the tf.distribute strategy that `model` was made under."""
     strategy = getattr(model, "distribute_strategy", None)
@@ -126,6 +276,18 @@ def replace_optimizer(model: keras.Model, optimizer: keras.Optimizer) -> None:
     # Keras keeps what the user passed to compile(), without its own wrapper.
     wrapped = isinstance(compiled["optimizer"], keras.optimizers.LossScaleOptimizer)
     compiled["optimizer"] = model.optimizer if wrapped else optimizer
+
+
+@contextlib.contextmanager
+def optimizer_kept(model: keras.Model) -> Iterator[None]:
+    """Give a compiled `model` its optimizer back if an error ends the block."""
+    optimizer, compiled = model.optimizer, model._compile_config.config
+    passed = compiled["optimizer"]
+    try:
+        yield
+    except BaseException:
+        model.optimizer, compiled["optimizer"] = optimizer, passed
+        raise
 
 
 def made_in_scope(optimizer: keras.Optimizer, model: keras.Model) -> bool:
@@ -165,6 +327,35 @@ def value(variable: keras.Variable) -> np.ndarray:
 def trained_by(optimizer: keras.Optimizer) -> list[keras.Variable]:
     """Return the variables that a built `optimizer` has slots for, in order."""
     return list(optimizer._trainable_variables)
+
+
+def slots(
+    optimizer: keras.Optimizer,
+) -> Iterator[tuple[keras.Variable, keras.Variable]]:
+    """Yield (model variable, optimizer variable) for all that is kept for one each.
+
+    What is kept for all together, such as the count of updates, is left out.
+    """
+    kept = {id(variable) for variable in optimizer.variables}
+    inner = [getattr(optimizer, "inner_optimizer", optimizer)]
+    for each in [*inner, *getattr(optimizer, "optimizers", ())]:
+        trained = trained_by(each) if each.built else []
+        for name, values in vars(each).items():
+            if name in ("_variables", "_trainable_variables"):
+                continue
+            # Keras keeps its slots in lists that run beside the variables.
+            if not isinstance(values, list) or len(values) != len(trained):
+                continue
+            for variable, slot in zip(trained, values, strict=True):
+                if id(slot) in kept:
+                    kept.remove(id(slot))
+                    yield variable, slot
+
+
+def untrained(model: keras.Model) -> list[keras.Variable]:
+    """Return the variables that no gradient may change: statistics, seeds, counts."""
+    able = {id(v) for each in flat_layers(model) for v in each._trainable_variables}
+    return [variable for variable in model.variables if id(variable) not in able]
 
 
 def running_callbacks() -> Iterator[keras.callbacks.Callback]:
@@ -214,6 +405,12 @@ class VariableRates:
     def set_phase_factor(self, factor: float) -> None:
         """Multiply all rates by `factor`, beside the learning rate."""
         self._phase_factor.assign(factor)
+
+    def factors_now(self) -> dict[int, float]:
+        """Return what the rate of each variable is multiplied by, by its id."""
+        factors = value(self._factors) * value(self._phase_factor)
+        pairs = zip(trained_by(self), factors.tolist(), strict=True)
+        return {id(variable): factor for variable, factor in pairs}
 
     @property
     def phase_state(self) -> tuple[int, int, int, int, float]:

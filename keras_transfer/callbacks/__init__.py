@@ -3,6 +3,7 @@
 from keras_transfer.callbacks.gradual_unfreezing import (
     GradualUnfreezing as GradualUnfreezing,
 )
+from keras_transfer.callbacks.layer_group_logs import LayerGroupLogs as LayerGroupLogs
 from keras_transfer.callbacks.learning_rate_curve import (
     LearningRateCurve as LearningRateCurve,
 )

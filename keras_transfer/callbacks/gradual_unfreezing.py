@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from keras_transfer import _keras
+from keras_transfer.analysis.start import record_start
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.callbacks.monitor import Monitor
@@ -44,6 +46,10 @@ class GradualUnfreezing(keras.callbacks.Callback):
     `monitor`, a phase may end before its epochs are over; its state is then part of
     the optimizer's, and this callback must stand before those that save it.
 
+    Each epoch's logs get the number of its `phase`, its `seconds`, validation included,
+    and its `trainable_parameters`; the weights at the start are recorded: `kt.report`
+    shows all that.
+
     Args:
         model_or_groups: The built model that will be fitted, or its `LayerGroups`.
             None takes the model of each `fit`; the phases cannot be printed before.
@@ -61,9 +67,9 @@ class GradualUnfreezing(keras.callbacks.Callback):
             of losses, errors, accuracy, AUC, precision, recall and F1 by the name.
 
     Raises:
-        ValueError: If a group is unknown, a phase trains nothing, the model holds a
-            `FrozenBackbone`, or the optimizer cannot be used. The model is then as
-            it was.
+        ValueError: If a group is unknown, a phase trains nothing or names a group
+            inside a `FrozenBackbone`, or the optimizer cannot be used. The model is
+            then as it was.
 
     Example:
         ```python
@@ -174,6 +180,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         union = self.phases.variables(*self.phases)
         if prepare(model, union, self.phases.groups):
             self._functions.clear()
+        record_start(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Forget traces of an earlier compilation."""
@@ -187,7 +194,8 @@ class GradualUnfreezing(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Freeze and thaw for the phase of `epoch`."""
-        phase = self.phases[self._phase_at(epoch)]
+        self._now = self._phase_at(epoch)
+        phase = self.phases[self._now]
         _keras.train_only(
             self.model, self.phases.variables(phase), self.phases.layers(phase)
         )
@@ -199,9 +207,15 @@ class GradualUnfreezing(keras.callbacks.Callback):
             self.model.make_train_function(force=True)
             self._functions[key] = self.model.train_function
         self.model.train_function = self._functions[key]
+        self._began = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """End the phase early if the monitored value has stopped improving."""
+        """Log the phase, and end it if the monitored value has stopped improving."""
+        if logs is not None:
+            logs["phase"] = self._now
+            logs["seconds"] = time.perf_counter() - self._began
+            phase = self.phases[self._now]
+            logs["trainable_parameters"] = self.phases.num_parameters(phase)
         if self.monitor is None:
             return
         phase, start, wait, total, best = self._optimizer.phase_state
@@ -220,18 +234,14 @@ class GradualUnfreezing(keras.callbacks.Callback):
         return getattr(optimizer, "inner_optimizer", optimizer)
 
     def _bind(self, groups: LayerGroups) -> None:
-        for layer in _keras.flat_layers(groups.model):
-            if isinstance(layer, FrozenBackbone):
-                raise ValueError(
-                    f"The model holds the FrozenBackbone {layer.name!r}, which never "
-                    "thaws, so gradual unfreezing would end at the layers above it. "
-                    "Build the model on its `FrozenBackbone.layer` instead."
-                )
         if self._wanted is None:
+            _check_thaws(groups, groups.names)
             self._phases = Phases.from_head_down(
                 groups, self.epochs_per_phase, self.batch_norm
             )
         else:
+            named = [name for phase in self._wanted for name in phase.groups]
+            _check_thaws(groups, named)
             self._phases = Phases(groups, self._wanted, self.batch_norm)
 
     def _bind_to(self, model: keras.Model) -> None:
@@ -295,3 +305,21 @@ class GradualUnfreezing(keras.callbacks.Callback):
         counts = (phase, start, wait, len(self.phases))
         self._optimizer.set_phase_state(counts, best)
         return phase
+
+
+def _check_thaws(groups: LayerGroups, names: Sequence[str]) -> None:
+    named = {
+        id(variable)
+        for group in groups
+        if group.name in names
+        for variable in group.variables
+    }
+    for layer in _keras.flat_layers(groups.model):
+        if not isinstance(layer, FrozenBackbone):
+            continue
+        if any(id(weight) in named for weight in layer.weights):
+            raise ValueError(
+                f"The model holds the FrozenBackbone {layer.name!r}, which never "
+                "thaws, so gradual unfreezing would end at the layers above it. "
+                "Build the model on its `FrozenBackbone.layer` instead."
+            )

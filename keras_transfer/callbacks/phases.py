@@ -136,6 +136,10 @@ class Phases(Sequence):
         learning = {id(v) for name in names for v in self._learnable[name]}
         return [v for v in self.groups.model.weights if id(v) in learning]
 
+    def num_parameters(self, *phases: Phase) -> int:
+        """Return the number of scalars that learn in any of `phases`."""
+        return sum(math.prod(variable.shape) for variable in self.variables(*phases))
+
     def __getitem__(self, number: int) -> Phase:
         return self._phases[number]
 
@@ -177,7 +181,7 @@ class Phases(Sequence):
         for number, (phase, start) in enumerate(zip(self, self.starts(), strict=True)):
             last = number == len(self) - 1  # it goes on until training ends
             end = "" if last else start + phase.epochs - 1
-            count = sum(math.prod(variable.shape) for variable in self.variables(phase))
+            count = self.num_parameters(phase)
             span = str(start) if end == start else f"{start}-{end}"
             names = ", ".join(phase.groups)
             rows.append((str(number), span, f"{phase.rate:g}", f"{count:,}", names))

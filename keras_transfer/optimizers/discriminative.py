@@ -106,10 +106,12 @@ def discriminative(
     return with_layout(optimizer, layout)
 
 
-def with_layout(optimizer: keras.Optimizer, layout: Layout) -> keras.Optimizer:
+def with_layout(
+    optimizer: keras.Optimizer, layout: Layout, **changed: object
+) -> keras.Optimizer:
     """Return a new, discriminative optimizer with the settings of `optimizer`."""
     kind = SUBCLASSES.get(type(optimizer), type(optimizer))
-    return kind(**settings(optimizer) | {"layout": layout})
+    return kind(**settings(optimizer) | {"layout": layout} | changed)
 
 
 def as_groups(model_or_groups: keras.Model | LayerGroups) -> LayerGroups:

@@ -361,6 +361,46 @@ def test_a_task_of_keras_hub_is_thawed_block_by_block():
     assert moved[0] == 2 and moved == sorted(moved) and moved[-1] > moved[-2]
 
 
+def test_each_epoch_logs_its_phase_and_cost():
+    model = compiled()
+    unfreezing = GradualUnfreezing(model, epochs_per_phase=2)
+    history = fit(model, unfreezing, epochs=5, validation_data=data()).history
+    assert history["phase"] == [0, 0, 1, 1, 2]
+    assert history["trainable_parameters"] == [15, 15, 39, 39, 74]
+    assert all(seconds > 0 for seconds in history["seconds"])
+    assert len(history["seconds"]) == 5
+
+
+def test_a_phase_that_ends_early_is_logged_as_it_was():
+    model = compiled(keras.optimizers.SGD(1e-12))
+    unfreezing = GradualUnfreezing(model, epochs_per_phase=9, monitor="loss")
+    history = fit(model, unfreezing, epochs=5).history
+    assert history["phase"] == [0, 0, 1, 1, 2]
+
+
+def test_the_start_is_recorded_once():
+    model = compiled()
+    first = model.get_weights()
+    for _ in range(2):
+        fit(model, GradualUnfreezing(model), epochs=3)
+    start = kt.analysis.start.start_of(model)
+    for variable, before in zip(model.weights, first, strict=True):
+        assert np.array_equal(start.get(variable), before)
+        assert not np.array_equal(_keras.value(variable), before)
+
+
+def test_a_frozen_backbone_may_stand_below_all_phases():
+    backbone = kt.backbones.FrozenBackbone(tiny.mlp(widths=(5, 4)))
+    model = keras.Sequential([keras.Input((6,)), backbone, keras.layers.Dense(3)])
+    recorder = Recorder()
+    unfreezing = GradualUnfreezing(model, [("head", None)])
+    fit(compiled(model=model), unfreezing, recorder, epochs=2)
+    assert recorder.moved() == [[False] * 4 + [True] * 2] * 2
+    below = kt.layer_groups(model).names[-2]
+    with pytest.raises(ValueError, match="never thaws"):
+        GradualUnfreezing(model, [("head", 1), ((below, "head"), 1)])
+
+
 def test_a_frozen_backbone_is_refused_with_the_way_out():
     backbone = kt.backbones.FrozenBackbone(tiny.mlp(widths=(5, 4)))
     model = keras.Sequential([keras.Input((6,)), backbone, keras.layers.Dense(3)])
