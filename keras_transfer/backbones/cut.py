@@ -1,0 +1,149 @@
+"""cut: a model taken apart below its head, where features can be cached."""
+
+import inspect
+from typing import NamedTuple
+
+import keras
+
+from keras_transfer import _keras
+from keras_transfer.backbones.groups import LayerGroup
+
+# Random layers that are a regularisation of features, off when these are cached.
+REGULARIZERS = (
+    keras.layers.AlphaDropout,
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
+REGULARIZER_NAMES = ("DropBlock2D", "DropPath", "StochasticDepth")
+
+# Packages whose random layers can be told by the generator that they hold.
+KNOWN = ("keras", "keras_cv", "keras_hub", "keras_transfer")
+
+
+class Cut(NamedTuple):
+    """Two models of the same layers: from inputs to features, from these to outputs."""
+
+    body: keras.Model
+    head: keras.Model
+
+
+def cut(model: keras.Model, head: LayerGroup) -> Cut:
+    """Return a functional model in two parts, the upper one with all of `head`.
+
+    `Cut.head(Cut.body(x))` is `model(x)`. What has no weights and is not random, such
+    as a pooling, goes to the lower part, so that features are small; the dropout in
+    front of a classifier stays above. Both hold the layers of the model, not copies.
+
+    Args:
+        model: A built model with one output.
+        head: The last of its layer groups.
+
+    Returns:
+        A `Cut`.
+
+    Raises:
+        ValueError: If there is no such cut, with the reason: no symbolic inputs, a
+            layer that holds weights of both parts, layers of the backbone above the
+            head, a Keras mask on the features, or random augmentation below them.
+    """
+    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
+        raise ValueError("the model is not functional")
+    if len(model.outputs) != 1:
+        raise ValueError("the model has several outputs")
+    calls = _calls(model.outputs[0])
+    below = _below(calls, {id(variable) for variable in head.variables})
+    augmenting = [
+        layer.name
+        for key in below
+        for layer in _layers(calls[key].operation)
+        if _augments(layer)
+    ]
+    if augmenting:
+        raise ValueError(f"{augmenting} below the head augment at random")
+    tensors = {
+        id(tensor): tensor
+        for key, call in calls.items()
+        if key not in below
+        for tensor in call.inputs
+        if _key(tensor) in below
+    }
+    tensors = list(tensors.values())
+    if any(_keras.has_mask(tensor) for tensor in tensors):
+        raise ValueError("its features carry a Keras mask")
+    features = tensors[0] if len(tensors) == 1 else tensors
+    name = model.name
+    # `input` of a Sequential is that of its last call, perhaps in another model.
+    sequential = isinstance(model, keras.Sequential)
+    inputs = model.inputs[0] if sequential else model.input
+    body = keras.Model(inputs, features, name=f"{name}_below_head")
+    return Cut(body, keras.Model(features, model.outputs[0], name=f"{name}_head"))
+
+
+class _Call(NamedTuple):
+    operation: object
+    inputs: list[keras.KerasTensor]
+
+
+def _key(tensor: keras.KerasTensor) -> tuple[int, int]:
+    operation, call, _ = _keras.source(tensor)
+    return id(operation), call
+
+
+def _calls(output: keras.KerasTensor) -> dict[tuple[int, int], _Call]:
+    """Return all calls that `output` depends on, each after those it depends on."""
+    found, waiting = {}, [output]
+    while waiting:
+        tensor = waiting[-1]
+        operation, call, inputs = _keras.source(tensor)
+        missing = [each for each in inputs if _key(each) not in found]
+        if missing:
+            waiting.extend(missing)
+            continue
+        waiting.pop()
+        found.setdefault((id(operation), call), _Call(operation, inputs))
+    return found
+
+
+def _below(calls: dict, head: set[int]) -> set[tuple[int, int]]:
+    """Return the calls whose results are features, or go into them."""
+    needed = set()  # by what holds weights of the backbone
+    for key in reversed(calls):
+        weights = {id(v) for v in getattr(calls[key].operation, "weights", ())}
+        if weights & head and weights - head:
+            name = calls[key].operation.name
+            raise ValueError(f"the layer {name!r} holds a part of the head only")
+        if weights & head and key in needed:
+            raise ValueError("layers of the backbone stand above the head")
+        if weights - head or key in needed:
+            needed.add(key)
+            needed.update(map(_key, calls[key].inputs))
+    for key, call in calls.items():
+        layers = _layers(call.operation)
+        if any(_may_be_random(layer) or layer.weights for layer in layers):
+            continue
+        if all(_key(each) in needed for each in call.inputs):
+            needed.add(key)
+    return needed
+
+
+def _layers(operation: object) -> list[keras.Layer]:
+    if isinstance(operation, keras.Layer):
+        return _keras.flat_layers(operation)
+    return []
+
+
+def _augments(layer: keras.Layer) -> bool:
+    known = isinstance(layer, REGULARIZERS) or type(layer).__name__ in REGULARIZER_NAMES
+    return _may_be_random(layer) and not layer.weights and not known
+
+
+def _may_be_random(layer: keras.Layer) -> bool:
+    """Return whether a layer draws random numbers, or another's may in training."""
+    if _keras.is_random(layer):
+        return True
+    ours = type(layer).__module__.partition(".")[0] in KNOWN
+    return not ours and "training" in inspect.signature(layer.call).parameters

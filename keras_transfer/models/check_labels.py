@@ -1,0 +1,130 @@
+"""Labels against the compiled loss, before any training."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer.data.labels import check_classes
+from keras_transfer.data.labels import listed
+from keras_transfer.data.labels import whole_numbers
+
+SPARSE = (
+    keras.losses.SparseCategoricalCrossentropy,
+    keras.losses.sparse_categorical_crossentropy,
+)
+ONE_HOT = (
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+    keras.losses.categorical_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
+)
+BINARY = (
+    keras.losses.BinaryCrossentropy,
+    keras.losses.BinaryFocalCrossentropy,
+    keras.losses.binary_crossentropy,
+    keras.losses.binary_focal_crossentropy,
+)
+
+
+def check_labels(
+    loss: Any, output: tuple | None, labels: Any, *, learnt: bool = True
+) -> None:
+    """Check that `labels` are what a loss can learn from.
+
+    Classes are checked for the crossentropies of Keras, of one output each. For any
+    other loss, of regression or your own, labels must be finite numbers.
+
+    Args:
+        loss: What was given to `compile`.
+        output: Shape of the output of the model; None if it is not known, or there
+            are several.
+        labels: All labels, as of `read_labels`.
+        learnt: False for labels of validation, which need not have all classes.
+
+    Raises:
+        ValueError: If labels are not finite, out of range, of the wrong shape, all
+            of one class, or fewer than the classes.
+    """
+    labels, losses = keras.tree.flatten(labels), keras.tree.flatten(loss)
+    for each in labels:
+        _check_numbers(each)
+    if output is None or len(labels) != 1 or len(losses) != 1:
+        return
+    (labels,), loss = labels, keras.losses.get(losses[0])
+    if _is(loss, SPARSE):
+        if len(output) > 2:  # a class for each token or pixel
+            labels = labels.reshape(-1)
+        ignored = getattr(loss, "ignore_class", None)
+        if ignored is not None:
+            labels = labels[labels != ignored]
+        _check_classes(labels, output[-1], learnt)
+    elif _is(loss, ONE_HOT):
+        _check_shape(labels, output, "one-hot labels")
+        _check_classes(labels.argmax(-1).reshape(-1), output[-1], learnt)
+    elif _is(loss, BINARY):
+        _check_binary(labels, output, learnt)
+
+
+def _check_numbers(labels: np.ndarray) -> None:
+    if labels.dtype.kind not in "biufV":  # "V" are bfloat16 and its like
+        raise ValueError(
+            f"The labels are no numbers, but {labels.dtype}: {listed(labels.flat)}. "
+            "Number the classes from 0."
+        )
+    if labels.dtype.kind in "fV":
+        wrong = np.count_nonzero(~np.isfinite(labels.astype("float64")))
+        if wrong:
+            raise ValueError(
+                f"{wrong} of {labels.size} labels are NaN or infinite. Take out the "
+                "examples that have no label."
+            )
+
+
+def _check_classes(labels: np.ndarray, classes: int, learnt: bool) -> None:
+    if learnt:
+        check_classes(labels, classes)
+        return
+    labels = whole_numbers(labels, f"0 to {classes - 1}")
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if outside.size:
+        raise ValueError(
+            f"{outside.size} of {labels.size} labels are outside 0 to {classes - 1}: "
+            f"{listed(np.unique(outside))}."
+        )
+
+
+def _check_binary(labels: np.ndarray, output: tuple, learnt: bool) -> None:
+    if output[-1] != 1:
+        _check_shape(labels, output, "labels of several classes at once")
+    outside = labels[(labels < 0) | (labels > 1)]
+    if outside.size:
+        raise ValueError(
+            f"{outside.size} of {labels.size} labels are outside [0, 1], as which a "
+            f"binary crossentropy takes them: {listed(np.unique(outside))}. For "
+            "numbered classes compile with 'sparse_categorical_crossentropy' and as "
+            "many outputs as classes."
+        )
+    if learnt and (labels == labels.flat[0]).all():
+        raise ValueError(
+            f"All {labels.size} labels are {labels.flat[0]}: there is nothing to tell "
+            "apart. Are the data sorted by class, and cut?"
+        )
+
+
+def _check_shape(labels: np.ndarray, output: tuple, what: str) -> None:
+    pairs = zip(labels.shape[1:], output[1:])
+    same = all(size is None or size == found for found, size in pairs)
+    if len(labels.shape) != len(output) or not same:
+        raise ValueError(
+            f"The labels have the shape {labels.shape}, but the output of the model is "
+            f"{output}, and the loss asks for {what}. For numbered classes compile "
+            "with 'sparse_categorical_crossentropy'."
+        )
+
+
+def _is(loss: Any, kinds: tuple) -> bool:
+    return any(
+        isinstance(loss, kind) if isinstance(kind, type) else loss is kind
+        for kind in kinds
+    )

@@ -1,0 +1,163 @@
+"""A folder that a run of fine-tuning can be gone on from after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+
+import keras
+import numpy as np
+
+from keras_transfer import _keras
+
+STATE = "fine_tune.json"
+START = "fine_tune_0.weights.h5"
+END = "fine_tune_end.weights.h5"
+
+
+class RunFolder:
+    """Save weights, optimizer, seeds and history after each epoch; give them back.
+
+    The state names the file of weights and is replaced in one step, so that a kill
+    leaves the state of the epoch before. Its `callback` must be the last of those that
+    write into the logs or, like EarlyStopping, into the weights.
+
+    Args:
+        path: A new or empty folder, or one of the same run.
+        settings: What makes the run, JSON-plain. Another run is refused.
+        history: The History that the `fit` fills.
+
+    Raises:
+        ValueError: If the folder is of another run, or of something else.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        settings: dict,
+        history: keras.callbacks.History,
+    ) -> None:
+        self.path = pathlib.Path(path)
+        self.settings = settings
+        self.history = history
+        self.state = self._read()
+
+    @property
+    def epoch(self) -> int:
+        """The number of epochs that are done."""
+        return self.state["epoch"] if self.state else 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended, by its number of epochs or by a callback."""
+        return bool(self.state) and self.state["finished"]
+
+    @property
+    def callback(self) -> keras.callbacks.Callback:
+        """A callback that saves the state after each epoch, and at the end."""
+        return _Saves(self)
+
+    def begin(self, model: keras.Model, seed: int) -> int:
+        """Save the start, or load what was saved last; return the seed of the run."""
+        if self.state is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.save(model, 0, START, seed)
+            return seed
+        model.load_weights(self.path / self.state["weights"])
+        seeds = _keras.seeds(model)
+        for variable, value in zip(seeds, self.state["seeds"], strict=True):
+            variable.assign(np.array(value, variable.dtype))
+        self.restore_history()
+        return self.state["seed"]
+
+    def restore_history(self) -> None:
+        """Give the History the epochs that are done."""
+        self.history.epoch = list(self.state["epochs"])
+        for name, values in self.state["history"].items():
+            self.history.history[name] = list(values)
+
+    def save(
+        self, model: keras.Model, epoch: int, weights: str, seed: int, end: bool = False
+    ) -> None:
+        """Save the state after `epoch` epochs in a file named `weights`."""
+        old = self.state and self.state["weights"]
+        model.save_weights(self.path / weights)
+        self.state = {
+            "settings": self.settings,
+            "seed": seed,
+            "epoch": epoch,
+            "finished": end,
+            "weights": weights,
+            "seeds": [_keras.value(x).tolist() for x in _keras.seeds(model)],
+            "epochs": list(getattr(self.history, "epoch", ())),
+            "history": {k: list(v) for k, v in self.history.history.items()},
+        }
+        new = self.path / f"{STATE}.new"
+        new.write_text(json.dumps(self.state, default=_plain), encoding="utf-8")
+        os.replace(new, self.path / STATE)
+        if old and old != weights:
+            (self.path / old).unlink(missing_ok=True)
+
+    def _read(self) -> dict | None:
+        file = self.path / STATE
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"directory={str(self.path)!r} is a file. Name a folder.")
+        if not file.exists():
+            known = (START, f"{STATE}.new")  # of a kill at the start
+            found = self.path.iterdir() if self.path.exists() else ()
+            other = [each.name for each in found if each.name not in known]
+            if other:
+                raise ValueError(
+                    f"The folder {str(self.path)!r} belongs to something else: it has "
+                    f"{sorted(other)[:5]} and no {STATE}. Name a new folder."
+                )
+            return None
+        try:
+            state = json.loads(file.read_text(encoding="utf-8"))
+            settings = state["settings"]
+            if not (self.path / state["weights"]).is_file():
+                raise ValueError(f"its file {state['weights']!r} is missing")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{str(file)!r} cannot be gone on from: {error}. Delete the folder to "
+                "start again, or name a new one."
+            ) from error
+        changed = [
+            f"{key}: {settings.get(key)!r} there, {self.settings.get(key)!r} here"
+            for key in sorted({*settings, *self.settings})
+            if settings.get(key) != self.settings.get(key)
+        ]
+        if changed:
+            raise ValueError(
+                f"The folder {str(self.path)!r} is of another run ({'; '.join(changed)}"
+                "). Name a new folder, or delete this one."
+            )
+        return state
+
+
+class _Saves(keras.callbacks.Callback):
+    """Saves into a RunFolder."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Give the History, which has just begun anew, its epochs back."""
+        self.folder.restore_history()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Save the state after `epoch`."""
+        done, seed = epoch + 1, self.folder.state["seed"]
+        self.folder.save(self.model, done, f"fine_tune_{done}.weights.h5", seed)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Save the state again: a callback may have put the best weights back."""
+        folder = self.folder
+        folder.save(self.model, folder.epoch, END, folder.state["seed"], end=True)
+
+
+def _plain(value: object) -> object:
+    """Return what JSON cannot write, such as a metric of each class, as numbers."""
+    return np.asarray(value).tolist()

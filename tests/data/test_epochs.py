@@ -1,0 +1,82 @@
+"""Arrays shuffled by seed and epoch, whatever was drawn or trained before."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_transfer.data.epochs import Epochs
+
+
+def numbers(count=10):
+    x = np.arange(count)[:, None].astype("float32")
+    return x, np.arange(count), np.arange(count) / 2
+
+
+def rows(dataset):
+    return [batch[1].tolist() for batch in dataset.as_numpy_iterator()]
+
+
+def test_the_order_is_that_of_seed_and_epoch():
+    epochs = Epochs(numbers(), 4, seed=7)
+    dataset = epochs.dataset
+    for epoch in (0, 3):
+        epochs.clock.on_epoch_begin(epoch)
+        order = np.random.default_rng((7, epoch)).permutation(10)
+        assert sum(rows(dataset), []) == order.tolist()
+
+
+def test_the_last_batch_may_be_smaller_and_its_number_is_known():
+    epochs = Epochs(numbers(), 4, seed=0)
+    for dataset in (epochs.dataset, epochs.in_order):
+        assert [len(each) for each in rows(dataset)] == [4, 4, 2]
+        assert int(dataset.cardinality()) == epochs.batches == 3
+    assert Epochs(numbers(), 99, seed=0).batches == 1
+
+
+def test_without_a_seed_the_order_stays():
+    epochs = Epochs(numbers(), 4, seed=None)
+    epochs.clock.on_epoch_begin(1)
+    assert sum(rows(epochs.dataset), []) == list(range(10))
+    assert rows(epochs.in_order) == rows(epochs.dataset)
+
+
+def test_all_parts_stay_together():
+    for x, y, weight in Epochs(numbers(), 3, seed=1).dataset.as_numpy_iterator():
+        assert x[:, 0].tolist() == y.tolist() == (2 * weight).tolist()
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        ["a", "b", "c"],
+        np.array(["a", "b", "c"], object),
+        {"one": np.ones((3, 2)), "two": [1, 2, 3]},
+        [np.ones((3, 2)), np.ones(3, "int32")],
+        (["a", "b", "c"], ["d", "e", "f"]),
+        np.ones((3, 2), "float16"),
+    ],
+    ids=str,
+)
+def test_inputs_of_all_kinds(x):
+    (batch, y) = next(Epochs((x, [0, 1, 2]), 2, seed=0).dataset.as_numpy_iterator())
+    assert all(len(each) == 2 for each in keras.tree.flatten(batch))
+    assert y.shape == (2,)
+
+
+def test_fit_sees_each_epoch_in_its_own_order():
+    seen = []
+
+    class Look(keras.Model):
+        def train_step(self, data):
+            seen.extend(data[1].numpy().tolist())
+            return super().train_step(data)
+
+    inputs = keras.Input((1,))
+    model = Look(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("sgd", "mse", run_eagerly=True)
+    epochs = Epochs(numbers(5), 2, seed=3)
+    model.fit(
+        epochs.dataset, epochs=2, callbacks=[epochs.clock], shuffle=False, verbose=0
+    )
+    orders = [np.random.default_rng((3, epoch)).permutation(5) for epoch in (0, 1)]
+    assert seen[-10:] == np.concatenate(orders).tolist()

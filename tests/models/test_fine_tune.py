@@ -1,0 +1,402 @@
+"""One call: each strategy, all kinds of data and models, and a run gone on with."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_transfer as kt
+from keras_transfer import _keras
+from tests import tiny
+from tests.contracts.compare import assert_close
+
+SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+CACHED = "phase 0 runs on features that are computed once"
+
+
+def data(count=12, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(count, 6)).astype("float32"), np.arange(count) % 3
+
+
+def dataset(count=12):
+    return tf.data.Dataset.from_tensor_slices(data(count)).batch(6)
+
+
+def compiled(model, optimizer=None, loss=SPARSE, **settings):
+    model.compile(optimizer or keras.optimizers.Adam(0.01), loss, **settings)
+    return model
+
+
+def make(*below, optimizer=None, seed=3, **settings):
+    """Return a compiled backbone of two groups under a head with dropout."""
+    keras.utils.set_random_seed(seed)
+    layers = [tiny.mlp(widths=(5, 4)), keras.layers.Dropout(0.5), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((6,)), *below, *layers])
+    return compiled(model, optimizer, **settings)
+
+
+def tune(model, xy=None, **settings):
+    defaults = dict(epochs=3, verbose=0)
+    if xy is None or isinstance(xy, tuple):
+        defaults["batch_size"] = 6
+    return kt.fine_tune(model, xy or data(), **defaults | settings)
+
+
+class Moved(keras.callbacks.Callback):
+    """Notes how many weights have moved in each epoch."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.counts = self.counts if epoch else []
+        self.before = self.model.get_weights()
+
+    def on_epoch_end(self, epoch, logs=None):
+        pairs = zip(self.before, self.model.get_weights(), strict=True)
+        self.counts.append(sum(not np.array_equal(a, b) for a, b in pairs))
+
+
+@pytest.mark.parametrize(
+    "strategy, phases, counts, end",
+    [
+        ("probe", [0, 0, 0], [2, 2, 2], "head"),
+        ("lp-ft", [0, 1, 1], [2, 6, 6], "dense_0, dense_1, head"),
+        ("gradual", [0, 1, 2], [2, 4, 6], "dense_0, dense_1, head"),
+        ("full", [0, 0, 0], [6, 6, 6], "dense_0, dense_1, head"),
+        ("auto", [0, 0, 0], [2, 2, 2], "head"),
+    ],
+)
+def test_each_strategy_trains_what_it_says(strategy, phases, counts, end, capsys):
+    model, moved = make(), Moved()
+    history = tune(model, strategy=strategy, callbacks=[moved], verbose=2)
+    assert moved.counts == counts
+    assert history.history["phase"] == phases
+    assert history.epoch == [0, 1, 2]
+    assert len(model.trainable_variables) == counts[-1]
+    assert type(model.optimizer).__name__ == "DiscriminativeAdam"
+    assert _keras.value(model.optimizer.iterations) == 6
+    said = capsys.readouterr().out
+    assert f"what trains stays {end}, as in the last phase" in said
+    assert (CACHED in said) == (strategy != "full")
+    if strategy == "auto":
+        assert "strategy 'probe', by a rule of thumb for 12 labels: under 500" in said
+    start = kt.analysis.start.start_of(model)
+    first = start.get(model.weights[-2])
+    assert not np.array_equal(first, _keras.value(model.weights[-2]))
+
+
+def test_nothing_is_printed_with_verbose_0(capfd):
+    tune(make(), strategy="lp-ft", validation_data=data(6), verbose=0)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_single_epoch_of_each_strategy():
+    for strategy in ("full", "auto"):
+        assert tune(make(), epochs=1, strategy=strategy).epoch == [0]
+
+
+# Rates.
+
+
+def test_the_stem_learns_at_a_hundredth_along_a_slanted_triangle():
+    model = make()
+    tune(model, strategy="full")
+    rates = model.optimizer.rates
+    assert rates == pytest.approx({"dense_0": 0.01, "dense_1": 0.1, "head": 1.0})
+    schedule = _keras.settings(model.optimizer)["learning_rate"]
+    expected = kt.optimizers.SlantedTriangular(0.01, 6).get_config()
+    assert schedule.get_config() == pytest.approx(expected)
+
+
+def test_the_schedule_is_as_long_as_the_updates():
+    model = make(optimizer=keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
+    tune(model, strategy="probe", epochs=2, batch_size=3)
+    schedule = _keras.settings(model.optimizer)["learning_rate"]
+    assert schedule.total_steps == 4 == _keras.value(model.optimizer.iterations)
+
+
+def test_rates_and_schedules_of_the_user_stay():
+    model = make()
+    adamw = keras.optimizers.AdamW(0.01, weight_decay=0.1)
+    optimizer = kt.optimizers.discriminative(adamw, model, rates={"dense_0": 0.3})
+    optimizer.exclude_from_weight_decay(var_list=[model.weights[0]])
+    tune(compiled(model, optimizer), strategy="full")
+    assert model.optimizer.rates == {"dense_0": 0.3, "dense_1": 1.0, "head": 1.0}
+    assert model.optimizer.decay_mask == (False, *[True] * 5)
+    assert model.optimizer.weight_decay == 0.1
+    for rate in (keras.optimizers.schedules.CosineDecay(0.1, 9), lambda: 0.1):
+        model = make(optimizer=keras.optimizers.SGD(rate))
+        tune(model, strategy="probe", epochs=1)
+        assert _keras.settings(model.optimizer)["learning_rate"] is rate
+
+
+# Models.
+
+
+def test_batch_norm_below_the_head_stays_frozen():
+    x = np.random.default_rng(0).normal(size=(12, 8, 8, 3))
+    # A group of frozen BatchNorm alone gets no phase of its own.
+    for strategy, phases in (("gradual", [0, 1, 2, 2]), ("full", [0, 0, 0, 0])):
+        model = compiled(tiny.convnet())
+        before = model.get_layer("norm").get_weights()
+        history = tune(model, (x, data()[1]), strategy=strategy, epochs=4)
+        assert_close(model.get_layer("norm").get_weights(), before)
+        assert history.history["phase"] == phases
+
+
+def test_a_frozen_backbone_is_probed():
+    backbone = kt.backbones.FrozenBackbone(tiny.mlp(widths=(5, 4)))
+    model = compiled(kt.models.TransferClassifier(backbone, 3))
+    moved = Moved()
+    tune(model, callbacks=[moved])
+    assert moved.counts == [2, 2, 2]
+    model = compiled(kt.models.TransferClassifier(backbone, 3))
+    with pytest.raises(ValueError, match=r"`FrozenBackbone\.layer`"):
+        tune(model, strategy="lp-ft")
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.hidden = keras.layers.Dense(4, name="hidden")
+        self.out = keras.layers.Dense(3, name="out")
+
+    def call(self, x):
+        return self.out(self.hidden(x))
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        x, y = data()
+        return x[6 * index :][:6], y[6 * index :][:6]
+
+
+def noisy(x, y):
+    return x + tf.random.uniform((1,)), y
+
+
+@pytest.mark.parametrize(
+    "make_model, xy, reason",
+    [
+        (Subclassed, data(), "Subclassed has a call of its own"),
+        (lambda: make(Noise(name="noise")), data(), r"['noise'] below the head"),
+        (make, Batches(), "a PyDataset, as that of training,"),
+        (make, dataset().map(noisy), "other examples in each pass (that of training)"),
+    ],
+    ids=["subclassed", "noise", "PyDataset", "augmented"],
+)
+def test_where_features_change_the_whole_model_runs(make_model, xy, reason, capsys):
+    model, moved = make_model(), Moved()
+    model(np.ones((1, 6)))
+    compiled(model)
+    held = dict(validation_data=data(6), callbacks=[moved])
+    history = tune(model, xy, strategy="lp-ft", epochs=2, verbose=2, **held)
+    said = capsys.readouterr().out
+    assert "phase 0 runs the whole model in each epoch" in said and reason in said
+    assert moved.counts == [2, len(model.weights)]
+    assert len(history.history["val_loss"]) == 2
+
+
+class Noise(keras.layers.Layer):
+    def call(self, x, training=False):
+        return x + keras.random.normal(keras.ops.shape(x)) if training else x
+
+
+@pytest.mark.parametrize(
+    "xy",
+    [
+        dataset().unbatch().shuffle(12).batch(5),
+        dataset().unbatch().filter(lambda x, y: True).batch(5),
+        dataset().map(lambda x, y: (x, y, tf.ones_like(y))),
+    ],
+    ids=["shuffled", "of unknown length", "weighted"],
+)
+def test_datasets_are_cached(xy, capsys):
+    model = make(metrics=["accuracy"])
+    arguments = dict(strategy="lp-ft", epochs=2, validation_data=xy, verbose=2)
+    history = tune(model, xy, **arguments)
+    assert CACHED in capsys.readouterr().out
+    updates = 2 * sum(1 for _ in xy)
+    assert _keras.value(model.optimizer.iterations) == updates
+    assert _keras.settings(model.optimizer)["learning_rate"].total_steps == updates
+    assert np.isfinite(history.history["val_loss"]).all()
+
+
+def test_a_task_takes_raw_strings_and_shuffles_them(capsys):
+    import keras_hub
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]
+    preprocessor = keras_hub.models.BertTextClassifierPreprocessor(
+        keras_hub.models.BertTokenizer(vocabulary=words), sequence_length=4
+    )
+    model = keras_hub.models.BertTextClassifier(
+        backbone=tiny.bert(num_layers=1, dropout=0.0),
+        num_classes=1,
+        preprocessor=preprocessor,
+    )
+    seen = [[], [], []]
+
+    class Epoch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.seen = seen[epoch]
+
+    def loss(y, x):
+        tf.py_function(lambda y: epoch.seen.extend(y.numpy()[:, 0]), [y], [])
+        return keras.ops.square(y - x)
+
+    epoch = Epoch()
+    model.compile(keras.optimizers.Adam(0.01), loss, metrics=["mae"])
+    texts = list("abcdefgh")
+    tune(model, (texts, range(8)), strategy="lp-ft", callbacks=[epoch], verbose=2)
+    assert CACHED in capsys.readouterr().out
+    orders = {tuple(each) for each in seen}
+    assert len(orders) == 3 and all(sorted(x) == list(range(8)) for x in orders)
+
+
+def test_a_task_without_a_preprocessor_takes_ids():
+    model = compiled(tiny.bert_classifier(num_layers=1, dropout=0.0), metrics=[])
+    ids = np.random.default_rng(0).integers(1, 64, (12, 8))
+    x = dict(token_ids=ids, segment_ids=0 * ids, padding_mask=0 * ids + 1)
+    history = tune(model, (x, data()[1]), strategy="lp-ft", epochs=2)
+    assert history.history["phase"] == [0, 1]
+
+
+# Seeds.
+
+
+def test_a_result_follows_from_the_seed():
+    def trained(seed):
+        model = make()
+        keras.utils.set_random_seed(seed)
+        tune(model, strategy="full", epochs=2)
+        return model.get_weights()
+
+    first, again, other = trained(1), trained(1), trained(2)
+    assert_close(first, again)
+    assert not np.array_equal(first[0], other[0])
+
+
+# What can be done afterwards.
+
+
+def test_the_model_is_saved_with_its_optimizer_and_trained_on(tmp_path):
+    model = make()
+    tune(model, strategy="gradual")
+    model.save(tmp_path / "model.keras")
+    again = kt.resume(tmp_path / "model.keras")
+    assert_close(again.get_weights(), model.get_weights())
+    assert_close(again.optimizer.variables, model.optimizer.variables)
+    for each in (model, again):
+        assert len(each.fit(*data(), epochs=1, verbose=0).epoch) == 1
+    with pytest.raises(ValueError, match="has made updates already"):
+        tune(model)
+    moved = Moved()
+    tune(compiled(model), strategy="probe", epochs=1, callbacks=[moved])
+    assert moved.counts == [2]
+
+
+# A run that goes on after a kill.
+
+
+class Killed(Exception):
+    """What ends the process."""
+
+
+class Kill(keras.callbacks.Callback):
+    """Ends the process in the middle of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.at = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch == self.at
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.now:
+            raise Killed
+
+
+def without_seconds(history):
+    assert len(history.history["seconds"]) == len(history.epoch)
+    values = {k: v for k, v in history.history.items() if k != "seconds"}
+    return history.epoch, values
+
+
+def test_a_run_killed_in_each_epoch_ends_as_if_it_had_not_been(tmp_path):
+    settings = dict(epochs=6, strategy="gradual", validation_data=data(6))
+
+    def run(path, seed, *callbacks):
+        model = make(seed=seed, metrics=[keras.metrics.SparseCategoricalAccuracy()])
+        return model, tune(model, directory=path, callbacks=[*callbacks], **settings)
+
+    whole, expected = run(tmp_path / "whole", 3)
+    assert expected.history["phase"] == [0, 0, 1, 2, 2, 2]
+    for epoch in range(6):
+        with pytest.raises(Killed):
+            # Another seed than at first, as in a process that sets none.
+            run(tmp_path / "killed", 3 + epoch, Kill(epoch))
+    model, history = run(tmp_path / "killed", 9)
+    assert_close(model.get_weights(), whole.get_weights())
+    assert_close(model.optimizer.variables, whole.optimizer.variables)
+    assert without_seconds(history) == without_seconds(expected)
+    assert model.history is history
+
+
+def test_a_finished_run_returns_at_once(tmp_path, capsys):
+    class Never(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            raise AssertionError("a log would be written over")
+
+    stop = keras.callbacks.EarlyStopping("loss", min_delta=9, restore_best_weights=True)
+    for strategy, callbacks, epochs in (("probe", [], 3), ("lp-ft", [stop], 2)):
+        arguments = dict(strategy=strategy, directory=tmp_path / strategy)
+        first, again = make(), make(seed=4)
+        history = tune(first, callbacks=callbacks, **arguments)
+        assert len(history.epoch) == epochs
+        same = tune(again, callbacks=[Never()], verbose=1, **arguments)
+        assert without_seconds(same) == without_seconds(history)
+        assert_close(again.get_weights(), first.get_weights())
+        assert _keras.flags(again) == _keras.flags(first)
+        assert len(again.trainable_variables) == (2 if strategy == "probe" else 6)
+        assert f"ended after {epochs} epochs" in capsys.readouterr().out
+
+
+def test_a_dataset_goes_on_too(tmp_path):
+    arguments = dict(strategy="lp-ft", directory=tmp_path / "run", epochs=4)
+    for epoch in (0, 2):
+        with pytest.raises(Killed):
+            tune(make(), dataset(), callbacks=[Kill(epoch)], **arguments)
+    model = make()
+    assert tune(model, dataset(), **arguments).epoch == [0, 1, 2, 3]
+    whole = make()
+    tune(whole, dataset(), strategy="lp-ft", epochs=4)
+    assert_close(model.get_weights(), whole.get_weights(), 1e-7)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(epochs=4), "epochs: 3 there, 4 here"),
+        (dict(strategy="lp-ft"), "strategy: 'probe' there, 'lp-ft' here"),
+        (dict(batch_size=4), "batch_size: 6 there, 4 here"),
+        (dict(xy=data(seed=1)), "data: "),
+        (dict(optimizer=keras.optimizers.Adam(0.1)), "learning_rate: 0.0"),
+        (dict(optimizer=keras.optimizers.SGD(0.01)), "optimizer: 'Adam' there"),
+    ],
+    ids=str,
+)
+def test_another_run_is_refused_and_nothing_is_written(tmp_path, change, message):
+    arguments = dict(strategy="probe", directory=tmp_path, callbacks=[Kill(0)])
+    with pytest.raises(Killed):
+        tune(make(), **arguments)
+    before = {each: each.stat().st_mtime_ns for each in tmp_path.rglob("*")}
+    model = make(optimizer=change.pop("optimizer", None))
+    weights, optimizer = model.get_weights(), model.optimizer
+    with pytest.raises(ValueError, match=message):
+        tune(model, **arguments | change)
+    assert {each: each.stat().st_mtime_ns for each in tmp_path.rglob("*")} == before
+    assert_close(model.get_weights(), weights)
+    assert model.optimizer is optimizer
