@@ -1,0 +1,197 @@
+"""IA3: keys, values and the inside of the feed-forward network, scaled by vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_transfer import _keras
+from keras_transfer.adapters import matrix
+from keras_transfer.adapters.adapter import Adapter
+from keras_transfer.adapters.part import gate_value
+from keras_transfer.adapters.part import Part
+from keras_transfer.adapters.projections import FEED_FORWARD_OUTPUTS
+from keras_transfer.adapters.projections import is_one
+from keras_transfer.adapters.projections import KEYS_AND_VALUES
+from keras_transfer.adapters.projections import projections
+from keras_transfer.adapters.targets import by_pattern
+from keras_transfer.adapters.targets import check_patterns
+from keras_transfer.adapters.targets import find
+from keras_transfer.adapters.targets import Target
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class IA3Scale(Part):
+    """A factor for each output of the host, before its activation, or for each input.
+
+    Args:
+        of_inputs: Whether the inputs are scaled, not the outputs.
+        name: Name of the adapter.
+        dtype: Policy of the computation.
+    """
+
+    def __init__(
+        self, of_inputs: bool, name: str = "default", dtype: object = None
+    ) -> None:
+        super().__init__(name, dtype)
+        self.of_inputs = of_inputs
+
+    def create_weights(self, host: keras.Layer) -> None:
+        """Make the factors, ones."""
+        size = matrix.sizes(host)[0 if self.of_inputs else 1]
+        self.scale = self.weight("ia3_scale", (size,), "ones")
+
+    def on_inputs(self, host: keras.Layer, inputs: object) -> object:
+        """Scale the inputs if it is they that are scaled."""
+        if not self.of_inputs:
+            return inputs
+        return inputs * matrix.beside_inputs(host, self._factors(inputs.dtype))
+
+    def on_outputs(
+        self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
+    ) -> object:
+        """Scale the outputs, the bias included, unless it is the inputs."""
+        if self.of_inputs:
+            return outputs
+        return outputs * matrix.beside_outputs(host, self._factors(outputs.dtype))
+
+    def fold(self, host: keras.Layer, weights: dict[str, np.ndarray]) -> None:
+        """Scale the rows of the kernel, or its columns and the bias."""
+        factors = 1 + gate_value(self) * (_keras.value(self.scale) - 1)
+        kernel = matrix.as_matrix(host, weights["kernel"])
+        if self.of_inputs:
+            # A convolution has each of its inputs at each place of its window.
+            places = kernel.shape[0] // factors.size
+            kernel = kernel * np.tile(factors, places)[:, np.newaxis]
+        else:
+            kernel = kernel * factors
+            if "bias" in weights:
+                weights["bias"] = matrix.scaled_bias(host, weights["bias"], factors)
+        weights["kernel"] = matrix.as_kernel(host, kernel)
+
+    def joined(
+        self, host: keras.Layer, others: list[tuple[Part, float]], name: str
+    ) -> Part:
+        """Return the factors `1 + sum of weight * (factors - 1)`.
+
+        Where the weights sum to 1 this is PEFT's sum of the factors.
+        """
+        if any(part.of_inputs != self.of_inputs for part, _ in others):
+            raise ValueError(
+                f"Of the adapters {[part.name for part, _ in others]} one scales the "
+                f"inputs of {host.name!r}, another its outputs: these have no sum."
+            )
+        new = type(self)(self.of_inputs, name)
+        new.create(host)
+        changes = [weight * (_keras.value(part.scale) - 1) for part, weight in others]
+        new.scale.assign(1 + sum(changes))
+        return new
+
+    def get_config(self) -> dict:
+        """Return the arguments."""
+        return super().get_config() | {"of_inputs": self.of_inputs}
+
+    def _factors(self, dtype: object) -> object:
+        gate = ops.cast(self.gate, dtype)
+        return 1 + gate * (ops.cast(self.scale, dtype) - 1)
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class IA3(Adapter):
+    """Learn a factor for each key, value and hidden feature of the feed-forward net.
+
+    Attention sees `l_k * K` and `l_v * V`, and the second layer of the feed-forward
+    network `W2 (l_ff * act(W1 x))`, with learnt vectors l that start at 1. All else is
+    frozen; of BERT-base 55,296 parameters train, 0.05 %, and even fewer than with
+    LoRA. `kt.adapters.merge` folds the factors into rows and columns of the weights.
+
+    In PEFT it is `IA3Config`; where a target has an activation of its own, as
+    `keras.layers.Dense` may, the factors come before it, as PEFT's do.
+
+    Args:
+        targets: None for keys and values of each attention, cross-attention included,
+            and the second layer of each feed-forward network; in convolutional
+            networks the convolutions of the blocks. Or `"all-linear"`, a regular
+            expression that is searched in the paths, or a list of expressions and
+            layers. A Dense, EinsumDense or Conv2D can be one.
+        feedforward: List of the expressions over the end of a path whose targets are
+            scaled at their inputs, as in PEFT: `["output_dense"]`. Default None, for
+            the second layers of feed-forward networks by their names in keras-hub.
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+
+        model = keras.Sequential(
+            [
+                keras.Input((4,)),
+                keras.layers.Dense(8, activation="gelu", name="wide"),
+                keras.layers.Dense(4, name="narrow"),
+            ]
+        )
+        recipe = kt.adapters.IA3(targets="narrow", feedforward=["narrow"])
+        recipe.attach(model)
+        assert [tuple(v.shape) for v in model.trainable_weights] == [(8,)]
+        ```
+
+    Raises:
+        TypeError: If `feedforward` is no list of strings.
+
+    Reference:
+        H. Liu et al., 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and
+        Cheaper than In-Context Learning", arXiv:2205.05638.
+    """
+
+    parts = {
+        keras.layers.Dense: IA3Scale,
+        keras.layers.EinsumDense: IA3Scale,
+        keras.layers.Conv2D: IA3Scale,
+    }
+
+    def __init__(
+        self, targets: object = None, feedforward: Iterable[str] | None = None
+    ) -> None:
+        super().__init__(targets)
+        if feedforward is not None:
+            if isinstance(feedforward, str) or not isinstance(feedforward, Iterable):
+                raise TypeError(
+                    f"feedforward={feedforward!r} is no list of expressions: write "
+                    f"[{feedforward!r}]."
+                )
+            feedforward = list(feedforward)
+            if not all(isinstance(each, str) for each in feedforward):
+                raise TypeError(f"feedforward={feedforward!r} holds what is no string.")
+        self.feedforward = feedforward
+
+    def find(self, model: keras.Layer) -> list[Target]:
+        """Return the targets; each expression of `feedforward` must be for one."""
+        targets = []
+        if self.targets is None:
+            patterns = (KEYS_AND_VALUES, FEED_FORWARD_OUTPUTS)
+            targets = projections(model, self.parts, patterns, cross=True)
+        targets = targets or find(model, self.targets, self.parts)
+        check_patterns(self.feedforward or (), targets)
+        return targets
+
+    def part(self, target: Target) -> Part:
+        """Return the factors of one layer."""
+        if self.feedforward is None:
+            of_inputs = is_one(FEED_FORWARD_OUTPUTS, target.path)
+        else:
+            patterns = dict.fromkeys(self.feedforward, True)
+            of_inputs = by_pattern(patterns, target.path, False)
+        if of_inputs and getattr(target.layer, "groups", 1) != 1:
+            raise ValueError(
+                f"The Conv2D {target.path!r} has groups of channels, so that factors "
+                "of its inputs cannot be folded. Leave it out of `feedforward`: its "
+                "outputs are scaled then."
+            )
+        return self.part_class(target.layer)(of_inputs)
+
+    def get_config(self) -> dict:
+        """Return the arguments."""
+        return super().get_config() | {"feedforward": self.feedforward}

@@ -1,0 +1,330 @@
+"""LoRADense and its like: Keras layers with a frozen weight and a low-rank pair."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_transfer import _keras
+from keras_transfer.adapters import held
+from keras_transfer.adapters import part as parts
+from keras_transfer.adapters.hooked import Hooked
+from keras_transfer.adapters.low_rank import ConvPair
+from keras_transfer.adapters.low_rank import DensePair
+from keras_transfer.adapters.low_rank import EinsumPair
+from keras_transfer.adapters.low_rank import EmbeddingPair
+from keras_transfer.adapters.low_rank import LowRankPair
+from keras_transfer.adapters.ranks import check_alpha
+from keras_transfer.adapters.ranks import check_dropout
+from keras_transfer.adapters.ranks import check_host
+from keras_transfer.adapters.ranks import check_native
+from keras_transfer.adapters.ranks import check_rank
+
+
+class LowRankLayer(Hooked):
+    """Mixin of the layers that have a pair from the start."""
+
+    part_class: type[LowRankPair] = LowRankPair
+
+    def _set_pair(self, rank: int, alpha: float, dropout: float) -> None:
+        self.rank = check_rank(rank)
+        self.alpha = check_alpha(alpha)
+        self.dropout = check_dropout(dropout)
+
+    def build(self, input_shape: object = None) -> None:
+        """Make the weights, freeze them, and add the pair."""
+        if self.built:
+            return
+        super().build(input_shape)
+        kind = self.part_class
+        check_host(self, self.name, kind, self.rank)
+        part = kind(self.rank, self.alpha / self.rank, self.dropout)
+        held.hold(self)
+        part.create(self)
+        parts.add(self, part)
+
+    def get_config(self) -> dict:
+        """Return the arguments."""
+        own = {"rank": self.rank, "alpha": self.alpha, "dropout": self.dropout}
+        return super().get_config() | own
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class LoRADense(LowRankLayer, keras.layers.Dense):
+    """A Dense with a frozen kernel and bias, and a low-rank pair that learns.
+
+    `y = act(x W + b + alpha / rank * (dropout(x) A) B)`. It takes the place of
+    `keras.layers.Dense` in a model of your own; in a model that exists,
+    `kt.adapters.LoRA` puts pairs beside the layers that are there. Setting
+    `trainable` freezes and thaws the pair, never W and b.
+
+    Args:
+        units: Number of outputs.
+        activation: Activation, as for `keras.layers.Dense`. Default None.
+        rank: Whole number, 1 or more, at most the smaller side of W. Default 8.
+        alpha: Number; the product is scaled by alpha / rank. Default 16.
+        dropout: Rate in [0, 1) of dropout on the inputs of A. Default 0.
+        **kwargs: What else `keras.layers.Dense` takes.
+
+    Input shape:
+        `(batch, ..., inputs)`.
+
+    Output shape:
+        `(batch, ..., units)`.
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+        import numpy as np
+
+        dense = keras.layers.Dense(4)
+        x = np.ones((2, 6))
+        y = dense(x)
+        layer = kt.adapters.LoRADense.from_dense(dense, rank=2)
+        assert np.array_equal(layer(x), y)  # B starts at zero
+        assert len(layer.trainable_weights) == 2
+        ```
+
+    Raises:
+        ValueError: If a number is not in its range, or the rank too large for W.
+
+    Reference:
+        E. Hu et al., 2021, "LoRA: Low-Rank Adaptation of Large Language Models",
+        arXiv:2106.09685.
+    """
+
+    part_class = DensePair
+    plain_class = keras.layers.Dense
+
+    def __init__(
+        self,
+        units: int,
+        activation: object = None,
+        *,
+        rank: int = 8,
+        alpha: float = 16,
+        dropout: float = 0.0,
+        **kwargs: object,
+    ) -> None:
+        super().__init__(units, activation, **kwargs)
+        self._set_pair(rank, alpha, dropout)
+
+    @classmethod
+    def from_dense(
+        cls,
+        layer: keras.layers.Dense,
+        *,
+        rank: int = 8,
+        alpha: float = 16,
+        dropout: float = 0.0,
+    ) -> LoRADense:
+        """Return a new layer with the settings and the weights of a Dense.
+
+        Args:
+            layer: A `keras.layers.Dense`. If it is built, so is the new one.
+            rank: As in the constructor.
+            alpha: As in the constructor.
+            dropout: As in the constructor.
+
+        Raises:
+            TypeError: If `layer` is no Dense.
+            ValueError: If it has a pair already, or a number is not in its range.
+        """
+        if not isinstance(layer, keras.layers.Dense):
+            raise TypeError(f"from_dense expects a Dense, not {layer!r}.")
+        if isinstance(layer, Hooked):
+            raise ValueError(f"The layer {layer.name!r} has adapters already.")
+        check_native(layer)
+        own = {"rank": rank, "alpha": alpha, "dropout": dropout}
+        new = cls.from_config(layer.get_config() | {"trainable": True} | own)
+        if layer.built:
+            new.build(layer.get_build_config()["input_shape"])
+            for variable, source in zip(
+                _keras.own_weights(new), _keras.own_weights(layer), strict=True
+            ):
+                variable.assign(source)
+        return new
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class LoRAEinsumDense(LowRankLayer, keras.layers.EinsumDense):
+    """An EinsumDense with a frozen kernel and bias, and a low-rank pair that learns.
+
+    As `LoRADense`, for the projections of attention. The contracted axes of the kernel
+    are folded to one, and so are the new ones: a query kernel `(384, 12, 32)` has A
+    `(384, rank)` and B `(rank, 384)`, as PEFT's for the matrix of 384 x 384.
+
+    Args:
+        equation: Einsum equation, as for `keras.layers.EinsumDense`.
+        output_shape: Shape of the outputs without the batch axis.
+        rank: Whole number, 1 or more, at most the smaller of the folded axes.
+            Default 8.
+        alpha: Number; the product is scaled by alpha / rank. Default 16.
+        dropout: Rate in [0, 1) of dropout on the inputs of A. Default 0.
+        **kwargs: What else `keras.layers.EinsumDense` takes.
+
+    Input shape:
+        As the equation says.
+
+    Output shape:
+        As the equation says.
+
+    Example:
+        ```python
+        import keras_transfer as kt
+        import numpy as np
+
+        heads = kt.adapters.LoRAEinsumDense("btc,chd->bthd", (None, 2, 3), rank=2)
+        assert heads(np.ones((1, 5, 6))).shape == (1, 5, 2, 3)
+        assert [tuple(v.shape) for v in heads.trainable_weights] == [(6, 2), (2, 6)]
+        ```
+
+    Raises:
+        ValueError: If a number is not in its range, the rank too large, or the
+            kernel no matrix under this equation.
+
+    Reference:
+        E. Hu et al., 2021, "LoRA: Low-Rank Adaptation of Large Language Models",
+        arXiv:2106.09685.
+    """
+
+    part_class = EinsumPair
+    plain_class = keras.layers.EinsumDense
+
+    def __init__(
+        self,
+        equation: str,
+        output_shape: object,
+        *,
+        rank: int = 8,
+        alpha: float = 16,
+        dropout: float = 0.0,
+        **kwargs: object,
+    ) -> None:
+        super().__init__(equation, output_shape, **kwargs)
+        self._set_pair(rank, alpha, dropout)
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class LoRAConv2D(LowRankLayer, keras.layers.Conv2D):
+    """A Conv2D with a frozen kernel and bias, and a low-rank pair that learns.
+
+    As `LoRADense`, with two convolutions, as in PEFT: A to `rank` channels with the
+    kernel size and strides of the layer, B of size 1 to its filters.
+
+    Args:
+        filters: Number of output channels.
+        kernel_size: One or two whole numbers.
+        rank: Whole number, 1 or more, at most the smaller of the filters and the
+            inputs of one filter. Default 8.
+        alpha: Number; the product is scaled by alpha / rank. Default 16.
+        dropout: Rate in [0, 1) of dropout on the inputs of A. Default 0.
+        **kwargs: What else `keras.layers.Conv2D` takes; `groups` has to be 1.
+
+    Input shape:
+        `(batch, height, width, channels)`, or channels first.
+
+    Output shape:
+        `(batch, height, width, filters)`, or channels first.
+
+    Example:
+        ```python
+        import keras_transfer as kt
+        import numpy as np
+
+        layer = kt.adapters.LoRAConv2D(6, 3, rank=2)
+        assert layer(np.ones((1, 8, 8, 4))).shape == (1, 6, 6, 6)
+        assert [tuple(v.shape) for v in layer.trainable_weights] == [
+            (3, 3, 4, 2),
+            (2, 6),
+        ]
+        ```
+
+    Raises:
+        ValueError: If a number is not in its range, the rank too large, or there are
+            groups.
+
+    Reference:
+        E. Hu et al., 2021, "LoRA: Low-Rank Adaptation of Large Language Models",
+        arXiv:2106.09685.
+    """
+
+    part_class = ConvPair
+    plain_class = keras.layers.Conv2D
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: object,
+        *,
+        rank: int = 8,
+        alpha: float = 16,
+        dropout: float = 0.0,
+        **kwargs: object,
+    ) -> None:
+        super().__init__(filters, kernel_size, **kwargs)
+        self._set_pair(rank, alpha, dropout)
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class LoRAEmbedding(LowRankLayer, keras.layers.Embedding):
+    """An Embedding with frozen rows, and a low-rank pair that learns.
+
+    `y = E[word] + alpha / rank * A[word] B`. As in PEFT, A starts at zero, B at random,
+    and there is no dropout.
+
+    Args:
+        input_dim: Number of words.
+        output_dim: Size of a row.
+        rank: Whole number, 1 or more, at most the smaller of the two. Default 8.
+        alpha: Number; the product is scaled by alpha / rank. Default 16.
+        **kwargs: What else `keras.layers.Embedding` takes.
+
+    Input shape:
+        Whole numbers of any shape, `(batch, ...)`.
+
+    Output shape:
+        `(batch, ..., output_dim)`.
+
+    Example:
+        ```python
+        import keras_transfer as kt
+        import numpy as np
+
+        layer = kt.adapters.LoRAEmbedding(20, 6, rank=2)
+        assert layer(np.array([[1, 2, 3]])).shape == (1, 3, 6)
+        ```
+
+    Raises:
+        ValueError: If a number is not in its range, or the rank too large.
+
+    Reference:
+        E. Hu et al., 2021, "LoRA: Low-Rank Adaptation of Large Language Models",
+        arXiv:2106.09685.
+    """
+
+    part_class = EmbeddingPair
+    plain_class = keras.layers.Embedding
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        *,
+        rank: int = 8,
+        alpha: float = 16,
+        **kwargs: object,
+    ) -> None:
+        kwargs.pop("dropout", None)
+        super().__init__(input_dim, output_dim, **kwargs)
+        self._set_pair(rank, alpha, 0.0)
+
+    def get_config(self) -> dict:
+        """Return the arguments."""
+        config = super().get_config()
+        config.pop("dropout")
+        return config
+
+
+for _layer in (LoRADense, LoRAEinsumDense, LoRAConv2D, LoRAEmbedding):
+    _layer.part_class.layer_class = _layer

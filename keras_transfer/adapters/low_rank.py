@@ -1,0 +1,297 @@
+"""Low-rank pairs: the parts of LoRA for each kind of layer, with PEFT's factors."""
+
+from __future__ import annotations
+
+import string
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_transfer import _keras
+from keras_transfer.adapters.part import gate_value
+from keras_transfer.adapters.part import Part
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class LowRankPair(Part):
+    """Base: adds `scaling * (dropout(x) A) B` to the sum of the host.
+
+    Args:
+        rank: Rows of B, 1 or more.
+        scaling: Factor of the product, alpha / rank as a rule.
+        dropout: Rate in [0, 1) of dropout on the inputs of A.
+        name: Name of the adapter.
+        dtype: Policy of the computation.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        scaling: float,
+        dropout: float = 0.0,
+        name: str = "default",
+        dtype: object = None,
+    ) -> None:
+        super().__init__(name, dtype)
+        self.rank = rank
+        self.scaling = scaling
+        self.dropout = dropout
+
+    @classmethod
+    def shapes(cls, host: keras.Layer) -> tuple[tuple, tuple]:
+        """Return the shapes of A and B for `host` without the axis of the rank.
+
+        Raises:
+            ValueError: If the host's computation has no low-rank pair.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def largest_rank(cls, host: keras.Layer) -> int:
+        """Return the rank at which the pair is as free as the host's own weight."""
+        return min(int(np.prod(shape)) for shape in cls.shapes(host))
+
+    def create_weights(self, host: keras.Layer) -> None:
+        """Make A, uniform in +-1/sqrt(fan in), and B, zeros, as PEFT does."""
+        into, out = self.shapes(host)
+        # torch's kaiming_uniform_(a=sqrt(5)).
+        uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+        self.lora_a = self.weight("lora_a", (*into, self.rank), uniform)
+        self.lora_b = self.weight("lora_b", (self.rank, *out), "zeros")
+        if self.dropout:
+            self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
+
+    def dropped(self, inputs: object) -> object:
+        """Return the inputs of A, with dropout in training, in the host's dtype."""
+        inputs = ops.cast(inputs, self.compute_dtype)
+        return self.drop(inputs) if self.dropout else inputs
+
+    def scaled(self, hidden: object) -> object:
+        """Return the product with A, times the scaling and the gate."""
+        factor = ops.cast(self.gate, hidden.dtype) * self.scaling
+        return hidden * ops.cast(factor, hidden.dtype)
+
+    def factors(self, dtype: object) -> tuple[object, object]:
+        """Return A and B in the dtype of the computation."""
+        return ops.cast(self.lora_a, dtype), ops.cast(self.lora_b, dtype)
+
+    def delta(self, host: keras.Layer) -> np.ndarray:
+        """Return scaling * A B in the shape of the host's own weight, gate left out."""
+        a, b = (_keras.value(each) for each in (self.lora_a, self.lora_b))
+        return self.scaling * self.product(host, a, b)
+
+    def product(self, host: keras.Layer, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return A B in the shape of the host's own weight."""
+        return a @ b
+
+    def fold(self, host: keras.Layer, weights: dict[str, np.ndarray]) -> None:
+        """Add the product to the kernel."""
+        weights["kernel"] = weights["kernel"] + gate_value(self) * self.delta(host)
+
+    def joined(
+        self, host: keras.Layer, others: list[tuple[Part, float]], name: str
+    ) -> Part:
+        """Return the pair of the ranks' sum: A's side by side, B's one below another.
+
+        This is exact, as PEFT's `combination_type="cat"`.
+        """
+        rank = sum(part.rank for part, _ in others)
+        new = type(self)(rank, 1.0, self.dropout, name)
+        new.create(host)
+        new.lora_a.assign(
+            np.concatenate([_keras.value(part.lora_a) for part, _ in others], axis=-1)
+        )
+        scaled = [_keras.value(p.lora_b) * (w * p.scaling) for p, w in others]
+        new.lora_b.assign(np.concatenate(scaled, axis=0))
+        return new
+
+    def get_config(self) -> dict:
+        """Return rank, scaling and dropout."""
+        own = {"rank": self.rank, "scaling": self.scaling, "dropout": self.dropout}
+        return super().get_config() | own
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class DensePair(LowRankPair):
+    """The pair of a Dense: A `(in, rank)`, B `(rank, out)`."""
+
+    @classmethod
+    def shapes(cls, host: keras.Layer) -> tuple[tuple, tuple]:
+        """Return the shapes of A and B without the axis of the rank."""
+        return (host.input_spec.axes[-1],), (host.units,)
+
+    def on_outputs(
+        self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
+    ) -> object:
+        """Add the pair's product with the inputs."""
+        inputs = self.dropped(inputs)
+        a, b = self.factors(inputs.dtype)
+        return outputs + ops.matmul(self.scaled(ops.matmul(inputs, a)), b)
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class EinsumPair(LowRankPair):
+    """The pair of an EinsumDense, all contracted axes folded to one, and all new ones.
+
+    A `(in, rank)`, B `(rank, out)`, as PEFT's for the same projection. The axes are in
+    the order that they have in the kernel.
+    """
+
+    @classmethod
+    def shapes(cls, host: keras.Layer) -> tuple[tuple, tuple]:
+        """Return the shapes of A and B without the axis of the rank."""
+        _, into, out = _axes(host)
+        sizes = _sizes(host)
+        fold = [int(np.prod([sizes[axis] for axis in axes])) for axes in (into, out)]
+        return (fold[0],), (fold[1],)
+
+    def on_outputs(
+        self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
+    ) -> object:
+        """Add the pair's product with the inputs."""
+        inputs = self.dropped(inputs)
+        a, b = self.factors(inputs.dtype)
+        source, target = host.equation.split(",")[0], host.equation.split("->")[1]
+        _, into, out = _axes(host)
+        sizes = _sizes(host)
+        rank = next(x for x in string.ascii_letters if x not in host.equation)
+        hidden = source
+        for axis in into:
+            hidden = hidden.replace(axis, "")
+        hidden += rank
+        a = ops.reshape(a, [*(sizes[axis] for axis in into), self.rank])
+        b = ops.reshape(b, [self.rank, *(sizes[axis] for axis in out)])
+        product = ops.einsum(f"{source},{into}{rank}->{hidden}", inputs, a)
+        product = self.scaled(product)
+        return outputs + ops.einsum(f"{hidden},{rank}{out}->{target}", product, b)
+
+    def product(self, host: keras.Layer, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return A B in the shape of the kernel."""
+        kernel, into, out = _axes(host)
+        sizes = _sizes(host)
+        product = (a @ b).reshape([sizes[axis] for axis in into + out])
+        return product.transpose([(into + out).index(axis) for axis in kernel])
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class ConvPair(LowRankPair):
+    """The pair of a Conv2D: A a convolution to `rank` channels, B one of size 1.
+
+    A `(height, width, in, rank)` has the host's strides, padding and dilation, B is
+    `(rank, out)`.
+    """
+
+    @classmethod
+    def shapes(cls, host: keras.Layer) -> tuple[tuple, tuple]:
+        """Return the shapes of A and B without the axis of the rank."""
+        if host.groups != 1:
+            raise ValueError(
+                f"The Conv2D {host.name!r} has {host.groups} groups of channels. Its "
+                "pair would mix them, and so could not be folded. Leave it out of the "
+                "targets."
+            )
+        channel = -1 if host.data_format == "channels_last" else 1
+        return (*host.kernel_size, host.input_spec.axes[channel]), (host.filters,)
+
+    def on_outputs(
+        self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
+    ) -> object:
+        """Add the pair's product with the inputs."""
+        inputs = self.dropped(inputs)
+        a, b = self.factors(inputs.dtype)
+        hidden = host.convolution_op(inputs, a)
+        if host.data_format == "channels_last":
+            return outputs + ops.matmul(self.scaled(hidden), b)
+        return outputs + ops.einsum("brhw,rc->bchw", self.scaled(hidden), b)
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class EmbeddingPair(LowRankPair):
+    """The pair of an Embedding: A `(words, rank)`, B `(rank, out)`.
+
+    As in PEFT, A starts at zero and B at random. Where the embedding is read in
+    reverse, to give logits, with tied weights, the product counts there too, unless
+    `tied` is False: PEFT leaves it out, and then nothing can be folded.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        scaling: float,
+        dropout: float = 0.0,
+        name: str = "default",
+        *,
+        tied: bool = True,
+        dtype: object = None,
+    ) -> None:
+        super().__init__(rank, scaling, dropout, name, dtype)
+        self.tied = tied
+
+    @classmethod
+    def shapes(cls, host: keras.Layer) -> tuple[tuple, tuple]:
+        """Return the shapes of A and B without the axis of the rank."""
+        return (host.input_dim,), (host.output_dim,)
+
+    def create_weights(self, host: keras.Layer) -> None:
+        """Make A, zeros, and B, normal, as PEFT does for embeddings."""
+        normal = keras.initializers.RandomNormal(stddev=1.0)
+        self.lora_a = self.weight("lora_a", (host.input_dim, self.rank), "zeros")
+        self.lora_b = self.weight("lora_b", (self.rank, host.output_dim), normal)
+
+    def on_outputs(
+        self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
+    ) -> object:
+        """Add the pair's rows of the words, or its logits of the features."""
+        if not kwargs.get("reverse"):
+            if keras.backend.standardize_dtype(inputs.dtype) not in ("int32", "int64"):
+                inputs = ops.cast(inputs, "int32")
+            # Gathered before the cast, which would touch every word's row.
+            hidden = ops.cast(ops.take(self.lora_a, inputs, axis=0), outputs.dtype)
+            b = ops.cast(self.lora_b, outputs.dtype)
+            return outputs + ops.matmul(self.scaled(hidden), b)
+        if not (self.tied and host.tie_weights):
+            return outputs
+        a, b = self.factors(outputs.dtype)
+        hidden = ops.matmul(ops.cast(inputs, outputs.dtype), ops.transpose(b))
+        return outputs + ops.matmul(self.scaled(hidden), ops.transpose(a))
+
+    def fold(self, host: keras.Layer, weights: dict[str, np.ndarray]) -> None:
+        """Add the product to the embeddings."""
+        if not self.tied and getattr(host, "tie_weights", False):
+            raise ValueError(
+                f"The embedding {host.name!r} gives the logits too, where the adapter "
+                f"{self.name!r} does not count (as in PEFT). Folded into the one "
+                "matrix it would. Keep the adapter."
+            )
+        weights["embeddings"] = weights["embeddings"] + gate_value(self) * self.delta(
+            host
+        )
+
+    def get_config(self) -> dict:
+        """Return the arguments."""
+        return super().get_config() | {"tied": self.tied}
+
+
+def _axes(host: keras.Layer) -> tuple[str, str, str]:
+    """Return the letters of the kernel: all, those contracted, and those it adds."""
+    source, rest = host.equation.replace(" ", "").split(",")
+    kernel, target = rest.split("->")
+    into = "".join(x for x in kernel if x in source and x not in target)
+    out = "".join(x for x in kernel if x in target and x not in source)
+    if len(into) + len(out) < len(kernel) or not into or not out:
+        raise ValueError(
+            f"The EinsumDense {host.name!r} computes {host.equation!r}, where an axis "
+            "of the kernel is neither contracted nor new, so it is no matrix that a "
+            "low-rank pair could stand beside. Leave it out of the targets."
+        )
+    return kernel, into, out
+
+
+def _sizes(host: keras.Layer) -> dict[str, int]:
+    """Return the size of each axis of the kernel by its letter."""
+    kernel = host.equation.replace(" ", "").split(",")[1].split("->")[0]
+    shape = getattr(host, "original_kernel_shape", None)  # where it is packed
+    if shape is None:
+        shape = next(v.shape for v in _keras.own_weights(host) if v.name == "kernel")
+    return dict(zip(kernel, shape, strict=True))

@@ -1,0 +1,136 @@
+"""The weight of a layer as a matrix of inputs and outputs, and vectors beside them."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_transfer.adapters.places import weights_of
+
+
+def sizes(host: keras.Layer) -> tuple[int, int]:
+    """Return the numbers of input and output features of a layer with a kernel.
+
+    Those of an EinsumDense are the products of the axes that its kernel contracts, and
+    of those that it adds: a projection to 12 heads of 64 has 768 outputs.
+
+    Raises:
+        ValueError: If the kernel of an EinsumDense is no matrix.
+    """
+    if isinstance(host, keras.layers.Dense):
+        return host.input_spec.axes[-1], host.units
+    if isinstance(host, keras.layers.EinsumDense):
+        size, into, out = _einsum(host)[2:]
+        return _count(size, into), _count(size, out)
+    channel = -1 if host.data_format == "channels_last" else 1
+    return host.input_spec.axes[channel], host.filters
+
+
+def as_matrix(host: keras.Layer, kernel: object) -> object:
+    """Return `kernel`, a tensor or array, as (inputs, outputs).
+
+    The rows of a convolution are all the inputs of one filter.
+    """
+    xp = np if isinstance(kernel, np.ndarray) else ops
+    if isinstance(host, keras.layers.EinsumDense):
+        letters, _, _, into, out = _einsum(host)
+        kernel = _transposed(xp, kernel, letters, into + out)
+        return xp.reshape(kernel, (-1, sizes(host)[1]))
+    return xp.reshape(kernel, (-1, kernel.shape[-1]))
+
+
+def as_kernel(host: keras.Layer, matrix: np.ndarray) -> np.ndarray:
+    """Return what `as_matrix` was given."""
+    if isinstance(host, keras.layers.EinsumDense):
+        letters, _, size, into, out = _einsum(host)
+        matrix = matrix.reshape([size[x] for x in into + out])
+        return _transposed(np, matrix, into + out, letters)
+    return matrix.reshape(weights_of(host)["kernel"].shape)
+
+
+def beside_inputs(host: keras.Layer, vector: object) -> object:
+    """Return a vector over the inputs in the shape that broadcasts with them."""
+    if isinstance(host, keras.layers.EinsumDense):
+        _, terms, size, into, _ = _einsum(host)
+        return _beside(terms[0], into, size, vector)
+    return _channels(host, vector)
+
+
+def beside_outputs(host: keras.Layer, vector: object) -> object:
+    """Return a vector over the outputs in the shape that broadcasts with them."""
+    if isinstance(host, keras.layers.EinsumDense):
+        _, terms, size, _, out = _einsum(host)
+        return _beside(terms[1], out, size, vector)
+    return _channels(host, vector)
+
+
+def bias_of(host: keras.Layer, dtype: object) -> object:
+    """Return the bias in the shape that broadcasts with the outputs, or 0."""
+    if getattr(host, "bias", None) is None:
+        return 0.0
+    bias = ops.cast(host.bias, dtype)
+    if isinstance(host, keras.layers.EinsumDense):
+        return bias  # Keras made it so
+    return _channels(host, bias)
+
+
+def scaled_bias(host: keras.Layer, bias: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Return `bias`, an array, with a factor for each output.
+
+    Raises:
+        ValueError: If the outputs share it, so that one bias cannot follow them.
+    """
+    if not isinstance(host, keras.layers.EinsumDense):
+        return bias * factors
+    scaled = bias * beside_outputs(host, factors)
+    if scaled.size != bias.size:
+        raise ValueError(
+            f"Outputs of the EinsumDense {host.name!r} share a bias (bias_axes="
+            f"{host.bias_axes!r}), and are scaled apart, so that the adapter cannot be "
+            "folded. Keep it, or remove it with kt.adapters.detach(model)."
+        )
+    return scaled.reshape(bias.shape)
+
+
+def _channels(host: keras.Layer, vector: object) -> object:
+    if getattr(host, "data_format", "channels_last") == "channels_last":
+        return vector
+    return ops.reshape(vector, (-1, 1, 1))
+
+
+def _einsum(host: keras.Layer) -> tuple[str, tuple[str, str], dict, str, str]:
+    """Return letters of the kernel, of inputs and outputs, sizes, contracted, new."""
+    source, rest = host.equation.replace(" ", "").split(",")
+    letters, target = rest.split("->")
+    into = "".join(x for x in letters if x in source and x not in target)
+    out = "".join(x for x in letters if x in target and x not in source)
+    if len(into) + len(out) < len(letters) or not into or not out:
+        raise ValueError(
+            f"The EinsumDense {host.name!r} computes {host.equation!r}, where an axis "
+            "of the kernel is neither contracted nor new, so that it is no matrix. "
+            "Leave it out of the targets."
+        )
+    # One dot for each axis that the three stand for.
+    dots = "." * (host.input_spec.ndim - len(source.replace("...", "")))
+    terms = source.replace("...", dots), target.replace("...", dots)
+    shape = weights_of(host)["kernel"].shape
+    return letters, terms, dict(zip(letters, shape, strict=True)), into, out
+
+
+def _beside(term: str, chosen: str, size: dict, vector: object) -> object:
+    xp = np if isinstance(vector, np.ndarray) else ops
+    vector = xp.reshape(vector, [size[x] for x in chosen])
+    vector = _transposed(xp, vector, chosen, [x for x in term if x in chosen])
+    first = min(term.index(x) for x in chosen)
+    return xp.reshape(vector, [size[x] if x in chosen else 1 for x in term[first:]])
+
+
+def _transposed(xp: object, array: object, have: str, want: str) -> object:
+    if list(have) == list(want):
+        return array
+    return xp.transpose(array, [have.index(x) for x in want])
+
+
+def _count(size: dict, letters: str) -> int:
+    return int(np.prod([size[x] for x in letters]))

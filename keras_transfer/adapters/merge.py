@@ -1,0 +1,249 @@
+"""Fold adapters into plain Keras layers, take them back out, or take them away."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import weakref
+
+import keras
+import numpy as np
+
+from keras_transfer import _keras
+from keras_transfer.adapters import held
+from keras_transfer.adapters import upgrade
+from keras_transfer.adapters.hooked import Hooked
+from keras_transfer.adapters.part import add
+from keras_transfer.adapters.part import all_parts
+from keras_transfer.adapters.part import gate_value
+from keras_transfer.adapters.part import Part
+from keras_transfer.adapters.part import parts_of
+from keras_transfer.adapters.places import weights_of
+from keras_transfer.adapters.running import renew_optimizers
+from keras_transfer.adapters.running import retrace
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What a layer was before the merge, and the digest of its weights after it."""
+
+    kind: type
+    recipes: dict
+    before: held.Before | None
+    learnable: tuple[keras.Variable, ...]
+    flags: tuple[bool, dict[str, bool]]
+    parts: tuple[Part, ...]
+    values: dict[str, np.ndarray]
+    optimizer: keras.Optimizer | None
+    digest: str = ""
+
+
+# In this process only, and only as long as the layer lives.
+_kept: weakref.WeakKeyDictionary[keras.Layer, Kept] = weakref.WeakKeyDictionary()
+
+
+def merge(model: keras.Layer) -> keras.Layer:
+    """Fold the adapters in use into the weights, and leave plain Keras layers.
+
+    `W + scaling A B` takes the place of W, and each layer and model has its original
+    class again: inference costs what it did, and a `.keras` file needs no
+    keras_transfer. What trains is as it was before attaching, and the optimizer of a
+    compiled model starts anew. The pairs and the original weights are kept in this
+    process, outside the model, for `unmerge`.
+
+    Args:
+        model: A model with adapters, the outermost.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If there are none, or one cannot be folded. Nothing is changed
+            then.
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+        kt.adapters.LoRA(rank=2, targets="all-linear").attach(model)
+        kt.adapters.merge(model)
+        assert type(model) is keras.Sequential
+        ```
+
+    Reference:
+        E. Hu et al., 2021, "LoRA: Low-Rank Adaptation of Large Language Models",
+        arXiv:2106.09685, section 4.1; PEFT, `PeftModel.merge_and_unload`.
+    """
+    check_any(model)
+    folded = {}
+    for layer in _keras.flat_layers(model):
+        active = [part for part in parts_of(layer) if gate_value(part)]
+        if active:
+            folded[layer] = _fold(layer, active)
+    kept = {
+        layer: _keep(layer, folded.get(layer, {}))
+        for layer in _keras.flat_layers(model)
+        if isinstance(layer, upgrade.Adapted | Hooked) or held.before(layer)
+    }
+    for layer, values in folded.items():
+        own = weights_of(layer)
+        for name, value in values.items():
+            own[name].assign(value)
+    upgrade.restore(model)
+    renew_optimizers(model)
+    for layer, each in kept.items():
+        _kept[layer] = dataclasses.replace(each, digest=_digest(layer))
+    return model
+
+
+def unmerge(model: keras.Layer) -> keras.Layer:
+    """Give back what `merge` took: the weights bit for bit, the adapters, the classes.
+
+    Args:
+        model: A model that was merged in this process.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If it was not, or its weights were changed since.
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+        kt.adapters.LoRA(rank=2, targets="all-linear").attach(model)
+        kt.adapters.merge(model)
+        kt.adapters.unmerge(model)
+        assert list(kt.adapters.attached(model)) == ["default"]
+        ```
+
+    Reference:
+        PEFT, `PeftModel.unmerge_adapter`.
+    """
+    layers = [each for each in _keras.flat_layers(model) if each in _kept]
+    if not layers:
+        raise ValueError(
+            f"Nothing was merged into the model {model.name!r} in this process. A "
+            "merged model that was saved and reloaded holds the sums alone: attach the "
+            "adapter to the base model instead."
+        )
+    new = list(upgrade.recipes_of(model))
+    if new:
+        raise ValueError(
+            f"The model {model.name!r} has new adapters {new}. Detach them before "
+            "unmerge."
+        )
+    changed = [each.name for each in layers if _digest(each) != _kept[each].digest]
+    if changed:
+        raise ValueError(
+            f"The layers {changed[:5]} have changed since the merge, by training or "
+            "loading. The original weights would undo that, so they are not put back."
+        )
+    for layer in layers:
+        kept = _kept.pop(layer)
+        own = weights_of(layer)
+        for name, value in kept.values.items():
+            own[name].assign(value)
+        upgrade.set_class(layer, kept.kind)
+        for part in kept.parts:
+            add(layer, part)
+        if kept.recipes:
+            layer.__dict__["_recipes"] = kept.recipes
+        held.set_before(layer, kept.before)
+        _keras.release(layer, kept.learnable)
+        flag, flags = kept.flags
+        _keras.set_flag(layer, flag)
+        for name, value in flags.items():
+            own[name].trainable = value
+        if kept.optimizer is not None:
+            _keras.replace_optimizer(
+                layer, getattr(kept.optimizer, "inner_optimizer", kept.optimizer)
+            )
+    retrace(model)
+    return model
+
+
+def detach(model: keras.Layer) -> keras.Layer:
+    """Take all adapters away without folding: the model is what it was before.
+
+    Args:
+        model: A model with adapters, the outermost.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If there are none.
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+        kt.adapters.LoRA(rank=2, targets="all-linear").attach(model)
+        kt.adapters.detach(model)
+        assert type(model.layers[0]) is keras.layers.Dense
+        ```
+
+    Reference:
+        PEFT, `PeftModel.unload`.
+    """
+    check_any(model)
+    upgrade.restore(model)
+    renew_optimizers(model)
+    return model
+
+
+def check_any(model: keras.Layer) -> None:
+    """Check that `model` contains adapters.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if not upgrade.recipes_of(model) and not any(True for _ in all_parts(model)):
+        raise ValueError(
+            f"The model {model.name!r} contains no adapters. Attach one, or pass the "
+            "model that contains them."
+        )
+
+
+def _fold(layer: keras.Layer, active: list[Part]) -> dict[str, np.ndarray]:
+    if layer.quantization_mode is not None:
+        raise ValueError(
+            f"The layer {layer.name!r} is quantised ({layer.quantization_mode}): its "
+            "weight has few bits, and rounding would lose what was learnt. Keep the "
+            "adapter beside it."
+        )
+    own = weights_of(layer)
+    before = {name: _keras.value(v).astype("float32") for name, v in own.items()}
+    after = dict(before)
+    for part in active:
+        part.fold(layer, after)
+    return {name: after[name] for name in after if after[name] is not before[name]}
+
+
+def _keep(layer: keras.Layer, folded: dict[str, np.ndarray]) -> Kept:
+    own = weights_of(layer)
+    return Kept(
+        kind=type(layer),
+        recipes=layer.__dict__.get("_recipes", {}),
+        before=held.before(layer),
+        learnable=tuple(_keras.learnable(layer)),
+        flags=(layer.trainable, {name: v.trainable for name, v in own.items()}),
+        parts=tuple(parts_of(layer)),
+        values={name: _keras.value(own[name]).copy() for name in folded},
+        optimizer=getattr(layer, "optimizer", None),
+    )
+
+
+def _digest(layer: keras.Layer) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for variable in weights_of(layer).values():
+        digest.update(_keras.value(variable).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,181 @@
+"""Part: what one adapter adds to one layer, and the hooks by which it does so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+from keras_transfer import _keras
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class Part(keras.layers.Layer):
+    """What one adapter adds to one layer: some small weights, and a gate.
+
+    A part is a sublayer of the layer that it adapts (the host), under the name of the
+    adapter. It is never called; the host calls its hooks, in this order, and each may
+    change what passes:
+
+        inputs = part.on_inputs(inputs)
+        outputs = host's own computation without its activation
+        outputs = part.on_outputs(inputs, outputs)
+        outputs = activation(outputs)
+        outputs = part.on_result(outputs)
+
+    Every hook must be the identity where the gate is 0. The gate is a variable (1 for
+    the adapter in use, 0 for the others), so that no traced graph goes stale when
+    another is used.
+
+    A technique subclasses this, registers the subclass, adds its variables in
+    `create_weights` by `self.weight`, uses them in a hook, and says in `fold` how they
+    go into the host's own weights, if they can.
+
+    Args:
+        name: Name of the adapter.
+        dtype: Policy of the computation. The weights are float32 always.
+    """
+
+    # The public layer class that a host becomes an instance of; None for none.
+    layer_class: type | None = None
+
+    def __init__(self, name: str = "default", dtype: object = None) -> None:
+        super().__init__(name=name, dtype=dtype)
+        self.supports_masking = True
+
+    def create(self, host: keras.Layer) -> None:
+        """Make the weights for a built `host`."""
+        self.dtype_policy = policy_of(host)
+        with _keras.inner_scope(host):
+            self.gate = self.weight("gate", (), "ones", trainable=False)
+            self.create_weights(host)
+        # What learns while this adapter is in use; not an attribute that Keras tracks.
+        self.__dict__["learning"] = _keras.learnable(self)
+        self.built = True
+
+    def create_weights(self, host: keras.Layer) -> None:
+        """Make the technique's own weights by `self.weight`."""
+
+    def weight(
+        self, name: str, shape: tuple, initializer: object, *, trainable: bool = True
+    ) -> keras.Variable:
+        """Return a new float32 weight of this part, saved under its name."""
+        return self.add_weight(
+            shape=shape,
+            initializer=initializer,
+            dtype="float32",
+            trainable=trainable,
+            aggregation="none" if trainable else "only_first_replica",
+            name=name,
+        )
+
+    @property
+    def named_weights(self) -> dict[str, keras.Variable]:
+        """The technique's weights by name: what an adapter file keeps; no gate."""
+        own = _keras.own_weights(self)
+        return {each.name: each for each in own if each is not self.gate}
+
+    def on_inputs(self, host: keras.Layer, inputs: object) -> object:
+        """Return what the host is to compute with."""
+        return inputs
+
+    def on_outputs(
+        self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
+    ) -> object:
+        """Return what is to pass through the host's activation."""
+        return outputs
+
+    def on_result(self, host: keras.Layer, outputs: object) -> object:
+        """Return the result of the host."""
+        return outputs
+
+    def fold(self, host: keras.Layer, weights: dict[str, np.ndarray]) -> None:
+        """Change `weights`, the host's own by name, to what does the same alone.
+
+        Called for parts whose gate is not 0, with float32 arrays.
+
+        Raises:
+            ValueError: If it cannot be done; it says why.
+        """
+        raise ValueError(
+            f"{type(self).__name__} cannot be folded into the weights of "
+            f"{host.name!r}. Keep the adapter, or remove it with "
+            "kt.adapters.detach(model)."
+        )
+
+    def joined(
+        self, host: keras.Layer, others: list[tuple[Part, float]], name: str
+    ) -> Part:
+        """Return a new part, made for `host`, equal to a weighted sum of parts.
+
+        Raises:
+            ValueError: If the technique knows no such sum.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no weighted sum: what it does is not linear in "
+            "its weights."
+        )
+
+    def save_own_variables(self, store: dict) -> None:
+        """Store each weight under its name."""
+        for variable in _keras.own_weights(self):
+            store[variable.name] = variable
+
+    def load_own_variables(self, store: dict) -> None:
+        """Load what is there. A file of the base model alone has nothing for us."""
+        names = set(store.keys())
+        own = {each.name: each for each in _keras.own_weights(self)}
+        if names and names != set(own):
+            raise ValueError(
+                f"The file has the weights {sorted(names)} for the adapter "
+                f"{self.name!r}, which has {sorted(own)}. It was saved with another "
+                "technique."
+            )
+        for name in names:
+            own[name].assign(store[name])
+
+    def get_build_config(self) -> None:
+        """Return nothing: the host makes the weights."""
+
+    def get_config(self) -> dict:
+        """Return the constructor's arguments but `dtype`, which is the host's."""
+        return {"name": self.name}
+
+
+def parts_of(host: keras.Layer) -> list[Part]:
+    """Return the parts of one layer, in the order of attaching."""
+    return [each for each in _keras.sublayers(host) if isinstance(each, Part)]
+
+
+def all_parts(model: keras.Layer) -> Iterator[tuple[keras.Layer, Part]]:
+    """Yield (host, part) for all parts in or below `model`."""
+    for layer in _keras.flat_layers(model):
+        for part in parts_of(layer):
+            yield layer, part
+
+
+def add(host: keras.Layer, part: Part) -> None:
+    """Make a created `part` a sublayer of `host`."""
+    _keras.add_child(host, attribute(part.name), part)
+
+
+def take_away(host: keras.Layer, part: Part) -> None:
+    """Undo `add`."""
+    _keras.remove_child(host, attribute(part.name))
+
+
+def attribute(name: str) -> str:
+    """Return the attribute of a host that holds the part of adapter `name`."""
+    return f"adapter_{name}"
+
+
+def gate_value(part: Part) -> float:
+    """Return the gate as a number."""
+    return float(_keras.value(part.gate))
+
+
+def policy_of(host: keras.Layer) -> keras.DTypePolicy:
+    """Return the policy that computes as `host`, with float32 weights, unquantised."""
+    compute = host.compute_dtype
+    return keras.DTypePolicy(compute if compute == "float32" else f"mixed_{compute}")

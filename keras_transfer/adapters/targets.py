@@ -1,0 +1,239 @@
+"""Which layers of a model a recipe goes to: a family's default, a pattern, objects."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import keras
+
+from keras_transfer import _keras
+from keras_transfer.adapters.part import Part
+from keras_transfer.adapters.places import located
+from keras_transfer.adapters.upgrade import plain_of
+from keras_transfer.backbones.groups import layer_groups
+
+# The projections of queries and values by the names of keras-hub's families; a fused
+# one holds both. Cross-attention is left out, as in the paper.
+QUERY_AND_VALUE = re.compile(
+    r"(?:^|/)(?:query|value|[qv]_proj|(?:query|value)_(?:dense|proj|projector)"
+    r"|query_key_value|(?:attention_)?qkv)$"
+)
+CROSS = re.compile(r"cross|encoder_attention|enc_dec")
+LINEAR = (keras.layers.Dense, keras.layers.EinsumDense)
+# What a head and a backbone are told by; the group's name of `kt.layer_groups`.
+NOT_BLOCKS = ("stem", "head")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A layer that a recipe goes to, and its path below the model."""
+
+    layer: keras.Layer
+    path: str
+
+
+def candidates(model: keras.Layer, classes: Iterable[type]) -> list[Target]:
+    """Return the layers of `model` that have a class of `classes`, in model order."""
+    classes = tuple(classes)
+    return [
+        Target(layer, path or layer.name)
+        for path, layer in located(model).items()
+        if isinstance(layer, classes)
+        and not isinstance(layer, Part)
+        and own_call(layer, classes)
+    ]
+
+
+def own_call(layer: keras.Layer, classes: Iterable[type]) -> bool:
+    """Return whether `layer` computes as one of `classes` does, by inherited code."""
+    kind = plain_of(layer)
+    calls = {vars(each).get("call", getattr(each, "call", None)) for each in classes}
+    return getattr(kind, "call", None) in calls
+
+
+def find(model: keras.Layer, targets: object, classes: Iterable[type]) -> list[Target]:
+    """Return the targets of a recipe in `model`, one or more.
+
+    Args:
+        model: A built model.
+        targets: None for the default of the family, `"all-linear"`, a regular
+            expression that is searched in the paths, or a list of expressions and
+            layers.
+        classes: The layer classes that the recipe can go to.
+
+    Raises:
+        TypeError: If `targets` is nothing of this kind.
+        ValueError: If it matches no layer; the nearest names are told.
+    """
+    known = candidates(model, classes)
+    if not known:
+        names = sorted(each.__name__ for each in classes)
+        raise ValueError(
+            f"The model {model.name!r} has no layer that this adapter can go to: none "
+            f"of {names}."
+        )
+    if targets is None:
+        return _default(model, known)
+    return select(model, targets, known)
+
+
+def select(model: keras.Layer, targets: object, known: list[Target]) -> list[Target]:
+    """Return those of `known` that `targets` of `find`, but for None, speak of.
+
+    Raises:
+        TypeError: If `targets` is nothing of this kind.
+        ValueError: If one matches no layer; the nearest names are told.
+    """
+    if isinstance(targets, str) and targets == "all-linear":
+        return _all_linear(model, known)
+    if isinstance(targets, str | keras.Layer):
+        targets = [targets]
+    if not isinstance(targets, Sequence | set | frozenset) or not targets:
+        raise TypeError(
+            f"targets={targets!r} is neither None, 'all-linear', a regular expression "
+            "over paths, nor a list of expressions or layers."
+        )
+    chosen: set[int] = set()
+    for each in targets:
+        chosen |= _matched(each, model, known)
+    return [target for target in known if id(target.layer) in chosen]
+
+
+def head_layers(model: keras.Layer) -> list[keras.Layer]:
+    """Return the layers above the backbone: the group "head", if there is one."""
+    groups = layer_groups(model)
+    if groups[-1].name != "head":
+        return []
+    return [layer for layer in groups[-1].layers if not isinstance(layer, Part)]
+
+
+def by_pattern(
+    pattern: Mapping[str, object] | None, path: str, value: object
+) -> object:
+    """Return the value of the first pattern that matches the end of `path`.
+
+    As in PEFT, `"query"` matches a layer of that name and `"layer_0/.*/query"` one at
+    that place: an expression has to match whole names from some name to the end.
+    """
+    for key, special in (pattern or {}).items():
+        if re.search(rf"(?:^|/)(?:{key})$", path):
+            return special
+    return value
+
+
+def check_patterns(patterns: Iterable[str], targets: list[Target]) -> None:
+    """Check that each pattern of `by_pattern` is for one of the targets.
+
+    Raises:
+        ValueError: If one matches nothing.
+    """
+    paths = [target.path for target in targets]
+    for pattern in patterns:
+        if not any(by_pattern({pattern: True}, path, False) for path in paths):
+            raise ValueError(
+                f"The pattern {pattern!r} matches none of the targets. It is compared "
+                f"with whole names up to the end of a path. {nearest(pattern, paths)}"
+            )
+
+
+def biased_layers(model: keras.Layer) -> list[keras.Layer]:
+    """Return the layers below the head that have a bias."""
+    head = {id(layer) for layer in head_layers(model)}
+    return [
+        layer
+        for layer in located(model).values()
+        if any(each.name == "bias" for each in _keras.own_weights(layer))
+        and id(layer) not in head
+    ]
+
+
+def nearest(text: str, names: Iterable[str]) -> str:
+    """Return the sentence that offers the paths most like a pattern."""
+    names = list(dict.fromkeys(names))
+    plain = re.sub(r"[\\^$.*+?()\[\]|]", "", text)
+    last = {name: name.rsplit("/", 1)[-1] for name in names}
+    close = difflib.get_close_matches(
+        plain, sorted(set(last.values())), n=3, cutoff=0.4
+    )
+    near = [name for name in names if last[name] in close]
+    near = near or difflib.get_close_matches(plain, names, n=3, cutoff=0)
+    return f"The nearest are {near[:5]}, of {len(names)} layers."
+
+
+def _matched(target: object, model: keras.Layer, known: list[Target]) -> set[int]:
+    if isinstance(target, keras.Layer):
+        if any(each.layer is target for each in known):
+            return {id(target)}
+        inside = any(each is target for each in _keras.flat_layers(model))
+        where = "cannot carry this adapter" if inside else "is not in the model"
+        raise ValueError(
+            f"The layer {target.name!r} ({type(target).__name__}) {where}. "
+            f"{nearest(target.name, (each.path for each in known))}"
+        )
+    if not isinstance(target, str):
+        raise TypeError(
+            f"A target is {target!r}. Give a regular expression over paths, or a layer."
+        )
+    try:
+        found = {id(each.layer) for each in known if re.search(target, each.path)}
+    except re.error as problem:
+        raise ValueError(
+            f"{target!r} is not a regular expression: {problem}."
+        ) from problem
+    if not found:
+        raise ValueError(
+            f"The target {target!r} matches no layer that this adapter can go to. "
+            f"{nearest(target, (each.path for each in known))}"
+        )
+    return found
+
+
+def _default(model: keras.Layer, known: list[Target]) -> list[Target]:
+    linear = [each for each in known if isinstance(each.layer, LINEAR)]
+    found = [
+        each
+        for each in linear
+        if QUERY_AND_VALUE.search(each.path) and not CROSS.search(each.path)
+    ]
+    if found:
+        return found
+    groups = layer_groups(model)
+    blocks = {
+        id(layer)
+        for group in groups
+        if group.name not in NOT_BLOCKS and len(groups) > 2
+        for layer in group.layers
+    }
+    found = [
+        each
+        for each in known
+        if isinstance(each.layer, keras.layers.Conv2D) and id(each.layer) in blocks
+    ]
+    if found:
+        return found
+    raise ValueError(
+        f"No default targets are known for the model {model.name!r}: it has neither "
+        "query and value projections nor convolutions in numbered blocks. Give "
+        "targets='all-linear', a regular expression over paths, or layers. Its paths "
+        f"are {[each.path for each in known][:20]}."
+    )
+
+
+def _all_linear(model: keras.Layer, known: list[Target]) -> list[Target]:
+    head = {id(layer) for layer in head_layers(model)}
+    found = [
+        each
+        for each in known
+        if isinstance(each.layer, LINEAR) and id(each.layer) not in head
+    ]
+    if not found:
+        raise ValueError(
+            f"targets='all-linear' finds no Dense or EinsumDense below the head of "
+            f"{model.name!r}. The layers are {[each.path for each in known][:20]}."
+        )
+    return found

@@ -1,0 +1,240 @@
+"""VeRA: one pair of random matrices for all layers, and two learnt vectors for each."""
+
+from __future__ import annotations
+
+import math
+import numbers
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_transfer import _keras
+from keras_transfer.adapters import matrix
+from keras_transfer.adapters.adapter import Adapter
+from keras_transfer.adapters.low_rank import DensePair
+from keras_transfer.adapters.low_rank import EinsumPair
+from keras_transfer.adapters.low_rank import LowRankPair
+from keras_transfer.adapters.part import Part
+from keras_transfer.adapters.ranks import check_dropout
+from keras_transfer.adapters.ranks import check_native
+from keras_transfer.adapters.ranks import check_rank
+from keras_transfer.adapters.targets import Target
+
+# The attribute of a part that holds the matrices.
+SHARED = "projection"
+
+
+class _Projection(keras.layers.Layer):
+    """The two random matrices that the parts of one adapter share.
+
+    They are made from the seed, number by number the same on each machine, and their
+    first rows do not depend on how many there are: so no file holds them, and a part of
+    a model gets the same ones as the whole.
+    """
+
+    def __init__(self, seed: int, rank: int, size: tuple[int, int]) -> None:
+        super().__init__(name="vera", dtype="float32", trainable=False)
+        self.size = size
+        for name, number, count in (("a", 0, size[0]), ("b", 1, size[1])):
+            # NumPy promises of this generator alone that its numbers never change.
+            draw = np.random.RandomState([seed, number]).random_sample((count, rank))
+            values = (2 * draw - 1).astype("float32")
+            values = values if name == "a" else values.T
+            weight = self.add_weight(
+                shape=values.shape,
+                initializer="zeros",
+                trainable=False,
+                aggregation="only_first_replica",
+                name=f"vera_{name}",
+            )
+            weight.assign(values)
+            setattr(self, name, weight)
+        self.built = True
+
+    def save_own_variables(self, store: dict) -> None:
+        """Store nothing: the seed is in the recipe."""
+
+    def load_own_variables(self, store: dict) -> None:
+        """Load nothing."""
+
+
+class VectorPair(LowRankPair):
+    """Mixin for a pair whose matrices are shared and fixed, with two learnt vectors.
+
+    Args:
+        rank: Length of the vector between the matrices.
+        dropout: Rate in [0, 1) of dropout on the inputs of A.
+        initial: What the vector between the matrices starts with.
+        name: Name of the adapter.
+        dtype: Policy of the computation.
+    """
+
+    layer_class = None
+
+    def __init__(
+        self,
+        rank: int,
+        dropout: float = 0.0,
+        initial: float = 0.1,
+        name: str = "default",
+        dtype: object = None,
+    ) -> None:
+        super().__init__(rank, 1.0, dropout, name, dtype)
+        self.initial = initial
+
+    def create_weights(self, host: keras.Layer) -> None:
+        """Make the vectors, and wait for `share` to give the matrices."""
+        self.size = into, out = matrix.sizes(host)
+        # Both matrices are uniform in +-sqrt(6 / fan in), of numbers in +-1.
+        self.scaling = 6 / math.sqrt(into * self.rank)
+        start = keras.initializers.Constant(self.initial)
+        self.vera_d = self.weight("vera_lambda_d", (self.rank,), start)
+        self.vera_b = self.weight("vera_lambda_b", (out,), "zeros")
+        if self.dropout:
+            self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
+
+    def share(self, projection: keras.layers.Layer) -> None:
+        """Take the matrices from `projection`, in place of what was there."""
+        if hasattr(self, SHARED):
+            _keras.remove_child(self, SHARED)
+        _keras.add_child(self, SHARED, projection)
+
+    def factors(self, dtype: object) -> tuple[object, object]:
+        """Return the parts of the matrices that fit the host."""
+        into, out = self.size
+        a, b = self.projection.a, self.projection.b
+        a = a if a.shape[0] == into else a[:into]
+        b = b if b.shape[1] == out else b[:, :out]
+        return ops.cast(a, dtype), ops.cast(b, dtype)
+
+    def scaled(self, hidden: object) -> object:
+        """Return the product with A, times the vector, the scaling and the gate."""
+        return super().scaled(hidden) * ops.cast(self.vera_d, hidden.dtype)
+
+    def on_outputs(
+        self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
+    ) -> object:
+        """Add the product with both matrices, times the vector of the outputs."""
+        product = super().on_outputs(host, inputs, 0.0, **kwargs)
+        vector = ops.cast(self.vera_b, product.dtype)
+        return outputs + product * matrix.beside_outputs(host, vector)
+
+    def delta(self, host: keras.Layer) -> np.ndarray:
+        """Return what is added to the host's weight, in its shape, gate left out."""
+        into, out = self.size
+        a = _keras.value(self.projection.a)[:into] * _keras.value(self.vera_d)
+        b = _keras.value(self.projection.b)[:, :out] * _keras.value(self.vera_b)
+        return self.scaling * self.product(host, a, b)
+
+    # Not that of LoRA: what each adds is a product of its two vectors.
+    joined = Part.joined
+
+    def get_config(self) -> dict:
+        """Return the arguments."""
+        config = super().get_config() | {"initial": self.initial}
+        config.pop("scaling")
+        return config
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class VeRADensePair(VectorPair, DensePair):
+    """The vectors of a Dense."""
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class VeRAEinsumPair(VectorPair, EinsumPair):
+    """The vectors of an EinsumDense, its axes folded as for `LoRA`."""
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class VeRA(Adapter):
+    """Learn two vectors for each layer between random matrices that all layers share.
+
+    `y = act(x W + b_0 + ((x A) * d) B * b)`, with fixed random matrices A (inputs,
+    rank) and B (rank, outputs) from `seed`, the vector d of `rank` numbers that starts
+    at `initial`, and the vector b over the outputs that starts at 0: the model starts
+    as it was. A layer has rank + outputs parameters, so that a large rank costs little.
+    A and B are uniform in +-sqrt(6 / fan in) (Kaiming). Files hold the seed in place of
+    them. Layers with fewer inputs or outputs than the largest take the first rows of A
+    and columns of B. `kt.adapters.merge` folds the product into W.
+
+    In PEFT it is `VeraConfig`, which draws other numbers from its seed.
+
+    Args:
+        rank: Whole number, 1 or more. Default 256.
+        targets: As in `LoRA`; a Dense or an EinsumDense can be one.
+        dropout: Rate in [0, 1) of dropout on the inputs of A. Default 0.
+        initial: Number above 0 that d starts with. Default 0.1, as in the paper.
+        seed: Whole number in [0, 2**32) that A and B are made from. Default 0.
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        kt.adapters.VeRA(rank=8, targets="all-linear").attach(model)
+        assert [tuple(v.shape) for v in model.trainable_weights] == [(8,), (3,)]
+        ```
+
+    Raises:
+        ValueError: If a number is not in its range.
+
+    Reference:
+        D. Kopiczko et al., 2024, "VeRA: Vector-based Random Matrix Adaptation",
+        arXiv:2310.11454.
+    """
+
+    parts = {
+        keras.layers.Dense: VeRADensePair,
+        keras.layers.EinsumDense: VeRAEinsumPair,
+    }
+
+    def __init__(
+        self,
+        rank: int = 256,
+        targets: object = None,
+        dropout: float = 0.0,
+        initial: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(targets)
+        self.rank = check_rank(rank)
+        self.dropout = check_dropout(dropout)
+        number = isinstance(initial, numbers.Real) and not isinstance(initial, bool)
+        if not number or not math.isfinite(initial) or initial <= 0:
+            raise ValueError(
+                f"initial={initial!r} must be a finite number above 0: with 0 neither "
+                "vector would get a gradient."
+            )
+        whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+        if not whole or not 0 <= seed < 2**32:
+            raise ValueError(f"seed={seed!r} must be a whole number in [0, 2**32).")
+        self.initial = float(initial)
+        self.seed = int(seed)
+
+    def part(self, target: Target) -> Part:
+        """Return the vectors of one layer."""
+        check_native(target.layer)
+        kind = self.part_class(target.layer)
+        kind.shapes(target.layer)  # raises where there is no matrix
+        return kind(self.rank, self.dropout, self.initial)
+
+    def link(self, parts: list[Part]) -> None:
+        """Give all parts the same matrices, as large as the largest layer needs."""
+        if not parts:
+            return
+        size = tuple(max(part.size[i] for part in parts) for i in (0, 1))
+        there = [getattr(part, SHARED, None) for part in parts]
+        shared = next((x for x in there if x is not None and x.size == size), None)
+        if shared is None:
+            shared = _Projection(self.seed, self.rank, size)
+        for part, own in zip(parts, there, strict=True):
+            if own is not shared:
+                part.share(shared)
+
+    def get_config(self) -> dict:
+        """Return the arguments."""
+        names = ("rank", "dropout", "initial", "seed")
+        return super().get_config() | {name: getattr(self, name) for name in names}

@@ -1,0 +1,73 @@
+"""A weighted sum of adapters, as an adapter of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import keras
+
+from keras_transfer.adapters import upgrade
+from keras_transfer.adapters.adapter import check_name
+from keras_transfer.adapters.named import check_known
+from keras_transfer.adapters.part import all_parts
+from keras_transfer.adapters.part import Part
+from keras_transfer.adapters.rollback import all_or_nothing
+from keras_transfer.adapters.running import activate
+from keras_transfer.adapters.running import retrace
+
+
+def add_weighted(model: keras.Layer, name: str, weights: Mapping[str, float]) -> None:
+    """Add an adapter that is a weighted sum of others, and use it.
+
+    It is exact: on each layer its rank is the sum of theirs (in PEFT
+    `combination_type="cat"`). It can be trained further.
+
+    Args:
+        model: A model with adapters of one technique, on the same layers.
+        name: Name of the new adapter.
+        weights: Dict of name to finite weight: `{"first": 0.3, "second": 0.7}`.
+
+    Raises:
+        ValueError: If a name is unknown or the new one taken, a weight is not finite,
+            or the adapters cannot be summed.
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+        for each in ("first", "second"):
+            kt.adapters.LoRA(rank=2, targets="all-linear").attach(model, each)
+        kt.adapters.add_weighted(model, "sum", {"first": 0.3, "second": 0.7})
+        assert kt.adapters.active(model) == {"sum": 1.0}
+        ```
+
+    Reference:
+        PEFT, `LoraModel.add_weighted_adapter`.
+    """
+    if not weights:
+        raise ValueError("weights is empty, so there is nothing to sum.")
+    for each, weight in weights.items():
+        check_known(model, each)
+        if not math.isfinite(weight):
+            raise ValueError(
+                f"The weight of {each!r} is {weight}, not a finite number."
+            )
+    recipes = upgrade.recipes_of(model)
+    kinds = {type(recipes[each]) for each in weights}
+    if len(kinds) > 1:
+        names = sorted(kind.__name__ for kind in kinds)
+        raise ValueError(f"Adapters of different techniques cannot be summed: {names}.")
+    check_name(model, name)
+    by_host: dict[int, tuple[keras.Layer, list[tuple[Part, float]]]] = {}
+    for host, part in all_parts(model):
+        if part.name in weights:
+            pair = by_host.setdefault(id(host), (host, []))
+            pair[1].append((part, weights[part.name]))
+    pairs = [(host, ps[0][0].joined(host, ps, name)) for host, ps in by_host.values()]
+    with all_or_nothing(model):
+        upgrade.install(model, name, recipes[next(iter(weights))], pairs)
+        activate(model, {name: 1.0})
+        retrace(model)

@@ -1,0 +1,382 @@
+"""LoRA as a recipe: which layers, which numbers, what is refused, what is printed."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_transfer as kt
+from keras_transfer import _keras
+from keras_transfer import adapters
+from keras_transfer.adapters.named import places
+from keras_transfer.backbones.blocks import find_owners
+from tests import tiny
+from tests.adapters import models
+from tests.contracts.compare import assert_close
+
+LAYER = "transformer_layer_{}/self_attention_layer/{}"
+
+
+def paths(model, name=None):
+    return [path for path, _, _ in places(model, name)]
+
+
+def test_queries_and_values_by_default():
+    model = tiny.bert(num_layers=2)
+    assert adapters.LoRA(rank=2).attach(model) is model
+    expected = [LAYER.format(i, name) for i in (0, 1) for name in ("query", "value")]
+    assert sorted(paths(model)) == expected
+
+
+def test_paths_are_those_of_layer_groups():
+    model = tiny.bert_classifier()
+    adapters.LoRA(rank=2, targets="all-linear").attach(model)
+    owners = {owner.path for owner in find_owners(model)}
+    assert set(paths(model)) <= owners
+    assert all(path.startswith("bert_backbone/") for path in paths(model))
+
+
+def test_starts_as_the_base_model():
+    model = models.nested()
+    y = model(models.tokens())
+    adapters.LoRA(rank=2).attach(model)
+    assert np.array_equal(model(models.tokens()), y)
+
+
+def test_equals_the_sum_of_the_matrices():
+    model, other = models.nested(), models.nested()
+    other.set_weights(model.get_weights())
+    adapters.LoRA(rank=2, alpha=3, targets="all-linear").attach(model)
+    models.disturb(model)
+    at = {owner.path: owner.layer for owner in find_owners(other)}
+    for path, _, part in places(model):
+        a, b = part.lora_a.numpy(), part.lora_b.numpy()
+        kernel = at[path].kernel
+        kernel.assign(kernel.numpy() + 1.5 * (a @ b).reshape(kernel.shape))
+    before = other(models.tokens()).numpy()
+    assert_close(model(models.tokens()), before, 1e-5)
+
+
+def test_peft_counts_of_a_query_kernel():
+    layer = keras.layers.EinsumDense("btc,chd->bthd", (None, 12, 32), name="query")
+    model = keras.Sequential([keras.Input((None, 384)), layer])
+    adapters.LoRA(targets="query").attach(model)
+    assert sum(v.numpy().size for v in model.trainable_weights) == 6144
+
+
+def test_convolutions_of_the_blocks_by_default():
+    model = tiny.hub_resnet()
+    y = model(models.images())
+    adapters.LoRA(rank=2).attach(model)
+    names = paths(model)
+    assert names and all("block" in name for name in names)
+    assert np.array_equal(model(models.images()), y)
+    before = [v.numpy() for v in model.non_trainable_weights]
+    models.disturb(model)
+    out = keras.layers.GlobalAveragePooling2D()(model.output)
+    head = keras.Model(model.input, keras.layers.Dense(3)(out))
+    models.compiled(head).fit(models.images(), models.labels(4), verbose=0)
+    # BatchNormalization's statistics too.
+    assert_close(model.non_trainable_weights, before)
+
+
+@pytest.mark.parametrize("make", [tiny.cv_resnet, tiny.applications_resnet])
+def test_other_families_of_convolutional_networks(make):
+    model = make()
+    x = models.images(size=model.input_shape[1])
+    y = np.asarray(model(x))
+    adapters.LoRA(rank=2).attach(model)
+    assert paths(model)
+    assert np.array_equal(model(x), y)
+    models.disturb(model, 0.05)
+    changed = model(x)
+    scale = np.abs(y).max()  # MobileNet's random features are tiny
+    assert np.abs(changed - y).max() > 1e-3 * scale
+    adapters.merge(model)
+    assert_close(model(x), changed, 1e-4 * np.abs(changed).max())
+
+
+def test_all_linear_leaves_out_the_head_and_embeddings():
+    model = models.nested()
+    adapters.LoRA(rank=2, targets="all-linear").attach(model)
+    assert len(paths(model)) == 2 * 6 + 1  # q, k, v, output, two of the MLP; pooler
+    assert "logits" not in paths(model)
+
+
+def test_a_regular_expression_over_paths():
+    model = models.nested()
+    adapters.LoRA(rank=2, targets=r"layer_1/.*/(query|key)$").attach(model)
+    assert [path.split("/")[1:] for path in paths(model)] == [
+        ["transformer_layer_1", "self_attention_layer", "query"],
+        ["transformer_layer_1", "self_attention_layer", "key"],
+    ]
+
+
+def test_layer_objects_become_paths_in_the_recipe():
+    model = models.nested()
+    layer = model.layers[-2].get_layer("pooled_dense")
+    recipe = adapters.LoRA(rank=2, targets=[layer, "value$"])
+    with pytest.raises(ValueError, match="Attach it"):
+        recipe.get_config()
+    recipe.attach(model)
+    kept = adapters.attached(model)["default"]
+    again = adapters.LoRA.from_config(kept.get_config())
+    other = models.nested()
+    again.attach(other)
+    assert paths(other) == paths(model) and len(paths(model)) == 3
+
+
+def test_rank_and_alpha_by_pattern():
+    model = models.nested()
+    adapters.LoRA(
+        rank=4,
+        alpha=8,
+        rank_pattern={"transformer_layer_0/.*/query": 1},
+        alpha_pattern={"value": 3},
+    ).attach(model)
+    found = {path: (part.rank, part.scaling) for path, _, part in places(model)}
+    assert sorted(found.values()) == [(1, 8.0), (4, 0.75), (4, 0.75), (4, 2.0)]
+
+
+def test_rank_stabilised_scaling():
+    model = models.nested()
+    adapters.RsLoRA(rank=4, alpha=8).attach(model)
+    assert {part.scaling for _, _, part in places(model)} == {4.0}
+
+
+def test_reversible_embedding_tied_output_included():
+    import keras_hub
+
+    layer = keras_hub.layers.ReversibleEmbedding(10, 6, name="tokens", logit_soft_cap=3)
+    ids = keras.Input((4,), dtype="int32")
+    model = keras.Model(ids, layer(layer(ids), reverse=True))
+    x = np.arange(8).reshape(2, 4)
+    y = model(x).numpy()
+    adapters.LoRA(rank=2, targets="tokens").attach(model)
+    assert_close(model(x), y)
+    models.disturb(model)
+    part = next(places(model))[2]
+    matrix = layer.embeddings.numpy() + part.delta(layer)
+    expected = 3 * np.tanh(matrix[x] @ matrix.T / 3)
+    assert_close(model(x), expected, 1e-5)
+    part.tied = False  # as in PEFT
+    expected = 3 * np.tanh(matrix[x] @ layer.embeddings.numpy().T / 3)
+    assert_close(model(x), expected, 1e-5)
+    with pytest.raises(ValueError, match="logits too"):
+        adapters.merge(model)
+    part.tied = True
+    y = model(x).numpy()
+    adapters.merge(model)
+    assert type(layer) is keras_hub.layers.ReversibleEmbedding
+    assert_close(model(x), y, 1e-5)
+
+
+def test_the_mask_of_an_embedding_passes():
+    layer = keras.layers.Embedding(10, 4, mask_zero=True, name="words")
+    model = keras.Sequential([keras.Input((3,)), layer, keras.layers.LSTM(2)])
+    x = np.array([[1, 2, 0], [3, 0, 0]])
+    y = model(x)
+    adapters.LoRA(rank=2, targets="words").attach(model)
+    assert_close(model(x), y)
+    assert layer(x)._keras_mask is not None
+
+
+def test_prints_one_line(capsys):
+    adapters.LoRA(rank=2).attach(models.nested())
+    text = capsys.readouterr().out
+    assert text.count("\n") == 1
+    assert "LoRA 'default' on 4 layers of" in text
+    # 4 pairs of (16, 2) and (2, 16), and the head of 16 x 3 + 3.
+    assert "307 of " in text and "51 of them are the head's" in text
+
+
+def test_the_head_stays_as_it_is():
+    model = models.nested()
+    adapters.LoRA(rank=2).attach(model)
+    assert model.layers[-1].trainable_weights == model.layers[-1].weights
+    frozen = models.nested()
+    frozen.layers[-1].trainable = False
+    adapters.LoRA(rank=2).attach(frozen)
+    assert frozen.layers[-1].trainable_weights == []
+    assert len(frozen.trainable_weights) == 8
+
+
+def test_biases_of_the_targets_or_all_learn_if_asked():
+    for bias, count in (("none", 0), ("lora_only", 4)):
+        model = models.nested()
+        adapters.LoRA(rank=2, bias=bias).attach(model)
+        assert len(model.trainable_weights) == 8 + 2 + count
+    model = models.nested()
+    adapters.LoRA(rank=2, bias="all").attach(model)
+    biases = [v for v in model.trainable_weights if v.name == "bias"]
+    assert len(biases) == 2 * 6 + 1 + 1
+    x = models.tokens()
+    models.compiled(model).fit(x, models.labels(), verbose=0)
+    with pytest.raises(ValueError, match="stand in one model"):
+        adapters.LoRA(rank=2).attach(model, "second")
+    with pytest.raises(ValueError, match="switched off"), adapters.disabled(model):
+        pass
+
+
+@pytest.mark.parametrize(
+    "kwargs, match",
+    [
+        (dict(rank=0), "rank=0"),
+        (dict(rank=-1), "rank=-1"),
+        (dict(rank_pattern={"query": 0}), "rank=0"),
+        (dict(alpha=float("nan")), "alpha=nan"),
+        (dict(alpha=float("inf")), "alpha=inf"),
+        (dict(dropout=1.0), "dropout=1.0"),
+        (dict(dropout=-0.5), "dropout=-0.5"),
+        (dict(bias="some"), "bias='some'"),
+    ],
+)
+def test_refuses_numbers_out_of_range(kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        adapters.LoRA(**kwargs)
+
+
+def test_refuses_a_pattern_that_is_no_dict():
+    with pytest.raises(TypeError, match="dict"):
+        adapters.LoRA(rank_pattern=[("query", 2)])
+
+
+@pytest.mark.parametrize(
+    "kwargs, match",
+    [
+        (dict(targets="qery"), "nearest are .*query"),
+        (dict(targets="self_attention_layer_norm"), "matches no layer"),
+        (dict(targets="("), "regular expression"),
+        (dict(targets=[]), "neither None"),
+        (dict(targets=3), "neither None"),
+        (dict(targets=[3]), "A target is 3"),
+        (dict(rank=17), "too large"),
+        (dict(rank_pattern={"qery": 2}), "matches none of the targets"),
+        (dict(alpha_pattern={"key": 2}), "matches none of the targets"),
+        (dict(targets="segment_embedding"), "too large"),
+    ],
+)
+def test_a_failing_attach_changes_nothing(kwargs, match):
+    model = models.nested()
+    adapters.LoRA(rank=2).attach(model, "first")
+    classes, weights = models.classes(model), model.get_weights()
+    flags = _keras.flags(model), [v.trainable for v in model.weights]
+    error = (
+        TypeError
+        if "targets" in kwargs and "None" in match or "A target" in match
+        else ValueError
+    )
+    with pytest.raises(error, match=match):
+        adapters.LoRA(**{"rank": 3} | kwargs).attach(model, "second")
+    assert models.classes(model) == classes
+    assert_close(model.get_weights(), weights)
+    assert flags == (_keras.flags(model), [v.trainable for v in model.weights])
+    assert list(adapters.attached(model)) == ["first"]
+
+
+def test_an_error_in_the_midst_of_attaching_changes_nothing(monkeypatch):
+    model = models.nested()
+    classes, weights = models.classes(model), model.get_weights()
+    flags = _keras.flags(model), [v.trainable for v in model.weights]
+
+    def fail(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("keras_transfer.adapters.adapter.retrace", fail)
+        with pytest.raises(KeyboardInterrupt):
+            adapters.LoRA(rank=2).attach(model)
+    assert models.classes(model) == classes
+    assert_close(model.get_weights(), weights)
+    assert flags == (_keras.flags(model), [v.trainable for v in model.weights])
+    adapters.LoRA(rank=2).attach(model)
+
+
+def test_refuses_models_that_cannot_be_adapted():
+    with pytest.raises(ValueError, match="not built"):
+        adapters.LoRA().attach(keras.Sequential([keras.layers.Dense(3)]))
+    with pytest.raises(TypeError, match="Keras model"):
+        adapters.LoRA().attach("model")
+    with pytest.raises(ValueError, match="No default targets"):
+        adapters.LoRA(rank=2).attach(tiny.mlp())
+    backbone = kt.backbones.FrozenBackbone(tiny.bert(num_layers=2))
+    model = kt.models.TransferClassifier(backbone, 3)
+    with pytest.raises(ValueError, match="FrozenBackbone"):
+        adapters.LoRA(rank=2).attach(model)
+    native = tiny.bert(num_layers=2)
+    native.enable_lora(2)
+    with pytest.raises(ValueError, match="enable_lora"):
+        adapters.LoRA(rank=2).attach(native)
+    own = keras.Sequential([keras.Input((4,)), adapters.LoRADense(4, rank=2)])
+    with pytest.raises(ValueError, match="pair of their own"):
+        adapters.LoRA(rank=2, targets="dense").attach(own, "second")
+    with pytest.raises(ValueError, match="no name for an adapter"):
+        adapters.LoRA(rank=2).attach(tiny.bert(), "a/b")
+
+
+def test_a_subclass_with_a_call_of_its_own_is_no_target():
+    class Doubled(keras.layers.Dense):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    model = keras.Sequential([keras.Input((4,)), Doubled(4, name="doubled")])
+    with pytest.raises(ValueError, match="no layer that"):
+        adapters.LoRA(rank=2, targets="doubled").attach(model)
+
+
+def test_gradual_unfreezing_trains_the_pairs_and_never_the_base():
+    model = models.nested()
+    adapters.LoRA(rank=2).attach(model, "idle")
+    adapters.LoRA(rank=2).attach(model)
+    models.disturb(model)
+    base = models.base_values(model)
+    idle = [v.numpy() for _, _, part in places(model, "idle") for v in part.weights]
+    model.compile(keras.optimizers.AdamW(0.01), "mse")
+    unfreezing = kt.callbacks.GradualUnfreezing(model)
+    x, y = models.tokens(), np.ones((8, 3))
+    model.fit(x, y, epochs=3, callbacks=[unfreezing], verbose=0)
+    head = {id(v) for v in model.layers[-1].weights}
+    moved = [
+        v.path
+        for v in model.weights
+        if id(v) in base and not np.array_equal(v.numpy(), base[id(v)])
+    ]
+    assert sorted(moved) == sorted(v.path for v in model.weights if id(v) in head)
+    now = [v.numpy() for _, _, part in places(model, "idle") for v in part.weights]
+    assert_close(now, idle)
+    assert len(model.trainable_variables) == 8 + 2
+    assert len(model.optimizer.variables) < 3 * 12 + 12  # slots for these alone
+
+
+def test_lora_plus_is_a_rate_of_its_own_for_b():
+    model = models.nested()
+    adapters.LoRA(rank=2).attach(model)
+    groups = kt.layer_groups(model)
+    rates = {(name, "lora_b"): 16.0 for name in groups.names if "transformer" in name}
+    sgd = keras.optimizers.SGD(0.01)
+    optimizer = kt.optimizers.discriminative(sgd, model, rates=rates)
+    models.disturb(model, 0.1)
+    before = {v.path: v.numpy() for v in model.trainable_variables}
+    model.compile(optimizer, "mse")
+    x, y = models.tokens(), np.ones((8, 3))
+    model.fit(x, y, batch_size=8, verbose=0)
+    moved = {v.path: v.numpy() - before[v.path] for v in model.trainable_variables}
+    for variable in model.trainable_variables:
+        variable.assign(before[variable.path])
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    model.fit(x, y, batch_size=8, verbose=0)
+    for variable in model.trainable_variables:
+        step = variable.numpy() - before[variable.path]
+        factor = 16 if variable.name == "lora_b" else 1
+        np.testing.assert_allclose(moved[variable.path], factor * step, atol=2e-6)
+
+
+def test_config_is_json_plain():
+    import json
+
+    recipe = adapters.RsLoRA(
+        2, 4, ["query$", "value$"], 0.1, {"query": 1}, {"value": 2}
+    )
+    config = keras.saving.serialize_keras_object(recipe)
+    again = keras.saving.deserialize_keras_object(json.loads(json.dumps(config)))
+    assert type(again) is adapters.RsLoRA
+    assert again.get_config() == recipe.get_config()

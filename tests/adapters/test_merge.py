@@ -1,0 +1,207 @@
+"""Merge to plain Keras layers, unmerge bit for bit, detach."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_transfer import _keras
+from keras_transfer import adapters
+from keras_transfer.adapters.named import places
+from tests import tiny
+from tests.adapters import models
+from tests.contracts.compare import assert_close
+from tests.contracts.compare import fit
+from tests.contracts.compare import run
+
+X, Y = models.tokens(), models.labels()
+STRANGER = """
+import sys
+import numpy as np
+import keras
+import keras_hub
+model = keras.models.load_model(sys.argv[1])
+assert "keras_transfer" not in sys.modules
+x = dict(np.load(sys.argv[2]))
+np.save(sys.argv[3], model.predict(x, verbose=0))
+"""
+
+
+def state(model):
+    """Return all that attach and merge may touch."""
+    return (
+        models.classes(model),
+        _keras.flags(model),
+        [v.trainable for v in model.weights],
+        [id(v) for v in model.weights],
+    )
+
+
+def attached(make=models.nested, **kwargs):
+    """Return a model with pairs that matter."""
+    model = make()
+    adapters.LoRA(**{"rank": 2, "targets": "all-linear"} | kwargs).attach(model)
+    return models.disturb(model)
+
+
+@pytest.mark.parametrize("make", [models.nested, models.flat, models.task])
+def test_merged_equals_unmerged(make):
+    model = make()
+    before = state(model)
+    adapters.LoRA(rank=2, targets="all-linear").attach(model)
+    models.disturb(model)
+    y, traced = run(model, X), model.predict(X, verbose=0)
+    assert adapters.merge(model) is model
+    assert_close(run(model, X), y, 1e-5)
+    assert_close(model.predict(X, verbose=0), traced, 1e-5)
+    assert state(model) == before
+
+
+@pytest.mark.parametrize("make", [models.nested, models.task])
+def test_unmerge_gives_everything_back_bit_for_bit(make):
+    model = attached(make)
+    before, weights = state(model), model.get_weights()
+    y = run(model, X)
+    adapters.merge(model)
+    adapters.unmerge(model)
+    assert state(model) == before
+    assert all(map(np.array_equal, model.get_weights(), weights))
+    assert np.array_equal(run(model, X), y)
+    assert list(adapters.attached(model)) == ["default"]
+    models.compiled(model).fit(X, Y, verbose=0) if make is models.nested else None
+
+
+def test_convolutions_and_embeddings_merge():
+    model = tiny.hub_resnet()
+    adapters.LoRA(rank=2).attach(model)
+    models.disturb(model, 0.05)
+    y = run(model, models.images())
+    adapters.merge(model)
+    assert_close(run(model, models.images()), y, 1e-4)
+    model = attached(targets="token_embedding")
+    y = run(model, X)
+    adapters.merge(model)
+    assert_close(run(model, X), y, 1e-5)
+
+
+def test_only_what_is_in_use_is_folded():
+    model = attached()
+    adapters.LoRA(rank=3).attach(model, "second")
+    models.disturb(model, name="second")
+    adapters.use(model, "default")
+    y = run(model, X)
+    adapters.merge(model)
+    assert_close(run(model, X), y, 1e-5)
+    adapters.unmerge(model)
+    assert list(adapters.attached(model)) == ["default", "second"]
+    assert adapters.active(model) == {"default": 1.0}
+
+
+def test_a_stranger_loads_the_merged_file(tmp_path):
+    model = models.compiled(attached())
+    fit(model, X, Y)
+    adapters.merge(model)
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "x.npz", **X)
+    names = [tmp_path / name for name in ("model.keras", "x.npz", "y.npy")]
+    command = [sys.executable, "-c", STRANGER, *map(str, names)]
+    subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
+    assert_close(np.load(tmp_path / "y.npy"), model.predict(X, verbose=0), 1e-6)
+
+
+def test_a_compiled_model_trains_on_after_merge_and_after_unmerge():
+    model = models.compiled(attached())
+    fit(model, X, Y)
+    slots = [v.numpy() for v in model.optimizer.variables]
+    adapters.merge(model)
+    assert len(model.trainable_variables) == len(model.weights)
+    adapters.unmerge(model)
+    assert_close(model.optimizer.variables, slots)
+    fit(model, X, Y)
+    adapters.merge(model)
+    fit(model, X, Y)
+    with pytest.raises(ValueError, match="changed since"):
+        adapters.unmerge(model)
+
+
+def test_unmerge_after_a_reload_says_so(tmp_path):
+    model = attached()
+    adapters.merge(model)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="reloaded"):
+        adapters.unmerge(again)
+
+
+def test_unmerge_wants_no_newer_adapter():
+    model = attached()
+    adapters.merge(model)
+    adapters.LoRA(rank=2).attach(model, "newer")
+    with pytest.raises(ValueError, match="newer"):
+        adapters.unmerge(model)
+
+
+def test_detach_gives_the_base_back():
+    model = models.nested()
+    before, y = state(model), run(model, X)
+    weights = model.get_weights()
+    adapters.LoRA(rank=2).attach(model)
+    models.disturb(model)
+    assert adapters.detach(model) is model
+    assert state(model) == before
+    assert all(map(np.array_equal, model.get_weights(), weights))
+    assert np.array_equal(run(model, X), y)
+    for call in (adapters.detach, adapters.merge):
+        with pytest.raises(ValueError, match="no adapters"):
+            call(model)
+
+
+def test_flags_of_before_come_back():
+    model = models.nested()
+    model.layers[-2].get_layer("token_embedding").trainable = False
+    before = state(model)
+    adapters.LoRA(rank=2).attach(model)
+    adapters.detach(model)
+    assert state(model) == before
+
+
+def test_merging_an_inner_backbone(tmp_path):
+    model = attached()
+    backbone = next(x for x in model.layers if x.name == "backbone")
+    y = run(model, X)
+    adapters.merge(backbone)
+    assert_close(run(model, X), y, 1e-5)
+    assert adapters.attached(model) == {}
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert_close(run(again, X), run(model, X))
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method:UserWarning")
+def test_what_cannot_be_folded_changes_nothing():
+    layer = keras.layers.Dense(16, name="hidden")
+    model = keras.Sequential([keras.Input((16,)), layer])
+    model.quantize("int8")
+    adapters.LoRA(rank=2, targets="hidden").attach(model)
+    models.disturb(model)
+    x = np.random.default_rng(0).normal(size=(4, 16)).astype("float32")
+    y, before = run(model, x), state(model)
+    with pytest.raises(ValueError, match="quantised"):
+        adapters.merge(model)
+    assert state(model) == before
+    assert_close(run(model, x), y)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method:UserWarning")
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_a_quantised_base_reloads_as_trained(mode, tmp_path):
+    model = models.nested()
+    model.quantize(mode)
+    adapters.LoRA(rank=2).attach(model)
+    models.disturb(model)
+    assert all(part.lora_a.dtype == "float32" for _, _, part in places(model))
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert_close(run(again, X), run(model, X))

@@ -1,0 +1,189 @@
+"""VeRA: the contract of recipes, its formula by hand, matrices that no file holds."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_transfer as kt
+from keras_transfer import adapters
+from keras_transfer.adapters.named import places
+from tests.adapters import models
+from tests.contracts.adapter_contract import AdapterContract
+from tests.contracts.adapter_contract import small
+from tests.contracts.compare import assert_close
+from tests.contracts.compare import fit
+
+
+class TestVeRA(AdapterContract):
+    learns = {"vera_lambda_d", "vera_lambda_b"}
+    parameters = 2 * (8 + 16)  # query and value: rank + outputs
+    no_images = "no layer that this adapter can go to"
+
+    def recipe(self, **kwargs):
+        return adapters.VeRA(rank=8, **kwargs)
+
+
+# Of seed 0: the first row of A and the first column of B, without their scale.
+GOLDEN_A = [-0.6985654830932617, -0.6089145541191101]
+GOLDEN_B = [-0.7740113735198975, -0.1643422693014145]
+
+
+def shared(model):
+    """Return the holders of the two matrices, once each."""
+    return list({id(p.projection): p.projection for _, _, p in places(model)}.values())
+
+
+def matrices(seed, rank, inputs, outputs):
+    """Return A and B of the paper, Kaiming uniform, from NumPy's own generator."""
+    a, b = (
+        2 * np.random.RandomState([seed, i]).random_sample((size, rank)) - 1
+        for i, size in enumerate((inputs, outputs))
+    )
+    return a * np.sqrt(6 / inputs), b.T * np.sqrt(6 / rank)
+
+
+def sequential(widths=(5, 3)):
+    model = keras.Sequential([keras.Input((4,))])
+    for i, width in enumerate(widths):
+        model.add(keras.layers.Dense(width, "tanh", name=f"layer_{i}"))
+    return model
+
+
+def test_by_hand_in_layers_of_several_sizes():
+    x = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    model = sequential()
+    adapters.VeRA(rank=7, targets="layer", seed=3).attach(model)
+    parts = [part for _, _, part in places(model)]
+    assert_close(parts[0].vera_d, np.full(7, 0.1, "float32"))
+    assert_close(parts[0].vera_b, np.zeros(5, "float32"))
+    models.disturb(model, 1.0)
+    expected = x
+    for layer, part in zip(model.layers, parts, strict=True):
+        a, b = matrices(3, 7, layer.kernel.shape[0], layer.units)
+        hidden = expected @ a * part.vera_d.numpy() @ b * part.vera_b.numpy()
+        plain = expected @ layer.kernel.numpy() + layer.bias.numpy()
+        expected = np.tanh(plain + hidden)
+    assert_close(model(x), expected.astype("float32"), 1e-5)
+    adapters.merge(model)
+    assert_close(model(x), expected.astype("float32"), 1e-5)
+
+
+def test_the_numbers_of_the_seed_never_change():
+    # Files hold the seed alone. If this fails, all that were saved are worthless.
+    model = sequential((2,))
+    adapters.VeRA(rank=2, targets="layer").attach(model)
+    held = shared(model)[0]
+    assert_close(held.a[0], np.array(GOLDEN_A, "float32"))
+    assert_close(held.b[:, 0], np.array(GOLDEN_B, "float32"))
+
+
+def test_one_pair_for_all_layers_and_seeds_apart():
+    model = models.nested()
+    adapters.VeRA(rank=8, targets="all-linear").attach(model)
+    held = shared(model)
+    assert len(held) == 1
+    assert held[0].a.shape == (32, 8) and held[0].b.shape == (8, 32)
+    other = models.nested()
+    adapters.VeRA(rank=8, seed=1).attach(other)
+    small_a, large_a = shared(other)[0].a, held[0].a[:16]
+    assert np.abs(small_a - large_a).max() > 0.1
+    adapters.VeRA(rank=8).attach(models.nested(), "again")
+    third = models.nested()
+    adapters.VeRA(rank=8).attach(third)
+    assert_close(shared(third)[0].a, large_a)  # the first rows of more
+
+
+@pytest.mark.parametrize("make", [models.nested, models.flat])
+def test_no_file_holds_the_matrices(make, tmp_path):
+    model = make()
+    adapters.VeRA(rank=4096, targets="all-linear").attach(model)
+    models.disturb(model)
+    model.save(tmp_path / "model.keras")
+    size = (tmp_path / "model.keras").stat().st_size
+    vectors = sum(part.vera_d.numpy().nbytes for _, _, part in places(model))
+    assert size < vectors + 200_000 < shared(model)[0].a.numpy().nbytes
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert len(shared(again)) == 1
+    assert_close([*shared(again)[0].weights], [*shared(model)[0].weights])
+    x = models.tokens()
+    assert_close(again(x), model(x))
+    other = make()
+    adapters.VeRA(rank=4096, targets="all-linear").attach(other)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other.load_weights(tmp_path / "model.weights.h5")
+    assert_close(other(x), model(x))
+
+
+def test_the_matrices_are_in_groups_and_exports_once(tmp_path):
+    model = sequential()
+    adapters.VeRA(rank=8, targets="layer").attach(model)
+    models.disturb(model)
+    groups = kt.layer_groups(model)
+    assert sum(group.num_parameters for group in groups) == sum(
+        v.numpy().size for v in model.weights
+    )
+    assert len({v.path for v in model.weights if v.name in ("vera_a", "vera_b")}) == 2
+    x = np.ones((3, 4), "float32")
+    # Here each layer is made anew by itself, the smaller one first.
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert len(shared(again)) == 1
+    assert_close(again(x), model(x))
+    model.export(tmp_path / "served", verbose=False)
+    served = tf.saved_model.load(tmp_path / "served")
+    assert_close(served.serve(x), model(x), 1e-6)
+
+
+def test_a_rank_above_the_width_and_dropout():
+    x = np.ones((1, 4), "float32")
+    model = sequential((3,))
+    adapters.VeRA(rank=64, dropout=0.5, targets="layer").attach(model)
+    models.disturb(model, 1.0)
+    assert_close(model(x), model(x))
+    noisy = {model(x, training=True).numpy().tobytes() for _ in range(8)}
+    assert len(noisy) > 1
+
+
+def test_two_replicas_equal_one(strategy):
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    start = sequential().get_weights()
+
+    def make():
+        model = sequential()
+        model.set_weights(start)
+        adapters.VeRA(rank=8, targets="layer").attach(model)
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        return model
+
+    one = make()
+    with strategy.scope():
+        two = make()
+    for model in (one, two):
+        fit(model, x, np.ones((8, 3)), epochs=2)
+    assert_close(two.get_weights(), one.get_weights(), 1e-5)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        dict(rank=0),
+        dict(dropout=1.0),
+        dict(initial=0.0),
+        dict(initial=float("nan")),
+        dict(seed=-1),
+        dict(seed=2**32),
+        dict(seed=1.5),
+    ],
+)
+def test_refuses_numbers_out_of_range(kwargs):
+    with pytest.raises(ValueError, match=f"{next(iter(kwargs))}="):
+        adapters.VeRA(**kwargs)
+
+
+def test_there_is_no_weighted_sum():
+    model = small()
+    for name in ("first", "second"):
+        adapters.VeRA(rank=8).attach(model, name)
+    with pytest.raises(ValueError, match="no weighted sum"):
+        adapters.add_weighted(model, "sum", {"first": 0.5, "second": 0.5})

@@ -1,0 +1,261 @@
+"""AdapterContract: what every recipe of adapters promises, one test a promise."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_transfer import adapters
+from keras_transfer.adapters.part import all_parts
+from tests import tiny
+from tests.adapters import models
+from tests.contracts.compare import arrays
+from tests.contracts.compare import assert_close
+from tests.contracts.compare import fit
+from tests.contracts.compare import run
+
+X, Y = models.tokens(), models.labels()
+HEAD = 16 * 3 + 3  # parameters of the classifier's last layer
+
+
+def small():
+    """Return a classifier on a BERT of one block, the same each time."""
+    keras.utils.set_random_seed(0)
+    backbone = tiny.bert(num_layers=1, dropout=0.0, name="backbone")
+    head = keras.layers.Dense(3, name="logits")
+    outputs = head(backbone(backbone.input)["pooled_output"])
+    model = keras.Model(backbone.input, outputs)
+    rng = np.random.default_rng(1)
+    for variable in model.weights:
+        if variable.name in ("kernel", "bias"):
+            # BERT's own start is so small that a block hardly changes its inputs.
+            variable.assign(rng.normal(0, 0.3, variable.shape))
+    return model
+
+
+class AdapterContract:
+    """Subclass it, define `recipe` and what follows, and add tests of meaning.
+
+    What is costly is trained once for the class; its tests may not change that model.
+    """
+
+    learns = set()  # names of the weights that train, the head's left out
+    parameters = 0  # how many numbers those are in `small`
+    own = False  # whether they are the model's own weights
+    cannot_fold = ""  # what the error of `merge` says
+    no_images = ""  # what the error of attaching to a ResNet says
+
+    def recipe(self, **kwargs):
+        """Return a recipe for tiny models, with its default targets."""
+        raise NotImplementedError
+
+    def attached(self, name="default"):
+        """Return `small` with the adapter, which changes the outputs."""
+        model = small()
+        self.recipe().attach(model, name)
+        return self.disturbed(model, name)
+
+    def disturbed(self, model, name="default", scale=0.3):
+        """Give what the adapter trains other values, the same each time."""
+        if not self.own:
+            return models.disturb(model, scale, name)
+        rng = np.random.default_rng(3)
+        for each in model.trainable_variables:
+            each.assign(each.numpy() + rng.normal(0, scale, each.shape))
+        return model
+
+    def trained(self):
+        """Return a model after two epochs, and its weights before; made once."""
+        kind = type(self)
+        if "_trained" not in vars(kind):
+            model = small()
+            self.recipe().attach(model)
+            before = [v.numpy() for v in model.weights]
+            fit(models.compiled(model, jit_compile=False), X, Y, epochs=2)
+            kind._trained = model, before
+        return kind._trained
+
+    def moved(self, model, before):
+        """Return what is not as it was."""
+        pairs = zip(model.weights, before, strict=True)
+        return [v for v, value in pairs if not np.array_equal(v.numpy(), value)]
+
+    def names(self, model, variables):
+        """Return the names of those of `variables` that are not the head's."""
+        head = {id(v) for v in model.layers[-1].weights}
+        return {v.name for v in variables if id(v) not in head}
+
+    def test_config_makes_the_same_recipe(self):
+        recipe = self.recipe(targets=["a$", "b$"])
+        config = keras.saving.serialize_keras_object(recipe)
+        again = keras.saving.deserialize_keras_object(json.loads(json.dumps(config)))
+        assert type(again) is type(recipe)
+        assert again.get_config() == recipe.get_config()
+        assert config["config"]["targets"] == ["a$", "b$"]
+
+    def test_starts_as_the_base_model(self):
+        model = small()
+        y = run(model, X)
+        assert self.recipe().attach(model) is model
+        assert_close(run(model, X), y)
+
+    def test_its_own_weights_train_and_the_head(self):
+        model = small()
+        self.recipe().attach(model)
+        head = model.layers[-1]
+        assert head.trainable_weights == head.weights
+        assert self.names(model, model.trainable_variables) == self.learns
+        count = sum(v.numpy().size for v in model.trainable_variables)
+        assert count == self.parameters + HEAD
+
+    def test_fit_moves_these_alone(self):
+        model, before = self.trained()
+        moved = self.moved(model, before)
+        assert all(v.trainable for v in moved)
+        assert self.names(model, moved) == self.learns
+
+    def test_flags_thaw_nothing_else(self):
+        model = small()
+        self.recipe().attach(model)
+        paths = models.trained_paths(model)
+        model.trainable = False
+        assert model.trainable_variables == []
+        model.trainable = True
+        assert models.trained_paths(model) == paths
+
+    def test_reload_gives_the_same_and_goes_on_learning(self, tmp_path):
+        model, _ = self.trained()
+        model.save(tmp_path / "model.keras")
+        again = keras.models.load_model(tmp_path / "model.keras")
+        assert_close(run(again, X), run(model, X))
+        assert models.trained_paths(again) == models.trained_paths(model)
+        assert_close(again.optimizer.variables, model.optimizer.variables)
+        config = adapters.attached(again)["default"].get_config()
+        assert config == self.recipe().get_config()
+        before = [v.numpy() for v in again.weights]
+        again.run_eagerly = True  # cheaper than another trace
+        fit(again, X, Y)
+        moved = self.moved(again, before)
+        assert all(v.trainable for v in moved)
+        assert self.names(again, moved) == self.learns
+
+    def test_xla_trains_the_same(self):
+        plain, before = self.trained()
+        model = small()
+        self.recipe().attach(model)
+        model.set_weights(before)
+        fit(models.compiled(model, jit_compile=True), X, Y, epochs=2)
+        for variable, expected in zip(model.weights, plain.weights, strict=True):
+            # Keys' biases have a gradient of 0, up to rounding, which Adam enlarges.
+            if "/key/bias" not in variable.path:
+                assert_close(variable, expected, 1e-4)
+
+    def test_mixed_bfloat16(self):
+        full = self.attached()
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        model = small()
+        y = run(model, X)
+        self.recipe().attach(model)
+        assert_close(run(model, X), y)
+        assert {v.dtype for _, part in all_parts(model) for v in part.weights} <= {
+            "float32"
+        }
+        model.set_weights(full.get_weights())
+        for a, b in zip(arrays(run(model, X)), arrays(run(full, X)), strict=True):
+            np.testing.assert_allclose(a.astype("float32"), b, rtol=0, atol=0.1)
+        before = [v.numpy() for v in model.weights]
+        fit(models.compiled(model, run_eagerly=True), X, Y)
+        assert self.names(model, self.moved(model, before)) <= self.learns
+        assert all(np.isfinite(v.numpy()).all() for v in model.trainable_variables)
+
+    def test_off_is_the_base_model_exactly(self):
+        model = small()
+        y = run(model, X)
+        self.recipe().attach(model)
+        self.disturbed(model)
+        changed = run(model, X)
+        assert np.abs(changed - y).max() > 1e-3
+        if self.own:
+            off = adapters.disabled(model)
+            with pytest.raises(ValueError, match="switched off"), off:
+                pass
+            return
+        with adapters.disabled(model):
+            assert_close(run(model, X), y)
+        assert_close(run(model, X), changed)
+
+    def test_merging_changes_no_output(self):
+        model = small()
+        classes = models.classes(model)
+        model = self.attached()
+        y = run(model, X)
+        if self.cannot_fold:
+            with pytest.raises(ValueError, match=self.cannot_fold):
+                adapters.merge(model)
+            assert_close(run(model, X), y)
+            return
+        adapters.merge(model)
+        assert models.classes(model) == classes
+        assert_close(run(model, X), y, 1e-5)
+        adapters.unmerge(model)
+        assert_close(run(model, X), y)
+
+    def test_switching_between_two(self):
+        model = self.attached("first")
+        y = run(model, X)
+        if self.own:
+            with pytest.raises(ValueError, match="stand in one model"):
+                self.recipe().attach(model, "second")
+            return
+        self.recipe().attach(model, "second")
+        self.disturbed(model, "second", 0.5)
+        other = run(model, X)
+        assert np.abs(other - y).max() > 1e-3
+        adapters.use(model, "first")
+        assert_close(run(model, X), y)
+        assert self.names(model, model.trainable_variables) == self.learns
+        adapters.use(model, "second")
+        assert_close(run(model, X), other)
+
+    def test_a_target_that_matches_nothing_is_an_error(self):
+        model = small()
+        classes = models.classes(model)
+        with pytest.raises(ValueError, match="The nearest are"):
+            self.recipe(targets="selfattention_lyr").attach(model)
+        assert models.classes(model) == classes
+
+    def test_layer_objects_as_targets(self):
+        model = small()
+        self.recipe().attach(model)
+        path, layer = self.a_target(model)
+        adapters.detach(model)
+        self.recipe(targets=[layer]).attach(model)
+        config = adapters.attached(model)["default"].get_config()
+        assert len(config["targets"]) == 1
+        other = small()
+        type(self.recipe()).from_config(config).attach(other)
+        assert models.trained_paths(other) == models.trained_paths(model)
+
+    def a_target(self, model):
+        """Return path and layer of one target of an attached model."""
+        recipe = adapters.attached(model)["default"]
+        target = recipe.find(model)[0]
+        return target.path, target.layer
+
+    def test_convolutional_networks(self):
+        model = tiny.hub_resnet()
+        x = models.images()
+        y = run(model, x)
+        if self.no_images:
+            with pytest.raises(ValueError, match=self.no_images):
+                self.recipe().attach(model)
+            return
+        self.recipe().attach(model)
+        assert_close(run(model, x), y)
+        self.disturbed(model, scale=0.1)
+        changed = run(model, x)
+        assert np.abs(changed - y).max() > 1e-3
+        if not self.cannot_fold:
+            adapters.merge(model)
+            assert_close(run(model, x), changed, 1e-5 * np.abs(changed).max())
