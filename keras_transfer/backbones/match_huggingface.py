@@ -1,0 +1,309 @@
+"""match_huggingface: have a keras-hub backbone compute what Hugging Face's does."""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+
+import keras
+import numpy as np
+
+from keras_transfer import _keras
+
+# What `hidden_act` is in Hugging Face's own checkpoints of a family.
+USUAL = {
+    "BertBackbone": "gelu",
+    "RobertaBackbone": "gelu",
+    "XLMRobertaBackbone": "gelu",
+    "DistilBertBackbone": "gelu",
+    "AlbertBackbone": "gelu_new",
+    "GPT2Backbone": "gelu_new",
+}
+TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
+ACTIVATION_KEYS = ("hidden_act", "activation", "activation_function")
+EPSILON_KEYS = ("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps")
+TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
+
+
+def match_huggingface(
+    backbone: keras.Model,
+    folder: str | pathlib.Path | None = None,
+    *,
+    hidden_act: str | None = None,
+) -> keras.Model:
+    """Set in a keras-hub backbone what differs from Hugging Face's model, in place.
+
+    keras-hub reads Hugging Face's weights, but not all of their settings. Its BERT has
+    the tanh form of GELU where Hugging Face's has `x Phi(x)` (outputs differ by 1e-3
+    to 7e-3), its RoBERTa has no embedding of token types (outputs can differ by more
+    than 1), and it drops the epsilon of some norms. Adapters and heads trained on the
+    one are a little wrong on the other. The settings are in `backbone.huggingface` and
+    in its config, so they survive `.keras` files, adapters and `kt.adapters.merge`; a
+    process that loads such a file has to import keras_transfer.
+
+    RoBERTa's one row of token types is added to each row of its positions.
+
+    Args:
+        backbone: A keras-hub backbone, before adapters are attached and before a model
+            around it has run.
+        folder: Folder of the Hugging Face model, with config.json and, for RoBERTa,
+            model.safetensors. Default None: what is usual in the family, which is erf
+            GELU and, as in roberta-base, token types of zero.
+        hidden_act: Hugging Face's name of the feed-forward activation, where `folder`
+            is not at hand and it is not the usual one. Default None.
+
+    Returns:
+        The backbone.
+
+    Example:
+        ```python
+        import keras_hub
+        import keras_transfer as kt
+
+        backbone = keras_hub.models.BertBackbone(
+            vocabulary_size=20,
+            num_layers=1,
+            num_heads=2,
+            hidden_dim=8,
+            intermediate_dim=16,
+            max_sequence_length=8,
+        )
+        kt.backbones.match_huggingface(backbone)
+        assert backbone.huggingface["hidden_act"] == "gelu"
+        ```
+
+    Raises:
+        TypeError: If `backbone` is no keras-hub backbone.
+        ValueError: If it has adapters or was matched to another model before, if the
+            activation is unknown, or if nothing is known of its family and no folder
+            is given.
+
+    Reference:
+        D. Hendrycks and K. Gimpel, 2016, "Gaussian Error Linear Units (GELUs)",
+        arXiv:1606.08415; Hugging Face, `BertConfig.hidden_act`.
+    """
+    _check(backbone)
+    settings = _settings(backbone, folder, hidden_act)
+    known = getattr(backbone, "huggingface", None)
+    if known == settings:
+        return backbone
+    if known is not None:
+        raise ValueError(
+            f"The backbone {backbone.name!r} was matched to {known} before, and not to "
+            f"{settings}. Make it anew from its preset."
+        )
+    row = _token_types(folder) if settings.get("token_types") else None
+    _apply(backbone, settings)
+    if row is not None:
+        positions = backbone.embeddings.position_embedding.position_embeddings
+        positions.assign(_keras.value(positions) + row)
+    return backbone
+
+
+def unmatched(backbone: keras.Model) -> str | None:
+    """Return in what `backbone` differs from Hugging Face's model, as far as is known.
+
+    None where it was matched, or nothing is known to differ.
+    """
+    if getattr(backbone, "huggingface", None) is not None:
+        return None
+    family = _family(backbone)
+    now = {_name_of(layer.activation) for layer in _feed_forward(backbone)}
+    usual = USUAL.get(family)
+    if usual is not None and now - {_same(usual)}:
+        return (
+            f"its feed-forward layers have the activation {sorted(now)}, Hugging "
+            f"Face's {usual!r} (outputs differ by about 1e-3)"
+        )
+    if family == "RobertaBackbone":
+        return (
+            "it has no embedding of token types, which Hugging Face's RoBERTa adds to "
+            "each token; the row is zero in roberta-base, but not in every checkpoint"
+        )
+    return None
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+def gelu_tanh(x: object) -> object:
+    """Return GELU in its tanh form, Hugging Face's "gelu_new"."""
+    return keras.activations.gelu(x, approximate=True)
+
+
+@keras.saving.register_keras_serializable("keras_transfer", name="Matched")
+class Matched:
+    """What a backbone becomes by `match_huggingface`: a subclass of its class.
+
+    It has the same name, since Keras addresses weights in files by class names, and is
+    saved under the one name `keras_transfer>Matched`.
+    """
+
+    hub_class: type = object
+
+    @property
+    def huggingface(self) -> dict:
+        """What was set, in Hugging Face's terms."""
+        return dict(self.__dict__["_huggingface"])
+
+    def get_config(self) -> dict:
+        """Return the backbone's own config, its class, and the settings."""
+        name = keras.saving.get_registered_name(self.hub_class)
+        own = {"huggingface": self.huggingface, "hub_class": name}
+        return super().get_config() | own
+
+    @classmethod
+    def from_config(cls, config: dict) -> keras.Model:
+        """Return the backbone of `get_config`. RoBERTa's row is in the weights."""
+        import keras_hub
+
+        config = dict(config)
+        settings, name = config.pop("huggingface"), config.pop("hub_class")
+        kind = keras.saving.get_registered_object(name)
+        if kind is None or not issubclass(kind, keras_hub.models.Backbone):
+            raise ValueError(
+                f"The saved backbone is a {name!r}, which keras-hub "
+                f"{keras_hub.__version__} does not know."
+            )
+        backbone = kind.from_config(config)
+        _apply(backbone, settings)
+        return backbone
+
+
+@functools.cache
+def _matched(kind: type) -> type:
+    doc = f"{kind.__name__} with the settings of a Hugging Face model."
+    new = type(kind.__name__, (Matched, kind), {"__doc__": doc, "hub_class": kind})
+    new.__module__ = __name__
+    _keras.save_as(new, Matched)
+    return new
+
+
+def _check(backbone: object) -> None:
+    import keras_hub
+
+    if not isinstance(backbone, keras_hub.models.Backbone):
+        raise TypeError(
+            f"match_huggingface takes a keras-hub backbone, not {backbone!r}. Of a "
+            "task give `task.backbone`."
+        )
+    if keras.saving.get_registered_name(type(backbone)) == "keras_transfer>Adapted":
+        raise ValueError(
+            f"The backbone {backbone.name!r} has adapters. Match it before they are "
+            "attached, since they are to learn on what they will run on."
+        )
+
+
+def _family(backbone: keras.Model) -> str:
+    names = [kind.__name__ for kind in type(backbone).__mro__]
+    return next((name for name in names if name in USUAL), names[0])
+
+
+def _settings(
+    backbone: keras.Model, folder: str | pathlib.Path | None, hidden_act: str | None
+) -> dict:
+    """Return what is to be set, JSON-plain."""
+    config = {}
+    if folder is not None:
+        path = pathlib.Path(folder) / "config.json"
+        if not path.is_file():
+            raise ValueError(
+                f"{str(path)!r} does not exist. Give the folder of the Hugging Face "
+                "model that the backbone was made from."
+            )
+        config = json.loads(path.read_text())
+    found = [config[key] for key in ACTIVATION_KEYS if key in config]
+    family = _family(backbone)
+    hidden_act = hidden_act or next(iter(found), USUAL.get(family))
+    settings: dict = {}
+    if _feed_forward(backbone) and hidden_act is not None:
+        _activation(hidden_act)
+        settings["hidden_act"] = hidden_act
+    for key in EPSILON_KEYS:
+        if key in config and _norms(backbone):
+            settings["layer_norm_epsilon"] = config[key]
+    if family == "RobertaBackbone":
+        settings["token_types"] = folder is not None
+    if not settings:
+        raise ValueError(
+            f"Nothing is known in which a {type(backbone).__name__} differs from "
+            "Hugging Face's model. Give `folder`, the model's own, to read it there."
+        )
+    return settings
+
+
+def _apply(backbone: keras.Model, settings: dict) -> None:
+    if "hidden_act" in settings:
+        for layer in _feed_forward(backbone):
+            layer.activation = _activation(settings["hidden_act"])
+    if "layer_norm_epsilon" in settings:
+        for layer in _norms(backbone):
+            layer.epsilon = settings["layer_norm_epsilon"]
+    backbone.__dict__["_huggingface"] = dict(settings)
+    object.__setattr__(backbone, "__class__", _matched(type(backbone)))
+    for kind in ("train", "test", "predict"):
+        if getattr(backbone, f"{kind}_function", None) is not None:
+            getattr(backbone, f"make_{kind}_function")(force=True)
+
+
+def _feed_forward(backbone: keras.Model) -> list[keras.layers.Dense]:
+    """Return the layers whose activation is Hugging Face's `hidden_act`."""
+    return [
+        layer
+        for layer in _keras.flat_layers(backbone)
+        if layer.name == "feedforward_intermediate_dense"
+        and layer.activation is not keras.activations.linear
+    ]
+
+
+def _norms(backbone: keras.Model) -> list[keras.Layer]:
+    return [
+        layer
+        for layer in _keras.flat_layers(backbone)
+        if layer.name.endswith(("layer_norm", "layernorm", "_norm"))
+        and hasattr(layer, "epsilon")
+    ]
+
+
+def _activation(name: str) -> object:
+    if name in TANH:
+        return gelu_tanh
+    if name in ("gelu", "relu", "silu", "swish"):
+        return keras.activations.get(name)
+    raise ValueError(
+        f"The activation {name!r} is not known here. Known are 'gelu', 'relu', 'silu', "
+        f"'swish' and, all the same to 1e-7, {list(TANH)}."
+    )
+
+
+def _same(name: str) -> str:
+    return "gelu_new" if name in TANH else name
+
+
+def _name_of(activation: object) -> str:
+    """Return Hugging Face's name of an activation, by what it computes."""
+    x = np.linspace(-3, 3, 61).astype("float32")
+    y = np.asarray(activation(x))
+    for name in ("gelu", "gelu_new", "relu", "silu"):
+        if np.abs(y - np.asarray(_activation(name)(x))).max() < 1e-5:
+            return name
+    return getattr(activation, "__name__", str(activation))
+
+
+def _token_types(folder: str | pathlib.Path) -> np.ndarray:
+    """Return the row of token types of a RoBERTa."""
+    from safetensors import safe_open
+
+    path = pathlib.Path(folder) / "model.safetensors"
+    if not path.is_file():
+        raise ValueError(
+            f"{str(path)!r} does not exist, so RoBERTa's token types cannot be read."
+        )
+    with safe_open(path, framework="np") as file:
+        keys = [key for key in file.keys() if key.endswith(TOKEN_TYPES)]  # noqa: SIM118
+        rows = file.get_tensor(keys[0]) if len(keys) == 1 else np.zeros((0, 0))
+    if len(rows) != 1:
+        raise ValueError(
+            f"{str(path)!r} has {len(rows)} token types. RoBERTa has one, which keras-"
+            "hub's backbone can carry in its positions; more it cannot."
+        )
+    return rows[0].astype("float32")

@@ -1,0 +1,310 @@
+"""Tensors in a safetensors file: nothing is read before all of the header is checked.
+
+The format is https://github.com/huggingface/safetensors#format: eight bytes with the
+length of a header, the header in JSON, and the values. No code can be in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import pathlib
+import uuid
+from collections.abc import Iterable
+from collections.abc import Mapping
+
+import numpy as np
+
+from keras_transfer.saving.strict_json import parse_json
+from keras_transfer.saving.strict_json import short
+
+# Bytes of one value by the format's name of the dtype.
+SIZES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U64": 8,
+    "U32": 4,
+    "U16": 2,
+    "U8": 1,
+    "BOOL": 1,
+}
+FLOATS = ("F64", "F32", "F16", "BF16")
+# By the dtype of a variable; of whole numbers no other will do.
+KINDS = {
+    "int8": ("I8",),
+    "int16": ("I16",),
+    "int32": ("I32",),
+    "int64": ("I64",),
+    "uint8": ("U8",),
+    "uint16": ("U16",),
+    "uint32": ("U32",),
+    "uint64": ("U64",),
+    "bool": ("BOOL",),
+}
+# Enough for a hundred thousand tensors; safetensors itself goes to 100 MB.
+LONGEST_HEADER = 16 * 2**20
+LONGEST_NAME = 1024
+MOST_AXES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """The dtype, by the format's name, and the shape of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class TensorFile:
+    """A safetensors file whose header has been checked; values are read by name.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        metadata: Dict of string to string that the file has beside its tensors.
+        specs: Dict of a tensor's name to its `Spec`.
+
+    Raises:
+        ValueError: If the file is missing, is cut off, has bytes too many, or its
+            header is wrong in any way.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = pathlib.Path(path)
+        if not self.path.is_file():
+            what = "is no file" if self.path.exists() else "does not exist"
+            raise ValueError(f"{str(path)!r} {what}. Pass a safetensors file.")
+        with self.path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            try:
+                header, num_bytes = _header(stream, size)
+                self.metadata = _metadata(header.pop("__metadata__", {}))
+                self.specs = _specs(header, num_bytes)
+            except ValueError as problem:
+                raise ValueError(
+                    f"{str(path)!r} is no sound safetensors file: {problem} Nothing "
+                    "was read from it."
+                ) from problem
+
+    def expect(self, name: str, shape: Iterable[int], dtype: str) -> None:
+        """Check that the file has a tensor that fits a variable of Keras.
+
+        Args:
+            name: The tensor's name.
+            shape: Shape of the variable.
+            dtype: Dtype of the variable. A float can be kept in another float.
+
+        Raises:
+            ValueError: If there is none, or of another shape or kind.
+        """
+        spec = self.specs.get(name)
+        if spec is None:
+            raise ValueError(
+                f"{str(self.path)!r} lacks the tensor {name!r}, which the model needs."
+            )
+        if spec.shape != tuple(shape):
+            raise ValueError(
+                f"The tensor {name!r} of {str(self.path)!r} has the shape "
+                f"{spec.shape}, and the model's weight {tuple(shape)}."
+            )
+        if spec.dtype not in (FLOATS if "float" in dtype else KINDS.get(dtype, ())):
+            raise ValueError(
+                f"The tensor {name!r} of {str(self.path)!r} is {spec.dtype}, and the "
+                f"model's weight {dtype}."
+            )
+
+    def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return tensors by name, in the dtype of the file.
+
+        Raises:
+            ValueError: If a value is NaN or infinite, or the file has changed since
+                its header was read.
+        """
+        from safetensors import safe_open
+
+        values = {}
+        with safe_open(self.path, framework="numpy") as stream:
+            for name in names:
+                value = stream.get_tensor(name)
+                if value.shape != self.specs[name].shape:
+                    raise ValueError(f"{str(self.path)!r} changed while it was read.")
+                check_finite(name, value)
+                values[name] = value
+        return values
+
+
+def write_tensors(
+    path: str | os.PathLike,
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
+) -> int:
+    """Write a safetensors file in one step, and return its size in bytes.
+
+    Whatever ends it, a kill or a full disk, there is the old file or the new one.
+
+    Raises:
+        ValueError: If a name could not be read again, or a value is NaN or infinite.
+        OSError: If the file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    for name, value in tensors.items():
+        check_name(name)
+        check_finite(name, value)
+    # The library takes the memory as it lies.
+    dense = {name: np.array(value, order="C") for name, value in tensors.items()}
+    return replace_file(path, save(dense, metadata=dict(metadata or {})))
+
+
+def replace_file(path: str | os.PathLike, content: bytes) -> int:
+    """Put `content` in the place of the file in one step, and return its length.
+
+    Raises:
+        ValueError: If the folder does not exist.
+        OSError: If the file cannot be written.
+    """
+    path = pathlib.Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"The folder {str(path.parent)!r} does not exist. Make it first."
+        )
+    # In the same folder, for only within one file system is a rename one step.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _flush_folder(path.parent)
+    return len(content)
+
+
+def check_name(name: str) -> None:
+    """Check that a tensor's name is a path downwards: names with "/" between.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    parts = name.split("/")
+    if (
+        not all(parts)
+        or any(part in (".", "..") for part in parts)
+        or "\\" in name
+        or len(name) > LONGEST_NAME
+        or not name.isprintable()
+        or (len(parts[0]) == 2 and parts[0][1] == ":")
+    ):
+        raise ValueError(
+            f"the tensor's name {short(name)} is no path of layers, such as "
+            "'block_1/query/lora_a'."
+        )
+
+
+def check_finite(name: str, value: np.ndarray) -> None:
+    """Check that a tensor holds no NaN and no infinity.
+
+    Raises:
+        ValueError: If it does.
+    """
+    if value.dtype.kind not in "iub" and not np.isfinite(value).all():
+        raise ValueError(
+            f"The tensor {short(name)} has values that are NaN or infinite."
+        )
+
+
+def _flush_folder(folder: pathlib.Path) -> None:
+    """Have the new name of a file on the disk too, where the system knows how."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network drives refuse; the file itself is written all the same.
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _header(stream: object, size: int) -> tuple[dict, int]:
+    """Return the header of an open file of `size` bytes, and the bytes after it."""
+    start = stream.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or 8 + length > size:
+        raise ValueError(
+            f"it has {size} bytes, but its header would end at {8 + length}."
+        )
+    if length > LONGEST_HEADER:
+        raise ValueError(
+            f"its header of {length} bytes is longer than {LONGEST_HEADER}."
+        )
+    text = stream.read(length)
+    if len(text) != length or text[:1] != b"{":
+        raise ValueError("its header does not begin with '{'.")
+    return parse_json(text), size - 8 - length
+
+
+def _metadata(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(
+        isinstance(each, str) for each in value.values()
+    ):
+        raise ValueError("its metadata is no dict of strings.")
+    return value
+
+
+def _specs(header: dict, num_bytes: int) -> dict[str, Spec]:
+    """Return the specs by name; the tensors have to fill `num_bytes` exactly."""
+    specs, ranges = {}, []
+    for name, entry in header.items():
+        check_name(name)
+        if not isinstance(entry, dict) or set(entry) != {
+            "dtype",
+            "shape",
+            "data_offsets",
+        }:
+            raise ValueError(f"the entry of {short(name)} is {short(entry)}.")
+        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if not isinstance(dtype, str) or dtype not in SIZES:
+            raise ValueError(f"{short(name)} has the unknown dtype {short(dtype)}.")
+        if not _whole(shape) or len(shape) > MOST_AXES:
+            raise ValueError(f"{short(name)} has the shape {short(shape)}.")
+        if not _whole(offsets) or len(offsets) != 2:
+            raise ValueError(f"{short(name)} lies at {short(offsets)}.")
+        begin, end = offsets
+        if end - begin != SIZES[dtype] * math.prod(shape):
+            raise ValueError(
+                f"{short(name)} lies at {short(offsets)}, which is not the length "
+                f"of {dtype} {short(shape)}."
+            )
+        specs[name] = Spec(dtype, tuple(shape))
+        ranges.append((begin, end, name))
+    filled = 0
+    for begin, end, name in sorted(ranges):
+        if begin != filled:
+            raise ValueError(
+                f"{short(name)} lies at {begin}, but what is before it ends at "
+                f"{filled}."
+            )
+        filled = end
+    if filled != num_bytes:
+        raise ValueError(
+            f"its tensors take {filled} bytes, but {num_bytes} follow the header."
+        )
+    return specs
+
+
+def _whole(values: object) -> bool:
+    return isinstance(values, list) and all(
+        type(each) is int and each >= 0 for each in values
+    )

@@ -1,0 +1,188 @@
+"""match_huggingface: what keras-hub reads otherwise is set, and stays set."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+import keras_transfer as kt
+from keras_transfer import adapters
+from keras_transfer.backbones.match_huggingface import _norms
+from keras_transfer.backbones.match_huggingface import match_huggingface
+from keras_transfer.backbones.match_huggingface import unmatched
+from tests import tiny
+from tests.contracts import fresh
+from tests.contracts.compare import arrays
+from tests.contracts.compare import assert_close
+from tests.saving import peft_models
+
+
+def parity(family, model):
+    wanted = peft_models.expected(family, "base")
+    outputs = peft_models.outputs_of(model, family)
+    return peft_models.difference(family, outputs, wanted)
+
+
+# What keras-hub does. If one fails: unmatched() may let the family pass.
+
+
+def test_keras_hub_reads_bert_with_the_other_gelu():
+    backbone = peft_models.backbone("bert", matched=False)
+    assert 1e-4 < parity("bert", backbone) < 1e-2
+    assert "gelu" in unmatched(backbone)
+
+
+def test_keras_hub_drops_the_token_types_of_roberta():
+    backbone = peft_models.backbone("roberta", matched=False)
+    assert parity("roberta", backbone) > 0.1
+    assert "token types" in unmatched(backbone)
+
+
+@pytest.mark.parametrize("family", ["albert", "distilbert", "gpt2", "llama"])
+def test_the_other_families_are_as_they_should(family):
+    backbone = peft_models.backbone(family, matched=False)
+    assert parity(family, backbone) < 1e-5
+    assert unmatched(backbone) is None
+
+
+# What we do.
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_matched_backbone_computes_what_pytorch_does(family):
+    backbone = peft_models.backbone(family)
+    assert parity(family, backbone) < 1e-5
+    assert unmatched(backbone) is None
+
+
+def test_without_a_folder_bert_gets_the_usual_gelu():
+    backbone = peft_models.backbone("bert", matched=False)
+    assert match_huggingface(backbone) is backbone
+    assert parity("bert", backbone) < 1e-5
+    assert backbone.huggingface == {"hidden_act": "gelu"}
+
+
+def test_what_was_set_is_seen_in_the_config():
+    backbone = match_huggingface(tiny.bert(), hidden_act="gelu_new")
+    assert backbone.get_config()["huggingface"] == {"hidden_act": "gelu_new"}
+    assert unmatched(backbone) is None
+
+
+def test_another_activation_is_taken_from_the_folder(tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(peft_models.GOLDEN / "distilbert" / "base", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"activation": "relu"}))
+    backbone = peft_models.backbone("distilbert")
+    before = peft_models.outputs_of(backbone, "distilbert")
+    match_huggingface(backbone, folder)
+    assert np.abs(peft_models.outputs_of(backbone, "distilbert") - before).max() > 1e-3
+
+
+def test_the_epsilon_of_the_norms_is_taken_from_the_folder():
+    # The converter of Llama leaves keras-hub's default, 1e-6.
+    backbone = peft_models.backbone("llama")
+    folder = peft_models.GOLDEN / "llama" / "base"
+    match_huggingface(backbone, folder)
+    assert backbone.huggingface == {"layer_norm_epsilon": 1e-6}
+    norms = _norms(backbone)
+    assert len(norms) == 5
+    assert {each.epsilon for each in norms} == {1e-6}
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_it_survives_a_reload_in_a_fresh_process(tmp_path, family):
+    backbone = peft_models.backbone(family)
+    inputs = peft_models.inputs_of(backbone, family)
+    backbone.save(tmp_path / "model.keras")
+    again = fresh.load(tmp_path / "model.keras", inputs)
+    assert_close(again.outputs, backbone(inputs, training=False))
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.huggingface == backbone.huggingface
+    assert isinstance(loaded, type(backbone).hub_class)
+
+
+def test_it_survives_inside_a_task(tmp_path):
+    task = peft_models.classifier("bert")
+    task.save(tmp_path / "model.keras")
+    inputs = peft_models.inputs_of(task, "bert")
+    again = fresh.load(tmp_path / "model.keras", inputs)
+    assert_close(again.outputs, task(inputs, training=False))
+
+
+def test_adapters_and_a_merge_keep_it(tmp_path):
+    backbone = peft_models.backbone("bert")
+    adapters.LoRA(rank=2).attach(backbone)
+    inputs = peft_models.inputs_of(backbone, "bert")
+    for part in kt.adapters.attached(backbone), backbone.huggingface:
+        assert part
+    backbone.save(tmp_path / "adapted.keras")
+    again = fresh.load(tmp_path / "adapted.keras", inputs)
+    assert_close(again.outputs, backbone(inputs, training=False))
+    adapters.merge(backbone)
+    assert backbone.huggingface["hidden_act"] == "gelu"
+    assert parity("bert", backbone) < 1e-5
+    backbone.save(tmp_path / "merged.keras")
+    again = fresh.load(tmp_path / "merged.keras", inputs)
+    assert_close(again.outputs, backbone(inputs, training=False))
+
+
+def test_what_the_backbone_has_traced_is_traced_anew():
+    backbone = peft_models.backbone("bert", matched=False)
+    inputs = peft_models.inputs_of(backbone, "bert")
+    before = backbone.predict(inputs, verbose=0)["sequence_output"]
+    match_huggingface(backbone)
+    after = backbone.predict(inputs, verbose=0)["sequence_output"]
+    assert np.abs(after - before).max() > 1e-4
+
+
+def test_a_second_time_changes_nothing():
+    folder = peft_models.GOLDEN / "roberta" / "base"
+    backbone = peft_models.backbone("roberta")
+    before = arrays(backbone.weights)
+    match_huggingface(backbone, folder)  # the row is not added again
+    assert_close(backbone.weights, before)
+    assert [each.__name__ for each in type(backbone).__mro__].count("Matched") == 1
+
+
+def test_it_cannot_be_matched_to_two_models():
+    backbone = match_huggingface(tiny.bert())
+    with pytest.raises(ValueError, match="was matched to"):
+        match_huggingface(backbone, hidden_act="relu")
+
+
+def test_adapters_come_after():
+    backbone = tiny.bert()
+    adapters.LoRA(rank=2).attach(backbone)
+    with pytest.raises(ValueError, match="before they are attached"):
+        match_huggingface(backbone)
+
+
+@pytest.mark.parametrize("model", [tiny.mlp, tiny.bert_classifier])
+def test_it_takes_backbones_of_keras_hub(model):
+    with pytest.raises(TypeError, match="keras-hub backbone"):
+        match_huggingface(model())
+
+
+def test_what_cannot_be_known_is_said(tmp_path):
+    with pytest.raises(ValueError, match="'quick_gelu' is not known"):
+        match_huggingface(tiny.bert(), hidden_act="quick_gelu")
+    with pytest.raises(ValueError, match="does not exist"):
+        match_huggingface(tiny.bert(), tmp_path)
+    with pytest.raises(ValueError, match="Nothing is known"):
+        match_huggingface(peft_models.backbone("llama"))
+
+
+def test_roberta_needs_its_row_of_token_types(tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(peft_models.GOLDEN / "roberta" / "base", folder)
+    (folder / "model.safetensors").unlink()
+    backbone = peft_models.backbone("roberta", matched=False)
+    before = arrays(backbone.weights)
+    with pytest.raises(ValueError, match="token types cannot be read"):
+        match_huggingface(backbone, folder)
+    assert_close(backbone.weights, before)
+    assert not hasattr(backbone, "huggingface")
+    assert match_huggingface(backbone).huggingface["token_types"] is False

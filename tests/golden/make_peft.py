@@ -1,0 +1,269 @@
+"""Make the golden files of tests/saving/test_peft_format.py with the real PEFT.
+
+Run by hand, in an environment with `pip install keras_transfer[peft]`:
+
+    python tests/golden/make_peft.py
+
+Each family has a folder: `base`, a tiny random Hugging Face model; one folder a case,
+what PEFT saved; and `outputs.npz`, the inputs and what PyTorch computed.
+"""
+
+import pathlib
+import shutil
+
+import numpy as np
+import peft
+import torch
+import transformers
+
+FOLDER = pathlib.Path(__file__).parent / "peft"
+LENGTHS = (7, 4)  # tokens of the two rows; the rest is padding
+
+BERT = transformers.BertConfig(
+    vocab_size=20,
+    hidden_size=12,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=10,
+    max_position_embeddings=9,
+    num_labels=3,
+    initializer_range=0.4,
+)
+ROBERTA = transformers.RobertaConfig(
+    **{
+        key: getattr(BERT, key)
+        for key in (
+            "vocab_size",
+            "hidden_size",
+            "num_attention_heads",
+            "intermediate_size",
+            "num_labels",
+            "initializer_range",
+        )
+    },
+    num_hidden_layers=2,
+    max_position_embeddings=11,
+    layer_norm_eps=1e-5,
+    type_vocab_size=1,
+)
+DISTIL_BERT = transformers.DistilBertConfig(
+    vocab_size=20,
+    dim=12,
+    n_layers=2,
+    n_heads=3,
+    hidden_dim=10,
+    max_position_embeddings=9,
+    num_labels=3,
+    initializer_range=0.4,
+)
+ALBERT = transformers.AlbertConfig(
+    vocab_size=20,
+    embedding_size=6,
+    hidden_size=12,
+    num_hidden_layers=3,
+    num_attention_heads=3,
+    intermediate_size=10,
+    max_position_embeddings=9,
+    num_labels=3,
+    initializer_range=0.4,
+)
+GPT2 = transformers.GPT2Config(
+    vocab_size=20,
+    n_positions=9,
+    n_embd=9,
+    n_layer=2,
+    n_head=3,
+    initializer_range=0.4,
+    bos_token_id=0,
+    eos_token_id=0,
+)
+LLAMA = transformers.LlamaConfig(
+    vocab_size=20,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=10,
+    max_position_embeddings=9,
+    initializer_range=0.4,
+    rms_norm_eps=1e-6,
+    bos_token_id=0,
+    eos_token_id=0,
+    tie_word_embeddings=False,
+)
+
+# Family: its config, the model that its base is saved from, and the cases. A case has
+# the kind of model and PEFT's settings.
+FAMILIES = {
+    "bert": (
+        BERT,
+        "SequenceClassification",
+        {
+            "query_value": ("", dict(target_modules=["query", "value"])),
+            "patterns": (
+                "",
+                dict(
+                    target_modules="all-linear",
+                    use_rslora=True,
+                    rank_pattern={"layer.0.attention.self.query": 3, "output.dense": 1},
+                    alpha_pattern={".*intermediate.dense": 5, "key": 3},
+                ),
+            ),
+            "embeddings": ("", dict(target_modules=["word_embeddings", "key"])),
+            "bias_all": ("", dict(target_modules=["query"], bias="all")),
+            "bias_lora_only": (
+                "",
+                dict(target_modules=["query", "output.dense"], bias="lora_only"),
+            ),
+            "seq_cls": (
+                "SequenceClassification",
+                dict(target_modules=["query", "value"], task_type="SEQ_CLS"),
+            ),
+            "dora": ("", dict(target_modules="all-linear", use_dora=True)),
+            "half": ("", dict(target_modules=["query", "value"])),
+        },
+    ),
+    "roberta": (
+        ROBERTA,
+        "SequenceClassification",
+        {
+            "seq_cls": (
+                "SequenceClassification",
+                dict(target_modules=["query", "value"], task_type="SEQ_CLS"),
+            ),
+        },
+    ),
+    "distilbert": (
+        DISTIL_BERT,
+        "SequenceClassification",
+        {
+            "all_linear": ("", dict(target_modules="all-linear")),
+            "seq_cls": (
+                "SequenceClassification",
+                dict(
+                    target_modules=["q_lin", "v_lin"],
+                    task_type="SEQ_CLS",
+                    modules_to_save=["pre_classifier", "classifier"],
+                ),
+            ),
+        },
+    ),
+    "albert": (
+        ALBERT,
+        "SequenceClassification",
+        {
+            "seq_cls": (
+                "SequenceClassification",
+                dict(target_modules="all-linear", task_type="SEQ_CLS"),
+            ),
+        },
+    ),
+    "gpt2": (
+        GPT2,
+        "CausalLM",
+        {
+            "fused": ("", dict(target_modules=["c_attn"])),
+            "causal_lm": (
+                "CausalLM",
+                dict(target_modules="all-linear", task_type="CAUSAL_LM"),
+            ),
+            "embeddings": (
+                "CausalLM",
+                dict(target_modules=["wte", "c_attn"], task_type="CAUSAL_LM"),
+            ),
+        },
+    ),
+    "llama": (
+        LLAMA,
+        "CausalLM",
+        {
+            "causal_lm": (
+                "CausalLM",
+                dict(target_modules="all-linear", task_type="CAUSAL_LM"),
+            ),
+            "embeddings": (
+                "CausalLM",
+                dict(target_modules=["embed_tokens", "q_proj"], task_type="CAUSAL_LM"),
+            ),
+            "dora": (
+                "",
+                dict(target_modules=["q_proj", "v_proj", "up_proj"], use_dora=True),
+            ),
+        },
+    ),
+}
+
+
+def inputs_of(config):
+    """Return token ids and padding mask; a padding token is 1, as in RoBERTa."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(3, config.vocab_size, (len(LENGTHS), max(LENGTHS)))
+    mask = np.arange(max(LENGTHS)) < np.array(LENGTHS)[:, None]
+    return np.where(mask, ids, 1), mask.astype("int64")
+
+
+def outputs_of(model, ids, mask):
+    """Return the logits of a model with a head, or the features of a bare one."""
+    model.eval()
+    with torch.no_grad():
+        found = model(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask))
+    return (found.logits if "logits" in found else found.last_hidden_state).numpy()
+
+
+def randomise(model, seed):
+    """Give all that trains values as training would leave them: none is its start."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if not weight.requires_grad:
+                continue
+            if "magnitude" in name:
+                weight *= 0.5 + torch.rand_like(weight)
+            else:
+                weight += 0.2 * torch.randn_like(weight)
+
+
+def make(family, config, base_kind, cases):
+    """Write the folder of one family."""
+    folder = FOLDER / family
+    base = folder / "base"
+    torch.manual_seed(0)
+    auto = getattr(transformers, f"AutoModelFor{base_kind}")
+    whole = auto.from_config(config)
+    with torch.no_grad():
+        for weight in whole.parameters():  # biases and norms too, which start at 0 or 1
+            weight += 0.1 * torch.randn_like(weight)
+    whole.save_pretrained(base)
+    (base / "generation_config.json").unlink(missing_ok=True)
+    ids, mask = inputs_of(config)
+    arrays = {"token_ids": ids, "padding_mask": mask}
+    arrays["base"] = outputs_of(transformers.AutoModel.from_pretrained(base), ids, mask)
+    for seed, (case, (kind, settings)) in enumerate(cases.items()):
+        auto = getattr(transformers, "AutoModelFor" + kind if kind else "AutoModel")
+        model = auto.from_pretrained(base)
+        lora = peft.LoraConfig(r=2, lora_alpha=6, lora_dropout=0.1, **settings)
+        model = peft.get_peft_model(model, lora)
+        randomise(model, seed)
+        pairs = [each for name, each in model.named_parameters() if "lora_" in name]
+        if case == "half":  # what is saved, and what gave the outputs
+            for weight in pairs:
+                weight.data = weight.data.half().float()
+        arrays[case] = outputs_of(model, ids, mask)
+        if case == "half":
+            for weight in pairs:
+                weight.data = weight.data.half()
+        config_saved = model.peft_config["default"]
+        config_saved.base_model_name_or_path = f"tiny/{family}"
+        # A set, which Python would write in another order each time.
+        config_saved.target_modules = sorted(config_saved.target_modules)
+        model.save_pretrained(folder / case)
+        (folder / case / "README.md").unlink()
+    np.savez_compressed(folder / "outputs.npz", **arrays)
+    for path in folder.glob("*/*.safetensors"):
+        path.chmod(0o644)  # safetensors writes for the owner alone
+
+
+if __name__ == "__main__":
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    for each, settings in FAMILIES.items():
+        make(each, *settings)

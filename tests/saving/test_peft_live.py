@@ -1,0 +1,147 @@
+"""What save_peft writes is read by the real PEFT, and computes the same in PyTorch."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from keras_transfer import adapters
+from keras_transfer.adapters.named import places
+from keras_transfer.saving.peft_format import load_peft
+from keras_transfer.saving.peft_format import save_peft
+from tests.contracts.compare import assert_close
+from tests.saving import peft_models
+
+pytestmark = [
+    pytest.mark.peft,
+    # Of torch's and transformers' own.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+ALL = "all-linear"
+CASES = {
+    "bert query and value": ("bert", adapters.LoRA(rank=3, alpha=5)),
+    "bert ranks": (
+        "bert",
+        adapters.RsLoRA(
+            rank=2, targets=ALL, rank_pattern={"key": 3}, alpha_pattern={"value": 7}
+        ),
+    ),
+    "bert embedding": ("bert", adapters.LoRA(rank=2, targets=["token_emb", "key"])),
+    "bert segments": ("bert", adapters.LoRA(rank=2, targets=["segment_embedding"])),
+    "bert biases": ("bert", adapters.LoRA(rank=2, bias="all")),
+    "bert some biases": ("bert", adapters.LoRA(rank=2, bias="lora_only")),
+    "bert dora": ("bert", adapters.DoRA(rank=2, targets=ALL)),
+    "distilbert": ("distilbert", adapters.LoRA(rank=2, targets=ALL)),
+    "albert": ("albert", adapters.LoRA(rank=2, targets=ALL)),
+    "roberta": ("roberta", adapters.LoRA(rank=2, targets=ALL)),
+    "gpt2 query and value": ("gpt2", adapters.LoRA(rank=2)),
+    "gpt2 all": ("gpt2", adapters.LoRA(rank=2, targets=ALL)),
+    "gpt2 rank-stabilised": ("gpt2", adapters.RsLoRA(rank=2, targets=ALL)),
+    "gpt2 dora": ("gpt2", adapters.DoRA(rank=2, targets=ALL)),
+    "llama": ("llama", adapters.LoRA(rank=2, targets=ALL)),
+}
+HEADS = ("albert", "bert", "distilbert", "roberta")
+
+
+@pytest.fixture(scope="module")
+def torch():
+    """Return torch, where all three packages are installed; skip elsewhere."""
+    reason = "needs the extra: pip install keras_transfer[peft]"
+    for name in ("peft", "transformers"):
+        pytest.importorskip(name, reason=reason)
+    return pytest.importorskip("torch", reason=reason)
+
+
+def disturb(model):
+    """Give all that learns values that no two layers share."""
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(variable + rng.normal(size=variable.shape) * 0.1)
+
+
+def in_pytorch(family, folder, kind, *, merged=False):
+    """Return what the base model with the adapter in `folder` computes."""
+    import peft
+    import torch
+    import transformers
+
+    base = peft_models.GOLDEN / family / "base"
+    with warnings.catch_warnings():
+        # It tells of each file that it reads.
+        warnings.simplefilter("ignore")
+        model = getattr(transformers, f"AutoModel{kind}").from_pretrained(base)
+        # A tensor that PEFT did not find, or one that it did not want, is a warning.
+        warnings.simplefilter("error", UserWarning)
+        model = peft.PeftModel.from_pretrained(model, folder)
+    model = model.merge_and_unload() if merged else model
+    arrays = np.load(peft_models.GOLDEN / family / "outputs.npz")
+    model.eval()
+    with torch.no_grad():
+        outputs = model(
+            input_ids=torch.tensor(arrays["token_ids"]),
+            attention_mask=torch.tensor(arrays["padding_mask"]),
+        )
+    return (outputs.logits if kind else outputs.last_hidden_state).numpy()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_pytorch_computes_the_same(torch, case, tmp_path):
+    family, recipe = CASES[case]
+    model = peft_models.backbone(family)
+    base = peft_models.outputs_of(model, family)
+    recipe.attach(model)
+    disturb(model)
+    save_peft(model, tmp_path)
+    ours = peft_models.outputs_of(model, family)
+    assert peft_models.difference(family, ours, base) > 0.01
+    for merged in (False, True):
+        theirs = in_pytorch(family, tmp_path, "", merged=merged)
+        assert peft_models.difference(family, ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize("family", HEADS)
+def test_pytorch_computes_the_same_with_the_head(torch, family, tmp_path):
+    model = peft_models.classifier(family)
+    adapters.LoRA(rank=2).attach(model)
+    disturb(model)
+    save_peft(model, tmp_path, task_type="SEQ_CLS")
+    ours = peft_models.outputs_of(model, family)
+    theirs = in_pytorch(family, tmp_path, "ForSequenceClassification")
+    assert np.abs(ours - theirs).max() < 1e-5
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_pytorch_computes_the_same_logits_of_words(torch, family, tmp_path):
+    model = peft_models.causal_lm(family)
+    adapters.LoRA(rank=2, targets=ALL).attach(model)
+    disturb(model)
+    save_peft(model, tmp_path, task_type="CAUSAL_LM")
+    ours = peft_models.outputs_of(model, family)
+    theirs = in_pytorch(family, tmp_path, "ForCausalLM")
+    assert peft_models.difference(family, ours, theirs) < 1e-5
+
+
+def test_what_pytorch_trains_on_comes_back(torch, tmp_path):
+    import peft
+    import transformers
+
+    model = peft_models.classifier("bert")
+    adapters.LoRA(rank=2).attach(model)
+    disturb(model)
+    save_peft(model, tmp_path / "ours", task_type="SEQ_CLS")
+    base = peft_models.GOLDEN / "bert" / "base"
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(base)
+    theirs = peft.PeftModel.from_pretrained(
+        theirs, tmp_path / "ours", is_trainable=True
+    )
+    theirs.save_pretrained(tmp_path / "theirs")
+    again = peft_models.classifier("bert")
+    load_peft(again, tmp_path / "theirs")
+    for (_, _, a), (_, _, b) in zip(
+        places(again, "default"), places(model, "default"), strict=True
+    ):
+        assert_close(a.named_weights, b.named_weights)
+    outputs = peft_models.outputs_of(model, "bert")
+    assert_close(peft_models.outputs_of(again, "bert"), outputs)
