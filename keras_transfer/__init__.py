@@ -1,5 +1,7 @@
 """Transfer learning for Keras 3: what trains, how fast, and with what added."""
 
+from keras_transfer import adapters as adapters
+from keras_transfer import analysis as analysis
 from keras_transfer import backbones as backbones
 from keras_transfer import callbacks as callbacks
 from keras_transfer import data as data
@@ -7,8 +9,12 @@ from keras_transfer import models as models
 from keras_transfer import optimizers as optimizers
 from keras_transfer import saving as saving
 from keras_transfer._version import __version__ as __version__
+from keras_transfer.analysis.report import report as report
 from keras_transfer.backbones.groups import layer_groups as layer_groups
 from keras_transfer.callbacks.learning_rate_finder import (
     find_learning_rate as find_learning_rate,
 )
+from keras_transfer.models.fine_tune import fine_tune as fine_tune
+from keras_transfer.saving.adapter import load_adapter as load_adapter
+from keras_transfer.saving.adapter import save_adapter as save_adapter
 from keras_transfer.saving.resume import resume as resume

@@ -7,9 +7,12 @@ flags that keras-hub forgets in models/test_transfer_classifier.py, with the opt
 state in saving/test_resume.py; call-site `training=False` in backbones/test_frozen.py.
 """
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from keras_transfer import _keras
@@ -260,6 +263,60 @@ def test_a_keras_hub_task_does_not_shuffle_arrays():
     assert seen == [*range(8), *range(8)]
 
 
+def test_a_dataset_of_unknown_length_makes_an_update_too_many():
+    # If this fails: data.repeats.with_length can go.
+    known = tf.data.Dataset.from_tensor_slices(data()).batch(4)
+    unknown = known.filter(lambda x, y: True)
+    updates = []
+    for each in (known, unknown):
+        model = tiny.mlp()
+        model.compile("adam", "mse")
+        with warnings.catch_warnings(record=True, action="always") as caught:
+            model.fit(each, epochs=2, shuffle=False, verbose=0)
+        updates.append(_keras.value(model.optimizer.iterations).item())
+    assert updates == [4, 6]
+    assert "ran out of data" in str(caught[0].message)
+
+
+def test_a_class_weight_of_a_dataset_must_name_all_classes():
+    # If this fails: models.fine_tune_input.all_classes can go.
+    x, _ = data()
+    y = np.arange(8) % 3
+    model = tiny.mlp()
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(x, y, class_weight={0: 2.0}, verbose=0)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        model.fit(dataset, class_weight={0: 2.0}, shuffle=False, verbose=0)
+
+
+def test_a_metric_of_two_models_is_not_reset_before_it_is_built():
+    # If this fails: CachedHead need not reset the metrics that it shares.
+    metric = keras.metrics.MeanAbsoluteError()
+    counts = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            counts.append(int(_keras.value(metric.variables[1])))
+
+    for _ in range(2):
+        model = tiny.mlp()
+        model.compile("sgd", "mse", metrics=[metric])
+        fit(model, *data(4), callbacks=[Look()])
+    assert counts == [4, 8]
+
+
+def test_weights_are_saved_without_the_seeds(tmp_path):
+    # If this fails: RunFolder need not save them beside the weights.
+    model = keras.Sequential([keras.Input((6,)), layers.Dropout(0.5), layers.Dense(3)])
+    model.compile("sgd", "mse")
+    model.save_weights(tmp_path / "first.weights.h5")
+    fit(model, *data())
+    (after,) = arrays(_keras.seeds(model))
+    model.load_weights(tmp_path / "first.weights.h5")
+    assert np.array_equal(arrays(_keras.seeds(model))[0], after)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_numpy_warns_of_a_keras_variable():
     # If this fails: _keras.value can be keras.ops.convert_to_numpy.
@@ -296,3 +353,41 @@ def test_every_private_attribute_that_we_read_is_there():
     assert adam._get_variable_index(layer.bias) == 1
     assert adam._use_weight_decay(layer.kernel)
     assert hasattr(adam, "_distribution_strategy")
+
+
+def test_the_history_of_a_symbolic_tensor_is_where_we_read_it():
+    inputs = keras.Input((5,))
+    embedding = layers.Embedding(9, 4, mask_zero=True)
+    embedded = embedding(inputs)
+    again = embedding(inputs)
+    assert _keras.source(embedded) == (embedding, 0, [inputs])
+    operation, call, _ = _keras.source(again)
+    assert operation is embedding and call == 1
+    assert _keras.has_mask(embedded) and not _keras.has_mask(inputs)
+
+
+def test_random_layers_are_known_by_their_generator():
+    assert _keras.is_random(layers.Dropout(0.5))
+    assert _keras.is_random(layers.RandomFlip())
+    assert not _keras.is_random(layers.Dense(3))
+    model = keras.Sequential([keras.Input((6,)), layers.Dropout(0.5), layers.Dense(3)])
+    (seed,) = _keras.seeds(model)
+    assert seed.shape == (2,)
+
+
+def test_what_was_compiled_is_kept_as_it_was():
+    model, metric = tiny.mlp(), keras.metrics.MeanAbsoluteError()
+    sgd, loss = keras.optimizers.SGD(), keras.losses.MeanSquaredError()
+    model.compile(sgd, loss, metrics=[metric])
+    compiled = _keras.compile_arguments(model)
+    assert compiled["loss"] is loss and compiled["metrics"] == [metric]
+    model.compile("sgd")  # the earlier loss and metrics stay
+    again = _keras.compile_arguments(model)
+    assert again["loss"] is loss and again["metrics"] == [metric]
+    assert set(fit(model, *data()).history) == {"loss", metric.name}
+    model.compile(**compiled)
+    with pytest.raises(RuntimeError), _keras.optimizer_kept(model):
+        _keras.replace_optimizer(model, keras.optimizers.Adam())
+        raise RuntimeError
+    assert model.optimizer is sgd
+    assert _keras.compile_arguments(model)["optimizer"] is sgd

@@ -2,11 +2,13 @@
 
 import functools
 import re
+import sys
 
 import pytest
 
 import keras_transfer
 from tests.public import blocks
+from tests.public import components
 from tests.public import ROOT
 
 README = ROOT / "README.md"
@@ -15,6 +17,17 @@ LINES = (
     "pip install . && python examples/quickstart.py",
     'pip install -e ".[test]" && pytest',
 )
+
+# What a technique of the table takes or returns, and is told of there.
+ASIDE = {
+    "LayerGroup",
+    "LayerGroups",
+    "LearningRateCurve",
+    "Phase",
+    "Report",
+    "Source",
+    "Target",
+}
 
 
 def links(text):
@@ -60,6 +73,22 @@ def test_every_file_exists():
 @pytest.mark.parametrize("name", sorted(set(names(TEXT))))
 def test_every_name_resolves(name):
     functools.reduce(getattr, name.split("."), keras_transfer)
+
+
+def test_the_table_of_techniques_is_complete():
+    rows = "\n".join(line for line in TEXT.splitlines() if line.startswith("| "))
+    told = {
+        id(functools.reduce(getattr, name.split("."), keras_transfer))
+        for name in names(rows)
+    }
+    missing = [
+        name
+        for name, value in components().items()
+        if id(value) not in told and name.rpartition(".")[2] not in ASIDE
+        # A module of the table stands for what is in it.
+        and id(sys.modules.get(name.rpartition(".")[0])) not in told
+    ]
+    assert missing == []
 
 
 def test_the_search_finds_what_it_should():

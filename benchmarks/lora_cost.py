@@ -1,0 +1,144 @@
+"""What a step of LoRA costs, beside Keras's own LoRA, PEFT, and training the head.
+
+Claims: a step of LoRA (queries and values, rank 8) costs 1.05 x of two head-only steps
+at most (one pass forward, one backward through activations: the floor), no more than
+Keras's `enable_lora`, and less than torch + PEFT; its memory over a head-only run is at
+most what torch + PEFT adds; merged, inference costs what the base model costs. MiniLM,
+16 x 128 tokens, float32; the steps of all kinds in turn, process CPU time; memory is
+the peak of a process of its own. The torch rows need `pip install -e ".[peft]"`.
+
+    python benchmarks/lora_cost.py [steps]
+"""
+
+import importlib.util
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import real_bert
+
+LENGTH, SIZE = 128, 16
+
+
+def keras_step(kind):
+    """Return a function that makes one training step, and the model."""
+    import keras
+    import keras_hub
+
+    import keras_transfer as kt
+
+    backbone = keras_hub.models.BertBackbone.from_preset(real_bert.folder())
+    if kind == "enable_lora":
+        backbone.enable_lora(8)
+    elif kind == "head":
+        backbone.trainable = False
+    logits = keras.layers.Dense(2)(backbone(backbone.input)["pooled_output"])
+    model = keras.Model(backbone.input, logits)
+    if kind == "LoRA":
+        start = time.perf_counter()
+        kt.adapters.LoRA(rank=8).attach(model)
+        print(f"attached in {time.perf_counter() - start:.2f} s")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.AdamW(1e-4), loss, jit_compile=False)
+    x, y = real_bert.batches(1, SIZE, LENGTH)
+    return lambda: model.train_on_batch(x, y), model
+
+
+def torch_step(kind):
+    """Return a function that makes one training step with torch, and the model."""
+    import peft
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        real_bert.folder(), num_labels=2
+    )
+    if kind == "PEFT LoRA":
+        config = peft.LoraConfig(
+            task_type="SEQ_CLS", r=8, lora_alpha=16, target_modules=["query", "value"]
+        )
+        model = peft.get_peft_model(model, config)
+    elif kind == "torch head":
+        for parameter in model.bert.parameters():
+            parameter.requires_grad = False
+    model.train()
+    trained = [each for each in model.parameters() if each.requires_grad]
+    optimizer = torch.optim.AdamW(trained, 1e-4)
+    x, y = real_bert.batches(1, SIZE, LENGTH)
+    batch = {
+        "input_ids": torch.tensor(x["token_ids"]).long(),
+        "attention_mask": torch.tensor(x["padding_mask"]).long(),
+        "labels": torch.tensor(y).long(),
+    }
+
+    def step():
+        optimizer.zero_grad()
+        model(**batch).loss.backward()
+        optimizer.step()
+
+    return step, model
+
+
+KINDS = {"full": keras_step, "head": keras_step, "enable_lora": keras_step}
+KINDS["LoRA"] = keras_step
+if importlib.util.find_spec("peft"):
+    KINDS |= {"torch full": torch_step, "torch head": torch_step}
+    KINDS["PEFT LoRA"] = torch_step
+
+
+def peak(kind):
+    """Print the peak memory of this process after some steps of one kind, in MB."""
+    step, _ = KINDS[kind](kind)
+    for _ in range(4):
+        step()
+    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+
+def inference(base, adapted, steps):
+    """Return the ratio of merged inference to that of the base model."""
+    import keras_transfer as kt
+
+    kt.adapters.merge(adapted)
+    x, _ = real_bert.batches(1, SIZE, LENGTH)
+    times = {id(base): [], id(adapted): []}
+    for number in range(steps + 1):
+        for model in (base, adapted):
+            start = time.process_time()
+            model.predict_on_batch(x)
+            if number:  # the first one traces
+                times[id(model)].append(time.process_time() - start)
+    return statistics.median(times[id(adapted)]) / statistics.median(times[id(base)])
+
+
+def main(steps=12):
+    made = {kind: make(kind) for kind, make in KINDS.items()}
+    times = {kind: [] for kind in made}
+    for number in range(steps + 1):
+        for kind, (step, _) in made.items():
+            start = time.process_time()
+            step()
+            if number:  # the first one traces
+                times[kind].append(time.process_time() - start)
+    medians = {kind: statistics.median(spent) for kind, spent in times.items()}
+    memory = {}
+    for kind in made:
+        command = [sys.executable, __file__, "--peak", kind]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        memory[kind] = int(done.stdout.split("peak ")[1])
+    print("median CPU seconds a step, by the full step, by two head-only steps; MB")
+    for kind, seconds in medians.items():
+        print(
+            f"{kind:12} {seconds:6.3f} {seconds / medians['full']:6.3f} "
+            f"{seconds / 2 / medians['head']:6.3f} {memory[kind]:6}"
+        )
+    ratio = inference(made["full"][1], made["LoRA"][1], steps)
+    print(f"merged inference by that of the base model: {ratio:.3f}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--peak"]:
+        peak(sys.argv[2])
+    else:
+        main(*map(int, sys.argv[1:]))

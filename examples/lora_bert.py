@@ -1,0 +1,136 @@
+"""LoRA on BERT beside full fine-tuning: what trains, what a file holds, what it costs.
+
+Learnt: attach a recipe, fit as ever, save the adapter alone, load it into a fresh
+backbone, fold it away. Data: 2,000 sentences of a TSV with label and text, such as
+SST-2. Time: 15 minutes on 2 cores for MiniLM. Expect about 0.84 on SST-2 from LoRA with
+73,728 parameters beside the head, as from training all 22.6 million. `--smoke` runs a
+random, tiny BERT on made-up sentences, no download.
+
+    python examples/lora_bert.py --preset FOLDER --data train.tsv --test dev.tsv
+"""
+
+import argparse
+import pathlib
+import tempfile
+import time
+
+import keras
+import keras_hub
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import keras_transfer as kt
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--preset", help="name or folder of a BERT of keras-hub")
+parser.add_argument("--data", help="TSV to train on")
+parser.add_argument("--test", help="TSV to test on")
+parser.add_argument("--labels", type=int, default=2000, help="labels to train on")
+parser.add_argument("--seeds", type=int, default=2)
+parser.add_argument("--epochs", type=int, default=2)
+parser.add_argument("--length", type=int, default=64, help="tokens of a text")
+parser.add_argument("--smoke", action="store_true")
+options = parser.parse_args()
+if not options.smoke and not (options.preset and options.data and options.test):
+    parser.error("name --preset, --data and --test, or --smoke")
+
+# Rates that PEFT's and BERT's users take: LoRA stands a higher one.
+RATES = {"full": 5e-5, "LoRA": 1e-3, "LoRA+": 1e-3}
+
+
+def made_up():
+    """Return sentences whose last word tells the label."""
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    tones = np.array([["bad", "dull"], ["good", "fine"]])
+    start = random.choice(["a film", "the plot", "this story"], 60)
+    last = tones[labels, random.integers(0, 2, 60)]
+    return np.array([f"{a} is {b}" for a, b in zip(start, last)], object), labels
+
+
+def load():
+    """Return (texts, labels) to train on, the same to test on, and a preprocessor."""
+    if options.smoke:
+        words = ["a", "film", "the", "plot", "this", "story", "is", "bad", "dull"]
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        tokenizer = keras_hub.models.BertTokenizer([*special, *words, "good", "fine"])
+        packer = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, 8)
+        return made_up(), made_up(), packer
+    train = kt.data.from_tsv(options.data)
+    test = kt.data.from_tsv(options.test, classes=train.classes)
+    packer = keras_hub.models.TextClassifierPreprocessor.from_preset(
+        options.preset, sequence_length=options.length
+    )
+    return train[:2], test[:2], packer
+
+
+def build():
+    """Return a pretrained backbone under a new head."""
+    if not options.smoke:
+        backbone = keras_hub.models.Backbone.from_preset(options.preset)
+        return kt.models.TransferClassifier(backbone, 2, dropout=0.1)
+    keras.utils.set_random_seed(7)  # stands for pretrained weights: always the same
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=16,
+        num_layers=2,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+        max_sequence_length=8,
+    )
+    return kt.models.TransferClassifier(backbone, 2)
+
+
+def fit(row, train, seed):
+    """Return the trained model of a row and its process CPU seconds."""
+    model = build()
+    keras.utils.set_random_seed(seed)
+    optimizer = keras.optimizers.AdamW(RATES[row], weight_decay=0.01)
+    if row != "full":
+        kt.adapters.LoRA(rank=8, alpha=16).attach(model)
+    if row == "LoRA+":  # B learns 16 times as fast as A: Hayou et al., arXiv:2402.12354
+        groups = kt.layer_groups(model)
+        inside = [
+            g.name for g in groups if any("lora_b" in v.path for v in g.variables)
+        ]
+        rates = {(name, "lora_b"): 16.0 for name in inside}
+        optimizer = kt.optimizers.discriminative(optimizer, groups, rates=rates)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"])
+    began = time.process_time()
+    model.fit(*train, batch_size=16, epochs=options.epochs, verbose=2)
+    return model, time.process_time() - began
+
+
+train, test, packer = load()
+tokens = keras.tree.map_structure(keras.ops.convert_to_numpy, packer(test[0]))
+results = {row: [] for row in RATES}
+for seed in range(1 if options.smoke else options.seeds):
+    labels = min(options.labels, len(train[1])) // 2
+    few = kt.data.few_labels(train, labels, seed=seed).labelled
+    x = keras.tree.map_structure(keras.ops.convert_to_numpy, packer(few[0]))
+    for row in RATES:
+        model, seconds = fit(row, (x, few[1]), seed)
+        accuracy = model.evaluate(tokens, test[1], batch_size=64, verbose=0)[1]
+        trained = sum(np.prod(v.shape) for v in model.trainable_variables)
+        results[row].append((accuracy, seconds, trained))
+
+folder = pathlib.Path(tempfile.mkdtemp())
+path = folder / "adapter.safetensors"
+kt.save_adapter(model, path)
+fresh = build()
+kt.load_adapter(fresh, path)
+outputs = model.predict(tokens, verbose=0)
+loaded = np.abs(fresh.predict(tokens, verbose=0) - outputs).max()
+kt.adapters.merge(model)  # plain Keras layers again
+merged = np.abs(model.predict(tokens, verbose=0) - outputs).max()
+print(f"file: {path.stat().st_size:,} bytes; loaded into a fresh model: {loaded:.1e}")
+print(f"merged into the kernels: {merged:.1e}")
+
+table = Table("", "accuracy", "CPU seconds", "parameters that train")
+for row, runs in results.items():
+    accuracy, seconds, trained = np.transpose(runs)
+    score = f"{accuracy.mean():.3f} ± {accuracy.std():.3f}"
+    table.add_row(row, score, f"{seconds.mean():.0f}", f"{int(trained[0]):,}")
+Console(width=100).print(table)
