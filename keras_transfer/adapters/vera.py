@@ -14,7 +14,6 @@ from keras_transfer.adapters import matrix
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
-from keras_transfer.adapters.low_rank import LowRankPair
 from keras_transfer.adapters.part import Part
 from keras_transfer.adapters.ranks import check_dropout
 from keras_transfer.adapters.ranks import check_native
@@ -59,7 +58,7 @@ class _Projection(keras.layers.Layer):
         """Load nothing."""
 
 
-class VectorPair(LowRankPair):
+class Vectors:
     """Mixin for a pair whose matrices are shared and fixed, with two learnt vectors.
 
     Args:
@@ -138,12 +137,12 @@ class VectorPair(LowRankPair):
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
-class VeRADensePair(VectorPair, DensePair):
+class VeRADensePair(Vectors, DensePair):
     """The vectors of a Dense."""
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
-class VeRAEinsumPair(VectorPair, EinsumPair):
+class VeRAEinsumPair(Vectors, EinsumPair):
     """The vectors of an EinsumDense, its axes folded as for `LoRA`."""
 
 

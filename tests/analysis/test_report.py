@@ -325,7 +325,6 @@ def test_what_a_history_holds_beside_numbers():
         ({"loss": 1.0}, TypeError, "is a dict"),
         ("loss", TypeError, "is a str"),
     ],
-    ids=str,
 )
 def test_a_history_that_cannot_be_read_is_refused(history, error, message):
     with pytest.raises(error, match=message):

@@ -55,7 +55,6 @@ def test_all_parts_stay_together():
         (["a", "b", "c"], ["d", "e", "f"]),
         np.ones((3, 2), "float16"),
     ],
-    ids=str,
 )
 def test_inputs_of_all_kinds(x):
     (batch, y) = next(Epochs((x, [0, 1, 2]), 2, seed=0).dataset.as_numpy_iterator())

@@ -36,7 +36,6 @@ many = np.array([[0, 1, 1], [1, 0, 1]] * 3)
         (None, 3, np.array([7, 8])),
         ({"a": sparse, "b": "mse"}, 3, {"a": whole, "b": -1.0 * whole}),
     ],
-    ids=str,
 )
 def test_good_labels_pass(loss, classes, labels):
     labels = (
@@ -90,7 +89,6 @@ def test_an_output_that_is_not_known_leaves_numbers_to_check():
         (binary, 3, whole, "several classes at once"),
         (binary, 2, many, "several classes at once"),
     ],
-    ids=str,
 )
 def test_bad_labels_are_refused(loss, classes, labels, message):
     with pytest.raises(ValueError, match=message):

@@ -386,7 +386,6 @@ def test_a_dataset_goes_on_too(tmp_path):
         (dict(optimizer=keras.optimizers.Adam(0.1)), "learning_rate: 0.0"),
         (dict(optimizer=keras.optimizers.SGD(0.01)), "optimizer: 'Adam' there"),
     ],
-    ids=str,
 )
 def test_another_run_is_refused_and_nothing_is_written(tmp_path, change, message):
     arguments = dict(strategy="probe", directory=tmp_path, callbacks=[Kill(0)])

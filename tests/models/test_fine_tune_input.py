@@ -153,7 +153,6 @@ def test_validation_data_that_cannot_be_used(values, error, message):
             "mixes up weights",
         ),
     ],
-    ids=str,
 )
 def test_settings_that_cannot_be(settings, message):
     refused(make(), ValueError, message, **settings)
