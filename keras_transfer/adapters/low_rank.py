@@ -9,6 +9,8 @@ import numpy as np
 from keras import ops
 
 from keras_transfer import _keras
+from keras_transfer.adapters.kernel_axes import axis_sizes
+from keras_transfer.adapters.kernel_axes import kernel_axes
 from keras_transfer.adapters.part import gate_value
 from keras_transfer.adapters.part import Part
 
@@ -141,8 +143,8 @@ class EinsumPair(LowRankPair):
     @classmethod
     def shapes(cls, host: keras.Layer) -> tuple[tuple, tuple]:
         """Return the shapes of A and B without the axis of the rank."""
-        _, into, out = _axes(host)
-        sizes = _sizes(host)
+        _, into, out = kernel_axes(host)
+        sizes = axis_sizes(host)
         fold = [int(np.prod([sizes[axis] for axis in axes])) for axes in (into, out)]
         return (fold[0],), (fold[1],)
 
@@ -153,8 +155,8 @@ class EinsumPair(LowRankPair):
         inputs = self.dropped(inputs)
         a, b = self.factors(inputs.dtype)
         source, target = host.equation.split(",")[0], host.equation.split("->")[1]
-        _, into, out = _axes(host)
-        sizes = _sizes(host)
+        _, into, out = kernel_axes(host)
+        sizes = axis_sizes(host)
         rank = next(x for x in string.ascii_letters if x not in host.equation)
         hidden = source
         for axis in into:
@@ -168,8 +170,8 @@ class EinsumPair(LowRankPair):
 
     def product(self, host: keras.Layer, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return A B in the shape of the kernel."""
-        kernel, into, out = _axes(host)
-        sizes = _sizes(host)
+        kernel, into, out = kernel_axes(host)
+        sizes = axis_sizes(host)
         product = (a @ b).reshape([sizes[axis] for axis in into + out])
         return product.transpose([(into + out).index(axis) for axis in kernel])
 
@@ -271,27 +273,3 @@ class EmbeddingPair(LowRankPair):
     def get_config(self) -> dict:
         """Return the arguments."""
         return super().get_config() | {"tied": self.tied}
-
-
-def _axes(host: keras.Layer) -> tuple[str, str, str]:
-    """Return the letters of the kernel: all, those contracted, and those it adds."""
-    source, rest = host.equation.replace(" ", "").split(",")
-    kernel, target = rest.split("->")
-    into = "".join(x for x in kernel if x in source and x not in target)
-    out = "".join(x for x in kernel if x in target and x not in source)
-    if len(into) + len(out) < len(kernel) or not into or not out:
-        raise ValueError(
-            f"The EinsumDense {host.name!r} computes {host.equation!r}, where an axis "
-            "of the kernel is neither contracted nor new, so it is no matrix that a "
-            "low-rank pair could stand beside. Leave it out of the targets."
-        )
-    return kernel, into, out
-
-
-def _sizes(host: keras.Layer) -> dict[str, int]:
-    """Return the size of each axis of the kernel by its letter."""
-    kernel = host.equation.replace(" ", "").split(",")[1].split("->")[0]
-    shape = getattr(host, "original_kernel_shape", None)  # where it is packed
-    if shape is None:
-        shape = next(v.shape for v in _keras.own_weights(host) if v.name == "kernel")
-    return dict(zip(kernel, shape, strict=True))

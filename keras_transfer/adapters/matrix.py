@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_transfer.adapters.kernel_axes import axis_sizes
+from keras_transfer.adapters.kernel_axes import kernel_axes
 from keras_transfer.adapters.places import weights_of
 
 
@@ -101,21 +103,13 @@ def _channels(host: keras.Layer, vector: object) -> object:
 
 def _einsum(host: keras.Layer) -> tuple[str, tuple[str, str], dict, str, str]:
     """Return letters of the kernel, of inputs and outputs, sizes, contracted, new."""
+    letters, into, out = kernel_axes(host)
     source, rest = host.equation.replace(" ", "").split(",")
-    letters, target = rest.split("->")
-    into = "".join(x for x in letters if x in source and x not in target)
-    out = "".join(x for x in letters if x in target and x not in source)
-    if len(into) + len(out) < len(letters) or not into or not out:
-        raise ValueError(
-            f"The EinsumDense {host.name!r} computes {host.equation!r}, where an axis "
-            "of the kernel is neither contracted nor new, so that it is no matrix. "
-            "Leave it out of the targets."
-        )
+    target = rest.split("->")[1]
     # One dot for each axis that the three stand for.
     dots = "." * (host.input_spec.ndim - len(source.replace("...", "")))
     terms = source.replace("...", dots), target.replace("...", dots)
-    shape = weights_of(host)["kernel"].shape
-    return letters, terms, dict(zip(letters, shape, strict=True)), into, out
+    return letters, terms, axis_sizes(host), into, out
 
 
 def _beside(term: str, chosen: str, size: dict, vector: object) -> object:
