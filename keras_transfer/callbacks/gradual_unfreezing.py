@@ -10,10 +10,10 @@ import keras
 
 from keras_transfer import _keras
 from keras_transfer.analysis.start import record_start
-from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.callbacks.monitor import Monitor
 from keras_transfer.callbacks.monitor import NONE_YET
+from keras_transfer.callbacks.phases import check_thaws
 from keras_transfer.callbacks.phases import Phase
 from keras_transfer.callbacks.phases import Phases
 from keras_transfer.callbacks.phases import to_config
@@ -235,13 +235,13 @@ class GradualUnfreezing(keras.callbacks.Callback):
 
     def _bind(self, groups: LayerGroups) -> None:
         if self._wanted is None:
-            _check_thaws(groups, groups.names)
+            check_thaws(groups, groups.names)
             self._phases = Phases.from_head_down(
                 groups, self.epochs_per_phase, self.batch_norm
             )
         else:
             named = [name for phase in self._wanted for name in phase.groups]
-            _check_thaws(groups, named)
+            check_thaws(groups, named)
             self._phases = Phases(groups, self._wanted, self.batch_norm)
 
     def _bind_to(self, model: keras.Model) -> None:
@@ -305,21 +305,3 @@ class GradualUnfreezing(keras.callbacks.Callback):
         counts = (phase, start, wait, len(self.phases))
         self._optimizer.set_phase_state(counts, best)
         return phase
-
-
-def _check_thaws(groups: LayerGroups, names: Sequence[str]) -> None:
-    named = {
-        id(variable)
-        for group in groups
-        if group.name in names
-        for variable in group.variables
-    }
-    for layer in _keras.flat_layers(groups.model):
-        if not isinstance(layer, FrozenBackbone):
-            continue
-        if any(id(weight) in named for weight in layer.weights):
-            raise ValueError(
-                f"The model holds the FrozenBackbone {layer.name!r}, which never "
-                "thaws, so gradual unfreezing would end at the layers above it. "
-                "Build the model on its `FrozenBackbone.layer` instead."
-            )

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 import keras
 
 from keras_transfer._keras import flags_kept
+from keras_transfer._keras import flat_layers
 from keras_transfer._keras import own_weights
 from keras_transfer._keras import pinned
 from keras_transfer._keras import train_only
+from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.groups import LayerGroup
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.optimizers.layout import check_rate
@@ -215,6 +217,29 @@ def whole(name: str, value: object) -> int:
     if not number or value < 1:
         raise ValueError(f"{name}={value!r} must be a whole number above 0.")
     return int(value)
+
+
+def check_thaws(groups: LayerGroups, names: Iterable[str]) -> None:
+    """Check that no group of `names` is inside a FrozenBackbone.
+
+    Raises:
+        ValueError: If one is.
+    """
+    named = {
+        id(variable)
+        for group in groups
+        if group.name in names
+        for variable in group.variables
+    }
+    for layer in flat_layers(groups.model):
+        if not isinstance(layer, FrozenBackbone):
+            continue
+        if any(id(weight) in named for weight in layer.weights):
+            raise ValueError(
+                f"The model holds the FrozenBackbone {layer.name!r}, which never "
+                "thaws, so gradual unfreezing would end at the layers above it. "
+                "Build the model on its `FrozenBackbone.layer` instead."
+            )
 
 
 def _learnable(groups: LayerGroups, batch_norm: str) -> dict[str, list[keras.Variable]]:
