@@ -3,7 +3,7 @@
 Learnt: raw strings through the backbone's own preprocessor; a linear probe, gradual
 unfreezing and full fine-tuning beside a logistic regression on the same frozen
 features; accuracy with seeds; a report in one HTML file. Data: a TSV with label and
-text, or a data set of TFDS, 2,000 labels of it. Time: 25 minutes on 2 cores for
+text, or a data set of TFDS, 2,000 labels of it. Time: 30 minutes of CPU for
 MiniLM and the three strategies. Expect about 0.85 on SST-2 from `gradual` and `full`,
 and 0.80 from the probe. `--smoke` runs a random, tiny BERT on made-up sentences.
 

@@ -3,7 +3,7 @@
 Learnt: frozen features, full fine-tuning, gradual unfreezing with discriminative rates,
 and LoRA, each beside training from scratch. Data: plain digits of scikit-learn are the
 source; other digits blended over photographs are the target, with 10 labels a class
-and 550 test images; no download. Time: about 2 minutes on 2 cores. Expect 0.64
+and 550 test images; no download. Time: 2 to 4 minutes on 2 cores. Expect 0.64
 from scratch, 0.87 fine-tuned; the source model scores 0.84 before it sees the target,
 frozen features and LoRA add nothing clear. `--smoke` only shows that all of it runs.
 """
