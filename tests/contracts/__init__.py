@@ -2,7 +2,7 @@
 
 import pytest
 
-KINDS = ("layer", "model", "optimizer", "callback", "schedule")
+KINDS = ("layer", "model", "optimizer", "callback", "schedule", "loss", "domain")
 
 # So that a failure shows its values, as in a test module.
 pytest.register_assert_rewrite("tests.contracts.compare")

@@ -1,0 +1,215 @@
+"""LossContract: what every loss between two domains promises, one test a promise."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.contracts.compare import arrays
+
+
+class LossContract:
+    """Subclass it, define `make`, `inputs` and `expected`, and add cases by hand.
+
+    `inputs` must give each replica of two an equal share: even numbers of rows.
+    """
+
+    fewest_rows = 1  # of a batch for which the loss is defined
+    bad_arguments = ()  # pairs of keyword arguments and what the error says
+
+    def make(self, **kwargs):
+        """Return a new loss."""
+        raise NotImplementedError
+
+    def inputs(self):
+        """Return source and target: float32 arrays or tuples of them."""
+        raise NotImplementedError
+
+    def held(self, source, target):
+        """Return what the paper holds constant when it takes the gradient."""
+        return None
+
+    def expected(self, source, target, held):
+        """Return the paper's equation, transcribed in NumPy: the oracle."""
+        raise NotImplementedError
+
+    def oracle(self, source, target):
+        """Return the oracle's value in float64."""
+        source, target = wide(source), wide(target)
+        return self.expected(source, target, self.held(source, target))
+
+    def test_equals_the_oracle(self):
+        source, target = self.inputs()
+        value = self.make()(source, target)
+        assert tuple(value.shape) == ()
+        np.testing.assert_allclose(
+            float(value), self.oracle(source, target), rtol=2e-5, atol=1e-6
+        )
+
+    def test_gradient_equals_differences_of_the_oracle(self):
+        inputs = self.inputs()
+        _, gradients = value_and_gradients(self.make(), *inputs)
+        rng = np.random.default_rng(1)
+        ways = [rng.normal(size=x.shape) for x in keras.tree.flatten(inputs)]
+        held = self.held(*wide(inputs))
+        sides = []
+        for sign in (1, -1):
+            leaves = [
+                x.astype("float64") + sign * 1e-5 * way
+                for x, way in zip(keras.tree.flatten(inputs), ways, strict=True)
+            ]
+            moved = keras.tree.pack_sequence_as(inputs, leaves)
+            sides.append(self.expected(*moved, held))
+        slope = sum(np.sum(g * w) for g, w in zip(gradients, ways, strict=True))
+        assert abs(slope) > 1e-6  # or the test sees nothing
+        np.testing.assert_allclose(
+            slope, (sides[0] - sides[1]) / 2e-5, rtol=1e-3, atol=1e-5
+        )
+
+    @pytest.mark.parametrize("jit_compile", [False, True])
+    def test_value_and_gradient_are_finite(self, jit_compile):
+        changes = {
+            "zeros": np.zeros_like,
+            "same rows": lambda x: np.repeat(x[:1], len(x), axis=0),
+            "large": lambda x: x * np.float32(1e4),
+            "tiny": lambda x: x * np.float32(1e-22),
+        }
+        loss = self.make()
+        function = tf.function(gradients_of, jit_compile=jit_compile)
+        for kind, change in changes.items():
+            inputs = keras.tree.map_structure(change, self.inputs())
+            tensors = keras.tree.map_structure(tf.constant, inputs)
+            value, gradients = function(loss, *tensors)
+            assert np.isfinite(value), kind
+            assert all(np.isfinite(each).all() for each in gradients), kind
+
+    def test_smallest_batch(self):
+        def first(rows):
+            return keras.tree.map_structure(lambda x: x[:rows], self.inputs())
+
+        value, gradients = value_and_gradients(self.make(), *first(self.fewest_rows))
+        assert np.isfinite(value)
+        assert all(np.isfinite(each).all() for each in gradients)
+        with pytest.raises(ValueError, match="shape|parts"):
+            self.make()(*first(self.fewest_rows - 1))
+
+    def test_unknown_batch_size(self):
+        loss, inputs = self.make(), self.inputs()
+        specs = keras.tree.map_structure(
+            lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), inputs
+        )
+        function = tf.function(loss, input_signature=specs)
+        tensors = keras.tree.map_structure(tf.constant, inputs)
+        assert_same(function(*tensors), loss(*inputs))
+
+    def test_xla_computes_the_same(self):
+        loss, inputs = self.make(), self.inputs()
+        plain, gradients = value_and_gradients(loss, *inputs)
+        compiled, others = tf.function(gradients_of, jit_compile=True)(
+            loss, *keras.tree.map_structure(tf.constant, inputs)
+        )
+        assert_same(compiled, plain)
+        for a, b in zip(arrays(others), gradients, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    def test_half_inputs_are_computed_in_float32(self, dtype):
+        loss = self.make()
+        half = keras.tree.map_structure(lambda x: tf.cast(x, dtype), self.inputs())
+        rounded = keras.tree.map_structure(lambda x: tf.cast(x, "float32"), half)
+        value = loss(*half)
+        assert keras.backend.standardize_dtype(value.dtype) == "float32"
+        assert float(value) == float(loss(*rounded))
+        exact = float(loss(*self.inputs()))
+        np.testing.assert_allclose(float(value), exact, rtol=0.05, atol=0.02)
+
+    def test_symbolic_call(self):
+        symbols = keras.tree.map_structure(
+            lambda x: keras.Input(x.shape[1:], dtype="float32"), self.inputs()
+        )
+        value = self.make()(*symbols)
+        assert (value.shape, value.dtype) == ((), "float32")
+        model = keras.Model(symbols, value)
+        tensors = keras.tree.map_structure(tf.constant, self.inputs())
+        assert_same(model(tensors), self.make()(*self.inputs()))
+
+    def test_config_makes_the_same_loss(self):
+        loss = self.make(name="mine")
+        config = keras.saving.serialize_keras_object(loss)
+        assert config["registered_name"] == f"keras_transfer>{type(loss).__name__}"
+        again = keras.saving.deserialize_keras_object(config)
+        assert type(again) is type(loss)
+        assert again.get_config() == loss.get_config()
+        assert again.name == "mine"
+        assert float(again(*self.inputs())) == float(loss(*self.inputs()))
+        assert type(keras.losses.get(keras.losses.serialize(loss))) is type(loss)
+
+    def test_two_replicas_add_up_to_the_mean_of_both(self, strategy):
+        loss, inputs = self.make(), self.inputs()
+        shares = [
+            keras.tree.map_structure(
+                lambda x, part=part: tf.constant(np.split(x, 2)[part]), inputs
+            )
+            for part in (0, 1)
+        ]
+        alone = [value_and_gradients(loss, *share) for share in shares]
+        given = strategy.experimental_distribute_values_from_function(
+            lambda context: shares[context.replica_id_in_sync_group]
+        )
+
+        @tf.function
+        def together():
+            value, gradients = strategy.run(gradients_of, args=(loss, *given))
+            reduced = [strategy.reduce("SUM", value, axis=None)]
+            return reduced, [strategy.experimental_local_results(g) for g in gradients]
+
+        (total,), gradients = together()
+        assert_same(total, (alone[0][0] + alone[1][0]) / 2)
+        # What Keras adds up over the replicas: half of each one's own gradient.
+        for place, both in enumerate(gradients):
+            for part, gradient in enumerate(both):
+                np.testing.assert_allclose(
+                    gradient, alone[part][1][place] / 2, rtol=1e-4, atol=1e-6
+                )
+
+    def test_refuses_bad_arguments(self):
+        for arguments, text in self.bad_arguments:
+            with pytest.raises(ValueError, match=text):
+                self.make(**arguments)
+
+    def test_refuses_a_sample_weight(self):
+        with pytest.raises(ValueError, match="sample_weight"):
+            self.make()(*self.inputs(), np.ones(3))
+
+    def test_refuses_images(self):
+        images = keras.tree.map_structure(
+            lambda x: np.ones((len(x), 2, 2, 3)), self.inputs()
+        )
+        with pytest.raises(ValueError, match=r"shape \(\d, 2, 2, 3\)"):
+            self.make()(*images)
+
+
+def wide(structure):
+    """Return the structure in float64."""
+    return keras.tree.map_structure(lambda x: np.asarray(x, "float64"), structure)
+
+
+def gradients_of(loss, source, target):
+    """Return the loss and its gradients by each tensor, zeros where there is none."""
+    leaves = keras.tree.flatten((source, target))
+    with tf.GradientTape() as tape:
+        tape.watch(leaves)
+        value = loss(source, target)
+    return value, tape.gradient(value, leaves, unconnected_gradients="zero")
+
+
+def value_and_gradients(loss, source, target):
+    """Return the loss and its gradients as NumPy."""
+    tensors = keras.tree.map_structure(tf.constant, (source, target))
+    value, gradients = gradients_of(loss, *tensors)
+    return float(value), arrays(gradients)
+
+
+def assert_same(actual, expected):
+    """Fail unless two numbers are the same but for rounding."""
+    np.testing.assert_allclose(float(actual), float(expected), rtol=2e-5, atol=1e-6)
