@@ -1,0 +1,214 @@
+"""DomainRandomization: images whose looks are drawn anew in each step of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral
+from numbers import Real
+from typing import Any
+
+import keras
+from keras import layers
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_transfer")
+class DomainRandomization(keras.layers.Layer):
+    """Draw light, colour, polarity, noise and occlusion of training images at random.
+
+    Where the target domain is not at hand, train on so many looks of the source that
+    the target is one more of them. What is drawn must not tell the classes: leave
+    out `color` for ripe and unripe fruit, and `invert` where dark and light are what
+    is to be learnt. Each image has its own draw, in this order, of `keras.layers`:
+
+        brightness    RandomBrightness, +- color of the range
+        contrast      RandomContrast, times 1 - color to 1 + color
+        hue           RandomHue, +- color / 2 of the circle; RGB only
+        saturation    RandomSaturation, times (1 - color) / (1 + color) to the inverse
+        polarity      RandomInvert, in a share `invert` of the images
+        noise         GaussianNoise, of the standard deviation `noise`
+        occlusion     RandomErasing, by noise, over up to `occlusion` of the area
+
+    each amount times `strength`. An amount of 0 leaves out its step. The steps work
+    on values from 0 to 1 in float32, whatever the range and policy, since some of
+    Keras's layers err in other ranges and in the graphs of float16. It is the
+    identity in inference, so it may be saved and exported as the first layer of a
+    model. XLA draws other numbers than the plain graph does.
+
+    Args:
+        strength: Factor of all amounts, in [0, 1]; 0 is the identity. Defaults to 1.
+        color: Amount of the changes of light and colour, in [0, 1]. Defaults to 0.5.
+        invert: Share of the images that are inverted, in [0, 1]. Defaults to 0.5.
+        noise: Standard deviation of the noise as a fraction of the range, in [0, 1].
+            Defaults to 0.1.
+        occlusion: Largest area that is covered, as a fraction of the image, in
+            [0, 1]. Defaults to 0.3.
+        value_range: Lowest and highest value of a pixel, such as `(0, 255)`; in
+            training, what lies outside is clipped. Defaults to `(0, 1)`.
+        seed: Whole number from which the draws come, or `None` for draws that follow
+            `keras.utils.set_random_seed`. Defaults to `None`.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Input shape:
+        `(batch_size, height, width, channels)`, or `(height, width, channels)` in a
+        `tf.data` pipeline of single images; in the order of axes of
+        `keras.config.image_data_format()`. Integers or floats.
+
+    Output shape:
+        That of the input, as floats.
+
+    Example:
+        ```python
+        import keras
+        import numpy as np
+        import keras_transfer as kt
+
+        layer = kt.layers.DomainRandomization(seed=1)
+        images = np.full((2, 8, 8, 3), 0.5, "float32")
+        assert (layer(images) == images).numpy().all()  # not in training
+        assert (layer(images, training=True) != images).numpy().any()
+        model = keras.Sequential([keras.Input((8, 8, 3)), layer])
+        # In tf.data: dataset.map(lambda x, y: (layer(x, training=True), y))
+        ```
+
+    Raises:
+        ValueError: If an amount is outside [0, 1], `value_range` is no range, `seed`
+            no whole number, or the input has no images, or integers beyond (0, 1).
+
+    Reference:
+        Tobin et al., 2017, "Domain Randomization for Transferring Deep Neural
+        Networks from Simulation to the Real World", arXiv 1703.06907.
+    """
+
+    def __init__(
+        self,
+        strength: float = 1.0,
+        *,
+        color: float = 0.5,
+        invert: float = 0.5,
+        noise: float = 0.1,
+        occlusion: float = 0.3,
+        value_range: Sequence[float] = (0, 1),
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.strength = _fraction("strength", strength)
+        self.color = _fraction("color", color)
+        self.invert = _fraction("invert", invert)
+        self.noise = _fraction("noise", noise)
+        self.occlusion = _fraction("occlusion", occlusion)
+        self.value_range = _checked_range(value_range)
+        if seed is not None and (isinstance(seed, bool) or not _is(seed, Integral)):
+            raise ValueError(f"seed={seed!r} must be a whole number or None.")
+        self.seed = None if seed is None else int(seed)
+        self._gray_steps = []
+        self._rgb_steps = []
+        for step, needs_color in self._made():
+            self._rgb_steps.append(step)
+            if not needs_color:
+                self._gray_steps.append(step)
+
+    def build(self, input_shape: tuple) -> None:
+        """Build all steps; what they draw with is made before, outside any graph."""
+        if len(input_shape) not in (3, 4):
+            raise ValueError(
+                f"The input has the shape {tuple(input_shape)}. Images are (batch_size,"
+                " height, width, channels), or one image without the batch_size."
+            )
+        for step in self._rgb_steps:
+            step.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Return the images, randomised if `training`, else as they are."""
+        images = ops.cast(inputs, self.compute_dtype)
+        steps = self._steps(inputs.shape)
+        low, high = self.value_range
+        if keras.backend.is_int_dtype(inputs.dtype) and high <= 1:
+            raise ValueError(
+                f"The images are {keras.backend.standardize_dtype(inputs.dtype)}, but "
+                f"value_range={self.value_range}. Pass the range of a pixel, "
+                "value_range=(0, 255), or rescale the images to floats first."
+            )
+        if not training or not steps:
+            return images
+        images = (ops.cast(inputs, "float32") - low) / (high - low)
+        for step in steps:
+            images = step(ops.clip(images, 0.0, 1.0), training=True)
+        images = ops.clip(images, 0.0, 1.0) * (high - low) + low
+        return ops.cast(images, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Return the shape of the input."""
+        return input_shape
+
+    def get_config(self) -> dict:
+        """Return the arguments."""
+        return super().get_config() | {
+            "strength": self.strength,
+            "color": self.color,
+            "invert": self.invert,
+            "noise": self.noise,
+            "occlusion": self.occlusion,
+            "value_range": self.value_range,
+            "seed": self.seed,
+        }
+
+    def _made(self) -> list:
+        """Return the layers that change anything, and whether each needs RGB."""
+        color, invert, noise, occlusion = (
+            self.strength * amount
+            for amount in (self.color, self.invert, self.noise, self.occlusion)
+        )
+        # One seed for all would give each step the same draws.
+        common = [
+            {"seed": None if self.seed is None else self.seed + i, "dtype": "float32"}
+            for i in range(7)
+        ]
+        scaled = [settings | {"value_range": (0, 1)} for settings in common]
+        # Keras takes one number as from 0 to it; a pair says what is meant.
+        saturation = ((1 - color) / 2, (1 + color) / 2)
+        made = []
+        if color:
+            made += [
+                (layers.RandomBrightness((-color, color), **scaled[0]), False),
+                (layers.RandomContrast((color, color), **scaled[1]), False),
+                (layers.RandomHue((0.0, color), **scaled[2]), True),
+                (layers.RandomSaturation(saturation, **scaled[3]), True),
+            ]
+        if invert:
+            made.append((layers.RandomInvert((invert, invert), **scaled[4]), False))
+        if noise:
+            made.append((layers.GaussianNoise(noise, **common[5]), False))
+        if occlusion:
+            area = (0.0, occlusion)
+            erasing = layers.RandomErasing((1.0, 1.0), scale=area, **scaled[6])
+            made.append((erasing, False))
+        return made
+
+    def _steps(self, shape: tuple) -> list:
+        last = keras.config.image_data_format() == "channels_last"
+        return self._rgb_steps if shape[-1 if last else -3] == 3 else self._gray_steps
+
+
+def _is(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _fraction(name: str, value: float) -> float:
+    if not (_is(value, Real) and 0 <= value <= 1):
+        raise ValueError(f"{name}={value!r} must be a number from 0 to 1.")
+    return float(value)
+
+
+def _checked_range(value_range: Sequence[float]) -> tuple[float, float]:
+    pair = isinstance(value_range, tuple | list) and len(value_range) == 2
+    numbers = pair and all(_is(x, Real) and math.isfinite(x) for x in value_range)
+    if not numbers or not value_range[0] < value_range[1]:
+        raise ValueError(
+            f"value_range={value_range!r} must be the lowest and the highest value of "
+            "a pixel, such as (0, 1) or (0, 255)."
+        )
+    return tuple(float(x) for x in value_range)
