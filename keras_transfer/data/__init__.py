@@ -1,8 +1,9 @@
-"""Data for transfer learning: texts and images in, few labels, the embedded digits."""
+"""Data for transfer learning: texts, images and domains in, few labels, the digits."""
 
 from keras_transfer.data import digits as digits
+from keras_transfer.data.domains import domain_dataset as domain_dataset
 from keras_transfer.data.few_labels import few_labels as few_labels
 from keras_transfer.data.tfds import from_tfds as from_tfds
 from keras_transfer.data.tsv import from_tsv as from_tsv
 
-__all__ = ["digits", "few_labels", "from_tfds", "from_tsv"]
+__all__ = ["digits", "domain_dataset", "few_labels", "from_tfds", "from_tsv"]
