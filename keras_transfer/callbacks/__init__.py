@@ -11,3 +11,6 @@ from keras_transfer.callbacks.learning_rate_finder import (
     find_learning_rate as find_learning_rate,
 )
 from keras_transfer.callbacks.phases import Phase as Phase
+from keras_transfer.callbacks.target_validation import (
+    TargetValidation as TargetValidation,
+)

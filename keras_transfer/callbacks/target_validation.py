@@ -1,0 +1,298 @@
+"""Scores of each epoch that need no labels of the target, to choose a checkpoint by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer import _keras
+from keras_transfer.analysis import validators as scores
+from keras_transfer.analysis.domain_arrays import as_classes
+from keras_transfer.analysis.domain_arrays import as_probabilities
+from keras_transfer.analysis.domain_outputs import check_domain
+from keras_transfer.analysis.domain_outputs import is_dataset
+from keras_transfer.analysis.domain_outputs import read_domain
+from keras_transfer.analysis.importance_weights import importance_weights
+from keras_transfer.analysis.logits import check_exclusive
+from keras_transfer.analysis.logits import says_logits
+from keras_transfer.analysis.predictions import unchanged
+from keras_transfer.backbones.features import features as features_of
+from keras_transfer.backbones.frozen import FrozenBackbone
+
+ON_TARGET = {
+    "target_entropy": scores.target_entropy,
+    "information_maximisation": scores.information_maximisation,
+    "soft_neighbourhood_density": scores.soft_neighbourhood_density,
+}
+RISKS = ("importance_weighted_risk", "deep_embedded_validation")
+ACCURACY = "source_accuracy"
+DEFAULT = (ACCURACY, *ON_TARGET)
+KNOWN = (*DEFAULT, *RISKS)
+SIZE = "val_effective_sample_size"
+TINY = 1e-12  # a probability of 0 would have an infinite loss
+
+# Callbacks that write the logs somewhere, and so must stand behind.
+WRITERS = (keras.callbacks.TensorBoard, keras.callbacks.CSVLogger)
+
+
+@keras.saving.register_keras_serializable(package="keras_transfer")
+class TargetValidation(keras.callbacks.Callback):
+    """Score the model after each epoch on a target domain without labels.
+
+    The best epoch for the target is not the best for the source, and labels of the
+    target are what adaptation has to do without. Each validator adds `val_<name>` to
+    the logs, so that a ModelCheckpoint or EarlyStopping **behind this callback** can
+    monitor it, always with **mode="max"**: the higher the better. The two risks are
+    therefore logged with the sign changed.
+
+    - `source_accuracy`: accuracy on held-out source.
+    - `target_entropy`: minus the mean entropy of the predictions on the target.
+    - `information_maximisation`: their mutual information with the examples.
+    - `soft_neighbourhood_density`: how densely they lie; cost grows with count².
+    - `importance_weighted_risk`, `deep_embedded_validation`: cross entropy on held-out
+      source, weighted by a density ratio of the features; these also log
+      `val_effective_sample_size`, out of the number of source examples.
+
+    Each is the function of that name in `kt.analysis`, which says what it is blind to.
+    Outputs are those of `predict` on plain input, which for `DANN` and its like are
+    those of the label head. Nothing of the model or of its training is changed.
+
+    Args:
+        source: Held-out labelled source: arrays `(x, y)`, or a batched
+            `tf.data.Dataset` or `keras.utils.PyDataset` of such pairs; y are class
+            numbers or one-hot rows. None if only validators on the target are used.
+        target: Inputs of the target, without labels: arrays, or a batched dataset of x
+            alone. It may be what the model is adapted to.
+        validators: Names of the above, in the order wanted. Default: the first four.
+        features: Model or backbone from the same inputs to the features that the risks
+            compare the domains by; it shares layers with the model that is fitted.
+            Default None: the `feature_extractor` of that model.
+        from_logits: Whether the outputs are logits. Default None: as the compiled loss
+            says; a loss that does not say is an error.
+        clip: Largest density ratio, as in `importance_weights`. Default None.
+        batch_size: Examples of a batch of arrays. Default None: 32.
+
+    Raises:
+        TypeError: If data can be gone through only once, or an argument is of another
+            type.
+        ValueError: If target labels are passed, a validator is unknown or lacks its
+            source or features, data is empty, endless or does not fit, or a callback
+            that monitors or writes these values stands before this one or has another
+            mode than "max".
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+        import numpy as np
+
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(64, 4)), np.arange(64) % 2
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss)
+        validation = kt.callbacks.TargetValidation((x[:32], y[:32]), x[:32] + 1)
+        stop = keras.callbacks.EarlyStopping(
+            "val_information_maximisation", mode="max", patience=2
+        )
+        callbacks = [validation, stop]
+        logs = model.fit(x[32:], y[32:], callbacks=callbacks, verbose=0).history
+        assert 0 <= logs["val_source_accuracy"][0] <= 1
+        ```
+
+    Reference:
+        Musgrave, Belongie and Lim 2021, Unsupervised Domain Adaptation: A Reality
+        Check, arXiv:2111.15672. Saito et al. 2021, Tune it the Right Way, arXiv:
+        2108.10860.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        target: Any,
+        *,
+        validators: Sequence[str] = DEFAULT,
+        features: keras.Model | FrozenBackbone | None = None,
+        from_logits: bool | None = None,
+        clip: float | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.validators = _known(validators)
+        self.from_logits = from_logits
+        self.clip = clip
+        self.batch_size = batch_size
+        self._features = features
+        self._source, self._target = source, target
+        risks = [each for each in self.validators if each in RISKS]
+        of_source = [each for each in self.validators if each not in ON_TARGET]
+        self._risks, self._of_source = risks, of_source
+        if from_logits is not None and not isinstance(from_logits, bool):
+            raise TypeError(f"from_logits={from_logits!r} must be True, False or None.")
+        if not risks and (features is not None or clip is not None):
+            raise ValueError(
+                f"`features` and `clip` have no effect on {list(self.validators)}. "
+                f"Leave them out, or add one of {list(RISKS)}."
+            )
+        if (source is None) != (not of_source):
+            raise ValueError(
+                f"The source is None, but {of_source} are read on held-out source "
+                "examples. Pass them: (x, y)."
+                if source is None
+                else f"The source has no effect on {list(self.validators)}. Pass None."
+            )
+        given = [target] if source is None else [source, target]
+        if source is not None:
+            check_domain("source", source, True)
+        check_domain("target", target, False)
+        _check_batch_size(batch_size, all(is_dataset(each) for each in given))
+
+    def get_config(self) -> dict:
+        """Return the arguments but data and `features`: make it anew with those."""
+        names = ("from_logits", "clip", "batch_size")
+        config = {name: getattr(self, name) for name in names}
+        return {"validators": list(self.validators)} | config
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that are added to the logs."""
+        names = tuple(f"val_{each}" for each in self.validators)
+        return (*names, SIZE) if self._risks else names
+
+    def set_model(self, model: keras.Model) -> None:
+        """Check the neighbours, and find out what outputs and features are."""
+        super().set_model(model)
+        self._check_neighbours()
+        self._logits = self.from_logits
+        if self._logits is None:
+            self._logits = says_logits(model)
+        self._models = [model]
+        self._functions = {}
+        if self._risks:
+            self._models.append(self._feature_model())
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Add the scores of this epoch to `logs`."""
+        if logs is None:
+            return
+        taken = [each for each in self.keys if each in logs]
+        if taken:
+            raise ValueError(
+                f"{taken} are in the logs already: a metric of the model or another "
+                "callback has the same name. Rename that one."
+            )
+        logs.update(self._scores())
+
+    def _scores(self) -> dict[str, float]:
+        _, (outputs, *features) = self._read("target", self._target, False)
+        check_exclusive(self.model, outputs)
+        found = {
+            name: ON_TARGET[name](outputs, from_logits=self._logits)
+            for name in self.validators
+            if name in ON_TARGET
+        }
+        if self._of_source:
+            y, (outputs, *others) = self._read("source", self._source, True)
+            found[ACCURACY] = scores.source_accuracy(
+                y, outputs, from_logits=self._logits
+            )
+        logs = {}
+        if self._risks:
+            weights = importance_weights(others[0], features[0], clip=self.clip)
+            losses = _losses(y, as_probabilities(outputs, self._logits))
+            risk = scores.importance_weighted_risk(losses, weights.weights)
+            found["importance_weighted_risk"] = -risk
+            risk = scores.deep_embedded_validation(losses, weights.ratios)
+            found["deep_embedded_validation"] = -risk
+            logs[SIZE] = weights.effective_sample_size
+        return {f"val_{name}": found[name] for name in self.validators} | logs
+
+    def _read(self, name: str, data: Any, labelled: bool) -> tuple:
+        """Run the models over `data`, each traced once for the whole of `fit`."""
+        model, size = self.model, self.batch_size or 32
+        with unchanged(model):
+            model.predict_function = self._functions.get("predict")
+            found = read_domain(name, self._models, data, labelled, size)
+            self._functions["predict"] = model.predict_function
+        return found
+
+    def _feature_model(self) -> keras.Model:
+        found = self._features
+        if found is None:
+            found = getattr(self.model, "feature_extractor", None)
+        if found is None:
+            raise ValueError(
+                f"{self._risks} compare the domains by features, and "
+                f"{self.model.name!r} has no `feature_extractor`. Pass features="
+                "keras.Model(model.inputs, the layer before the head's output)."
+            )
+        with self.model.distribute_strategy.scope():
+            return features_of(found)
+
+    def _check_neighbours(self) -> None:
+        before = True
+        ours = {f"val_{each}" for each in KNOWN} | {SIZE}
+        for callback in _keras.running_callbacks():
+            if callback is self:
+                before = False
+                continue
+            what = type(callback).__name__
+            monitored = getattr(callback, "monitor", None)
+            if isinstance(callback, TargetValidation):
+                raise ValueError(
+                    "There are two TargetValidation in one `fit`, whose values have "
+                    "the same names. Use one, with all validators."
+                )
+            if before and (isinstance(callback, WRITERS) or monitored in self.keys):
+                raise ValueError(
+                    f"{what} stands before TargetValidation, so it would not see the "
+                    "values of the epoch. Put TargetValidation before it."
+                )
+            if monitored not in ours:
+                continue
+            if monitored not in self.keys:
+                raise ValueError(
+                    f"{what} monitors {monitored!r}, which is not among the "
+                    f"validators {list(self.validators)}. Add it to them."
+                )
+            if getattr(callback, "mode", "max") != "max":
+                raise ValueError(
+                    f"{what} monitors {monitored!r} with mode={callback.mode!r}. All "
+                    'validators are the better the higher they are: say mode="max".'
+                )
+
+
+def _known(validators: Any) -> tuple[str, ...]:
+    if isinstance(validators, str) or not isinstance(validators, Sequence):
+        raise TypeError(f"validators={validators!r} must be a list of names.")
+    unknown = [each for each in validators if each not in KNOWN]
+    if unknown or not validators or len(set(validators)) < len(validators):
+        raise ValueError(
+            f"validators={list(validators)} must be one or more of {list(KNOWN)}, each "
+            "once."
+        )
+    return tuple(validators)
+
+
+def _check_batch_size(batch_size: int | None, useless: bool) -> None:
+    if batch_size is None:
+        return
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int):
+        raise TypeError(f"batch_size={batch_size!r} must be a whole number.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be above 0.")
+    if useless:
+        raise ValueError(
+            f"batch_size={batch_size} has no effect on datasets, which have batches of "
+            "their own. Leave it out."
+        )
+
+
+def _losses(y: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return the cross entropy of each example."""
+    labels = as_classes(y, probabilities.shape[1])
+    right = probabilities[np.arange(len(labels)), labels]
+    return np.maximum(0, -np.log(np.maximum(right, TINY)))

@@ -1,0 +1,485 @@
+"""TargetValidation: what is logged and when, who may monitor it, and refusals."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_transfer as kt
+from tests import tiny
+from tests.contracts.callback_contract import CallbackContract
+
+TargetValidation = kt.callbacks.TargetValidation
+DomainOverlapWarning = kt.analysis.DomainOverlapWarning
+FOUR = (
+    "source_accuracy",
+    "target_entropy",
+    "information_maximisation",
+    "soft_neighbourhood_density",
+)
+RISKS = ("importance_weighted_risk", "deep_embedded_validation")
+SPARSE = keras.losses.SparseCategoricalCrossentropy
+
+
+def domain(count, shift=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(shift, size=(count, 6)).astype("float32")
+    return x, (np.arange(count) % 3).astype("int32")
+
+
+SOURCE, TARGET = domain(22), domain(13, 0.3, 1)[0]
+
+
+def compiled(loss=None, model=None, **kwargs):
+    model = model or tiny.mlp()
+    model.compile(
+        keras.optimizers.Adam(0.01), loss or SPARSE(from_logits=True), **kwargs
+    )
+    return model
+
+
+def with_features(model):
+    """Return the model from the inputs to what the last layer sees."""
+    return keras.Model(model.inputs, model.layers[-1].input)
+
+
+def fit(model, *callbacks, **kwargs):
+    x, y = domain(12, seed=2)
+    settings = dict(batch_size=4, epochs=2, shuffle=False, verbose=0) | kwargs
+    return model.fit(x, y, callbacks=list(callbacks), **settings).history
+
+
+class TestTargetValidation(CallbackContract):
+    epochs = 3
+
+    def make_callbacks(self, model):
+        # The loss of the contract is no cross entropy.
+        return [
+            TargetValidation(
+                SOURCE,
+                TARGET,
+                validators=[*FOUR, *RISKS],
+                features=with_features(model),
+                from_logits=True,
+                batch_size=8,
+            )
+        ]
+
+
+# What is logged.
+
+
+def test_logs_are_the_functions_of_what_predict_gives():
+    model = compiled()
+    validation = TargetValidation(
+        SOURCE, TARGET, validators=[*FOUR, *RISKS], features=with_features(model)
+    )
+    logs = fit(model, validation, epochs=1)
+    x, y = SOURCE
+    source, target = (model.predict(each, verbose=0) for each in (x, TARGET))
+    features = [with_features(model).predict(e, verbose=0) for e in (x, TARGET)]
+    weights = kt.analysis.importance_weights(*features)
+    losses = -np.log(keras.ops.softmax(source).numpy()[np.arange(len(y)), y])
+    risk = kt.analysis.importance_weighted_risk(losses, weights.weights)
+    dev = kt.analysis.deep_embedded_validation(losses, weights.ratios)
+    density = kt.analysis.soft_neighbourhood_density(target, from_logits=True)
+    expected = {
+        "val_source_accuracy": np.mean(source.argmax(1) == y),
+        "val_target_entropy": kt.analysis.target_entropy(target, from_logits=True),
+        "val_information_maximisation": kt.analysis.information_maximisation(
+            target, from_logits=True
+        ),
+        "val_soft_neighbourhood_density": density,
+        "val_importance_weighted_risk": -risk,
+        "val_deep_embedded_validation": -dev,
+        "val_effective_sample_size": weights.effective_sample_size,
+    }
+    assert set(logs) - {"loss"} == set(expected) == set(validation.keys)
+    for name, value in expected.items():
+        assert logs[name][0] == pytest.approx(value, rel=1e-4), name
+        assert type(logs[name][0]) is float
+
+
+def test_default_is_the_four_that_need_no_features():
+    history = fit(compiled(), TargetValidation(SOURCE, TARGET))
+    assert set(history) == {"loss"} | {f"val_{name}" for name in FOUR}
+    assert all(len(values) == 2 for values in history.values())
+
+
+def test_one_hot_labels_and_probabilities():
+    inputs = keras.Input((6,))
+    outputs = keras.layers.Softmax()(tiny.mlp()(inputs))
+    model = keras.Model(inputs, outputs)
+    model.compile("adam", "categorical_crossentropy")
+    one_hot = np.eye(3)[SOURCE[1]]
+    x, y = domain(12)
+    callbacks = [TargetValidation((SOURCE[0], one_hot), TARGET)]
+    logs = model.fit(x, np.eye(3)[y], callbacks=callbacks, verbose=0).history
+    expected = kt.analysis.target_entropy(model.predict(TARGET, verbose=0))
+    assert logs["val_target_entropy"][0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_one_output_tells_two_classes_apart():
+    model = compiled(keras.losses.BinaryCrossentropy(True), tiny.mlp((4, 1)))
+    x, y = domain(12)[0], np.arange(12) % 2
+    validation = TargetValidation((x, y), TARGET)
+    logs = model.fit(x, y, callbacks=[validation], verbose=0).history
+    expected = np.mean((model.predict(x, verbose=0)[:, 0] > 0) == y)
+    assert logs["val_source_accuracy"][0] == pytest.approx(expected)
+
+
+def test_datasets_give_what_arrays_do():
+    first = fit(compiled(), TargetValidation(SOURCE, TARGET))
+    source = tf.data.Dataset.from_tensor_slices(SOURCE).batch(5)
+    # It shuffles anew in each pass, so labels and outputs must come of one.
+    source = source.unbatch().shuffle(22).batch(5)
+    target = tf.data.Dataset.from_tensor_slices(TARGET).batch(4)
+    again = fit(compiled(), TargetValidation(source, target))
+    for name in first:
+        np.testing.assert_allclose(again[name], first[name], rtol=1e-4, err_msg=name)
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, data, size=6):
+        super().__init__()
+        self.data, self.size = data, size
+
+    def __len__(self):
+        return math.ceil(len(keras.tree.flatten(self.data)[0]) / self.size)
+
+    def __getitem__(self, index):
+        part = slice(index * self.size, (index + 1) * self.size)
+        return keras.tree.map_structure(lambda each: each[part], self.data)
+
+
+def test_py_datasets_give_what_arrays_do():
+    first = fit(compiled(), TargetValidation(SOURCE, TARGET))
+    again = fit(compiled(), TargetValidation(Batches(SOURCE), Batches((TARGET,))))
+    for name in first:
+        np.testing.assert_allclose(again[name], first[name], rtol=1e-4, err_msg=name)
+
+
+def test_target_alone():
+    names = ["information_maximisation", "target_entropy"]
+    history = fit(compiled(), TargetValidation(None, TARGET, validators=names))
+    assert list(history)[-2:] == [f"val_{name}" for name in names]
+
+
+def test_inputs_by_name():
+    a, b = keras.Input((6,), name="a"), keras.Input((6,), name="b")
+    model = keras.Model({"a": a, "b": b}, tiny.mlp()(keras.layers.Add()([a, b])))
+    compiled(model=model)
+    x, y = {"a": SOURCE[0], "b": SOURCE[0]}, SOURCE[1]
+    validation = TargetValidation((x, y), {"a": TARGET, "b": TARGET})
+    logs = model.fit(x, y, callbacks=[validation], verbose=0).history
+    assert 0 <= logs["val_source_accuracy"][0] <= 1
+
+
+def test_features_are_the_models_own_feature_extractor():
+    class Adapted(keras.Model):
+        def __init__(self, feature_extractor, head):
+            inputs = keras.Input((6,))
+            super().__init__(inputs, head(feature_extractor(inputs)))
+            self.feature_extractor = feature_extractor
+
+    model = compiled(model=Adapted(tiny.mlp(), keras.layers.Dense(3)))
+    validation = TargetValidation(SOURCE, TARGET, validators=RISKS)
+    logs = fit(model, validation, epochs=1)
+    features = [
+        model.feature_extractor.predict(e, verbose=0) for e in (SOURCE[0], TARGET)
+    ]
+    expected = kt.analysis.importance_weights(*features).effective_sample_size
+    assert logs["val_effective_sample_size"][0] == pytest.approx(expected, rel=1e-3)
+
+
+def test_no_overlap_of_the_features_is_a_named_warning():
+    model = compiled()
+    features = keras.Sequential([keras.Input((6,)), keras.layers.Identity()])
+    validation = TargetValidation(
+        SOURCE, TARGET + 100, validators=RISKS, features=features
+    )
+    with pytest.warns(DomainOverlapWarning):
+        logs = fit(model, validation)
+    assert np.isfinite(list(logs.values())).all()
+
+
+# What is left as it was.
+
+
+def test_training_is_the_same_without_it():
+    def trained(*callbacks):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        x = keras.layers.BatchNormalization()(keras.layers.Dropout(0.5)(inputs))
+        x = keras.layers.GaussianNoise(0.1)(x)
+        model = compiled(model=keras.Model(inputs, tiny.mlp()(x)))
+        fit(model, *callbacks, shuffle=True)
+        return model.get_weights()
+
+    plain, watched = trained(), trained(TargetValidation(SOURCE, TARGET))
+    for one, other in zip(plain, watched, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+class Counting(keras.layers.Layer):
+    """Counts how often it is traced for inference."""
+
+    traces = 0
+
+    def call(self, inputs, training=False):
+        Counting.traces += not training
+        return inputs
+
+
+def test_outputs_are_traced_once_for_all_epochs():
+    def traces(epochs):
+        inputs = keras.Input((6,))
+        model = compiled(model=keras.Model(inputs, tiny.mlp()(Counting()(inputs))))
+        validation = TargetValidation(SOURCE, TARGET, batch_size=100)
+        before = Counting.traces
+        fit(model, validation, epochs=epochs)
+        return Counting.traces - before
+
+    assert traces(5) == traces(2)
+
+
+def test_layers_that_were_changed_in_place_since_a_predict_are_seen():
+    model = compiled(SPARSE(from_logits=True))
+    model.predict(TARGET, verbose=0)  # traced without the adapter
+    kt.adapters.LoRA(rank=2, targets="dense_0").attach(model)
+    for weight in model.trainable_weights:
+        weight.assign(keras.ops.ones_like(weight))
+    model.compile(keras.optimizers.SGD(0.0), SPARSE(from_logits=True))
+    logs = fit(model, TargetValidation(SOURCE, TARGET))
+    now = model(TARGET, training=False)
+    expected = kt.analysis.target_entropy(now, from_logits=True)
+    assert logs["val_target_entropy"][0] == pytest.approx(expected, rel=1e-5)
+
+
+# Who may monitor it.
+
+
+def monitors(name, mode="max", **kwargs):
+    return keras.callbacks.EarlyStopping(f"val_{name}", mode=mode, **kwargs)
+
+
+def test_checkpoint_and_early_stopping_follow_it(tmp_path):
+    model = compiled()
+    keep = keras.callbacks.ModelCheckpoint(
+        tmp_path / "best.keras",
+        monitor="val_target_entropy",
+        mode="max",
+        save_best_only=True,
+    )
+    stop = monitors("target_entropy", patience=1, min_delta=10.0)
+    logs = fit(model, TargetValidation(SOURCE, TARGET), keep, stop, epochs=9)
+    assert len(logs["loss"]) == 2  # nothing gains 10 nats
+    best = keras.models.load_model(tmp_path / "best.keras").predict(TARGET, verbose=0)
+    found = kt.analysis.target_entropy(best, from_logits=True)
+    assert found == pytest.approx(max(logs["val_target_entropy"]), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "before, message",
+    [
+        (monitors("target_entropy"), "EarlyStopping stands before"),
+        (keras.callbacks.CSVLogger("x.csv"), "CSVLogger stands before"),
+        (keras.callbacks.ReduceLROnPlateau("val_source_accuracy"), "before"),
+    ],
+)
+def test_those_before_it_are_refused(before, message):
+    with pytest.raises(ValueError, match=message):
+        fit(compiled(), before, TargetValidation(SOURCE, TARGET))
+
+
+@pytest.mark.parametrize("mode", ["min", "auto"])
+def test_the_wrong_direction_is_refused(mode):
+    stop = monitors("target_entropy", mode)
+    with pytest.raises(ValueError, match="say mode=.max"):
+        fit(compiled(), TargetValidation(SOURCE, TARGET), stop)
+
+
+def test_what_is_not_computed_cannot_be_monitored():
+    stop = monitors("deep_embedded_validation")
+    with pytest.raises(ValueError, match="not among the validators"):
+        fit(compiled(), TargetValidation(SOURCE, TARGET), stop)
+
+
+def test_others_may_stand_where_they_like():
+    stop = keras.callbacks.EarlyStopping("loss", mode="min")
+    fit(compiled(), stop, TargetValidation(SOURCE, TARGET))
+
+
+def test_two_are_refused():
+    two = [TargetValidation(SOURCE, TARGET) for _ in range(2)]
+    with pytest.raises(ValueError, match="two TargetValidation"):
+        fit(compiled(), *two)
+
+
+def test_a_metric_of_the_same_name_is_refused():
+    model = compiled(
+        metrics=[keras.metrics.SparseCategoricalAccuracy("source_accuracy")]
+    )
+    with pytest.raises(ValueError, match="in the logs already"):
+        fit(model, TargetValidation(SOURCE, TARGET), validation_data=SOURCE)
+
+
+# Logits or probabilities.
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "mse",
+        lambda y, p: keras.ops.mean(p),
+        keras.losses.MeanSquaredError(),
+    ],
+)
+def test_a_loss_that_does_not_say_is_refused(loss):
+    with pytest.raises(ValueError, match="from_logits=True or False"):
+        fit(compiled(loss), TargetValidation(SOURCE, TARGET))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        SPARSE(from_logits=True),
+        [SPARSE(from_logits=True)],
+        {"dense_2": SPARSE(from_logits=True)},
+    ],
+)
+def test_the_loss_says_logits(loss):
+    fit(compiled(loss), TargetValidation(SOURCE, TARGET))
+
+
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", SPARSE()])
+def test_outputs_that_are_not_what_the_loss_says_are_refused(loss):
+    with pytest.raises(ValueError, match="no probabilities"):
+        fit(compiled(loss), TargetValidation(SOURCE, TARGET))
+
+
+def test_several_labels_an_example_are_refused():
+    model = compiled(keras.losses.BinaryCrossentropy(True))
+    x, y = domain(12)
+    validation = TargetValidation(SOURCE, TARGET)
+    with pytest.raises(ValueError, match="one class of several"):
+        model.fit(x, np.eye(3)[y], callbacks=[validation], verbose=0)
+
+
+def test_outputs_that_are_nan_are_refused():
+    model = compiled()
+    model.set_weights([each * np.nan for each in model.get_weights()])
+    with pytest.raises(ValueError, match="Has the training diverged"):
+        fit(model, TargetValidation(SOURCE, TARGET))
+
+
+def test_several_outputs_are_refused():
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, {"a": tiny.mlp()(inputs), "b": tiny.mlp()(inputs)})
+    model.compile("adam", {"a": SPARSE(True), "b": SPARSE(True)})
+    x, y = domain(12)
+    validation = TargetValidation(SOURCE, TARGET, from_logits=True)
+    with pytest.raises(ValueError, match="several outputs"):
+        model.fit(x, {"a": y, "b": y}, callbacks=[validation], verbose=0)
+
+
+# Bad data and arguments.
+
+
+def batched(*arrays):
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(4)
+
+
+@pytest.mark.parametrize(
+    "target", [domain(9), batched(*domain(9)), domain(9) + (np.ones(9),)]
+)
+def test_target_labels_are_refused(target):
+    with pytest.raises(ValueError, match="leak"):
+        TargetValidation(SOURCE, target)
+
+
+def test_target_labels_of_a_py_dataset_are_refused():
+    with pytest.raises(ValueError, match="leak"):
+        fit(compiled(), TargetValidation(SOURCE, Batches(domain(9))))
+
+
+@pytest.mark.parametrize(
+    "source, target, message",
+    [
+        (SOURCE[0], TARGET, "with their labels"),
+        (SOURCE + (np.ones(22),), TARGET, "tuple of 3"),
+        ((SOURCE[0], None), TARGET, "with their labels"),
+        ((SOURCE[0], SOURCE[1][:3]), TARGET, r"\[3, 22\] examples"),
+        (SOURCE, TARGET[:0], "`target` is empty"),
+        ((SOURCE[0][:0], SOURCE[1][:0]), TARGET, "`source` is empty"),
+        (SOURCE, batched(TARGET).take(0), "`target` is empty"),
+        (batched(*SOURCE).repeat(), TARGET, "without an end"),
+        (batched(*SOURCE).unbatch(), TARGET, "not batched"),
+        (None, TARGET, "source is None"),
+    ],
+)
+def test_bad_data(source, target, message):
+    with pytest.raises(ValueError, match=message):
+        TargetValidation(source, target)
+
+
+def test_iterators_are_refused():
+    with pytest.raises(TypeError, match="once"):
+        TargetValidation(SOURCE, iter([TARGET]))
+
+
+def test_one_class_is_refused():
+    source = SOURCE[0], np.ones(22, int)
+    with pytest.raises(ValueError, match="every class"):
+        fit(compiled(), TargetValidation(source, TARGET))
+
+
+def test_a_target_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="(?i)shape|incompatible"):
+        fit(compiled(), TargetValidation(SOURCE, TARGET[:, :4]))
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"validators": ["entropy"]}, "'soft_neighbourhood_density'"),
+        ({"validators": []}, "one or more"),
+        ({"validators": ["target_entropy"] * 2}, "each once"),
+        ({"validators": ["target_entropy"]}, "no effect"),
+        ({"clip": 2.0}, "no effect"),
+        ({"features": keras.Sequential()}, "no effect"),
+        ({"batch_size": 0}, "above 0"),
+    ],
+)
+def test_bad_values(given, message):
+    with pytest.raises(ValueError, match=message):
+        TargetValidation(SOURCE, TARGET, **given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"validators": "target_entropy"}, {"batch_size": 2.5}, {"from_logits": "yes"}],
+)
+def test_bad_types(given):
+    with pytest.raises(TypeError, match=next(iter(given))):
+        TargetValidation(SOURCE, TARGET, **given)
+
+
+def test_batch_size_of_datasets_is_refused():
+    with pytest.raises(ValueError, match="batches of their own"):
+        TargetValidation(batched(*SOURCE), batched(TARGET), batch_size=4)
+
+
+def test_risks_without_features_are_refused():
+    validation = TargetValidation(SOURCE, TARGET, validators=RISKS)
+    with pytest.raises(ValueError, match="no `feature_extractor`"):
+        fit(compiled(), validation)
+
+
+def test_config_makes_it_anew():
+    given = dict(validators=[*RISKS], from_logits=False, clip=3.0, batch_size=7)
+    config = TargetValidation(SOURCE, TARGET, **given).get_config()
+    assert config == given
+    assert TargetValidation(SOURCE, TARGET, **config).get_config() == config
