@@ -1,12 +1,15 @@
 """The one file that touches Keras's private side; each use is pinned by a test."""
 
 import contextlib
+import functools
+import inspect
 import random
 import sys
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -15,6 +18,7 @@ from keras.src.backend import AutocastScope
 from keras.src.backend import get_keras_mask
 from keras.src.backend import set_keras_mask
 from keras.src.backend.common import global_state
+from keras.src.losses.loss import unscale_loss_for_distribution
 from keras.src.random import seed_generator
 from keras.src.saving import object_registration
 
@@ -372,6 +376,76 @@ def running_callbacks() -> Iterator[keras.callbacks.Callback]:
         frame = frame.f_back
 
 
+class Epoch(NamedTuple):
+    """An epoch of a running `fit`: its number from 0, of how many, of which length."""
+
+    number: int
+    epochs: int
+    steps: int | None
+
+
+def running_epoch(model: keras.Model) -> Epoch | None:
+    """Return the epoch that the `fit` of `model` begins; None if it begins none.
+
+    To be called in `reset_metrics`, which `fit` calls at the beginning of each epoch.
+    Keras tells callbacks the number of epochs and steps, but not the model.
+    """
+    frame = sys._getframe(1)
+    while frame.f_code.co_name != "reset_metrics":
+        frame = frame.f_back
+    while frame.f_code.co_name == "reset_metrics":  # of subclasses too
+        frame = frame.f_back
+    found = frame.f_locals
+    if frame.f_code.co_name != "fit" or found.get("self") is not model:
+        return None
+    batches = found["epoch_iterator"].num_batches
+    return Epoch(found["epoch"], found["epochs"], batches)
+
+
+def accumulated_steps(optimizer: keras.Optimizer) -> int:
+    """Return how many batches make one update, 1 or more."""
+    # A LossScaleOptimizer does not know; it is the one inside that accumulates.
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return inner.gradient_accumulation_steps or 1
+
+
+@contextlib.contextmanager
+def calls_through(layers: Iterable[keras.Layer], function: Any) -> Iterator[None]:
+    """Within the block calls of `layers` go through `function(layer, call, x, ...)`."""
+    layers = list(layers)
+    for layer in layers:
+        layer.__dict__["call"] = functools.partial(function, layer, layer.call)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.__dict__["call"]
+
+
+def label_loss(model: keras.Model, y: Any, outputs: Any, sample_weight: Any) -> Any:
+    """Return the compiled loss of other outputs than those of `model`."""
+    return model._compile_loss(y, outputs, sample_weight)
+
+
+def gradient(function: Any, x: Any) -> Any:
+    """Return the gradient of a scalar `function` at a tensor, as a constant."""
+    if keras.backend.backend() != "tensorflow":
+        raise NotImplementedError(
+            f"Gradients inside a model need TensorFlow, not {keras.backend.backend()}."
+        )
+    import tensorflow as tf
+
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        value = function(x)
+    return tf.stop_gradient(tape.gradient(value, x))
+
+
+def unscaled(value: Any) -> Any:
+    """Return the value of a loss as it is on one replica, before it is shared out."""
+    return unscale_loss_for_distribution(value)
+
+
 class VariableRates:
     """Mixin for an optimizer: per variable a factor, a clock, a choice of decay.
 
@@ -386,6 +460,8 @@ class VariableRates:
         if self.built:
             return
         super().build(variables)
+        if replicas_here() > 1:
+            mend_loss_scale()
         count = (len(variables),)
         settings = dict(aggregation="only_first_replica")
         # Not by assign(): the first trace of fit(), where this runs, is thrown away.
@@ -605,3 +681,148 @@ def random_state_kept() -> Iterator[None]:
             restore([keras_seed.state], keras_state)
         if tensorflow_seed:
             tensorflow_seed.setstate(tensorflow_state)
+
+
+# Several replicas and several workers. Each mend is put in place once, by whoever needs
+# it, and only while Keras still has the line that it mends.
+
+_MENDED = set()
+
+
+def mend_workers() -> list[str]:
+    """Have Keras train under several workers; return the names of what was mended.
+
+    The symbolic build of keras 3.15 reduces a tuple, and the results of a step are
+    reduced along an axis that a scalar has not (keras-team/keras#20585). One worker
+    and all other strategies go through Keras's own code.
+    """
+    from keras.src.backend.tensorflow import trainer
+
+    kind = trainer.TensorFlowTrainer
+    return [
+        *_mend(
+            kind,
+            "_maybe_symbolic_build",
+            _build_on_local_batch,
+            fault="self.distribute_strategy.reduce(",
+        ),
+        *_mend(
+            trainer,
+            "reduce_per_replica",
+            _reduce_whole_values,
+            fault='("MEAN", v, axis=0)',
+        ),
+    ]
+
+
+def mend_loss_scale() -> list[str]:
+    """Have float16 skip a step on all replicas if one of them overflows.
+
+    Keras asks the first replica alone, and adds what overflowed on another to the
+    weights. The gradients it asks about are not yet summed over the replicas.
+    """
+    kind = keras.optimizers.LossScaleOptimizer
+    fault = "`finite` from the first replica"
+    return _mend(kind, "check_finite", _finite_on_all, fault=fault, where="_tf_apply")
+
+
+def _mend(
+    owner: Any, name: str, mend: Any, *, fault: str, where: str | None = None
+) -> list[str]:
+    """Replace `name` of `owner` if the source of it, or of `where`, has the fault."""
+    stock = getattr(owner, name)
+    if stock in _MENDED:
+        return []
+    try:
+        faulty = fault in inspect.getsource(getattr(owner, where or name))
+    except OSError:  # no source is installed; a mend does no harm without its fault
+        faulty = True
+    if faulty:
+        setattr(owner, name, mend(stock))
+        _MENDED.add(getattr(owner, name))
+    return [name] if faulty else []
+
+
+def _build_on_local_batch(stock: Any) -> Any:
+    def maybe_symbolic_build(
+        self: keras.Model, iterator: Any = None, data_batch: Any = None
+    ) -> None:
+        strategy = self.distribute_strategy
+        if iterator is not None and several_workers(strategy):
+            for _, _, batches in iterator:
+                data_batch = keras.tree.map_structure(
+                    lambda value: strategy.experimental_local_results(value)[0],
+                    next(batches),
+                )
+                break
+            iterator = None
+        stock(self, iterator, data_batch)
+
+    return maybe_symbolic_build
+
+
+def _reduce_whole_values(stock: Any) -> Any:
+    def reduce_per_replica(values: Any, strategy: Any, reduction: str) -> Any:
+        import tensorflow as tf
+
+        kinds = {"auto": "MEAN", "mean": "MEAN", "sum": "SUM"}
+        if reduction not in kinds or not several_workers(strategy):
+            return stock(values, strategy, reduction)
+
+        def reduce(value: Any) -> Any:
+            if not tf.is_tensor(value):  # those of several replicas count as tensors
+                return value
+            return strategy.reduce(kinds[reduction], value, axis=None)
+
+        return keras.tree.map_structure(reduce, values)
+
+    return reduce_per_replica
+
+
+def _finite_on_all(stock: Any) -> Any:
+    def check_finite(self: keras.optimizers.LossScaleOptimizer, grads: Any) -> Any:
+        finite = stock(self, grads)
+        if keras.backend.backend() != "tensorflow":
+            return finite
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return finite
+        overflows = ops.cast(ops.logical_not(finite), "float32")
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, overflows)
+        return ops.equal(total, 0)
+
+    return check_finite
+
+
+def several_workers(strategy: Any) -> bool:
+    """Return whether `strategy` trains on several workers, each its own process."""
+    import tensorflow as tf
+
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and (
+        strategy.extended._in_multi_worker_mode()
+    )
+
+
+def sees_mask(layer: keras.Layer) -> bool:
+    """Return whether a symbolic call of `layer` was given a masked tensor."""
+    nodes = layer._inbound_nodes
+    return any(has_mask(tensor) for node in nodes for tensor in node.input_tensors)
+
+
+def parameter_servers(strategy: Any) -> bool:
+    """Return whether `strategy` keeps variables on parameter servers."""
+    import tensorflow as tf
+
+    first = tf.compat.v1.distribute.experimental.ParameterServerStrategy
+    return isinstance(strategy, (tf.distribute.ParameterServerStrategy, first))
+
+
+def replicas_here() -> int:
+    """Return the number of replicas of the strategy in whose scope this is called."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync

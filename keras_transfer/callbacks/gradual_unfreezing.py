@@ -20,6 +20,7 @@ from keras_transfer.callbacks.phases import to_config
 from keras_transfer.callbacks.phases import whole
 from keras_transfer.optimizers.discriminative import as_groups
 from keras_transfer.optimizers.prepare import prepare
+from keras_transfer.optimizers.replicas import check as check_replicas
 
 CHECKPOINTS = (keras.callbacks.BackupAndRestore, keras.callbacks.ModelCheckpoint)
 
@@ -68,8 +69,8 @@ class GradualUnfreezing(keras.callbacks.Callback):
 
     Raises:
         ValueError: If a group is unknown, a phase trains nothing or names a group
-            inside a `FrozenBackbone`, or the optimizer cannot be used. The model is
-            then as it was.
+            inside a `FrozenBackbone`, or the optimizer cannot be used, or Keras cannot
+            train the model on its replicas. The model is then as it was.
 
     Example:
         ```python
@@ -175,6 +176,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
     def set_model(self, model: keras.Model) -> None:
         """Check everything and prepare the optimizer, before training starts."""
         super().set_model(model)
+        check_replicas(model)
         self._bind_to(model)
         self._check_neighbours()
         union = self.phases.variables(*self.phases)

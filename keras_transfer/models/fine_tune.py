@@ -32,6 +32,7 @@ from keras_transfer.models.recipes import Recipe
 from keras_transfer.models.recipes import recipe
 from keras_transfer.models.run_folder import RunFolder
 from keras_transfer.models.slanted_rates import give_slanted_rates
+from keras_transfer.optimizers.replicas import check as check_replicas
 
 CHUNK = 1024  # rows whose bytes are copied at a time
 
@@ -137,6 +138,7 @@ def fine_tune(
         arXiv:2002.04688 (`fine_tune`).
     """
     check_model(model)
+    check_replicas(model)
     epochs = whole("epochs", epochs)
     data, validation_data = without_none(data), without_none(validation_data)
     settings = check_settings(settings, data)

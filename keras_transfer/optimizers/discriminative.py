@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_transfer._keras import AdafactorRates
 from keras_transfer._keras import NadamRates
+from keras_transfer._keras import replicas_here
 from keras_transfer._keras import settings
 from keras_transfer._keras import value
 from keras_transfer._keras import VariableRates
@@ -21,6 +22,7 @@ from keras_transfer.optimizers.layout import check_rate
 from keras_transfer.optimizers.layout import Layout
 from keras_transfer.optimizers.layout import nearest
 from keras_transfer.optimizers.layout import RateKey
+from keras_transfer.optimizers.replicas import check_settings
 
 
 def discriminative(
@@ -66,7 +68,8 @@ def discriminative(
     Raises:
         ValueError: If the optimizer is of another class or has been used, a group is
             unknown, a pattern matches nothing, a rate has no effect, or a factor is
-            not above 0.
+            not above 0; in the scope of several replicas, if it accumulates gradients
+            or has an ema_overwrite_frequency (see `keras_transfer.distribute.check`).
 
     Example:
         ```python
@@ -87,6 +90,7 @@ def discriminative(
         Classification, arXiv:1801.06146, section 3.2.
     """
     check_supported(optimizer)
+    check_settings(optimizer, replicas_here())
     groups = as_groups(model_or_groups)
     if decay is None:
         decay = 0.9 if rates is None else 1.0
