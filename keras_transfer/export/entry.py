@@ -1,0 +1,123 @@
+"""Entry: a way into the model, from the tensors of a request to what `call` takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_transfer.export.names import check_flat
+from keras_transfer.export.names import like
+from keras_transfer.export.names import named
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A way into the model.
+
+    Attributes:
+        specs: What a request holds, by name; the first axis of each is the batch.
+        prepare: From tensors by name to the inputs of the model.
+        resources: The tables that `prepare` looks things up in.
+    """
+
+    specs: dict[str, tf.TensorSpec]
+    prepare: Callable[[dict[str, tf.Tensor]], object]
+    resources: tuple[object, ...] = ()
+
+
+def plain_entry(model: keras.Model, example: object = None) -> Entry:
+    """Return the entry by the model's own inputs.
+
+    Args:
+        model: A model. If it is not functional, its inputs are read off `example`.
+        example: Inputs of the model, or None.
+
+    Raises:
+        ValueError: If nothing tells what the model takes.
+    """
+    structure = inputs_of(model)
+    if structure is None and example is None:
+        raise ValueError(
+            f"{type(model).__name__} '{model.name}' is not functional, so nothing "
+            "tells the shapes and dtypes of its inputs. Pass samples=, a few examples."
+        )
+    if structure is None:
+        structure = keras.tree.map_structure(np.asarray, example)
+        if not all(each.ndim for each in keras.tree.flatten(structure)):
+            raise ValueError(
+                f"The samples of '{model.name}' hold single numbers. Pass one array an "
+                "input, with one row an example."
+            )
+    tensors = named(structure, "inputs")
+    check_flat(tensors)
+    specs = {
+        name: tf.TensorSpec((None, *each.shape[1:]), _dtype(each), name=name)
+        for name, each in tensors.items()
+    }
+    return Entry(specs, lambda tensors: like(structure, "inputs", tensors))
+
+
+def inputs_of(model: keras.Model) -> object:
+    """Return the symbolic inputs of a functional model in their structure, or None."""
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        return None
+    # `input` of a Sequential is that of its last call, perhaps in another model.
+    return inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
+def fitted(prepared: object, plain: Entry, what: str) -> object:
+    """Return what a preprocessor gave as the inputs of the model, in their dtypes.
+
+    Raises:
+        ValueError: If an input is not there.
+    """
+    # keras-hub gives (x, y, sample_weight) where a Task learns from its own inputs.
+    if isinstance(prepared, tuple):
+        prepared = prepared[0]
+    found = named(prepared, "inputs")
+    missing = sorted(set(plain.specs) - set(found))
+    if missing:
+        raise ValueError(
+            f"{what} gives {sorted(found)}, but the model needs {missing} as well. "
+            "Pass the preprocessor that the model was trained with."
+        )
+    return plain.prepare(
+        {k: tf.cast(found[k], spec.dtype) for k, spec in plain.specs.items()}
+    )
+
+
+def raw_entry(
+    specs: dict[str, tf.TensorSpec], prepare: Callable, preprocessor: object = None
+) -> Entry:
+    """Return an entry whose `prepare` is a TensorFlow function.
+
+    It is in the file once, however many signatures use it. And keras-hub computes in
+    a graph, as `predict` does, what it computes otherwise for arrays.
+    """
+    traced = tf.function(prepare, input_signature=[specs], autograph=False)
+    return Entry(specs, traced, _resources(preprocessor))
+
+
+def _resources(layer: object) -> tuple[object, ...]:
+    """Return the lookup tables and models that a layer keeps; TensorFlow saves them.
+
+    Not the layer itself: a SavedModel would list all that belongs to it.
+    """
+    if not isinstance(layer, keras.Layer):
+        return ()
+    kind = tf.saved_model.experimental.TrackableResource
+    below = tf.train.TrackableView(layer).descendants()
+    return tuple(each for each in below if isinstance(each, kind))
+
+
+def _dtype(tensor: object) -> str:
+    # Examples come in NumPy's default; Keras computes in its own.
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    if isinstance(tensor, np.ndarray):
+        dtype = {"float64": keras.config.floatx(), "int64": "int32"}.get(dtype, dtype)
+    return dtype

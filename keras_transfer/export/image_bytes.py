@@ -1,0 +1,161 @@
+"""ImageBytes: JPEG and PNG files in, decoded, resized and scaled in the graph."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from keras_transfer.export.entry import Entry
+from keras_transfer.export.entry import fitted
+from keras_transfer.export.entry import raw_entry
+
+INTERPOLATIONS = ("bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageBytes:
+    """Say how an encoded image becomes the input of a model, for `kt.export_serving`.
+
+    A file is decoded to values `v` of 0 to 255 and resized to the model's height and
+    width, and the model gets
+
+        x = v * scale + offset
+
+    or `scale(v)` where `scale` is a function. How a model wants its pixels cannot be
+    read off it, so `scale` has no default: 1 for raw values (many models of
+    keras.applications scale inside), `1 / 255` for values up to 1, `1 / 127.5` with an
+    offset of -1 for values from -1 to 1. JPEG, PNG, GIF (the first frame) and BMP are
+    read; the orientation that a camera notes is not. Resizing is that of
+    `keras.utils.image_dataset_from_directory`: no antialiasing, no cropping.
+
+    Args:
+        scale: Factor, one or one a channel; or a function of a float32 tensor
+            `(batch, height, width, channels)`, such as the `preprocess_input` of a
+            model of keras.applications.
+        offset: What is added after the factor, one number or one a channel.
+        size: Height and width in pixels. Defaults to those of the model's input.
+        channels: 3 for colours, 1 for grey.
+        interpolation: `"bilinear"`, `"nearest"`, `"bicubic"`, `"area"`, `"lanczos3"`
+            or `"lanczos5"`.
+
+    Example:
+        ```python
+        import keras_transfer as kt
+
+        zero_to_one = kt.export.ImageBytes(scale=1 / 255)
+        minus_one_to_one = kt.export.ImageBytes(scale=1 / 127.5, offset=-1)
+        ```
+
+    Raises:
+        ValueError: If an argument is out of range, or an offset is given beside a
+            function.
+
+    Reference:
+        TensorFlow, `tf.io.decode_image` and `tf.image.resize`; TensorFlow Serving,
+        "RESTful API", which sends bytes as `{"b64": ...}`.
+    """
+
+    scale: float | Sequence[float] | Callable
+    offset: float | Sequence[float] = 0.0
+    size: tuple[int, int] | None = None
+    channels: int = 3
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise ValueError(
+                f"channels is {self.channels!r}. Images have 1 channel or 3."
+            )
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"interpolation is {self.interpolation!r}. Choose one of "
+                f"{INTERPOLATIONS}."
+            )
+        if callable(self.scale) and self.offset != 0.0:
+            raise ValueError(
+                f"offset is {self.offset!r} beside a function as scale. Have the "
+                "function add it."
+            )
+        for name, value in (("scale", self.scale), ("offset", self.offset)):
+            count = len(value) if isinstance(value, Sequence) else 1
+            if count not in (1, self.channels):
+                raise ValueError(
+                    f"{name} is {value!r}: {count} numbers for {self.channels} "
+                    "channels. Give one, or one a channel."
+                )
+
+    def entry(self, plain: Entry) -> Entry:
+        """Return the way into a model whose own way in is `plain`.
+
+        Raises:
+            ValueError: If the model does not take one image, or no size is known.
+        """
+        if len(plain.specs) != 1:
+            raise ValueError(
+                f"The model takes {sorted(plain.specs)}, but an encoded image is one "
+                "input. Export a model that takes the image alone."
+            )
+        (spec,) = plain.specs.values()
+        shape = tuple(spec.shape[1:])
+        if len(shape) != 3 or shape[2] not in (None, self.channels):
+            raise ValueError(
+                f"The model takes inputs of shape {shape} per example, and ImageBytes "
+                f"gives (height, width, {self.channels}). Set channels, or export a "
+                "model of images with the channels last."
+            )
+        size = self.size or shape[:2]
+        if None in size:
+            raise ValueError(
+                f"The model takes images of any size, {shape}, and a batch has one. "
+                "Pass size=(height, width) to ImageBytes."
+            )
+
+        def prepare(tensors: dict[str, tf.Tensor]) -> object:
+            pixels = decoded(tensors["image_bytes"], size, self._resized)
+            return fitted(self._scaled(pixels), plain, "ImageBytes")
+
+        return raw_entry({"image_bytes": bytes_spec()}, prepare)
+
+    def _resized(self, image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+        if self.channels == 1:
+            image = tf.image.rgb_to_grayscale(image)
+        pixels = tf.image.resize(image, size, method=self.interpolation)
+        return tf.cast(pixels, tf.float32)
+
+    def _scaled(self, pixels: tf.Tensor) -> tf.Tensor:
+        if callable(self.scale):
+            return self.scale(pixels)
+        scale, offset = (tf.constant(x, "float32") for x in (self.scale, self.offset))
+        return pixels * scale + offset
+
+
+def bytes_spec() -> tf.TensorSpec:
+    """Return the tensor of a request that holds encoded images."""
+    # REST clients of TensorFlow Serving expect "_bytes" at the end of such a name.
+    return tf.TensorSpec((None,), tf.string, name="image_bytes")
+
+
+def decoded(
+    files: tf.Tensor,
+    size: tuple[int, int],
+    resize: Callable[[tf.Tensor, tuple[int, int]], tf.Tensor],
+) -> tf.Tensor:
+    """Return encoded images as one batch of float32: each decoded, then resized.
+
+    One by one, since they come in different sizes.
+    """
+    shape = tf.TensorShape((*size, None))
+
+    def read(file: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(resize(pixels_of(file), size), shape)
+
+    return tf.map_fn(read, files, fn_output_signature=tf.TensorSpec(shape, tf.float32))
+
+
+def pixels_of(file: tf.Tensor) -> tf.Tensor:
+    """Return one encoded image as uint8 `(height, width, 3)`."""
+    image = tf.io.decode_image(file, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, (None, None, 3))

@@ -1,0 +1,74 @@
+"""Compare what was written with the model that it was written from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from keras_transfer import _keras
+from keras_transfer.export.names import named
+
+# Of the largest output. Folded adapters are rounded once more, fused operations sum
+# in another order; an int8 layer rounds what comes in.
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "quantised": 5e-2}
+
+
+def tolerance(model: keras.Model) -> float:
+    """Return how far outputs may be off, relative to the largest."""
+    layers = _keras.flat_layers(model)
+    kinds = {getattr(layer, "compute_dtype", None) for layer in layers}
+    if any(getattr(layer, "quantization_mode", None) for layer in layers):
+        kinds.add("quantised")
+    return max(TOLERANCES.get(kind, TOLERANCES["float32"]) for kind in kinds)
+
+
+def expected(model: keras.Model, inputs: object, single: str) -> dict[str, np.ndarray]:
+    """Return the outputs of the model itself by name, as float32 where it is half."""
+    outputs = named(model(inputs, training=False), single)
+    arrays = {k: keras.ops.convert_to_numpy(each) for k, each in outputs.items()}
+    half = ("float16", "bfloat16")
+    return {
+        k: each.astype("float32") if each.dtype.name in half else each
+        for k, each in arrays.items()
+    }
+
+
+def compare(
+    name: str,
+    found: Mapping[str, np.ndarray],
+    wanted: Mapping[str, np.ndarray],
+    allowed: float,
+) -> None:
+    """Check that what was written gives the outputs of the model.
+
+    Args:
+        name: What is checked.
+        found: Its outputs by name; there may be more than are wanted.
+        wanted: The outputs of the model.
+        allowed: The tolerance.
+
+    Raises:
+        ValueError: If an output is not finite, is missing, or is off.
+    """
+    for key, right in wanted.items():
+        if not np.all(np.isfinite(right)):
+            raise ValueError(
+                f"The model's output {key!r} is not finite for the samples. Nothing "
+                "was exported: look at the weights or at the samples."
+            )
+        if key not in found:
+            raise ValueError(f"{name} has no output {key!r}, but {sorted(found)}.")
+        got = np.asarray(found[key])
+        scale = max(float(np.abs(right).max(initial=0.0)), 1e-6)
+        same = got.shape == right.shape
+        error = float(np.abs(got - right).max(initial=0.0)) if same else np.inf
+        if not error <= allowed * scale:  # NaN is not either
+            raise ValueError(
+                f"{name} gives another {key!r} than the model: they differ by "
+                f"{error:.2g}, with outputs up to {scale:.2g} and {allowed:.0e} of "
+                "that allowed. Nothing was exported. Something in the model's call "
+                "depends on more than its inputs and weights, such as a random number "
+                "or a Python value."
+            )

@@ -1,0 +1,122 @@
+"""The samples of an export as the request of each signature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_transfer.export.entry import Entry
+from keras_transfer.export.image_bytes import pixels_of
+from keras_transfer.export.names import named
+
+
+def requests(entries: Mapping[str, Entry], samples: object) -> dict[str, dict]:
+    """Return, for each signature, a request of arrays by name.
+
+    Args:
+        entries: The entries by signature.
+        samples: What `serving_default` takes; where there is `image_bytes`, encoded
+            images.
+
+    Raises:
+        ValueError: If they are not what the signature takes.
+    """
+    first = "image_bytes" if "image_bytes" in entries else "serving_default"
+    found = {first: request(entries[first], samples, first)}
+    prepared = run(entries[first], found[first])
+    for name, entry in entries.items():
+        if name in found:
+            continue
+        if name == "serving_default" and "preprocessed" in entries:
+            found[name] = _images(entry, found[first]["image_bytes"])
+        else:
+            found[name] = request(entry, prepared, name)
+    return found
+
+
+def request(entry: Entry, samples: object, signature: str) -> dict[str, np.ndarray]:
+    """Return samples as arrays by the names and in the dtypes of one entry.
+
+    Raises:
+        ValueError: If a name is missing or unknown, a shape does not fit, or the
+            numbers of rows differ.
+    """
+    names = list(entry.specs)
+    strings = all(spec.dtype == tf.string for spec in entry.specs.values())
+    if len(names) == 1 and not isinstance(samples, Mapping):
+        samples = {names[0]: samples}  # a list of strings is one tensor
+    elif strings and isinstance(samples, (list, tuple)) and len(samples) == len(names):
+        samples = dict(zip(names, samples, strict=True))
+    if isinstance(samples, Mapping):
+        given = named(samples, "inputs")
+    else:
+        given = {f"inputs_{i}": each for i, each in enumerate(samples)}
+    if set(given) != set(entry.specs):
+        raise ValueError(
+            f"The samples have {sorted(given)}, but {signature!r} takes "
+            f"{sorted(entry.specs)}."
+        )
+    found = {name: _array(given[name], s, name) for name, s in entry.specs.items()}
+    rows = {name: len(array) for name, array in found.items()}
+    if len(set(rows.values())) > 1 or not all(rows.values()):
+        raise ValueError(
+            f"The samples have {rows} rows. Give one or more, as many of each input."
+        )
+    return found
+
+
+def run(entry: Entry, request: Mapping[str, np.ndarray]) -> object:
+    """Return the inputs of the model for a request."""
+    return entry.prepare(tensors_of(entry, request))
+
+
+def tensors_of(entry: Entry, request: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:
+    """Return the arrays of a request as tensors."""
+    return {k: tf.constant(v, entry.specs[k].dtype) for k, v in request.items()}
+
+
+def _images(entry: Entry, files: np.ndarray) -> dict[str, np.ndarray]:
+    images = [pixels_of(file).numpy().astype("float32") for file in files]
+    if len({image.shape for image in images}) > 1:
+        images = images[:1]  # a batch has one size
+    (name,) = entry.specs
+    return {name: np.stack(images)}
+
+
+def _array(values: object, spec: tf.TensorSpec, name: str) -> np.ndarray:
+    if spec.dtype == tf.string:
+        return _strings(values, name)
+    try:
+        array = np.asarray(values).astype(spec.dtype.as_numpy_dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The samples of {name!r} are no array of {spec.dtype.name}: {error}"
+        ) from error
+    if not spec.shape.is_compatible_with(array.shape):
+        raise ValueError(
+            f"The samples of {name!r} have the shape {array.shape}, but the model "
+            f"takes {tuple(spec.shape)}."
+        )
+    return array
+
+
+def _strings(values: object, name: str) -> np.ndarray:
+    if isinstance(values, (str, bytes)):
+        raise ValueError(
+            f"The samples of {name!r} are one string. Pass a list of strings, one an "
+            "example."
+        )
+    if keras.ops.is_tensor(values):
+        values = values.numpy()
+    array = np.asarray(values, dtype=object)
+    if array.ndim != 1 or not all(isinstance(each, (str, bytes)) for each in array):
+        wanted = "image files as bytes" if name == "image_bytes" else "strings"
+        raise ValueError(
+            f"The samples of {name!r} are a list of {wanted}, one an example. These "
+            f"are of shape {array.shape}: {str(values)[:80]}"
+        )
+    encoded = [x.encode() if isinstance(x, str) else x for x in array]
+    return np.array(encoded, dtype=object)

@@ -1,0 +1,174 @@
+"""export_serving: a versioned SavedModel, checked before it is there."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_transfer.export import parity
+from keras_transfer.export.backbone_features import features_of
+from keras_transfer.export.class_labels import with_labels
+from keras_transfer.export.entry import Entry
+from keras_transfer.export.folded import Folded
+from keras_transfer.export.graph import forward
+from keras_transfer.export.graph import signature
+from keras_transfer.export.graph import write
+from keras_transfer.export.image_bytes import ImageBytes
+from keras_transfer.export.publish import published
+from keras_transfer.export.raw_text import RawText
+from keras_transfer.export.samples import requests
+from keras_transfer.export.samples import run
+from keras_transfer.export.samples import tensors_of
+from keras_transfer.export.signatures import entries_of
+from keras_transfer.export.warmup import write_warmup
+
+
+def export_serving(
+    model: keras.Model,
+    directory: str | os.PathLike,
+    version: int = 1,
+    *,
+    samples: object = None,
+    preprocessor: keras.Layer | RawText | ImageBytes | Callable | bool | None = None,
+    labels: Sequence[str] | None = None,
+    features: bool | str = False,
+) -> pathlib.Path:
+    """Write a SavedModel for TensorFlow Serving to `directory/version`.
+
+    The folder needs neither Keras nor this package to run. Its signatures, all with
+    named inputs and outputs and any batch size:
+
+    - `serving_default` takes what `model.predict` takes: strings for a keras-hub Task
+      of text, images with values of 0 to 255 for one of images, arrays for others.
+    - `preprocessed`, where `serving_default` is raw: the model's own inputs.
+    - `image_bytes`, for images: JPEG or PNG files.
+    - `features`, on request: as `serving_default`, but out comes the pooled vector of
+      the backbone.
+
+    An input that is no dictionary is named `inputs` (`inputs_0`, ... for a list), an
+    output `outputs`. Half-precision outputs become float32.
+
+    LoRA and every adapter that can be is folded into a copy of the weights; the model
+    passed, its optimizer and its adapters stay as they are, also within `fit`. Each
+    weight is written once, and only those that the call reads. The folder is written
+    under a name that TensorFlow Serving passes over, loaded back, compared with the
+    model on `samples`, and renamed last. If anything fails, nothing is left.
+
+    Args:
+        model: A functional, Sequential or subclassed model. Of a subclassed one the
+            inputs are read off the samples.
+        directory: Folder of the model, of which the name is the one it is served
+            under. It is made if it is not there.
+        version: A whole number, 0 or more. TensorFlow Serving takes the largest.
+        samples: A few examples to compare on, as `serving_default` takes them; encoded
+            images where there is an `image_bytes`. They are also written as warm-up
+            requests, which TensorFlow Serving sends to itself as it loads the model.
+            Without samples nothing is compared.
+        preprocessor: What stands in front of the model in the graph: a text
+            preprocessor, a `kt.export.RawText` or a `kt.export.ImageBytes`. Defaults
+            to the own one of a keras-hub Task; False for none.
+        labels: Names of the classes in the order of the logits. Each signature then
+            also gives `label` (a string) and `label_id` (int64), the largest logit's.
+        features: True, or a pooling of `kt.backbones.features`, for a signature
+            `features`.
+
+    Returns:
+        The folder of the version.
+
+    Raises:
+        FileExistsError: If the version is there already.
+        TypeError: If `model` is no Keras model, or `version` no whole number.
+        ValueError: If what is written differs from the model, or the inputs, the
+            samples, the labels or the preprocessor do not fit the model.
+
+    Example:
+        ```python
+        import pathlib
+        import tempfile
+
+        import keras
+        import numpy as np
+        import tensorflow as tf
+        import keras_transfer as kt
+
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        with tempfile.TemporaryDirectory() as folder:
+            path = kt.export_serving(
+                model,
+                pathlib.Path(folder, "animals"),
+                samples=np.ones((3, 4)),
+                labels=["cat", "dog"],
+            )
+            serve = tf.saved_model.load(str(path)).signatures["serving_default"]
+            assert set(serve.structured_outputs) == {"outputs", "label", "label_id"}
+        ```
+
+    Reference:
+        TensorFlow, "Using the SavedModel format"; TensorFlow Serving, "SavedModel
+        Warmup". Keras's `Model.export` writes weights twice (keras-team/keras#23553).
+    """
+    _check(model, version)
+    target = pathlib.Path(directory) / str(version)
+    finish = with_labels(labels) if labels is not None else dict
+    with published(target) as partial:
+        entries = entries_of(model, preprocessor, samples)
+        plain = entries.get("preprocessed", entries["serving_default"])
+        asked = {} if samples is None else requests(entries, samples)
+        folded = Folded(model)
+        compute = forward(model, plain, "outputs", folded)
+        functions = {
+            name: signature(each, compute, finish) for name, each in entries.items()
+        }
+        networks = dict.fromkeys(entries, model)
+        if features:
+            networks["features"] = features_of(model, features)
+            vector = forward(networks["features"], plain, "features", folded)
+            entries["features"] = entries["serving_default"]
+            functions["features"] = signature(entries["features"], vector)
+            if asked:
+                asked["features"] = asked["serving_default"]
+        write(functions, [x for e in entries.values() for x in e.resources], partial)
+        if asked:
+            _compare(partial, networks, entries, asked)
+            write_warmup(partial, target.absolute().parent.name, asked)
+    return target
+
+
+def _compare(
+    folder: pathlib.Path,
+    networks: Mapping[str, keras.Model],
+    entries: Mapping[str, Entry],
+    asked: Mapping[str, Mapping[str, np.ndarray]],
+) -> None:
+    """Load the folder and compare each signature with the model behind it."""
+    loaded = tf.saved_model.load(str(folder))
+    allowed = parity.tolerance(networks["serving_default"])
+    for name, request in asked.items():
+        entry, network = entries[name], networks[name]
+        single = "features" if name == "features" else "outputs"
+        right = parity.expected(network, run(entry, request), single)
+        found = loaded.signatures[name](**tensors_of(entry, request))
+        outputs = {key: each.numpy() for key, each in found.items()}
+        parity.compare(f"The signature {name!r}", outputs, right, allowed)
+
+
+def _check(model: object, version: object) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"The model is a {type(model).__name__}. Pass a keras.Model; "
+            "keras.Sequential makes one of a layer."
+        )
+    if isinstance(version, bool) or not isinstance(version, (int, np.integer)):
+        raise TypeError(
+            f"version is {version!r}. TensorFlow Serving reads the folder's name as a "
+            "whole number: pass one, such as 1."
+        )
+    if version < 0:
+        raise ValueError(f"version is {version}. Pass 0 or a larger whole number.")

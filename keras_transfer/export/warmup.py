@@ -1,0 +1,61 @@
+"""The requests that TensorFlow Serving sends to itself when it loads a model."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+FILE = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
+
+
+def write_warmup(
+    folder: pathlib.Path, model_name: str, requests: Mapping[str, Mapping]
+) -> None:
+    """Write one request a signature as a TFRecord of PredictionLog messages.
+
+    Without them the first request after each new version waits for TensorFlow to set
+    itself up. The messages are those of tensorflow-serving-api, written out here (they
+    are four, one in another), since that package pins the version of TensorFlow.
+
+    Args:
+        folder: That of the SavedModel.
+        model_name: Name under which the model is served.
+        requests: Arrays by input name, by signature.
+    """
+    path = folder / FILE
+    path.parent.mkdir()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, tensors in requests.items():
+            writer.write(prediction_log(model_name, signature, tensors))
+
+
+def prediction_log(
+    model_name: str, signature: str, tensors: Mapping[str, np.ndarray]
+) -> bytes:
+    """Return a `tensorflow.serving.PredictionLog` of one Predict request."""
+    # ModelSpec: name = 1, signature_name = 3
+    spec = _field(1, model_name.encode()) + _field(3, signature.encode())
+    # PredictRequest: model_spec = 1, map<string, TensorProto> inputs = 2
+    request = _field(1, spec)
+    for name, array in sorted(tensors.items()):
+        tensor = tf.make_tensor_proto(array).SerializeToString()
+        request += _field(2, _field(1, name.encode()) + _field(2, tensor))
+    # PredictionLog: predict_log = 6; PredictLog: request = 1
+    return _field(6, _field(1, request))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """Return a field of protocol buffers that holds bytes, a string or a message."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    found.append(value)
+    return bytes(found)

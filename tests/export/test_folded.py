@@ -1,0 +1,220 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_transfer as kt
+from keras_transfer.export import export_serving
+from keras_transfer.export.folded import Folded
+from tests import tiny
+from tests.adapters import models as am
+from tests.export import files
+from tests.export import plain_tensorflow
+
+
+def state(model):
+    return [w.numpy().copy() for w in model.weights], am.classes(model)
+
+
+def check_unchanged(model, before):
+    values, classes = before
+    for weight, value in zip(model.weights, values, strict=True):
+        np.testing.assert_array_equal(weight, value)
+    assert am.classes(model) == classes
+
+
+def serve(folder, x):
+    x = x if isinstance(x, dict) else {"inputs": x}
+    return plain_tensorflow.serve(folder, [("serving_default", x)])[0]["outputs"]
+
+
+def names_in(folder):
+    reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+    saved = reader.get_variable_to_shape_map()
+    loaded = tf.saved_model.load(str(folder))
+    assert len(loaded.weights) == sum(bool("VARIABLE_VALUE" in name) for name in saved)
+    return [each.name for each in loaded.weights]
+
+
+@pytest.mark.parametrize("make", [am.nested, am.flat, am.task])
+def test_lora_is_folded_and_the_model_stays_bit_equal(tmp_path, make):
+    model = make()
+    kt.adapters.LoRA(rank=2, targets=["query", "value", "token_embedding"]).attach(
+        model
+    )
+    am.disturb(model)
+    before = state(model)
+    features = make is not am.flat  # whose backbone is no model any more
+    folder = export_serving(model, tmp_path, samples=am.tokens(), features=features)
+    check_unchanged(model, before)
+    right = model(am.tokens(), training=False)
+    np.testing.assert_allclose(serve(folder, am.tokens()), right, rtol=0, atol=1e-6)
+    assert not [name for name in names_in(folder) if "lora" in name or "gate" in name]
+    # And it is not the base that was exported.
+    kt.adapters.detach(model)
+    base = model(am.tokens(), training=False)
+    assert np.abs(base - right).max() > 1e-4
+
+
+def test_the_model_goes_on_learning(tmp_path):
+    def run(export):
+        keras.utils.set_random_seed(3)
+        model = am.nested()
+        kt.adapters.LoRA(rank=2).attach(model)
+        am.compiled(model)
+        model.fit(am.tokens(), am.labels(), verbose=0)
+        if export:
+            export_serving(model, tmp_path, samples=am.tokens())
+        model.fit(am.tokens(), am.labels(), verbose=0)
+        return [*model.weights, *model.optimizer.variables]
+
+    for ours, theirs in zip(run(True), run(False), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "make, images",
+    [
+        (tiny.hub_resnet, am.images(2)),
+        (tiny.cv_resnet, am.images(2)),
+        (tiny.applications_resnet, am.images(2, 32)),
+    ],
+)
+def test_convolutions_with_batch_norm(tmp_path, make, images):
+    model = files.shaken(kt.models.TransferClassifier(make(), 3), 0.05)
+    kt.adapters.LoRA(rank=2).attach(model)
+    am.disturb(model, 0.1)
+    before = state(model)
+    folder = export_serving(model, tmp_path, samples=images)
+    check_unchanged(model, before)
+    right = model(images, training=False).numpy()
+    scale = np.abs(right).max()
+    np.testing.assert_allclose(serve(folder, images) / scale, right / scale, atol=1e-5)
+    assert not [name for name in names_in(folder) if "lora" in name]
+
+
+class Subclassed(keras.Model):
+    """No functional graph; a layer that a config cannot rebuild."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+        self.head = keras.layers.Dense(3)
+
+    def call(self, inputs):
+        return self.head(self.layer(inputs))
+
+
+def test_a_subclassed_model_that_has_no_config(tmp_path):
+    model, x = Subclassed(keras.layers.Dense(4, "relu")), np.ones((2, 5), "float32")
+    model(x)
+    kt.adapters.LoRA(rank=2, targets="all-linear").attach(model)
+    am.disturb(model)
+    before = state(model)
+    folder = export_serving(model, tmp_path, samples=x)
+    check_unchanged(model, before)
+    np.testing.assert_allclose(serve(folder, x), model(x), rtol=0, atol=1e-6)
+    assert not [name for name in names_in(folder) if "lora" in name]
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        kt.adapters.DoRA(rank=2),
+        kt.adapters.VeRA(rank=2),
+        kt.adapters.RsLoRA(rank=2),
+        kt.adapters.IA3(),
+        kt.adapters.BitFit(),
+    ],
+    ids=lambda adapter: type(adapter).__name__,
+)
+def test_other_adapters(tmp_path, adapter):
+    model = adapter.attach(am.nested())
+    am.disturb(model, 0.1)
+    before = state(model)
+    folder = export_serving(model, tmp_path, samples=am.tokens())
+    check_unchanged(model, before)
+    right = model(am.tokens(), training=False)
+    np.testing.assert_allclose(serve(folder, am.tokens()), right, rtol=0, atol=1e-6)
+    kt.adapters.merge(model) if not isinstance(adapter, kt.adapters.BitFit) else None
+    assert len(names_in(folder)) <= len(model.weights)
+
+
+def test_a_bottleneck_cannot_be_folded_and_is_served_as_it_runs(tmp_path):
+    model = kt.adapters.Bottleneck(size=4).attach(am.nested())
+    am.disturb(model)
+    before = state(model)
+    folder = export_serving(model, tmp_path, samples=am.tokens())
+    check_unchanged(model, before)
+    right = model(am.tokens(), training=False)
+    np.testing.assert_allclose(serve(folder, am.tokens()), right, rtol=0, atol=1e-6)
+
+
+def test_only_the_adapter_in_use_is_served(tmp_path):
+    model = am.nested()
+    kt.adapters.LoRA(rank=2).attach(model, "a")
+    kt.adapters.LoRA(rank=2).attach(model, "b")
+    am.disturb(model, 0.2, "a")
+    am.disturb(model, 0.5, "b")
+    for version, name in enumerate(("a", "b")):
+        kt.adapters.use(model, name)
+        folder = export_serving(model, tmp_path, version, samples=am.tokens())
+        right = model(am.tokens(), training=False)
+        np.testing.assert_allclose(serve(folder, am.tokens()), right, rtol=0, atol=1e-6)
+    with kt.adapters.disabled(model):
+        folder = export_serving(model, tmp_path, 2, samples=am.tokens())
+        right = model(am.tokens(), training=False)
+    np.testing.assert_allclose(serve(folder, am.tokens()), right, rtol=0, atol=1e-6)
+    assert not [name for name in names_in(folder) if "lora" in name]
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_lora_in_mixed_precision(tmp_path, policy):
+    keras.config.set_dtype_policy(policy)
+    model = am.nested()
+    kt.adapters.LoRA(rank=2).attach(model)
+    am.disturb(model)
+    before = state(model)
+    folder = export_serving(model, tmp_path, samples=am.tokens())
+    check_unchanged(model, before)
+    got, right = serve(folder, am.tokens()), model(am.tokens(), training=False)
+    right = tf.cast(right, tf.float32).numpy()
+    assert np.abs(got - right).max() < 0.05 * np.abs(right).max()
+
+
+def test_lora_on_two_replicas(tmp_path, strategy):
+    with strategy.scope():
+        model = am.nested()
+        kt.adapters.LoRA(rank=2).attach(model)
+        am.compiled(model)
+    am.disturb(model)
+    model.fit(am.tokens(), am.labels(), verbose=0)
+    folder = export_serving(model, tmp_path, samples=am.tokens())
+    right = model(am.tokens(), training=False)
+    np.testing.assert_allclose(serve(folder, am.tokens()), right, rtol=0, atol=1e-6)
+    model.fit(am.tokens(), am.labels(), verbose=0)
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_lora_beside_a_quantised_kernel_stays_beside_it(tmp_path, mode):
+    model = am.nested()
+    model.quantize(mode)
+    kt.adapters.LoRA(rank=2, targets=["query", "value"]).attach(model)
+    am.disturb(model)
+    before = state(model)
+    folder = export_serving(model, tmp_path, samples=am.tokens())
+    check_unchanged(model, before)
+    got, right = serve(folder, am.tokens()), model(am.tokens(), training=False).numpy()
+    assert np.abs(got - right).max() < 0.05 * np.abs(right).max()
+    assert [name for name in names_in(folder) if "lora" in name]
+
+
+def test_an_error_within_the_block_gives_the_classes_back():
+    model = am.nested()
+    kt.adapters.LoRA(rank=2).attach(model)
+    before, folded = am.classes(model), Folded(model)
+    with pytest.raises(RuntimeError, match="stop"), folded.applied():
+        assert am.classes(model) != before
+        raise RuntimeError("stop")
+    assert am.classes(model) == before
