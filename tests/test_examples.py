@@ -32,8 +32,21 @@ def test_first_lines_say_what_to_expect(name):
     assert len(source.splitlines()) <= 150
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+# Packages of an extra that an example needs, and the extra.
+NEEDS = {"serving_client.py": ("tensorflow_serving", "serving")}
+MARKED = [
+    pytest.param(name, marks=getattr(pytest.mark, NEEDS[name][1]))
+    if name in NEEDS
+    else name
+    for name in EXAMPLES
+]
+
+
+@pytest.mark.parametrize("name", MARKED)
 def test_runs_in_its_short_form(name, tmp_path):
+    if name in NEEDS:
+        package, extra = NEEDS[name]
+        pytest.importorskip(package, reason=f"needs the extra {extra!r}")
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, EXAMPLES[name], "--smoke"],

@@ -48,8 +48,13 @@ def signature(
 ) -> tf.types.experimental.ConcreteFunction:
     """Return the function of a signature: prepare, compute, finish."""
 
+    specs = entry.specs
+
     def serve(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return finish(compute(entry.prepare(tensors)))
+        # Some kernels end the server's process where the rank is another, such as
+        # oneDNN's convolutions ("Check failed: index >= 0" in tensor_format.h).
+        checked = {k: tf.ensure_shape(tensors[k], x.shape) for k, x in specs.items()}
+        return finish(compute(entry.prepare(checked)))
 
     traced = tf.function(serve, input_signature=[entry.specs], autograph=False)
     return traced.get_concrete_function()

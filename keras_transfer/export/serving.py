@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from keras_transfer.export.graph import forward
 from keras_transfer.export.graph import signature
 from keras_transfer.export.graph import write
 from keras_transfer.export.image_bytes import ImageBytes
+from keras_transfer.export.many_adapters import ManyAdapters
 from keras_transfer.export.publish import published
 from keras_transfer.export.raw_text import RawText
 from keras_transfer.export.samples import requests
@@ -39,6 +41,7 @@ def export_serving(
     preprocessor: keras.Layer | RawText | ImageBytes | Callable | bool | None = None,
     labels: Sequence[str] | None = None,
     features: bool | str = False,
+    adapters: Sequence[str] = (),
 ) -> pathlib.Path:
     """Write a SavedModel for TensorFlow Serving to `directory/version`.
 
@@ -78,6 +81,11 @@ def export_serving(
             also gives `label` (a string) and `label_id` (int64), the largest logit's.
         features: True, or a pooling of `kt.backbones.features`, for a signature
             `features`.
+        adapters: Names of LoRA adapters of the model, to be chosen by example. Each
+            signature then takes one more input `adapter`, a name an example, or `""`
+            for the model without any; a batch may mix them, and an unknown name is an
+            error. The head and all else are one for all. By default the adapters in
+            use are folded.
 
     Returns:
         The folder of the version.
@@ -121,35 +129,44 @@ def export_serving(
         entries = entries_of(model, preprocessor, samples)
         plain = entries.get("preprocessed", entries["serving_default"])
         asked = {} if samples is None else requests(entries, samples)
-        folded = Folded(model)
-        compute = forward(model, plain, "outputs", folded)
+        many = ManyAdapters(model, adapters) if len(adapters) else None
+        trace = (
+            many.forward if many else functools.partial(forward, folded=Folded(model))
+        )
+        if many:
+            asked = many.requests(asked)
+            entries = {name: many.entry(each) for name, each in entries.items()}
+        compute = trace(model, plain, "outputs")
         functions = {
             name: signature(each, compute, finish) for name, each in entries.items()
         }
         networks = dict.fromkeys(entries, model)
         if features:
             networks["features"] = features_of(model, features)
-            vector = forward(networks["features"], plain, "features", folded)
+            vector = trace(networks["features"], plain, "features")
             entries["features"] = entries["serving_default"]
             functions["features"] = signature(entries["features"], vector)
             if asked:
                 asked["features"] = asked["serving_default"]
         write(functions, [x for e in entries.values() for x in e.resources], partial)
         if asked:
-            _compare(partial, networks, entries, asked)
+            allowed = parity.tolerance(model)
+            if many:
+                networks = {k: many.reference(x, plain) for k, x in networks.items()}
+            _compare(partial, networks, entries, asked, allowed)
             write_warmup(partial, target.absolute().parent.name, asked)
     return target
 
 
 def _compare(
     folder: pathlib.Path,
-    networks: Mapping[str, keras.Model],
+    networks: Mapping[str, Callable],
     entries: Mapping[str, Entry],
     asked: Mapping[str, Mapping[str, np.ndarray]],
+    allowed: float,
 ) -> None:
     """Load the folder and compare each signature with the model behind it."""
     loaded = tf.saved_model.load(str(folder))
-    allowed = parity.tolerance(networks["serving_default"])
     for name, request in asked.items():
         entry, network = entries[name], networks[name]
         single = "features" if name == "features" else "outputs"

@@ -1,0 +1,247 @@
+"""Many adapters in one graph: each example of a batch names the one it is for."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_transfer.adapters.named import attached
+from keras_transfer.adapters.named import check_known
+from keras_transfer.adapters.part import all_parts
+from keras_transfer.adapters.part import Part
+from keras_transfer.adapters.part import parts_of
+from keras_transfer.adapters.places import located
+from keras_transfer.export.entry import Entry
+from keras_transfer.export.graph import forward
+from keras_transfer.export.names import named
+from keras_transfer.export.stacked_pairs import StackedPairs
+
+INPUT = "adapter"  # of each signature: a name an example
+BASE = ""  # the name that stands for no adapter; no adapter can have it
+HOOKS = ("on_inputs", "on_outputs", "on_result")
+PROBE = 2  # rows of the batch with which the shapes are looked at
+
+
+class ManyAdapters:
+    """Several LoRA adapters of one model, to be chosen by example.
+
+    Each signature gets one more input, `adapter`, a string an example: the name of an
+    adapter, or `""` for the model without one. One batch may mix them. All else, the
+    head too, is in the graph once and is that of the model as it is now. The pairs are
+    copies; the model stays as it is.
+
+    It takes the place of `Folded`. `forward` traces the model or one that shares its
+    layers, `entry` and `requests` add the names to an entry and to requests, and
+    `reference` is what to compare with.
+
+    Args:
+        model: A model with adapters.
+        names: Names of those to export.
+
+    Raises:
+        TypeError: If `names` is no list of strings.
+        ValueError: If a name is unknown or there twice, or an adapter is not of LoRA
+            alone.
+    """
+
+    def __init__(self, model: keras.Model, names: Sequence[str]) -> None:
+        self.model = model
+        self.names = _checked(model, names)
+        self.index: tf.Tensor | None = None  # while a graph is traced
+        self.hooks: list[tuple[Part, Mapping[str, Callable]]] = []
+        for path, layer in located(model).items():
+            parts = parts_of(layer)
+            there = {part.name: part for part in parts}
+            pairs = [there.get(name) for name in self.names]
+            # Parts of adapters that are left out do nothing at all.
+            hooks = [dict.fromkeys(HOOKS, _unchanged) for _ in parts]
+            if any(pair is not None for pair in pairs):
+                stack = StackedPairs(layer, pairs, path or layer.name)
+                hooks[0]["on_outputs"] = self._hook(stack, path)
+            self.hooks += zip(parts, hooks)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within the block, networks of `network` compute with the stacked pairs."""
+        with contextlib.ExitStack() as stack:
+            for part, hooks in self.hooks:
+                # In front of the methods, and past Keras's tracking of attributes.
+                part.__dict__.update(hooks)
+                for name in hooks:
+                    stack.callback(part.__dict__.pop, name)
+            yield
+
+    def entry(self, entry: Entry) -> Entry:
+        """Return the entry with the names as one more input.
+
+        Raises:
+            ValueError: If the model has an input of that name.
+        """
+        if INPUT in entry.specs:
+            raise ValueError(
+                f"The model has an input {INPUT!r}, which is where a request names the "
+                "adapters. Rename that of the model."
+            )
+
+        def prepare(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            names, rest = _split(tensors)
+            return {**named(entry.prepare(rest), "inputs"), INPUT: names}
+
+        spec = tf.TensorSpec((None,), tf.string, name=INPUT)
+        specs = {**entry.specs, INPUT: spec}
+        return dataclasses.replace(entry, specs=specs, prepare=prepare)
+
+    def forward(self, network: keras.Model, plain: Entry, single: str) -> Callable:
+        """Return a TensorFlow function as `graph.forward` does, with the names.
+
+        Args:
+            network: The model, or one that shares its layers.
+            plain: The entry by its own inputs, as it is without the names.
+            single: Name of an output that has none.
+
+        Raises:
+            ValueError: If an adapted layer has another first axis than the batch.
+        """
+        call = self._network(network, plain)
+        self._probe(call, plain)
+        return forward(call, self.entry(plain), single, self)
+
+    def reference(self, network: keras.Model, plain: Entry) -> Callable:
+        """Return what to compare with: each adapter by itself, as it is attached."""
+
+        def call(inputs: dict[str, tf.Tensor], training: bool = False) -> object:
+            names, rest = _split(inputs)
+            names = np.array([each.decode() for each in names.numpy()])
+            order, found = [], []
+            for name in dict.fromkeys(names):
+                (rows,) = np.nonzero(names == name)
+                some = {k: tf.gather(each, rows) for k, each in rest.items()}
+                gates = [
+                    (part.gate, tf.constant(float(part.name == name)))
+                    for _, part in all_parts(self.model)
+                ]
+                with keras.StatelessScope(state_mapping=gates):
+                    found.append(network(plain.prepare(some), training=training))
+                order.append(rows)
+            back = np.argsort(np.concatenate(order))
+            return keras.tree.map_structure(
+                lambda *each: tf.gather(tf.concat(each, axis=0), back), *found
+            )
+
+        return call
+
+    def requests(self, requests: Mapping[str, Mapping]) -> dict[str, dict]:
+        """Return requests with each example once for each adapter and for none."""
+        names = [BASE, *self.names]
+        found = {}
+        for signature, arrays in requests.items():
+            rows = len(next(iter(arrays.values())))
+            repeated = {
+                k: np.concatenate([each] * len(names)) for k, each in arrays.items()
+            }
+            order = np.repeat(np.array([x.encode() for x in names], object), rows)
+            found[signature] = {**repeated, INPUT: order}
+        return found
+
+    def _network(self, network: keras.Model, plain: Entry) -> Callable:
+
+        def call(inputs: dict[str, tf.Tensor], training: bool = False) -> object:
+            names, rest = _split(inputs)
+            self.index = self._index(names, next(iter(rest.values())))
+            try:
+                return network(plain.prepare(rest), training=training)
+            finally:
+                self.index = None
+
+        return call
+
+    def _probe(self, call: Callable, plain: Entry) -> None:
+        """Trace once with a known number of rows, for the hooks to look at."""
+
+        def probe(tensors: dict[str, tf.Tensor]) -> None:
+            with self.applied():
+                call(tensors)
+
+        specs = {
+            name: tf.TensorSpec((PROBE, *spec.shape[1:]), spec.dtype)
+            for name, spec in self.entry(plain).specs.items()
+        }
+        tf.function(probe, autograph=False).get_concrete_function(specs)
+
+    def _index(self, names: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
+        """Return 1 for the first adapter, and so on; 0 for none."""
+        known = tf.constant([BASE, *self.names])
+        same = tf.equal(names[:, None], known[None])
+        there = tf.reduce_any(same, axis=-1)
+        text = (
+            f"There is no adapter of this name. Known are {self.names}, and the empty "
+            "string for the model without one. Unknown:"
+        )
+        checks = [
+            tf.debugging.Assert(
+                tf.reduce_all(there),
+                [text, tf.boolean_mask(names, ~there)],
+                summarize=8,
+            ),
+            tf.debugging.Assert(
+                tf.equal(tf.shape(names)[0], tf.shape(inputs)[0]),
+                [f"{INPUT!r} is to name one adapter an example; there are"]
+                + [tf.shape(names)[0], "for", tf.shape(inputs)[0]],
+            ),
+        ]
+        with tf.control_dependencies(checks):
+            return tf.argmax(tf.cast(same, tf.int32), axis=-1, output_type=tf.int32)
+
+    def _hook(self, stack: StackedPairs, path: str) -> Callable:
+        def on_outputs(
+            host: keras.Layer, inputs: object, outputs: object, **kwargs: object
+        ) -> object:
+            index = self.index
+            rows = inputs.shape[0]
+            if index.shape[0] == PROBE and rows not in (PROBE, None):
+                raise ValueError(
+                    f"The first axis of what comes into {path!r} is not the batch: it "
+                    f"has {rows} rows of {PROBE} examples. So nothing tells "
+                    "which rows belong to which adapter. Leave this layer out of the "
+                    "targets."
+                )
+            return stack(inputs, outputs, index, bool(kwargs.get("reverse")))
+
+        return on_outputs
+
+
+def _split(tensors: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, dict]:
+    return tensors[INPUT], {k: v for k, v in tensors.items() if k != INPUT}
+
+
+def _unchanged(host: keras.Layer, *tensors: object, **kwargs: object) -> object:
+    """Do nothing, as the hook of a part."""
+    return tensors[-1]
+
+
+def _checked(model: keras.Model, names: Sequence[str]) -> list[str]:
+    if isinstance(names, str) or not all(isinstance(each, str) for each in names):
+        raise TypeError(f"adapters is {names!r}. Pass a list of names.")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"adapters is {names!r}. Name each adapter once, and one at least."
+        )
+    recipes = attached(model)
+    for name in names:
+        check_known(model, name)
+        recipe = recipes[name]
+        if recipe.trained(model, recipe.find(model)):
+            raise ValueError(
+                f"The adapter {name!r} ({type(recipe).__name__}) has changed weights "
+                "of the model's own, such as biases, which all examples share. Export "
+                "it on its own, without adapters=."
+            )
+    return list(names)

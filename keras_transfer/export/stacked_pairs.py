@@ -1,0 +1,237 @@
+"""The low-rank pairs of several adapters at one layer, chosen by example."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_transfer import _keras
+from keras_transfer.adapters.kernel_axes import axis_sizes
+from keras_transfer.adapters.kernel_axes import kernel_axes
+from keras_transfer.adapters.low_rank import ConvPair
+from keras_transfer.adapters.low_rank import DensePair
+from keras_transfer.adapters.low_rank import EinsumPair
+from keras_transfer.adapters.low_rank import EmbeddingPair
+from keras_transfer.adapters.low_rank import LowRankPair
+from keras_transfer.adapters.part import Part
+
+
+class StackedPairs:
+    """What the pairs of several adapters add at one layer, each for its own examples.
+
+    The matrices A lie one above another in one variable `(adapters, ..., rank)`, the
+    matrices B, times their scaling, in one of `(adapters, rank, ...)`; lower ranks are
+    filled up with zeros. For example `i` of adapter `n(i)`
+
+        outputs[i] += (inputs[i] A[n(i)]) B[n(i)]
+
+    Args:
+        host: The layer.
+        pairs: One an adapter, None where an adapter leaves this layer alone.
+        where: Path of the layer.
+
+    Raises:
+        ValueError: If a pair is not one of LoRA's.
+    """
+
+    def __init__(
+        self, host: keras.Layer, pairs: Sequence[Part | None], where: str
+    ) -> None:
+        there = [pair for pair in pairs if pair is not None]
+        for pair in there:
+            if type(pair) not in SUMS:
+                raise ValueError(
+                    f"The adapter {pair.name!r} has a {type(pair).__name__} at "
+                    f"{where!r}. Those of LoRA alone can be stacked and chosen by "
+                    "example; export this adapter on its own, folded into the weights."
+                )
+        self.host = host
+        self.sum = SUMS[type(there[0])]
+        self.rank = max(pair.rank for pair in there)
+        self.a = tf.Variable(
+            np.stack([_filled(pair.lora_a, self.rank, -1) for pair in there]),
+            name=f"{where}/adapters_a",
+        )
+        self.b = tf.Variable(
+            np.stack(
+                [pair.scaling * _filled(pair.lora_b, self.rank, 0) for pair in there]
+            ),
+            name=f"{where}/adapters_b",
+        )
+        # The row of each adapter, first of none at all; -1 where there is nothing.
+        self.rows = _rows(pairs, there)
+        counted = [pair if getattr(pair, "tied", False) else None for pair in pairs]
+        self.tied_rows = _rows(counted, there)
+
+    def __call__(
+        self, inputs: tf.Tensor, outputs: tf.Tensor, index: tf.Tensor, reverse: bool
+    ) -> tf.Tensor:
+        """Return the outputs of the host with what the pairs add.
+
+        Args:
+            inputs: Those of the host.
+            outputs: The host's sum before its activation.
+            index: The adapter of each example, 0 for none.
+            reverse: Whether the host is an embedding that gives logits.
+        """
+        return outputs + self.sum(self, inputs, outputs, index, reverse)
+
+    def row(self, index: tf.Tensor, *, tied: bool = False) -> tuple:
+        """Return the row of each example, 0 where there is none, and whether."""
+        row = tf.gather(self.tied_rows if tied else self.rows, index)
+        return tf.maximum(row, 0), row >= 0
+
+    def b_of(self, row: tf.Tensor, there: tf.Tensor, dtype: object) -> tf.Tensor:
+        """Return B of each example, zeros where no adapter is."""
+        b = tf.cast(tf.gather(self.b, row), dtype)
+        return tf.where(there[:, None, None], b, tf.zeros_like(b))
+
+
+def _rows(pairs: Sequence[Part | None], there: list[Part]) -> np.ndarray:
+    position = {id(pair): number for number, pair in enumerate(there)}
+    return np.array([-1, *(position.get(id(p), -1) for p in pairs)], "int32")
+
+
+def _filled(variable: keras.Variable, rank: int, axis: int) -> np.ndarray:
+    value = _keras.value(variable)
+    widths = [(0, 0)] * value.ndim
+    widths[axis] = (0, rank - value.shape[axis])
+    return np.pad(value, widths)
+
+
+def _product(
+    stack: StackedPairs,
+    inputs: tf.Tensor,
+    index: tf.Tensor,
+    equation: tuple[str, str, str, str],
+    sizes: tuple[list[int], list[int]],
+) -> tf.Tensor:
+    """Return `inputs A B`, with the axes named by letters, the batch first.
+
+    Args:
+        stack: The pairs.
+        inputs: What A is multiplied with.
+        index: The adapter of each example.
+        equation: Axes of the inputs, those that A contracts, those that B adds, and
+            those of the result.
+        sizes: Sizes of the axes that A contracts, and of those that B adds.
+    """
+    source, into, out, target = equation
+    batch = source[0]
+    rank = _free("".join(equation))
+    hidden = "".join(axis for axis in source if axis not in into) + rank
+    row, there = stack.row(index)
+    a = tf.cast(tf.gather(stack.a, row), inputs.dtype)
+    a = tf.reshape(a, [-1, *sizes[0], stack.rank])
+    b = stack.b_of(row, there, inputs.dtype)
+    b = tf.reshape(b, [-1, stack.rank, *sizes[1]])
+    product = tf.einsum(f"{source},{batch}{into}{rank}->{hidden}", inputs, a)
+    return tf.einsum(f"{hidden},{batch}{rank}{out}->{target}", product, b)
+
+
+def _dense(
+    stack: StackedPairs,
+    inputs: tf.Tensor,
+    outputs: tf.Tensor,
+    index: tf.Tensor,
+    reverse: bool,
+) -> tf.Tensor:
+    inputs = tf.cast(inputs, outputs.dtype)
+    *axes, into, out = string.ascii_letters[: inputs.shape.rank + 1]
+    source, target = "".join([*axes, into]), "".join([*axes, out])
+    sizes = [inputs.shape[-1]], [stack.host.units]
+    return _product(stack, inputs, index, (source, into, out, target), sizes)
+
+
+def _einsum_dense(
+    stack: StackedPairs,
+    inputs: tf.Tensor,
+    outputs: tf.Tensor,
+    index: tf.Tensor,
+    reverse: bool,
+) -> tf.Tensor:
+    inputs = tf.cast(inputs, outputs.dtype)
+    equation = stack.host.equation.replace(" ", "")
+    _, into, out = kernel_axes(stack.host)
+    sizes = axis_sizes(stack.host)
+    source, target = equation.split(",")[0], equation.split("->")[1]
+    if "..." in source:
+        letters = [x for x in string.ascii_letters if x not in equation]
+        several = "".join(letters[: inputs.shape.rank - len(source) + 3])
+        source, target = (x.replace("...", several) for x in (source, target))
+    found = [sizes[axis] for axis in into], [sizes[axis] for axis in out]
+    return _product(stack, inputs, index, (source, into, out, target), found)
+
+
+def _conv(
+    stack: StackedPairs,
+    inputs: tf.Tensor,
+    outputs: tf.Tensor,
+    index: tf.Tensor,
+    reverse: bool,
+) -> tf.Tensor:
+    """Return the product of A with the patch under each place, and of B."""
+    host = stack.host
+    inputs = tf.cast(inputs, outputs.dtype)
+    first = host.data_format == "channels_first"
+    if first:
+        inputs = tf.transpose(inputs, [0, 2, 3, 1])
+    height, width = host.kernel_size
+    down, right = host.strides
+    if (height, width) == (1, 1):
+        patches = inputs[:, ::down, ::right]
+    else:
+        patches = tf.image.extract_patches(
+            inputs,
+            [1, height, width, 1],
+            [1, down, right, 1],
+            [1, *host.dilation_rate, 1],
+            host.padding.upper(),
+        )
+    equation = ("bhwi", "i", "o", "bohw" if first else "bhwo")
+    sizes = [height * width * inputs.shape[-1]], [host.filters]
+    return _product(stack, patches, index, equation, sizes)
+
+
+def _embedding(
+    stack: StackedPairs,
+    inputs: tf.Tensor,
+    outputs: tf.Tensor,
+    index: tf.Tensor,
+    reverse: bool,
+) -> tf.Tensor:
+    row, there = stack.row(index, tied=reverse)
+    b = stack.b_of(row, there, outputs.dtype)
+    batch, *others = string.ascii_letters[: inputs.shape.rank]
+    if not reverse:
+        words = tf.cast(inputs, tf.int32)
+        rows = tf.reshape(row, [-1, *[1] * (words.shape.rank - 1)])
+        places = tf.stack([tf.broadcast_to(rows, tf.shape(words)), words], axis=-1)
+        hidden = tf.cast(tf.gather_nd(stack.a, places), outputs.dtype)
+        axes = "".join([batch, *others])
+        return tf.einsum(f"{axes}Y,{batch}YZ->{axes}Z", hidden, b)
+    if not stack.host.tie_weights:
+        return tf.zeros_like(outputs)
+    a = tf.cast(tf.gather(stack.a, row), outputs.dtype)
+    axes = "".join([batch, *others[:-1]])
+    inputs = tf.cast(inputs, outputs.dtype)
+    hidden = tf.einsum(f"{axes}Z,{batch}YZ->{axes}Y", inputs, b)
+    return tf.einsum(f"{axes}Y,{batch}XY->{axes}X", hidden, a)
+
+
+def _free(taken: str) -> str:
+    return next(each for each in string.ascii_letters if each not in taken)
+
+
+# What the pairs of a class add; subclasses of these compute something else.
+SUMS: dict[type[LowRankPair], Callable] = {
+    DensePair: _dense,
+    EinsumPair: _einsum_dense,
+    ConvPair: _conv,
+    EmbeddingPair: _embedding,
+}
