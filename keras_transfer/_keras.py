@@ -398,7 +398,9 @@ def running_epoch(model: keras.Model) -> Epoch | None:
     found = frame.f_locals
     if frame.f_code.co_name != "fit" or found.get("self") is not model:
         return None
-    batches = found["epoch_iterator"].num_batches
+    iterator = found["epoch_iterator"]
+    # Where the data does not know, Keras counts in the first epoch, one too many.
+    batches = iterator.steps_per_epoch or iterator.data_adapter.num_batches
     return Epoch(found["epoch"], found["epochs"], batches)
 
 

@@ -20,9 +20,12 @@ LINES = (
 
 # What a technique of the table takes or returns, and is told of there.
 ASIDE = {
+    "AdaptationRow",
+    "ImportanceWeights",
     "LayerGroup",
     "LayerGroups",
     "LearningRateCurve",
+    "MMDTest",
     "Phase",
     "Report",
     "Source",

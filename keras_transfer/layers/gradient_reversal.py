@@ -45,6 +45,7 @@ class GradientReversal(keras.layers.Layer):
             schedule the layer is the plain identity in inference
             (`training=False`), gradient included, so that an exported model does
             not need the optimizer.
+        **kwargs: `name` and `dtype`, as for every layer.
 
     Input shape:
         Any.
@@ -154,8 +155,8 @@ def reverse_gradient(x: object, strength: object) -> object:
     """Return `x`, whose gradient is multiplied by minus a number or scalar tensor."""
 
     @ops.custom_gradient
-    def identity(x, strength):
-        def gradient(*args, upstream=None):
+    def identity(x: object, strength: object) -> tuple:
+        def gradient(*args: object, upstream: object = None) -> tuple:
             if upstream is None:  # TensorFlow passes it by position, JAX by name
                 (upstream,) = args
             return -ops.cast(strength, upstream.dtype) * upstream, None

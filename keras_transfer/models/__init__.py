@@ -1,5 +1,21 @@
 """Small ready compositions."""
 
+from keras_transfer.models.ada_bn import AdaBN as AdaBN
+from keras_transfer.models.ada_bn import adapt_batch_norm as adapt_batch_norm
+from keras_transfer.models.afn import AFN as AFN
+from keras_transfer.models.cdan import CDAN as CDAN
+from keras_transfer.models.dan import DAN as DAN
+from keras_transfer.models.dann import DANN as DANN
+from keras_transfer.models.deep_coral import DeepCORAL as DeepCORAL
+from keras_transfer.models.importance_weighting import (
+    ImportanceWeighting as ImportanceWeighting,
+)
+from keras_transfer.models.jan import JAN as JAN
+from keras_transfer.models.mcc import MCC as MCC
+from keras_transfer.models.mcd import MCD as MCD
+from keras_transfer.models.mdd import MDD as MDD
+from keras_transfer.models.source_only import SourceOnly as SourceOnly
 from keras_transfer.models.transfer_classifier import (
     TransferClassifier as TransferClassifier,
 )
+from keras_transfer.models.vada import VADA as VADA

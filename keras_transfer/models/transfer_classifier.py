@@ -4,14 +4,16 @@ import numbers
 
 import keras
 
-from keras_transfer import _keras
 from keras_transfer.backbones.features import connect
 from keras_transfer.backbones.features import unwrap
 from keras_transfer.backbones.frozen import FrozenBackbone
+from keras_transfer.models.around_backbone import AroundBackbone
+from keras_transfer.models.around_backbone import flags_config
+from keras_transfer.models.around_backbone import restore_flags
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
-class TransferClassifier(keras.Model):
+class TransferClassifier(AroundBackbone):
     """Classify with a backbone, one vector of features, dropout and a Dense layer.
 
     The model computes `logits = W dropout(pool(backbone(x))) + b`. keras-hub
@@ -103,39 +105,10 @@ class TransferClassifier(keras.Model):
         logits = keras.layers.Dense(
             int(num_classes), activation, dtype="float32", name="logits"
         )
-        super().__init__(inputs=inputs, outputs=logits(x), name=name)
+        super().__init__(inputs, logits(x), unused, name)
         self.backbone = backbone
         self.num_classes = int(num_classes)
         self.pooling = pooling
-        self._unused = [id(weight) for weight in unused]
-
-    @property
-    def trainable_variables(self) -> list[keras.Variable]:
-        """The variables that train: none that the logits do not depend on."""
-        return [v for v in super().trainable_variables if not self._idle(v)]
-
-    @property
-    def trainable_weights(self) -> list[keras.Variable]:
-        """The weights that train: none that the logits do not depend on."""
-        return [v for v in super().trainable_weights if not self._idle(v)]
-
-    @property
-    def non_trainable_variables(self) -> list[keras.Variable]:
-        """All variables but `trainable_variables`."""
-        return self._others(self.variables, self.trainable_variables)
-
-    @property
-    def non_trainable_weights(self) -> list[keras.Variable]:
-        """All weights but `trainable_weights`."""
-        return self._others(self.weights, self.trainable_weights)
-
-    def _idle(self, variable: keras.Variable) -> bool:
-        # Keras asks before __init__ has ended, too.
-        return id(variable) in getattr(self, "_unused", ())
-
-    def _others(self, variables: list, known: list) -> list[keras.Variable]:
-        known = {id(variable) for variable in known}
-        return [variable for variable in variables if id(variable) not in known]
 
     def get_config(self) -> dict:
         """Return the arguments, and which layers and weights train."""
@@ -149,8 +122,7 @@ class TransferClassifier(keras.Model):
             "activation": keras.activations.serialize(activation),
             "dtype": keras.dtype_policies.serialize(dropout.dtype_policy),
             "name": self.name,
-            "trainable_layers": list(_keras.flags(self)),
-            "trainable_weights": [x.trainable for x in self.weights],
+            **flags_config(self),
         }
 
     @classmethod
@@ -159,29 +131,12 @@ class TransferClassifier(keras.Model):
     ) -> "TransferClassifier":
         """Return the model of `get_config`, with the same trainable set."""
         config = dict(config)
-        layers = config.pop("trainable_layers", None)
-        weights = config.pop("trainable_weights", None)
+        flags = [config.pop(f"trainable_{x}", None) for x in ("layers", "weights")]
         backbone = config.pop("backbone")
         if isinstance(backbone, dict):
             backbone = keras.saving.deserialize_keras_object(
                 backbone, custom_objects=custom_objects
             )
         model = cls(backbone, config.pop("num_classes"), **config)
-        # Here, since Keras builds the optimizer over what trains right after.
-        if layers is not None:
-            _restore(model, layers, weights)
+        restore_flags(model, *flags)
         return model
-
-
-def _restore(model: keras.Model, layers: list[bool], weights: list[bool]) -> None:
-    """Set the flags that `get_config` noted, layer by layer, then by weight."""
-    found = _keras.flags(model)
-    if len(found) != len(layers) or len(model.weights) != len(weights):
-        raise ValueError(
-            f"The config of '{model.name}' has trainable flags of {len(layers)} "
-            f"layers and {len(weights)} weights, but the model has {len(found)} and "
-            f"{len(model.weights)}. It was saved with another version of the "
-            "backbone. Remove 'trainable_layers' and 'trainable_weights' from the "
-            "config to have all train."
-        )
-    _keras.set_flags(model, layers, weights)

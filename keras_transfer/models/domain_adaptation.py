@@ -1,0 +1,391 @@
+"""DomainAdaptation: the base of models that learn from two domains in one `fit`.
+
+To add a method write one file with a subclass that is registered with Keras and has
+
+1. `compare`, which runs the layers that the method adds, on both domains, and
+2. `penalties`, which makes losses of it: by keras losses, since these add up rightly
+   over replicas; their names are those of `logs`,
+
+and whose `get_config` adds the arguments of its own. All else is here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+from keras_transfer import _keras
+from keras_transfer.backbones.features import connect
+from keras_transfer.backbones.frozen import FrozenBackbone
+from keras_transfer.layers.gradient_reversal import check_strength
+from keras_transfer.layers.gradient_reversal import is_schedule
+from keras_transfer.layers.gradient_reversal import Schedule
+from keras_transfer.models.around_backbone import AroundBackbone
+from keras_transfer.models.around_backbone import flags_config
+from keras_transfer.models.around_backbone import restore_flags
+from keras_transfer.models.run_progress import RunProgress
+
+Strength = float | keras.Variable | Schedule | None
+STREAMS = {"source", "target"}
+SLOPE = 10.0  # gamma of Ganin et al., of a strength of None
+
+
+class Domain(NamedTuple):
+    """One domain in a step: what went in, its features, the label head's outputs."""
+
+    inputs: Any
+    features: Any
+    outputs: Any
+
+
+@keras.saving.register_keras_serializable(package="keras_transfer")
+class DomainAdaptation(AroundBackbone):
+    """A feature extractor and a label head that also see a domain without labels.
+
+    `fit` takes what `kt.data.domain_dataset` gives: `{"source": xs, "target": xt}` and
+    the labels of the source. A call on plain input, and so `predict`, `evaluate` and
+    `export`, know the label branch alone.
+
+    Args:
+        feature_extractor: A functional or built Sequential model, or a backbone, as in
+            `kt.backbones.features`. Its inputs are those of this model.
+        label_head: A layer or model from features `(batch, width)` to outputs
+            `(batch, classes)`.
+        strength: How strongly the domains are drawn together: a number, variable or
+            schedule; None for Ganin's rise from 0 to `full_strength` over the steps of
+            the running fit.
+        total_steps: Updates over which a strength of None rises; None for those of the
+            running fit.
+        name: Name of the model.
+    """
+
+    full_strength = 1.0  # where a strength of None ends
+    logs = ()  # the names of the means that a method records
+    adapts = True  # whether training needs the target
+    least_classes = 1  # how many outputs of the label head a method needs
+
+    def __init__(
+        self,
+        feature_extractor: keras.Model | FrozenBackbone,
+        label_head: keras.Layer,
+        *,
+        strength: Strength = None,
+        total_steps: int | None = None,
+        name: str | None = None,
+    ):
+        if isinstance(strength, dict):  # of get_config
+            strength = keras.Variable(strength["variable"], trainable=False)
+        if strength is not None:
+            check_strength(strength)
+            if total_steps is not None:
+                raise ValueError(
+                    f"total_steps={total_steps} has no effect on the strength "
+                    f"{strength!r}: only a strength of None rises over them."
+                )
+        if isinstance(strength, keras.Variable):
+            # Or it would learn: to be 0, since that lowers the loss.
+            strength.trainable = False
+        if not isinstance(label_head, keras.Layer):
+            raise TypeError(
+                f"label_head is a {type(label_head).__name__}. Pass a Keras layer or "
+                "model, such as keras.layers.Dense(10)."
+            )
+        inputs, features, unused = connect(feature_extractor)
+        if len(features.shape) != 2 or features.shape[-1] is None:
+            raise ValueError(
+                f"The features of '{feature_extractor.name}' have the shape "
+                f"{tuple(features.shape)}. Domains are compared by one vector of known "
+                "width an example: end with Flatten or a pooling layer."
+            )
+        outputs = label_head(features)
+        if len(outputs.shape) != 2 or (outputs.shape[-1] or 0) < self.least_classes:
+            raise ValueError(
+                f"The label head '{label_head.name}' gives outputs of shape "
+                f"{tuple(outputs.shape)}. {type(self).__name__} needs one output for "
+                f"each class, {self.least_classes} or more."
+            )
+        super().__init__(inputs, outputs, unused, name)
+        self.input_spec = None  # that of one input would refuse two streams
+        self.feature_extractor = feature_extractor
+        self.label_head = label_head
+        self.strength = strength
+        self._means = {each: keras.metrics.Mean(each) for each in self.logs}
+        self._target_accuracy = keras.metrics.Mean("target_accuracy")
+        # Out of Keras's sight: these layers are the model's own already, and what the
+        # running fit says is not to be saved.
+        network = keras.Model(inputs, [features, outputs])
+        progress = RunProgress(total_steps)
+        self._network, self._progress = lambda: network, lambda: progress
+
+    def compare(self, source: Domain, target: Domain, training: bool) -> dict:
+        """Return what `penalties` needs beside both domains; run added layers here.
+
+        Arrays of one example a row, or the rows of a `predict` could not be joined.
+        """
+        return {}
+
+    def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
+        """Return by name (of `logs`) a loss, and the factor that it counts with."""
+        return {}
+
+    def call(
+        self, inputs: Any, training: bool | None = None, mask: Any = None
+    ) -> object:
+        """Return the label head's outputs; of two streams a dictionary.
+
+        It holds the outputs by domain, `"features"` by domain, and what the method
+        compares.
+        """
+        if not is_two_streams(inputs):
+            return super().call(inputs, training=training, mask=mask)
+        if training and self.strength is None and self.adapts:
+            self._progress().check_known(self)
+        count = self._check_streams(inputs, training)
+        source, target = inputs["source"], inputs["target"]
+        if training and not self.adapts:
+            # Side by side the target would be in the statistics of BatchNormalization.
+            domains = (
+                Domain(source, *self._network()(source, training=True)),
+                Domain(target, *self._network()(target, training=False)),
+            )
+        else:
+            both = keras.tree.map_structure(
+                lambda *x: ops.concatenate(x), source, target
+            )
+            features, outputs = self._network()(both, training=training)
+            domains = (
+                Domain(source, features[:count], outputs[:count]),
+                Domain(target, features[count:], outputs[count:]),
+            )
+        return {
+            **_by_domain("outputs", *domains),
+            "features": _by_domain("features", *domains),
+            "compared": self.compare(*domains, training),
+        }
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> object:
+        """Return the loss of the labels, and of two streams that of the method."""
+        if not is_two_streams(x):
+            if training and self.adapts:
+                raise ValueError(
+                    f"{type(self).__name__} learns from two domains, but `fit` was "
+                    "given one. Pass kt.data.domain_dataset(source, target, "
+                    'batch_size) or x={"source": ..., "target": ...}.'
+                )
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        labels, of_target = split_labels(y)
+        if training and of_target is not None:
+            raise ValueError(
+                "Labels of the target were given for training, where they would leak "
+                "into what is to be learnt without them. Pass those of the source "
+                "alone; those of the target may be in validation_data."
+            )
+        self._check_activation()
+        domains = _domains(x, y_pred)
+        loss = super().compute_loss(
+            x["source"], labels, y_pred["source"], sample_weight, training
+        )
+        for name, (value, factor) in self.penalties(
+            *domains, y_pred["compared"]
+        ).items():
+            self.record(name, _keras.unscaled(value))
+            loss = loss + ops.cast(factor, value.dtype) * value
+        return loss
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict:
+        """Return the metrics of the labels, and those of the method that were met."""
+        if not is_two_streams(x):
+            found = super().compute_metrics(x, y, y_pred, sample_weight)
+            return self._without(found, [*self._means, "target_accuracy"])
+        labels, of_target = split_labels(y)
+        if of_target is not None:
+            right = self._right(of_target, y_pred["target"])
+            self._target_accuracy.update_state(right)
+        found = super().compute_metrics(
+            x["source"], labels, y_pred["source"], sample_weight
+        )
+        if of_target is None:
+            found = self._without(found, ["target_accuracy"])
+        if self.adapts:
+            found["strength"] = self.strength_now()
+        return found
+
+    def reset_metrics(self) -> None:
+        """Reset the metrics; `fit` does so before each epoch, whose number is noted."""
+        super().reset_metrics()
+        if self.strength is None:
+            self._progress().start_epoch(self)
+
+    def strength_now(self) -> object:
+        """Return the strength of the present step, a float32 scalar of the graph."""
+        optimizer = getattr(self, "optimizer", None)
+        strength = self.strength
+        if strength is None:
+            p = self._progress().value(optimizer)
+            # 2 / (1 + exp(-slope p)) - 1, without losing the digits of a small p.
+            return self.full_strength * ops.tanh(0.5 * SLOPE * p)
+        if is_schedule(strength):
+            strength = strength(0 if optimizer is None else optimizer.iterations)
+        return ops.cast(ops.convert_to_tensor(strength), "float32")
+
+    @property
+    def width(self) -> int:
+        """The number of features."""
+        return self._network().outputs[0].shape[-1]
+
+    @property
+    def classes(self) -> int:
+        """The number of outputs of the label head."""
+        return self.outputs[0].shape[-1]
+
+    def record(self, name: str, value: object) -> None:
+        """Add a scalar of this step to the mean that is shown as `name`."""
+        self._means[name].update_state(value)
+
+    @property
+    def from_logits(self) -> bool:
+        """Whether the label head gives logits, as the compiled loss says."""
+        return bool(getattr(self.loss, "from_logits", False))
+
+    def probabilities(self, outputs: object) -> object:
+        """Return the outputs of the label head as float32 probabilities."""
+        outputs = ops.cast(outputs, "float32")
+        return ops.softmax(outputs) if self.from_logits else outputs
+
+    def logits(self, outputs: object) -> object:
+        """Return the outputs of the label head as float32 logits."""
+        outputs = ops.cast(outputs, "float32")
+        if self.from_logits:
+            return outputs
+        return ops.log(ops.maximum(outputs, keras.config.epsilon()))
+
+    def get_config(self) -> dict:
+        """Return the arguments, and which layers and weights train."""
+        strength = self.strength
+        if isinstance(strength, keras.Variable):
+            strength = {"variable": float(_keras.value(strength))}
+        elif is_schedule(strength):
+            strength = keras.saving.serialize_keras_object(strength)
+        parts = (self.feature_extractor, self.label_head)
+        extractor, head = map(keras.saving.serialize_keras_object, parts)
+        return {
+            "feature_extractor": extractor,
+            "label_head": head,
+            "strength": strength,
+            "total_steps": self._progress().total_steps,
+            "name": self.name,
+            **flags_config(self),
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict, custom_objects: dict | None = None
+    ) -> DomainAdaptation:
+        """Return the model of `get_config`, with the same trainable set."""
+        config = {
+            key: keras.saving.deserialize_keras_object(value, custom_objects)
+            if isinstance(value, dict) and "class_name" in value
+            else value
+            for key, value in config.items()
+        }
+        flags = [config.pop(f"trainable_{x}", None) for x in ("layers", "weights")]
+        model = cls(**config)
+        restore_flags(model, *flags)
+        return model
+
+    def _right(self, labels: Any, outputs: Any) -> object:
+        """Return 1 where the label head is right, else 0."""
+        classes = outputs.shape[-1]
+        if classes == 1:
+            found = ops.cast(
+                outputs[:, 0] > (0.0 if self.from_logits else 0.5), "int32"
+            )
+            labels = ops.reshape(labels, (-1,))
+        else:
+            found = ops.argmax(outputs, axis=-1)
+            one_hot = len(labels.shape) == 2 and labels.shape[-1] == classes
+            labels = ops.argmax(labels, -1) if one_hot else ops.reshape(labels, (-1,))
+        return ops.cast(
+            ops.cast(found, "int32") == ops.cast(labels, "int32"), "float32"
+        )
+
+    def _check_streams(self, inputs: dict, training: bool | None) -> object:
+        """Return the number of examples of the source."""
+        keras.tree.assert_same_structure(inputs["source"], inputs["target"])
+        pairs = [keras.tree.flatten(inputs[each]) for each in ("source", "target")]
+        for source, target in zip(*pairs, strict=True):
+            shapes = tuple(source.shape[1:]), tuple(target.shape[1:])
+            if shapes[0] != shapes[1] or source.dtype != target.dtype:
+                raise ValueError(
+                    f"The source has examples of shape {shapes[0]} and dtype "
+                    f"{source.dtype}, the target of {shapes[1]} and {target.dtype}. "
+                    "One network reads both: bring them to the same form."
+                )
+        if training and pairs[0][0].shape[0] == 1 and self._normalises():
+            raise ValueError(
+                "A batch has one example of the source, but the network has a "
+                "BatchNormalization that trains: its statistics need several. Raise "
+                "the batch size, or freeze the layer."
+            )
+        return ops.shape(pairs[0][0])[0]
+
+    def _normalises(self) -> bool:
+        return any(
+            isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+            for layer in _keras.flat_layers(self)
+        )
+
+    def _check_activation(self) -> None:
+        """Check that what the loss takes the outputs for is what the head gives."""
+        layer = self.label_head
+        while isinstance(layer, keras.Model) and layer.layers:
+            layer = layer.layers[-1]
+        activation = getattr(layer, "activation", None)
+        crossentropy = isinstance(self.loss, str) and "crossentropy" in self.loss
+        crossentropy = crossentropy or hasattr(self.loss, "from_logits")
+        if not crossentropy or activation is None:
+            return
+        if activation is keras.activations.linear and not self.from_logits:
+            raise ValueError(
+                f"The label head '{self.label_head.name}' ends without an activation, "
+                "in logits, but the loss takes its outputs for probabilities. Compile "
+                "with a loss of from_logits=True."
+            )
+
+    def _without(self, found: dict, names: list) -> dict:
+        # Means that this kind of step does not touch would read as zeros.
+        return {key: value for key, value in found.items() if key not in names}
+
+
+def is_two_streams(inputs: Any) -> bool:
+    """Return whether something is given by domain."""
+    return isinstance(inputs, dict) and set(inputs) == STREAMS
+
+
+def split_labels(y: Any) -> tuple:
+    """Return the labels of the source, and those of the target or None."""
+    return (y["source"], y["target"]) if is_two_streams(y) else (y, None)
+
+
+def _by_domain(field: str, source: Domain, target: Domain) -> dict:
+    return {"source": getattr(source, field), "target": getattr(target, field)}
+
+
+def _domains(x: dict, y_pred: dict) -> tuple[Domain, Domain]:
+    source, target = (
+        Domain(x[each], y_pred["features"][each], y_pred[each])
+        for each in ("source", "target")
+    )
+    return source, target

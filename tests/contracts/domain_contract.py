@@ -1,0 +1,245 @@
+"""DomainContract: what every model that learns from two domains promises."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from tests.contracts.compare import arrays
+from tests.contracts.compare import assert_close
+from tests.contracts.compare import fit
+from tests.contracts.compare import run
+from tests.contracts.model_contract import ModelContract
+
+LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+LABELS = np.arange(8) % 3
+TARGET_LABELS = (np.arange(8) + 1) % 3
+
+
+def extractor(seed=0):
+    """Return a feature extractor from 6 numbers to 5."""
+    init = keras.initializers.GlorotUniform(seed=seed)
+    dense = layers.Dense(5, "tanh", kernel_initializer=init, name="features")
+    return keras.Sequential([keras.Input((6,)), dense], name="extractor")
+
+
+def free_head(classes=3, **kwargs):
+    """Return a label head that gives logits, without a seed: it may have a twin."""
+    return layers.Dense(classes, name="label", **kwargs)
+
+
+def streams(size=8, target_size=None):
+    """Return examples of both domains; the target lies elsewhere."""
+    rng = np.random.default_rng(0)
+    source = rng.normal(size=(size, 6)).astype("float32")
+    target = rng.normal(0.5, 2.0, size=(target_size or size, 6)).astype("float32")
+    return {"source": source, "target": target}
+
+
+def loss_of(model, x, y, training=False):
+    """Return the loss of one batch, run eagerly."""
+    x = keras.tree.map_structure(tf.constant, x)
+    outputs = model(x, training=training)
+    return model.compute_loss(x, tf.constant(y), outputs, training=training)
+
+
+def seen(model, x):
+    """Return features and outputs of each domain at inference, in NumPy."""
+    found = {}
+    for name, inputs in x.items():
+        features = model.feature_extractor(inputs)
+        outputs = model.label_head(features).numpy()
+        found[name] = Seen(features.numpy(), outputs)
+    return found
+
+
+class Seen(NamedTuple):
+    """What a model makes of one domain."""
+
+    features: np.ndarray
+    outputs: np.ndarray
+
+
+def logged(model):
+    """Return what the metrics of `model` hold."""
+    return {key: float(value) for key, value in model.get_metrics_result().items()}
+
+
+class DomainContract(ModelContract):
+    """Subclass it, set `kind`, and add tests of meaning.
+
+    Plain inputs go to what predicts, both domains to what trains.
+    """
+
+    kind = None  # the class of the model
+    settings = {}  # its arguments
+    loss = LOGITS
+    # "whole": the loss is a mean over examples, so that two replicas equal one device;
+    # "halves": it is a statistic of a batch, so that they equal the mean of two
+    # devices; else the reason why they can equal neither.
+    replicas = "whole"
+    random = False  # whether training draws random numbers of its own
+    _kept = {}
+
+    def make(self, **settings):
+        return self.kind(extractor(), free_head(), **self.settings | settings)
+
+    def inputs(self):
+        return streams()["source"]
+
+    def targets(self):
+        return LABELS
+
+    def compiled(self, optimizer=None, **settings):
+        """Return a new model, compiled."""
+        model = self.make(**settings)
+        model.compile(optimizer or keras.optimizers.SGD(0.01), self.loss)
+        return model
+
+    def trained(self, optimizer=None, **compile_kwargs):
+        """Return the model after three epochs of two steps; one that may be shared."""
+        key = (type(self), str(compile_kwargs))
+        plain = keras.config.dtype_policy().name == "float32"
+        keep = optimizer is None and plain and not tf.distribute.has_strategy()
+        if not (keep and key in self._kept):
+            keras.utils.set_random_seed(1)
+            model = self.make()
+            optimizer = optimizer or keras.optimizers.SGD(0.01)
+            settings = dict(metrics=["accuracy"]) | compile_kwargs
+            model.compile(optimizer, self.loss, **settings)
+            self.history = fit(model, streams(), self.targets(), epochs=3)
+            if not keep:
+                return model
+            self._kept[key] = (model, self.history)
+        model, self.history = self._kept[key]
+        return model
+
+    def test_fit_lowers_the_loss(self):
+        model = self.trained()
+        assert np.isfinite(self.history.history["loss"]).all()
+        keras.utils.set_random_seed(1)
+        before = self.compiled()
+        x, y = streams()["source"], self.targets()
+        losses = [
+            each.evaluate(x, y, verbose=0, return_dict=True)["loss"]
+            for each in (before, model)
+        ]
+        assert losses[1] < losses[0]
+
+    def test_xla_trains_the_same(self):
+        if self.random:
+            pytest.skip("XLA draws other random numbers")
+        super().test_xla_trains_the_same()
+
+    def test_two_replicas_equal_one(self, strategy):
+        if self.replicas == "whole":
+            super().test_two_replicas_equal_one(strategy)
+        elif self.replicas == "halves":
+            self.check_halves(strategy)
+        else:
+            pytest.skip(self.replicas)
+
+    def check_halves(self, strategy):
+        """One step on two replicas is the mean of one step on each half of a batch."""
+        x, y = streams(), self.targets()
+        model = self.compiled()
+        start, weights, logs = model.get_weights(), [], []
+        for half in (slice(0, 4), slice(4, 8)):
+            model = self.compiled()
+            model.set_weights(start)
+            part = {name: value[half] for name, value in x.items()}
+            logs.append(fit(model, part, y[half]).history)
+            weights.append(model.get_weights())
+        with strategy.scope():
+            two = self.compiled()
+        two.set_weights(start)
+        found = fit(two, x, y, batch_size=8).history
+        mean = [sum(pair) / 2 for pair in zip(*weights, strict=True)]
+        assert_close(two.get_weights(), mean, 1e-6)
+        assert found.keys() == logs[0].keys()
+        for name, (value,) in found.items():
+            assert value == pytest.approx((logs[0][name][0] + logs[1][name][0]) / 2)
+
+    def test_logs_name_what_the_method_does(self):
+        model = self.trained()
+        found = self.history.history
+        names = {"loss", "accuracy", *model.logs, *self.strength_logs(model)}
+        assert found.keys() == names
+        assert all(np.isfinite(values).all() for values in found.values())
+
+    def strength_logs(self, model):
+        """Return how the strength is named in the logs, if it is."""
+        return ["strength"] if model.adapts else []
+
+    def test_plain_inputs_give_the_label_head_alone(self):
+        model, x = self.trained(), streams()
+        for domain in x.values():
+            expected = model.label_head(model.feature_extractor(domain))
+            assert_close(run(model, domain), expected, 1e-6)
+            assert_close(model.predict(domain, verbose=0), expected, 1e-6)
+        both = run(model, x)
+        for name, domain in x.items():
+            assert_close(both[name], run(model, domain), 1e-6)
+            features = model.feature_extractor(domain)
+            assert_close(both["features"][name], features, 1e-6)
+
+    def test_two_streams_can_be_predicted(self):
+        model, x = self.trained(), streams()
+        found = model.predict(x, batch_size=5, verbose=0)
+        assert_close(found["target"], run(model, x["target"]), 1e-6)
+        assert all(len(each) == 8 for each in keras.tree.flatten(found))
+
+    def test_plain_evaluation_shows_no_key_of_the_method(self):
+        model, x = self.trained(), streams()["target"]
+        found = model.evaluate(x, TARGET_LABELS, verbose=0, return_dict=True)
+        assert found.keys() == {"loss", "accuracy"}
+        outputs = run(model, x)
+        assert found["loss"] == pytest.approx(float(LOGITS(TARGET_LABELS, outputs)))
+        assert len(model.evaluate(x, TARGET_LABELS, verbose=0)) == 2
+
+    def test_target_accuracy_is_a_count_and_only_with_labels(self):
+        model, x = self.trained(), streams()
+        both = {"source": LABELS, "target": TARGET_LABELS}
+        settings = dict(batch_size=3, verbose=0, return_dict=True)
+        found = model.evaluate(x, both, **settings)
+        for key, name in (("accuracy", "source"), ("target_accuracy", "target")):
+            chosen = np.argmax(arrays(run(model, x[name]))[0], axis=1)
+            assert found[key] == pytest.approx(np.mean(chosen == both[name]))
+        without = model.evaluate(x, LABELS, **settings)
+        assert without.keys() == found.keys() - {"target_accuracy"}
+
+    def test_labels_of_the_target_in_training_raise(self):
+        both = {"source": LABELS, "target": TARGET_LABELS}
+        with pytest.raises(ValueError, match="leak"):
+            fit(self.compiled(), streams(), both)
+
+    def test_one_domain_in_training(self):
+        model = self.compiled()
+        if model.adapts:
+            with pytest.raises(ValueError, match="two domains.*domain_dataset"):
+                fit(model, self.inputs(), LABELS)
+        else:
+            assert fit(model, self.inputs(), LABELS).history.keys() == {"loss"}
+
+    @pytest.mark.parametrize(
+        "target, match",
+        [
+            (np.zeros((8, 7), "float32"), r"\(6,\).*\(7,\)"),
+            (np.zeros((8, 6), "int32"), "float32.*int32"),
+            ([np.zeros((8, 6), "float32")], "structure"),
+        ],
+        ids=["shape", "dtype", "structure"],
+    )
+    def test_streams_that_differ_raise(self, target, match):
+        with pytest.raises(ValueError, match=match):
+            self.make()({"source": self.inputs(), "target": target})
+
+    def test_streams_may_differ_in_length(self):
+        model = self.trained()
+        found = loss_of(model, streams(8, 4), LABELS)
+        assert np.isfinite(float(found))
+        outputs = run(model, streams(8, 4))
+        assert outputs["target"].shape == (4, 3)

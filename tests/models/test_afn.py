@@ -1,0 +1,56 @@
+"""AFN: the features grow by a step."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_transfer.models import AFN
+from tests.contracts.compare import assert_close
+from tests.contracts.domain_contract import DomainContract
+from tests.contracts.domain_contract import extractor
+from tests.contracts.domain_contract import free_head
+from tests.contracts.domain_contract import LABELS
+from tests.contracts.domain_contract import logged
+from tests.contracts.domain_contract import LOGITS
+from tests.contracts.domain_contract import loss_of
+from tests.contracts.domain_contract import seen
+from tests.contracts.domain_contract import streams
+from tests.models import paper
+
+
+class TestAFN(DomainContract):
+    kind = AFN
+
+    def test_loss_is_that_of_the_paper(self):
+        model, x = self.compiled(strength=3.0, step=0.5), streams(8, 5)
+        source, target = seen(model, x).values()
+        # (|f| - |f|' - 0.5)^2 = 0.25, for each domain.
+        expected = paper.cross_entropy(LABELS, source.outputs) + 3 * 0.5
+        assert float(loss_of(model, x, LABELS)) == pytest.approx(expected, rel=1e-5)
+        norms = [np.linalg.norm(x.features, axis=1) for x in (source, target)]
+        found = logged(model)
+        assert found["norm_loss"] == pytest.approx(0.5)
+        assert found["feature_norm"] == pytest.approx(np.concatenate(norms).mean())
+
+    def test_gradient_asks_for_longer_features(self):
+        model = self.compiled(strength=3.0, step=0.5)
+        x = {name: tf.constant(each) for name, each in streams().items()}
+        body = model.feature_extractor
+        with tf.GradientTape(persistent=True) as tape:
+            whole = loss_of(model, x, LABELS, training=True)
+            label = LOGITS(LABELS, model.label_head(body(x["source"])))
+            length = sum(
+                tf.reduce_mean(tf.norm(body(each), axis=1)) for each in x.values()
+            )
+        found = tape.gradient(whole, body.trainable_variables)
+        label, longer = (
+            tape.gradient(y, body.trainable_variables) for y in (label, length)
+        )
+        # 2 (|f| - |f|' - d) |f|' has the slope -2 d.
+        expected = [a - 3 * 2 * 0.5 * b for a, b in zip(label, longer, strict=True)]
+        assert_close(found, expected, 1e-5)
+
+
+def test_a_step_of_zero_raises():
+    with pytest.raises(ValueError, match="step is 0"):
+        AFN(extractor(), free_head(), step=0.0)

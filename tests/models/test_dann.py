@@ -1,0 +1,115 @@
+"""DANN: the domain head learns to tell, the features learn that it cannot."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_transfer.losses import DomainClassification
+from keras_transfer.models import DANN
+from tests.contracts.compare import assert_close
+from tests.contracts.domain_contract import DomainContract
+from tests.contracts.domain_contract import extractor
+from tests.contracts.domain_contract import free_head
+from tests.contracts.domain_contract import LABELS
+from tests.contracts.domain_contract import logged
+from tests.contracts.domain_contract import LOGITS
+from tests.contracts.domain_contract import loss_of
+from tests.contracts.domain_contract import seen
+from tests.contracts.domain_contract import streams
+from tests.models import paper
+
+
+class TestDANN(DomainContract):
+    kind = DANN
+
+    def test_loss_is_that_of_the_paper(self):
+        model, x = self.compiled(strength=0.5), streams(8, 5)
+        loss = float(loss_of(model, x, LABELS))
+        z = {name: model.domain_head(each).numpy() for name, each in features(model, x)}
+        domain = paper.domain_loss(z["source"], z["target"])
+        outputs = seen(model, x)["source"].outputs
+        # The reversal is of the gradient: the strength is not in the value.
+        assert loss == pytest.approx(paper.cross_entropy(LABELS, outputs) + domain)
+        found = logged(model)
+        assert found["domain_loss"] == pytest.approx(domain)
+        right = (np.mean(z["source"] < 0) + np.mean(z["target"] >= 0)) / 2
+        assert found["domain_accuracy"] == pytest.approx(right)
+
+    @pytest.mark.parametrize("strength", [0.0, 0.3, 2.0])
+    def test_gradients_are_those_of_the_game(self, strength):
+        model = self.compiled(strength=strength)
+        x = {name: tf.constant(each) for name, each in streams().items()}
+        body = model.feature_extractor
+        with tf.GradientTape(persistent=True) as tape:
+            whole = loss_of(model, x, LABELS, training=True)
+            label = LOGITS(LABELS, model.label_head(body(x["source"])))
+            pair = [model.domain_head(body(x[name])) for name in ("source", "target")]
+            domain = DomainClassification()(*pair)
+
+        def gradients(loss, layer):
+            return tape.gradient(loss, layer.trainable_variables)
+
+        assert_close(
+            gradients(whole, model.label_head), gradients(label, model.label_head), 1e-6
+        )
+        assert_close(
+            gradients(whole, model.domain_head),
+            gradients(domain, model.domain_head),
+            1e-6,
+        )
+        expected = [
+            a - strength * b
+            for a, b in zip(
+                gradients(label, body), gradients(domain, body), strict=True
+            )
+        ]
+        assert_close(gradients(whole, body), expected, 1e-6)
+
+
+def features(model, x):
+    return [(name, model.feature_extractor(each)) for name, each in x.items()]
+
+
+def test_makes_the_features_alike():
+    # Two classes along one axis; along another the domains are apart.
+    rng = np.random.default_rng(0)
+    labels = rng.integers(2, size=128)
+    xs, xt = (
+        np.stack([2.0 * labels - 1, np.full(128, shift)], 1)
+        + rng.normal(0, 0.3, (128, 2))
+        for shift in (-1.0, 1.0)
+    )
+    found = {}
+    for strength in (0.0, 1.0):
+        keras.utils.set_random_seed(0)
+        body = keras.Sequential([keras.Input((2,)), layers.Dense(4, "tanh")])
+        model = DANN(body, layers.Dense(2), strength=strength)
+        model.compile(keras.optimizers.Adam(0.02), LOGITS, metrics=["accuracy"])
+        history = model.fit(
+            {"source": xs, "target": xt}, labels, batch_size=32, epochs=15, verbose=0
+        ).history
+        found[strength] = history["domain_accuracy"][-1]
+        assert history["accuracy"][-1] > 0.9
+    assert found[0.0] > 0.95 > 0.8 > found[1.0]
+
+
+def test_a_domain_head_of_ones_own():
+    head = keras.Sequential([layers.Dense(4, "tanh"), layers.Dense(1)])
+    model = DANN(extractor(), free_head(), head)
+    assert model.domain_head is head
+    again = DANN.from_config(model.get_config())
+    assert [v.shape for v in again.weights] == [v.shape for v in model.weights]
+
+
+@pytest.mark.parametrize(
+    "head, error, match",
+    [
+        (layers.Dense(2), ValueError, r"\(None, 2\).*Dense\(1\)"),
+        ("dense", TypeError, "domain_head is a str"),
+    ],
+)
+def test_domain_heads_that_cannot_serve_raise(head, error, match):
+    with pytest.raises(error, match=match):
+        DANN(extractor(), free_head(), head)

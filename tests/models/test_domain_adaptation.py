@@ -1,0 +1,418 @@
+"""DomainAdaptation: the strength in each step, and what all methods refuse."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from keras import ops
+
+from keras_transfer.data import domain_dataset
+from keras_transfer.models import AFN
+from keras_transfer.models import CDAN
+from keras_transfer.models import DAN
+from keras_transfer.models import DANN
+from keras_transfer.models import DeepCORAL
+from keras_transfer.models import JAN
+from keras_transfer.models import MCC
+from keras_transfer.models import MDD
+from keras_transfer.models import SourceOnly
+from keras_transfer.models import VADA
+from keras_transfer.models.domain_adaptation import DomainAdaptation
+from keras_transfer.optimizers import GaninRampUp
+from tests.contracts.callback_contract import Interrupted
+from tests.contracts.compare import arrays
+from tests.contracts.compare import assert_close
+from tests.contracts.compare import fit
+from tests.contracts.compare import run
+from tests.contracts.domain_contract import extractor
+from tests.contracts.domain_contract import free_head
+from tests.contracts.domain_contract import LABELS
+from tests.contracts.domain_contract import logged
+from tests.contracts.domain_contract import LOGITS
+from tests.contracts.domain_contract import loss_of
+from tests.contracts.domain_contract import seen
+from tests.contracts.domain_contract import streams
+from tests.models import paper
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Noting(DomainAdaptation):
+    """Note the strength of each batch in a variable, in the graph."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.notes = keras.Variable(np.zeros(64, "float32"), trainable=False)
+        self.count = keras.Variable(0, dtype="int64", trainable=False)
+
+    def penalties(self, source, target, compared):
+        # Not before the batch is there: at the end of the data there is none.
+        zero = ops.cast(0.0 * ops.sum(source.features), "int64")
+        here = ops.equal(ops.arange(64, dtype="int64"), self.count + zero)
+        self.notes.assign(ops.where(here, self.strength_now(), self.notes))
+        self.count.assign_add(1 + zero)
+        return {}
+
+    def noted(self):
+        return arrays(self.notes)[0][: int(arrays(self.count)[0])]
+
+
+def noting(optimizer=None, compile_kwargs=None, **settings):
+    model = Noting(extractor(), free_head(), **settings)
+    optimizer = optimizer or keras.optimizers.SGD(0.01)
+    model.compile(optimizer, LOGITS, **compile_kwargs or {})
+    return model
+
+
+def train(model, **kwargs):
+    """Fit for three epochs of four steps."""
+    settings = dict(batch_size=2, epochs=3) | kwargs
+    return fit(model, streams(), LABELS, **settings).history
+
+
+def ganin(steps, total):
+    """Return 2 / (1 + exp(-10 p)) - 1 at p = step / total, up to 1."""
+    p = np.minimum(np.asarray(steps) / total, 1.0)
+    return 2 / (1 + np.exp(-10 * p)) - 1
+
+
+# Keras says so of each dataset whose length it does not know.
+ENDS = pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+
+
+def close(values, expected):
+    np.testing.assert_allclose(values, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"steps_per_execution": 4},
+        {"steps_per_execution": 3},
+        {"jit_compile": True},
+        {"run_eagerly": True},
+    ],
+    ids=str,
+)
+def test_strength_of_none_rises_over_the_steps_of_the_fit(how):
+    model = noting(compile_kwargs=how)
+    logs = train(model)
+    close(model.noted(), ganin(range(12), 12))
+    # The logs of an epoch show where it arrived.
+    close(logs["strength"], ganin([4, 8, 12], 12))
+
+
+def test_each_fit_is_a_rise_of_its_own():
+    model = noting()
+    train(model, epochs=1)
+    train(model, epochs=3)
+    close(model.noted(), [*ganin(range(4), 4), *ganin(range(12), 12)])
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Stop a fit after an epoch, as EarlyStopping does."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch == self.epoch
+
+
+def test_a_reload_goes_on_by_initial_epoch(tmp_path):
+    model = noting()
+    train(model, callbacks=[StopAfter(1)])
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    train(again, initial_epoch=2)
+    close(again.noted(), ganin(range(12), 12))
+
+
+@pytest.mark.parametrize("save_freq", ["epoch", 1])
+def test_a_resume_goes_on_where_it_was(tmp_path, save_freq):
+    def interrupt(batch, logs=None):
+        if int(arrays(model.optimizer.iterations)[0]) == 6:
+            raise Interrupted
+
+    def backup():
+        return keras.callbacks.BackupAndRestore(tmp_path / "b", save_freq=save_freq)
+
+    model = noting()
+    stop = keras.callbacks.LambdaCallback(on_train_batch_end=interrupt)
+    with pytest.raises(Interrupted):
+        train(model, callbacks=[backup(), stop])
+    resumed = noting()
+    train(resumed, callbacks=[backup()])
+    # An epoch that was cut off is done anew, as all that Keras takes up again.
+    close(resumed.noted()[-8:], ganin(range(4, 12), 12))
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("batch_size", [2, 3])
+def test_accumulated_gradients_count_as_updates(policy, batch_size):
+    keras.config.set_dtype_policy(policy)
+    model = noting(keras.optimizers.SGD(0.01, gradient_accumulation_steps=2))
+    train(model, batch_size=batch_size)
+    batches = np.arange(12 if batch_size == 2 else 9)
+    close(model.noted(), ganin(batches // 2, len(batches) // 2))
+
+
+def test_total_steps_replace_those_of_the_fit():
+    model = noting(total_steps=6)
+    train(model)
+    close(model.noted(), ganin(range(12), 6))
+
+
+def test_total_steps_fewer_than_an_epoch_raise():
+    with pytest.raises(ValueError, match="total_steps is 3.* 4 updates"):
+        train(noting(total_steps=3))
+
+
+@ENDS
+def test_an_unknown_number_of_steps_needs_total_steps():
+    data = tf.data.Dataset.from_tensor_slices((streams(), LABELS)).batch(2)
+    data = data.filter(lambda x, y: True)
+    with pytest.raises(ValueError, match="total_steps="):
+        noting().fit(data, verbose=0, shuffle=False)
+    # Any other strength does without.
+    model = noting(strength=0.3)
+    model.fit(data, verbose=0, shuffle=False)
+    close(model.noted(), [0.3] * 4)
+    model = noting(total_steps=8)
+    for _ in range(2):  # each fit anew, though the second knows the length
+        model.fit(data, epochs=2, verbose=0, shuffle=False)
+    found = model.noted().reshape(2, 8)
+    close(found[:, :4], [ganin(range(4), 8)] * 2)
+    # Where the data ends unawares, Keras may count an update that it does not make.
+    assert np.all(found[:, 4:] >= ganin(range(4, 8), 8) - 1e-6)
+    assert np.all(found[:, 4:] <= ganin(range(5, 9), 8) + 1e-6)
+
+
+def test_train_on_batch_needs_total_steps():
+    x, y = streams(2), LABELS[:2]
+    with pytest.raises(ValueError, match="total_steps="):
+        noting().train_on_batch(x, y)
+    model = noting(total_steps=4)
+    for _ in range(6):
+        model.train_on_batch(x, y)
+    close(model.noted(), ganin(range(6), 4))
+
+
+def test_a_variable_is_followed_saved_and_never_trained(tmp_path):
+    strength = keras.Variable(0.0)
+    model = noting(strength=strength)
+    follow = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: strength.assign(0.5 + epoch)
+    )
+    logs = train(model, callbacks=[follow])
+    close(model.noted(), np.repeat([0.5, 1.5, 2.5], 4))
+    close(logs["strength"], [0.5, 1.5, 2.5])
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert arrays(again.strength) == [2.5]
+    # As a weight of a loss it would learn to be 0.
+    strength = keras.Variable(1.0)
+    model = DeepCORAL(extractor(), free_head(), strength)
+    model.compile(keras.optimizers.SGD(1.0), LOGITS)
+    fit(model, streams(), LABELS)
+    assert arrays(strength) == [1.0]
+
+
+def test_a_schedule_counts_the_updates_of_the_optimizer(tmp_path):
+    model = noting(strength=GaninRampUp(20, end=0.5))
+    train(model, epochs=2)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    train(again, epochs=4, initial_epoch=2)
+    close(again.noted(), 0.5 * ganin(range(16), 20))
+
+
+def test_strength_of_two_replicas_is_that_of_one(strategy):
+    def logs():
+        model = DANN(extractor(), free_head())
+        model.compile(keras.optimizers.SGD(0.01), LOGITS)
+        return train(model)["strength"]
+
+    one = logs()
+    with strategy.scope():
+        two = logs()
+    close(two, one)
+    close(one, ganin([4, 8, 12], 12))
+
+
+@pytest.mark.parametrize("strength", [-0.1, np.nan, np.inf])
+def test_a_strength_out_of_range_raises(strength):
+    with pytest.raises(ValueError, match="strength is"):
+        DANN(extractor(), free_head(), strength=strength)
+
+
+@pytest.mark.parametrize("total", [0, -1, 2.5, True])
+def test_total_steps_that_are_no_number_of_steps_raise(total):
+    with pytest.raises(ValueError, match="total_steps is"):
+        DANN(extractor(), free_head(), total_steps=total)
+
+
+def test_total_steps_beside_a_strength_raise():
+    with pytest.raises(ValueError, match="no effect on the strength 0.5"):
+        DANN(extractor(), free_head(), strength=0.5, total_steps=10)
+    with pytest.raises(TypeError, match="strength is 'high'"):
+        DANN(extractor(), free_head(), strength="high")
+
+
+# A limit: without strength each method is the plain network.
+
+PLAIN = [
+    (DANN, {}),
+    (CDAN, {"entropy": True}),
+    (DeepCORAL, {}),
+    (DAN, {}),
+    (JAN, {}),
+    (MDD, {}),
+    (AFN, {}),
+    (MCC, {}),
+    (VADA, {"smoothing": (0.0, 0.0)}),
+]
+
+
+@pytest.fixture(scope="module")
+def source_only():
+    return plain_weights(SourceOnly, {})
+
+
+def plain_weights(kind, settings):
+    keras.utils.set_random_seed(5)
+    model = kind(extractor(), free_head(), **settings)
+    init = np.random.default_rng(0).normal(size=(5, 3))
+    model.label_head.set_weights([init, np.zeros(3)])
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), LOGITS)
+    fit(model, streams(), LABELS, epochs=3)
+    return model.feature_extractor.get_weights() + model.label_head.get_weights()
+
+
+@pytest.mark.parametrize(
+    "kind, settings", PLAIN, ids=lambda x: getattr(x, "__name__", "")
+)
+def test_strength_0_is_the_network_without_adaptation(kind, settings, source_only):
+    found = plain_weights(kind, settings | {"strength": 0.0})
+    assert_close(found, source_only, 1e-6)
+
+
+# What all of them share.
+
+
+def compiled(kind=DANN, body=extractor, **settings):
+    model = kind(body(), free_head(), **{"strength": 0.5} | settings)
+    model.compile(keras.optimizers.SGD(0.01), LOGITS)
+    return model
+
+
+def test_batch_norm_takes_both_domains_together():
+    norm = layers.BatchNormalization(momentum=0.0)
+    model = compiled(body=lambda: keras.Sequential([keras.Input((6,)), norm]))
+    x = streams()
+    fit(model, x, LABELS, batch_size=8)
+    both = np.concatenate([x["source"], x["target"]])
+    assert_close(norm.moving_mean, both.mean(axis=0), 1e-6)
+
+
+def test_a_batch_of_one_with_batch_norm_raises():
+    def body(trains=True):
+        norm = layers.BatchNormalization(trainable=trains)
+        return keras.Sequential([keras.Input((6,)), norm])
+
+    with pytest.raises(ValueError, match="one example of the source"):
+        fit(compiled(body=body), streams(), LABELS, batch_size=1)
+    frozen = compiled(body=lambda: body(trains=False))
+    fit(frozen, streams(), LABELS, batch_size=1)
+
+
+def test_weights_of_examples_are_for_the_labels():
+    model, x = compiled(), streams()
+    weight = np.arange(8.0, dtype="float32")
+    data = domain_dataset((x["source"], LABELS, weight), x["target"], 8, shuffle=False)
+    found = model.evaluate(data, verbose=0, return_dict=True)
+    surprise = paper.surprise(LABELS, seen(model, x)["source"].outputs)
+    expected = np.mean(weight * surprise) + found["domain_loss"]
+    assert found["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_regularisation_counts_once():
+    def body():
+        dense = layers.Dense(5, kernel_regularizer=keras.regularizers.L2(0.1))
+        return keras.Sequential([keras.Input((6,)), dense])
+
+    model, x = compiled(body=body), streams()
+    kernel = model.feature_extractor.weights[0].numpy()
+    label = paper.cross_entropy(LABELS, seen(model, x)["source"].outputs)
+    found = float(loss_of(model, x, LABELS))
+    expected = label + logged(model)["domain_loss"] + 0.1 * np.sum(kernel**2)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["one output", "one-hot"])
+def test_target_accuracy_of_other_labels(kind):
+    x, rng = streams(), np.random.default_rng(1)
+    single = kind == "one output"
+    model = DANN(extractor(), layers.Dense(1 if single else 3), strength=0.5)
+    family = "BinaryCrossentropy" if single else "CategoricalCrossentropy"
+    model.compile("sgd", getattr(keras.losses, family)(from_logits=True))
+    y = {name: rng.integers(2, size=(8, 1)) for name in x}
+    outputs = arrays(run(model, x["target"]))[0]
+    if single:
+        expected = np.mean((outputs > 0) == y["target"])
+    else:
+        y = {name: np.eye(3)[each[:, 0]] for name, each in y.items()}
+        expected = np.mean(outputs.argmax(1) == y["target"].argmax(1))
+    found = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert found["target_accuracy"] == pytest.approx(expected)
+
+
+def test_validation_in_fit_shows_target_accuracy_and_trains_the_same():
+    plain, shown = compiled(), compiled()
+    shown.set_weights(plain.get_weights())
+    both = {"source": LABELS, "target": LABELS[::-1]}
+    fit(plain, streams(), LABELS, epochs=2)
+    logs = fit(
+        shown, streams(), LABELS, epochs=2, validation_data=(streams(), both)
+    ).history
+    assert len(logs["val_target_accuracy"]) == 2
+    assert "target_accuracy" not in logs
+    assert_close(shown.get_weights(), plain.get_weights())
+
+
+def test_logits_that_the_loss_takes_for_probabilities_raise():
+    model = DANN(extractor(), free_head(), strength=0.5)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match="from_logits=True"):
+        fit(model, streams(), LABELS)
+
+
+@pytest.mark.parametrize(
+    "body, label_head, error, match",
+    [
+        (
+            lambda: keras.Sequential([keras.Input((4, 6)), layers.Conv1D(3, 2)]),
+            lambda: layers.Dense(3),
+            None,
+            None,
+        ),
+        (
+            lambda: keras.Sequential([keras.Input((1,)), layers.Reshape(5 * (1,))]),
+            lambda: layers.Dense(3),
+            ValueError,
+            "axes",
+        ),
+        (extractor, lambda: layers.Reshape((5, 1)), ValueError, "one output for"),
+        (extractor, lambda: 3, TypeError, "label_head is a int"),
+        (lambda: layers.Dense(3), free_head, TypeError, "keras.Model"),
+    ],
+    ids=["tokens", "no vector", "head", "no layer", "no model"],
+)
+def test_parts_that_cannot_serve_raise(body, label_head, error, match):
+    if error is None:
+        assert DANN(body(), label_head()).width == 3  # pooled
+        return
+    with pytest.raises(error, match=match):
+        DANN(body(), label_head())

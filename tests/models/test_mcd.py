@@ -1,0 +1,104 @@
+"""MCD: two heads that differ on the target."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_transfer.models import MCD
+from tests.contracts.compare import assert_close
+from tests.contracts.domain_contract import DomainContract
+from tests.contracts.domain_contract import extractor
+from tests.contracts.domain_contract import free_head
+from tests.contracts.domain_contract import LABELS
+from tests.contracts.domain_contract import logged
+from tests.contracts.domain_contract import LOGITS
+from tests.contracts.domain_contract import loss_of
+from tests.contracts.domain_contract import seen
+from tests.contracts.domain_contract import streams
+from tests.models import paper
+
+
+class TestMCD(DomainContract):
+    kind = MCD
+
+    def test_loss_is_that_of_the_paper(self):
+        model, x = self.compiled(strength=0.5), streams(8, 5)
+        source, target = seen(model, x).values()
+        second = {
+            name: model.second_head(each.features).numpy()
+            for name, each in seen(model, x).items()
+        }
+        first = paper.cross_entropy(LABELS, source.outputs)
+        other = paper.cross_entropy(LABELS, second["source"])
+        apart = paper.softmax(target.outputs) - paper.softmax(second["target"])
+        discrepancy = np.abs(apart).mean()
+        found = float(loss_of(model, x, LABELS))
+        assert found == pytest.approx(first + other - discrepancy, rel=1e-5)
+        assert logged(model)["second_head_loss"] == pytest.approx(other, rel=1e-5)
+        assert logged(model)["discrepancy_loss"] == pytest.approx(-discrepancy)
+
+    def test_gradients_are_those_of_the_game(self):
+        model = self.compiled(strength=0.3)
+        x = {name: tf.constant(each) for name, each in streams().items()}
+        body, heads = model.feature_extractor, (model.label_head, model.second_head)
+        with tf.GradientTape(persistent=True) as tape:
+            whole = loss_of(model, x, LABELS, training=True)
+            labels = sum(LOGITS(LABELS, head(body(x["source"]))) for head in heads)
+            p, q = (tf.nn.softmax(head(body(x["target"]))) for head in heads)
+            discrepancy = tf.reduce_mean(tf.abs(p - q))
+        for layer, factor in ((body, 0.3), (heads[0], -1.0), (heads[1], -1.0)):
+            found, of_labels, apart = (
+                tape.gradient(y, layer.trainable_variables)
+                for y in (whole, labels, discrepancy)
+            )
+            pairs = zip(of_labels, apart, strict=True)
+            assert_close(found, [a + factor * b for a, b in pairs], 1e-6)
+
+    def test_sample_weights_reach_both_heads(self):
+        model, x = self.compiled(strength=0.0), streams()
+        weight = np.arange(8.0)
+        x = keras.tree.map_structure(tf.constant, x)
+        outputs = model(x, training=False)
+        model.compute_loss(x, tf.constant(LABELS), outputs, weight, training=False)
+        second = model.second_head(outputs["features"]["source"]).numpy()
+        expected = np.mean(weight * paper.surprise(LABELS, second))
+        assert logged(model)["second_head_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def seeded(seed):
+    init = keras.initializers.GlorotUniform(seed=seed)
+    return free_head(kernel_initializer=init)
+
+
+def test_heads_that_could_never_differ_raise():
+    for second in (None, seeded(1)):
+        with pytest.raises(ValueError, match="same weights.*fixed seed"):
+            MCD(extractor(), seeded(1), second)
+    head = free_head()
+    with pytest.raises(ValueError, match="same weights"):
+        MCD(extractor(), head, head)
+    MCD(extractor(), seeded(1), seeded(2))
+
+
+def test_second_head_of_many_layers_has_the_layers_of_the_first():
+    head = keras.Sequential([layers.Dense(4, "relu"), layers.Dense(3)], name="label")
+    model = MCD(extractor(), head)
+    assert [x.shape for x in model.second_head.weights] == [
+        x.shape for x in head.weights
+    ]
+    again = MCD.from_config(model.get_config())
+    assert again.get_config() == model.get_config()
+
+
+@pytest.mark.parametrize(
+    "second, error, match",
+    [
+        (layers.Dense(2), ValueError, r"\(None, 2\).*\(None, 3\)"),
+        (3, TypeError, "second head is a int"),
+    ],
+)
+def test_second_heads_that_do_not_fit_raise(second, error, match):
+    with pytest.raises(error, match=match):
+        MCD(extractor(), free_head(), second)

@@ -1,0 +1,85 @@
+"""MDD: an adversary beside the label head, by a margin."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_transfer.losses import MarginDisparity
+from keras_transfer.models import MDD
+from tests.contracts.compare import assert_close
+from tests.contracts.domain_contract import DomainContract
+from tests.contracts.domain_contract import extractor
+from tests.contracts.domain_contract import free_head
+from tests.contracts.domain_contract import LABELS
+from tests.contracts.domain_contract import logged
+from tests.contracts.domain_contract import LOGITS
+from tests.contracts.domain_contract import loss_of
+from tests.contracts.domain_contract import seen
+from tests.contracts.domain_contract import streams
+from tests.models import paper
+
+
+class TestMDD(DomainContract):
+    kind = MDD
+
+    @pytest.mark.parametrize("margin", [4.0, 2.0])
+    def test_loss_is_that_of_the_paper(self, margin):
+        model, x = self.compiled(strength=0.5, margin=margin), streams(8, 5)
+        source, target = seen(model, x).values()
+        confirm, avoid = (
+            (
+                paper.softmax(model.adversary(each.features).numpy()),
+                each.outputs.argmax(axis=1),
+            )
+            for each in (source, target)
+        )
+        picked = [p[np.arange(len(h)), h] for p, h in (confirm, avoid)]
+        disparity = margin * -np.log(picked[0]).mean() - np.log(1 - picked[1]).mean()
+        expected = paper.cross_entropy(LABELS, source.outputs) + disparity
+        assert float(loss_of(model, x, LABELS)) == pytest.approx(expected, rel=1e-5)
+        assert logged(model)["disparity_loss"] == pytest.approx(disparity, rel=1e-5)
+
+    def test_gradients_are_those_of_the_game(self):
+        model = self.compiled(strength=0.3)
+        x = {name: tf.constant(each) for name, each in streams().items()}
+        body = model.feature_extractor
+        with tf.GradientTape(persistent=True) as tape:
+            whole = loss_of(model, x, LABELS, training=True)
+            label = LOGITS(LABELS, model.label_head(body(x["source"])))
+            pairs = [
+                (model.label_head(body(each)), model.adversary(body(each)))
+                for each in x.values()
+            ]
+            disparity = MarginDisparity(margin=4.0)(*pairs)
+
+        def gradient(loss, layer):
+            return tape.gradient(
+                loss,
+                [v.value for v in layer.trainable_variables],
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+
+        for layer, factor in (
+            (body, -0.3),
+            (model.label_head, 0.0),
+            (model.adversary, 1.0),
+        ):
+            parts = zip(gradient(label, layer), gradient(disparity, layer), strict=True)
+            expected = [a + factor * b for a, b in parts]
+            assert_close(gradient(whole, layer), expected, 1e-5)
+
+
+def test_strength_rises_to_a_tenth():
+    model = MDD(extractor(), free_head(), total_steps=10)
+    model.compile(keras.optimizers.SGD(0.01), LOGITS)
+    model.optimizer.iterations.assign(10)
+    assert float(model.strength_now()) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_bad_arguments_raise():
+    with pytest.raises(ValueError, match="margin is -1"):
+        MDD(extractor(), free_head(), margin=-1.0)
+    init = keras.initializers.GlorotUniform(seed=1)
+    with pytest.raises(ValueError, match="same weights"):
+        MDD(extractor(), free_head(kernel_initializer=init))
