@@ -100,6 +100,8 @@ class GradientReversal(keras.layers.Layer):
                 "schedule. Leave it out, or pass a schedule such as "
                 "kt.optimizers.GaninRampUp(total_steps)."
             )
+        if isinstance(strength, keras.Variable):
+            strength.trainable = False  # no gradient comes to it
         self.strength = strength
         self.step = step
         self.supports_masking = True
@@ -110,10 +112,12 @@ class GradientReversal(keras.layers.Layer):
         """What a schedule counts, or None."""
         return self._read_step()
 
-    @step.setter
-    def step(self, step: object) -> None:
-        # Out of Keras's sight, which would save it as a weight of this layer.
-        self._read_step = lambda: step
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "step":
+            # Out of Keras's sight, which would save it as a weight of this layer.
+            name, step = "_read_step", value
+            value = lambda: step  # noqa: E731
+        super().__setattr__(name, value)
 
     def call(self, inputs: object, training: bool | None = None) -> object:
         """Return the inputs, through which the gradient turns its sign."""

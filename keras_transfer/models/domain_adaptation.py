@@ -27,9 +27,13 @@ from keras_transfer.models.around_backbone import AroundBackbone
 from keras_transfer.models.around_backbone import flags_config
 from keras_transfer.models.around_backbone import restore_flags
 from keras_transfer.models.run_progress import RunProgress
+from keras_transfer.models.two_streams import check_activation
+from keras_transfer.models.two_streams import check_streams
+from keras_transfer.models.two_streams import is_two_streams
+from keras_transfer.models.two_streams import right
+from keras_transfer.models.two_streams import split_labels
 
 Strength = float | keras.Variable | Schedule | None
-STREAMS = {"source", "target"}
 SLOPE = 10.0  # gamma of Ganin et al., of a strength of None
 
 
@@ -143,7 +147,7 @@ class DomainAdaptation(AroundBackbone):
             return super().call(inputs, training=training, mask=mask)
         if training and self.strength is None and self.adapts:
             self._progress().check_known(self)
-        count = self._check_streams(inputs, training)
+        count = check_streams(self, inputs, training)
         source, target = inputs["source"], inputs["target"]
         if training and not self.adapts:
             # Side by side the target would be in the statistics of BatchNormalization.
@@ -190,7 +194,7 @@ class DomainAdaptation(AroundBackbone):
                 "into what is to be learnt without them. Pass those of the source "
                 "alone; those of the target may be in validation_data."
             )
-        self._check_activation()
+        check_activation(self.label_head, self.loss)
         domains = _domains(x, y_pred)
         loss = super().compute_loss(
             x["source"], labels, y_pred["source"], sample_weight, training
@@ -211,8 +215,8 @@ class DomainAdaptation(AroundBackbone):
             return self._without(found, [*self._means, "target_accuracy"])
         labels, of_target = split_labels(y)
         if of_target is not None:
-            right = self._right(of_target, y_pred["target"])
-            self._target_accuracy.update_state(right)
+            hits = right(of_target, y_pred["target"], self.from_logits)
+            self._target_accuracy.update_state(hits)
         found = super().compute_metrics(
             x["source"], labels, y_pred["source"], sample_weight
         )
@@ -305,78 +309,9 @@ class DomainAdaptation(AroundBackbone):
         restore_flags(model, *flags)
         return model
 
-    def _right(self, labels: Any, outputs: Any) -> object:
-        """Return 1 where the label head is right, else 0."""
-        classes = outputs.shape[-1]
-        if classes == 1:
-            found = ops.cast(
-                outputs[:, 0] > (0.0 if self.from_logits else 0.5), "int32"
-            )
-            labels = ops.reshape(labels, (-1,))
-        else:
-            found = ops.argmax(outputs, axis=-1)
-            one_hot = len(labels.shape) == 2 and labels.shape[-1] == classes
-            labels = ops.argmax(labels, -1) if one_hot else ops.reshape(labels, (-1,))
-        return ops.cast(
-            ops.cast(found, "int32") == ops.cast(labels, "int32"), "float32"
-        )
-
-    def _check_streams(self, inputs: dict, training: bool | None) -> object:
-        """Return the number of examples of the source."""
-        keras.tree.assert_same_structure(inputs["source"], inputs["target"])
-        pairs = [keras.tree.flatten(inputs[each]) for each in ("source", "target")]
-        for source, target in zip(*pairs, strict=True):
-            shapes = tuple(source.shape[1:]), tuple(target.shape[1:])
-            if shapes[0] != shapes[1] or source.dtype != target.dtype:
-                raise ValueError(
-                    f"The source has examples of shape {shapes[0]} and dtype "
-                    f"{source.dtype}, the target of {shapes[1]} and {target.dtype}. "
-                    "One network reads both: bring them to the same form."
-                )
-        if training and pairs[0][0].shape[0] == 1 and self._normalises():
-            raise ValueError(
-                "A batch has one example of the source, but the network has a "
-                "BatchNormalization that trains: its statistics need several. Raise "
-                "the batch size, or freeze the layer."
-            )
-        return ops.shape(pairs[0][0])[0]
-
-    def _normalises(self) -> bool:
-        return any(
-            isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-            for layer in _keras.flat_layers(self)
-        )
-
-    def _check_activation(self) -> None:
-        """Check that what the loss takes the outputs for is what the head gives."""
-        layer = self.label_head
-        while isinstance(layer, keras.Model) and layer.layers:
-            layer = layer.layers[-1]
-        activation = getattr(layer, "activation", None)
-        crossentropy = isinstance(self.loss, str) and "crossentropy" in self.loss
-        crossentropy = crossentropy or hasattr(self.loss, "from_logits")
-        if not crossentropy or activation is None:
-            return
-        if activation is keras.activations.linear and not self.from_logits:
-            raise ValueError(
-                f"The label head '{self.label_head.name}' ends without an activation, "
-                "in logits, but the loss takes its outputs for probabilities. Compile "
-                "with a loss of from_logits=True."
-            )
-
     def _without(self, found: dict, names: list) -> dict:
         # Means that this kind of step does not touch would read as zeros.
         return {key: value for key, value in found.items() if key not in names}
-
-
-def is_two_streams(inputs: Any) -> bool:
-    """Return whether something is given by domain."""
-    return isinstance(inputs, dict) and set(inputs) == STREAMS
-
-
-def split_labels(y: Any) -> tuple:
-    """Return the labels of the source, and those of the target or None."""
-    return (y["source"], y["target"]) if is_two_streams(y) else (y, None)
 
 
 def _by_domain(field: str, source: Domain, target: Domain) -> dict:

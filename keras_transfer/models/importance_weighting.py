@@ -17,7 +17,7 @@ from keras_transfer.models.dann import domain_accuracy
 from keras_transfer.models.dann import make_domain_head
 from keras_transfer.models.domain_adaptation import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
-from keras_transfer.models.domain_adaptation import is_two_streams
+from keras_transfer.models.two_streams import is_two_streams
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")

@@ -10,10 +10,10 @@ from keras_transfer.layers.gradient_reversal import reverse_gradient
 from keras_transfer.losses.classifier_discrepancy import ClassifierDiscrepancy
 from keras_transfer.models.domain_adaptation import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
-from keras_transfer.models.domain_adaptation import is_two_streams
-from keras_transfer.models.domain_adaptation import split_labels
 from keras_transfer.models.domain_adaptation import Strength
 from keras_transfer.models.second_head import make_second_head
+from keras_transfer.models.two_streams import is_two_streams
+from keras_transfer.models.two_streams import split_labels
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
