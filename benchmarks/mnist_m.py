@@ -7,6 +7,8 @@ of 64 + 64, SGD of momentum 0.9 at 0.01 / (1 + 10 p)^0.75, and the reversal's st
 labels, and its test part 9,001. An epoch is one pass over the target, 312 steps. Each
 epoch is scored by validators that know no target label; the table also says how far the
 epoch that each validator chooses is from the best one (3,000 test images for that).
+Pixels are from -1 to 1, which information maximisation chose, by 10 epochs of DANN with
+seed 0: 1.77, where 0 to 1 had 1.38, and each domain without its mean 1.42.
 
 Runs are added to mnist_m.jsonl, from whose lines the table is made, so that several
 processes can share the work. Data is looked for in $KERAS_TRANSFER_DATA.
@@ -72,17 +74,17 @@ def load():
 
 
 def _images(x):
-    """Return float32 RGB images from 0 to 1."""
+    """Return float32 RGB images from -1 to 1."""
     if x.ndim == 3:
         x = np.repeat(x[..., None], 3, axis=-1)
-    return x.astype("float32") / 255
+    return x.astype("float32") / 127.5 - 1
 
 
 def network(normalise=False, randomise=False):
     """Return the feature extractor and the label head of Ganin et al., figure 4a."""
     layers = [keras.Input((28, 28, 3))]
     if randomise:
-        layers.append(kt.layers.DomainRandomization())
+        layers.append(kt.layers.DomainRandomization(value_range=(-1, 1)))
     for filters in (32, 48):
         layers.append(L.Conv2D(filters, 5, activation="relu"))
         if normalise:

@@ -103,7 +103,8 @@ class GradientReversal(keras.layers.Layer):
         if isinstance(strength, keras.Variable):
             strength.trainable = False  # no gradient comes to it
         self.strength = strength
-        self.step = step
+        # Out of Keras's sight, which would save it as a weight of this layer.
+        self._read_step = lambda: step
         self.supports_masking = True
         self.built = True
 
@@ -114,10 +115,9 @@ class GradientReversal(keras.layers.Layer):
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "step":
-            # Out of Keras's sight, which would save it as a weight of this layer.
-            name, step = "_read_step", value
-            value = lambda: step  # noqa: E731
-        super().__setattr__(name, value)
+            self._read_step = lambda: value
+        else:
+            super().__setattr__(name, value)
 
     def call(self, inputs: object, training: bool | None = None) -> object:
         """Return the inputs, through which the gradient turns its sign."""
