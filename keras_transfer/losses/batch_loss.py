@@ -39,7 +39,7 @@ class BatchLoss(keras.losses.Loss):
         """Return the value as a vector of length 1.
 
         Keras divides a vector by the number of replicas, but not a scalar:
-        `keras.src.losses.loss.reduce_values` hands that back as it is.
+        `reduce_values` of its losses hands that back as it is.
         """
         return ops.reshape(self.value(source, target), (1,))
 
