@@ -4,8 +4,9 @@ Learnt: two domains in one `fit`, adapters on the backbone, the references on ei
 side of a method, and how far apart the domains stay. Data: three TSV with label and
 text: labelled reviews of the source; those of the target, whose labels serve the row
 "trained on target" alone; and labelled ones of the target to test on. Time: some
-10 minutes on 2 cores for MiniLM, 800 reviews, 2 epochs and 1 seed. Expect a table of 4
-rows, the references first and last. `--smoke` runs a random, tiny BERT.
+10 minutes of CPU for MiniLM with `--examples 800 --epochs 2 --seeds 1`, electronics to
+books. Expect then 0.755 from the source alone and from DANN, 0.798 from MCC and 0.830
+from the target's own labels, each within 0.02. `--smoke` runs a random, tiny BERT.
 
     python examples/dann_bert_reviews.py --preset FOLDER --source electronics.tsv \\
         --target books_train.tsv --test books_test.tsv

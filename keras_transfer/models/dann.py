@@ -26,6 +26,9 @@ class DANN(DomainAdaptation):
                           + 1/2 mean over the target of BCE(d(f(x)), 1)
         g minimises L_y,  d minimises L_d,  f minimises L_y - s L_d
 
+    Both domains run through the extractor side by side, so that a BatchNormalization
+    that trains normalises them together; `kt.backbones.FrozenBackbone` keeps it fixed.
+
     Use it where a task has labels in one domain only: photographs beside renderings,
     reviews of another product. `kt.data.domain_dataset` makes its data. Compile it
     with the loss and metrics of the labels; `fit` logs `domain_loss`,
