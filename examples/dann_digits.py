@@ -3,8 +3,8 @@
 Learnt: two domains in one `fit`, the references on either side of a method, negative
 transfer, scores that need no label of the target, features before and after. Data:
 plain digits of scikit-learn with labels; 400 other digits over photographs without, and
-550 to test on; no download. Time: 2 minutes on 2 cores. Expect 0.50 from the source
-alone and 0.48 from DANN, whose domains have too few images here; 0.80 from
+550 to test on; no download. Time: 2 to 5 minutes on 2 cores. Expect 0.50 from the
+source alone and 0.48 from DANN, whose domains have too few images here; 0.80 from
 randomisation, and 0.82 from the target's own labels. `--smoke` shows that all of it
 runs.
 """

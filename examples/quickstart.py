@@ -3,7 +3,7 @@
 Learnt: frozen features, full fine-tuning, gradual unfreezing with discriminative rates,
 LoRA, and DANN without these labels, beside training from scratch. Data: plain digits of
 scikit-learn, and others over photographs with 10 labels a class and 550 test images; no
-download. Time: 2 to 4 minutes on 2 cores. Expect 0.64 from scratch, 0.87 fine-tuned and
+download. Time: 2 to 5 minutes on 2 cores. Expect 0.64 from scratch, 0.87 fine-tuned and
 0.84 from the source model; frozen features and LoRA add nothing clear, DANN 0.6 points.
 """
 
