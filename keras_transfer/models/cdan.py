@@ -10,9 +10,9 @@ from keras_transfer.layers.gradient_reversal import reverse_gradient
 from keras_transfer.losses.domain_classification import DomainClassification
 from keras_transfer.models.dann import domain_accuracy
 from keras_transfer.models.dann import make_domain_head
-from keras_transfer.models.domain_adaptation import Domain
+from keras_transfer.models.domain import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
-from keras_transfer.models.domain_adaptation import Strength
+from keras_transfer.models.strength import Strength
 
 MOST = 4096  # products of features and classes that are used as they are
 RANDOM = 1024  # width of the random map where there are more

@@ -1,14 +1,10 @@
 """DAN: features and outputs of both domains alike in a kernel's eyes."""
 
-from __future__ import annotations
-
 import keras
 
-from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.losses.mmd import MMD
-from keras_transfer.models.domain_adaptation import Domain
+from keras_transfer.models.domain import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
-from keras_transfer.models.domain_adaptation import Strength
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -71,23 +67,6 @@ class DAN(DomainAdaptation):
     """
 
     logs = ("mmd_loss",)
-
-    def __init__(
-        self,
-        feature_extractor: keras.Model | FrozenBackbone,
-        label_head: keras.Layer,
-        strength: Strength = None,
-        *,
-        total_steps: int | None = None,
-        name: str | None = None,
-    ):
-        super().__init__(
-            feature_extractor,
-            label_head,
-            strength=strength,
-            total_steps=total_steps,
-            name=name,
-        )
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
         """Return the discrepancies of features and outputs, added up."""

@@ -8,9 +8,9 @@ from keras import ops
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.layers.gradient_reversal import reverse_gradient
 from keras_transfer.losses.domain_classification import DomainClassification
-from keras_transfer.models.domain_adaptation import Domain
+from keras_transfer.models.domain import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
-from keras_transfer.models.domain_adaptation import Strength
+from keras_transfer.models.strength import Strength
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")

@@ -6,9 +6,9 @@ import keras
 
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.losses.coral import CORAL
-from keras_transfer.models.domain_adaptation import Domain
+from keras_transfer.models.domain import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
-from keras_transfer.models.domain_adaptation import Strength
+from keras_transfer.models.strength import Strength
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")

@@ -11,38 +11,34 @@ and whose `get_config` adds the arguments of its own. All else is here.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
-from typing import NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_transfer import _keras
 from keras_transfer.backbones.features import connect
 from keras_transfer.backbones.frozen import FrozenBackbone
-from keras_transfer.layers.gradient_reversal import check_strength
-from keras_transfer.layers.gradient_reversal import is_schedule
-from keras_transfer.layers.gradient_reversal import Schedule
 from keras_transfer.models.around_backbone import AroundBackbone
 from keras_transfer.models.around_backbone import flags_config
 from keras_transfer.models.around_backbone import restore_flags
+from keras_transfer.models.domain import by_domain
+from keras_transfer.models.domain import Domain
+from keras_transfer.models.domain import read_domains
 from keras_transfer.models.run_progress import RunProgress
+from keras_transfer.models.strength import Strength
+from keras_transfer.models.strength import strength_at
+from keras_transfer.models.strength import strength_config
+from keras_transfer.models.strength import take_strength
 from keras_transfer.models.two_streams import check_activation
 from keras_transfer.models.two_streams import check_streams
 from keras_transfer.models.two_streams import is_two_streams
 from keras_transfer.models.two_streams import right
 from keras_transfer.models.two_streams import split_labels
 
-Strength = float | keras.Variable | Schedule | None
 SLOPE = 10.0  # gamma of Ganin et al., of a strength of None
-
-
-class Domain(NamedTuple):
-    """One domain in a step: what went in, its features, the label head's outputs."""
-
-    inputs: Any
-    features: Any
-    outputs: Any
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -75,23 +71,12 @@ class DomainAdaptation(AroundBackbone):
         self,
         feature_extractor: keras.Model | FrozenBackbone,
         label_head: keras.Layer,
-        *,
         strength: Strength = None,
+        *,
         total_steps: int | None = None,
         name: str | None = None,
     ):
-        if isinstance(strength, dict):  # of get_config
-            strength = keras.Variable(strength["variable"], trainable=False)
-        if strength is not None:
-            check_strength(strength)
-            if total_steps is not None:
-                raise ValueError(
-                    f"total_steps={total_steps} has no effect on the strength "
-                    f"{strength!r}: only a strength of None rises over them."
-                )
-        if isinstance(strength, keras.Variable):
-            # Or it would learn: to be 0, since that lowers the loss.
-            strength.trainable = False
+        strength = take_strength(strength, total_steps)
         if not isinstance(label_head, keras.Layer):
             raise TypeError(
                 f"label_head is a {type(label_head).__name__}. Pass a Keras layer or "
@@ -164,11 +149,8 @@ class DomainAdaptation(AroundBackbone):
                 Domain(source, features[:count], outputs[:count]),
                 Domain(target, features[count:], outputs[count:]),
             )
-        return {
-            **_by_domain("outputs", *domains),
-            "features": _by_domain("features", *domains),
-            "compared": self.compare(*domains, training),
-        }
+        compared = self.compare(*domains, training)
+        return {**by_domain(*domains), "compared": compared}
 
     def compute_loss(
         self,
@@ -195,7 +177,7 @@ class DomainAdaptation(AroundBackbone):
                 "alone; those of the target may be in validation_data."
             )
         check_activation(self.label_head, self.loss)
-        domains = _domains(x, y_pred)
+        domains = read_domains(x, y_pred)
         loss = super().compute_loss(
             x["source"], labels, y_pred["source"], sample_weight, training
         )
@@ -227,7 +209,11 @@ class DomainAdaptation(AroundBackbone):
         return found
 
     def reset_metrics(self) -> None:
-        """Reset the metrics; `fit` does so before each epoch, whose number is noted."""
+        """Reset the metrics; `fit` does so before each epoch, whose number is noted.
+
+        A loss that was no number is told of here, once an epoch.
+        """
+        self._warn_if_diverged()
         super().reset_metrics()
         if self.strength is None:
             self._progress().start_epoch(self)
@@ -235,14 +221,11 @@ class DomainAdaptation(AroundBackbone):
     def strength_now(self) -> object:
         """Return the strength of the present step, a float32 scalar of the graph."""
         optimizer = getattr(self, "optimizer", None)
-        strength = self.strength
-        if strength is None:
-            p = self._progress().value(optimizer)
-            # 2 / (1 + exp(-slope p)) - 1, without losing the digits of a small p.
-            return self.full_strength * ops.tanh(0.5 * SLOPE * p)
-        if is_schedule(strength):
-            strength = strength(0 if optimizer is None else optimizer.iterations)
-        return ops.cast(ops.convert_to_tensor(strength), "float32")
+        if self.strength is not None:
+            return strength_at(self.strength, optimizer)
+        p = self._progress().value(optimizer)
+        # 2 / (1 + exp(-slope p)) - 1, without losing the digits of a small p.
+        return self.full_strength * ops.tanh(0.5 * SLOPE * p)
 
     @property
     def width(self) -> int:
@@ -277,17 +260,12 @@ class DomainAdaptation(AroundBackbone):
 
     def get_config(self) -> dict:
         """Return the arguments, and which layers and weights train."""
-        strength = self.strength
-        if isinstance(strength, keras.Variable):
-            strength = {"variable": float(_keras.value(strength))}
-        elif is_schedule(strength):
-            strength = keras.saving.serialize_keras_object(strength)
         parts = (self.feature_extractor, self.label_head)
         extractor, head = map(keras.saving.serialize_keras_object, parts)
         return {
             "feature_extractor": extractor,
             "label_head": head,
-            "strength": strength,
+            "strength": strength_config(self.strength),
             "total_steps": self._progress().total_steps,
             "name": self.name,
             **flags_config(self),
@@ -309,18 +287,17 @@ class DomainAdaptation(AroundBackbone):
         restore_flags(model, *flags)
         return model
 
+    def _warn_if_diverged(self) -> None:
+        losses = [each for each in self.metrics if each.name == "loss"]
+        if not all(np.isfinite(_keras.value(each.result())) for each in losses):
+            warnings.warn(
+                "The loss is not finite any more: the training has diverged, and its "
+                "weights are lost. Begin again with a lower learning rate or strength; "
+                "keras.callbacks.TerminateOnNaN() ends `fit` at the first such step.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
     def _without(self, found: dict, names: list) -> dict:
         # Means that this kind of step does not touch would read as zeros.
         return {key: value for key, value in found.items() if key not in names}
-
-
-def _by_domain(field: str, source: Domain, target: Domain) -> dict:
-    return {"source": getattr(source, field), "target": getattr(target, field)}
-
-
-def _domains(x: dict, y_pred: dict) -> tuple[Domain, Domain]:
-    source, target = (
-        Domain(x[each], y_pred["features"][each], y_pred[each])
-        for each in ("source", "target")
-    )
-    return source, target

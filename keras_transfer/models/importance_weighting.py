@@ -15,7 +15,7 @@ from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.losses.domain_classification import DomainClassification
 from keras_transfer.models.dann import domain_accuracy
 from keras_transfer.models.dann import make_domain_head
-from keras_transfer.models.domain_adaptation import Domain
+from keras_transfer.models.domain import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
 from keras_transfer.models.two_streams import is_two_streams
 

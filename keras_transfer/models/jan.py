@@ -1,14 +1,10 @@
 """JAN: features and predictions of both domains alike together."""
 
-from __future__ import annotations
-
 import keras
 
-from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.losses.joint_mmd import JointMMD
-from keras_transfer.models.domain_adaptation import Domain
+from keras_transfer.models.domain import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
-from keras_transfer.models.domain_adaptation import Strength
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -73,23 +69,6 @@ class JAN(DomainAdaptation):
 
     logs = ("joint_mmd_loss",)
     least_classes = 2
-
-    def __init__(
-        self,
-        feature_extractor: keras.Model | FrozenBackbone,
-        label_head: keras.Layer,
-        strength: Strength = None,
-        *,
-        total_steps: int | None = None,
-        name: str | None = None,
-    ):
-        super().__init__(
-            feature_extractor,
-            label_head,
-            strength=strength,
-            total_steps=total_steps,
-            name=name,
-        )
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
         """Return the joint discrepancy of features and probabilities."""

@@ -7,9 +7,9 @@ import keras
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.losses.batch_loss import check_positive
 from keras_transfer.losses.class_confusion import ClassConfusion
-from keras_transfer.models.domain_adaptation import Domain
+from keras_transfer.models.domain import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
-from keras_transfer.models.domain_adaptation import Strength
+from keras_transfer.models.strength import Strength
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")

@@ -8,10 +8,10 @@ from keras_transfer import _keras
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.layers.gradient_reversal import reverse_gradient
 from keras_transfer.losses.classifier_discrepancy import ClassifierDiscrepancy
-from keras_transfer.models.domain_adaptation import Domain
+from keras_transfer.models.domain import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
-from keras_transfer.models.domain_adaptation import Strength
 from keras_transfer.models.second_head import make_second_head
+from keras_transfer.models.strength import Strength
 from keras_transfer.models.two_streams import is_two_streams
 from keras_transfer.models.two_streams import split_labels
 

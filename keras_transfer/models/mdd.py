@@ -9,10 +9,10 @@ from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.layers.gradient_reversal import reverse_gradient
 from keras_transfer.losses.batch_loss import check_positive
 from keras_transfer.losses.margin_disparity import MarginDisparity
-from keras_transfer.models.domain_adaptation import Domain
+from keras_transfer.models.domain import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
-from keras_transfer.models.domain_adaptation import Strength
 from keras_transfer.models.second_head import make_second_head
+from keras_transfer.models.strength import Strength
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")

@@ -11,8 +11,8 @@ from keras_transfer.losses.batch_loss import BatchLoss
 from keras_transfer.losses.batch_loss import check_positive
 from keras_transfer.losses.conditional_entropy import ConditionalEntropy
 from keras_transfer.models.dann import DANN
-from keras_transfer.models.domain_adaptation import Domain
-from keras_transfer.models.domain_adaptation import Strength
+from keras_transfer.models.domain import Domain
+from keras_transfer.models.strength import Strength
 
 PROBE = 1e-2  # length of the trial step, as a share of the radius
 LOGS = ("entropy_loss", "source_smoothness_loss", "target_smoothness_loss")

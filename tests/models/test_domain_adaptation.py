@@ -261,6 +261,13 @@ def test_total_steps_beside_a_strength_raise():
         DANN(extractor(), free_head(), strength="high")
 
 
+def test_a_loss_that_is_no_number_is_told_of():
+    model = DANN(extractor(), free_head(), strength=1.0)
+    model.compile(keras.optimizers.SGD(1e30), LOGITS)
+    with pytest.warns(RuntimeWarning, match="loss is not finite any more"):
+        model.fit(streams(), LABELS, batch_size=4, epochs=2, verbose=0)
+
+
 # A limit: without strength each method is the plain network.
 
 PLAIN = [
