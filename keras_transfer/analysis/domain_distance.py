@@ -12,7 +12,7 @@ from keras_transfer.analysis.domain_classifier import balanced_error
 from keras_transfer.analysis.domain_classifier import FOLDS
 from keras_transfer.analysis.domain_classifier import log_density_ratios
 
-LARGEST = 10_000  # examples of both domains: a kernel matrix of 800 MB
+LARGEST = 10_000  # examples of both domains: kernels of about 2.8 GB
 
 
 class MMDTest(NamedTuple):
@@ -84,7 +84,7 @@ def mmd_test(
 
     Args:
         source: Array of features, `(count, size)`, at least 2 examples. More axes are
-            flattened. Memory is 8 (count of both)² bytes.
+            flattened. Memory is about 28 (count of both)² bytes.
         target: The same of the target domain; the count may differ.
         permutations: Number of exchanges. The p-value is at least
             `1 / (permutations + 1)`. Default 500.
@@ -122,7 +122,7 @@ def mmd_test(
     if count > LARGEST:
         raise ValueError(
             f"The domains have {count} examples together, and the kernel between all "
-            f"of them would take {8e-9 * count**2:.1f} GB. Pass a random sample of at "
+            f"of them would take {28e-9 * count**2:.1f} GB. Pass a random sample of at "
             f"most {LARGEST}."
         )
     kernel = _kernel(np.concatenate([source, target]))
@@ -143,9 +143,9 @@ def frechet_distance(source: Any, target: Any) -> float:
     `|μ_s - μ_t|² + tr(C_s + C_t - 2 (C_s C_t)^½)`, with means μ and covariances C of
     the features: the squared Wasserstein-2 distance of the two Gaussians. With
     Inception features of images it is the FID; with the features of your backbone it
-    says how far the domains are for it. It grows with the scale of the features and,
-    for few examples, with their number, so compare values of the same network and
-    count only.
+    says how far the domains are for it. It grows with the scale of the features and
+    is too large for few examples, so compare values of the same network and count
+    only.
 
     The trace of the root is taken as the sum of the singular values of `R_s R_tᵀ` with
     `C = Rᵀ R`: real and never negative, also if a covariance is singular.

@@ -167,12 +167,12 @@ def _embed(rows: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, list[s
         from sklearn.manifold import TSNE
 
         perplexity = min(30.0, (len(rows) - 1) / 3)
-        # Constant features would give t-SNE a scale of 0.
-        start = "pca" if min(rows.shape) > 1 and rows.std() > 0 else "random"
+        # Rows that are all the same would give t-SNE a scale of 0.
+        start = "pca" if min(rows.shape) > 1 and _differ(rows) else "random"
         tsne = TSNE(perplexity=perplexity, init=start, random_state=seed)
         return tsne.fit_transform(rows), ["t-SNE 1", "t-SNE 2"]
     centred = rows - rows.mean(0)
-    if rows.shape[1] == 1 or not centred.any():
+    if rows.shape[1] == 1 or not _differ(rows):
         flat = np.stack([centred[:, 0], np.zeros(len(rows))], axis=1)
         return flat, ["the only direction", ""]
     from sklearn.decomposition import PCA
@@ -181,6 +181,10 @@ def _embed(rows: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, list[s
     points = pca.fit_transform(rows)
     shares = pca.explained_variance_ratio_
     return points, [f"component {i + 1} ({s:.0%})" for i, s in enumerate(shares)]
+
+
+def _differ(rows: np.ndarray) -> bool:
+    return bool(np.ptp(rows, axis=0).any())
 
 
 def _colors(domain: str, classes: list | None, numbers: np.ndarray | None) -> Any:

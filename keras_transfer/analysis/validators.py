@@ -11,6 +11,7 @@ from keras_transfer.analysis.domain_arrays import as_column
 from keras_transfer.analysis.domain_arrays import as_probabilities
 
 CHUNK = 2**22  # similarities held at a time: 32 MB
+EQUAL = 0.01  # spread of ratios, as a share of their mean, that is none
 
 
 def source_accuracy(y: Any, outputs: Any, *, from_logits: bool = False) -> float:
@@ -227,6 +228,10 @@ def deep_embedded_validation(losses: Any, ratios: Any) -> float:
     **A risk: lower is better**, unlike the other validators; `TargetValidation` logs it
     with the sign changed. It may be negative.
 
+    Where the ratios differ by less than 1 % of their mean, as those of features that
+    have collapsed, it is the weighted mean of the losses: there is nothing to correct,
+    and the quotient η would be of noise.
+
     Weights scaled to a mean of 1 would leave nothing to correct, so they are refused:
     pass the unscaled ratios.
 
@@ -257,10 +262,13 @@ def deep_embedded_validation(losses: Any, ratios: Any) -> float:
     losses, ratios = _risks(losses, "ratios", ratios)
     if len(losses) < 2:
         raise ValueError("One example has no variance to take out. Pass at least 2.")
+    if not ratios.any():
+        raise ValueError("All ratios are 0: no source example is like the target.")
     weighted = ratios * losses
     ((_, shared), (_, variance)) = np.cov(weighted, ratios)
-    if variance <= 1e-24 * ratios.mean() ** 2:
-        return float(weighted.mean())  # equal weights: nothing to take out
+    if variance <= (EQUAL * ratios.mean()) ** 2:
+        # Nothing to take out: what is left of the variance would be noise over noise.
+        return float(np.average(losses, weights=ratios))
     if abs(ratios.mean() - 1) < 1e-9:
         raise ValueError(
             "The ratios have a mean of exactly 1, so they were scaled to it and the "

@@ -184,6 +184,11 @@ class TargetValidation(keras.callbacks.Callback):
                 f"{taken} are in the logs already: a metric of the model or another "
                 "callback has the same name. Rename that one."
             )
+        if self.model.stop_training and not np.isfinite(logs.get("loss", 0.0)):
+            # TerminateOnNaN ended it. Others may still restore the best epoch, which
+            # this one cannot be: NaN is above nothing.
+            logs.update(dict.fromkeys(self.keys, np.nan))
+            return
         logs.update(self._scores())
 
     def _scores(self) -> dict[str, float]:

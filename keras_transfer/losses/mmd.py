@@ -50,8 +50,8 @@ class MMD(BatchLoss):
 
     Raises:
         ValueError: If `scales` is empty or holds a number that is not positive and
-            finite. When called, if a batch has a single row, or if the shapes do not
-            fit.
+            finite. When called, if a batch is known to have a single row (one whose
+            size the graph alone knows gives 0), or if the shapes do not fit.
 
     Reference:
         Long, Cao, Wang and Jordan, 2015, "Learning Transferable Features with Deep
@@ -130,7 +130,10 @@ def discrepancy(kernels: Blocks) -> object:
     source, source_count = _off_diagonal(kernels.source)
     target, target_count = _off_diagonal(kernels.target)
     across = ops.mean(kernels.across)
-    return source / source_count + target / target_count - 2.0 * across
+    found = source / source_count + target / target_count - 2.0 * across
+    # A last batch of one row has no pairs to compare with.
+    rows = [ops.sum(ops.ones_like(x[:, 0])) for x in (kernels.source, kernels.target)]
+    return ops.where(ops.minimum(*rows) > 1, found, ops.zeros_like(found))
 
 
 def _squared_distances(x: object, y: object) -> object:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_transfer import _keras
 from keras_transfer.models.source_only import SourceOnly
@@ -126,7 +127,9 @@ def adapt_batch_norm(model: keras.Model, target: object, batch_size: int = 128) 
     def call(layer: keras.Layer, original: Callable, x: object, **kwargs) -> object:
         outputs = original(x, **kwargs | {"training": True})
         mean, variance = (_keras.value(each) for each in _statistics(layer))
-        found[id(layer)].add(len(x), mean, variance)
+        mask = kwargs.get("mask")
+        count = len(x) if mask is None else float(ops.sum(ops.cast(mask, "float32")))
+        found[id(layer)].add(count, mean, variance)
         return outputs
 
     with _keras.flags_kept(model), _settings_kept(layers):
@@ -147,11 +150,13 @@ class Moments:
     def __init__(self) -> None:
         self.count, self.mean, self.square = 0, 0.0, 0.0
 
-    def add(self, count: int, mean: np.ndarray, variance: np.ndarray) -> None:
+    def add(self, count: float, mean: np.ndarray, variance: np.ndarray) -> None:
         """Take in a batch."""
         mean, variance = mean.astype("float64"), variance.astype("float64")
-        share = count / (self.count + count)
+        if not count:  # all of it is masked
+            return
         self.count += count
+        share = count / self.count
         self.mean = self.mean + share * (mean - self.mean)
         self.square = self.square + share * (variance + mean**2 - self.square)
 

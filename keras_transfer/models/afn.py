@@ -104,7 +104,7 @@ class AFN(DomainAdaptation):
         """Return how far the norms are from what they are to be."""
         both = ops.cast(ops.concatenate([source.features, target.features]), "float32")
         norm = ops.sqrt(ops.sum(ops.square(ops.stop_gradient(both)), axis=-1))
-        self.record("feature_norm", ops.mean(norm))
+        self.record("feature_norm", ops.mean(norm), norm)
         loss = FeatureNorm(step=self.step)(source.features, target.features)
         return {"norm_loss": (loss, self.strength_now())}
 

@@ -133,7 +133,8 @@ class CDAN(DomainAdaptation):
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
         """Return the domain head's loss, and record how often it is right."""
         pairs = compared["source"], compared["target"]
-        self.record("domain_accuracy", domain_accuracy(*(each[0] for each in pairs)))
+        logits = [each for each, _ in pairs]
+        self.record("domain_accuracy", domain_accuracy(*logits), logits[0])
         return {"domain_loss": (DomainClassification()(*pairs), 1.0)}
 
     def get_config(self) -> dict:

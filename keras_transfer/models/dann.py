@@ -11,6 +11,7 @@ from keras_transfer.losses.domain_classification import DomainClassification
 from keras_transfer.models.domain import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
 from keras_transfer.models.strength import Strength
+from keras_transfer.models.two_streams import last_activation
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -124,7 +125,7 @@ class DANN(DomainAdaptation):
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
         """Return the domain head's loss, and record how often it is right."""
         logits = compared["source"], compared["target"]
-        self.record("domain_accuracy", domain_accuracy(*logits))
+        self.record("domain_accuracy", domain_accuracy(*logits), logits[0])
         return {"domain_loss": (DomainClassification()(*logits), 1.0)}
 
     def get_config(self) -> dict:
@@ -140,7 +141,7 @@ def make_domain_head(
 
     Raises:
         TypeError: If `head` is no layer.
-        ValueError: If it does not give one number an example.
+        ValueError: If it does not give one logit an example.
     """
     if head is None:
         layers = [
@@ -159,6 +160,13 @@ def make_domain_head(
         raise ValueError(
             f"The domain head '{head.name}' gives outputs of shape {shape}. It must "
             "give one logit an example: end with keras.layers.Dense(1)."
+        )
+    activation = last_activation(head)
+    if activation not in (None, keras.activations.linear):
+        raise ValueError(
+            f"The domain head '{head.name}' ends in the activation "
+            f"{activation.__name__}, but its outputs are read as logits. End without "
+            "an activation."
         )
     return head
 

@@ -12,13 +12,12 @@ class Domain(NamedTuple):
     outputs: Any
 
 
-def by_domain(source: Domain, target: Domain) -> dict:
-    """Return outputs and features of both domains in dictionaries, for `y_pred`."""
-    return {
-        "source": source.outputs,
-        "target": target.outputs,
-        "features": {"source": source.features, "target": target.features},
-    }
+def by_domain(*domains: Domain) -> dict:
+    """Return outputs and features of the source and the target, for `y_pred`."""
+    named = dict(zip(("source", "target"), domains))
+    outputs = {name: domain.outputs for name, domain in named.items()}
+    features = {name: domain.features for name, domain in named.items()}
+    return {**outputs, "features": features}
 
 
 def read_domains(x: dict, y_pred: dict) -> tuple[Domain, Domain]:

@@ -19,8 +19,11 @@ import numpy as np
 from keras import ops
 
 from keras_transfer import _keras
+from keras_transfer.analysis.logits import check_exclusive
+from keras_transfer.analysis.logits import says_logits
 from keras_transfer.backbones.features import connect
 from keras_transfer.backbones.frozen import FrozenBackbone
+from keras_transfer.layers.gradient_reversal import check_strength
 from keras_transfer.models.around_backbone import AroundBackbone
 from keras_transfer.models.around_backbone import flags_config
 from keras_transfer.models.around_backbone import restore_flags
@@ -34,9 +37,11 @@ from keras_transfer.models.strength import strength_config
 from keras_transfer.models.strength import take_strength
 from keras_transfer.models.two_streams import check_activation
 from keras_transfer.models.two_streams import check_streams
+from keras_transfer.models.two_streams import gives_logits
 from keras_transfer.models.two_streams import is_two_streams
 from keras_transfer.models.two_streams import right
 from keras_transfer.models.two_streams import split_labels
+from keras_transfer.models.two_streams import STREAMS
 
 SLOPE = 10.0  # gamma of Ganin et al., of a strength of None
 
@@ -89,6 +94,12 @@ class DomainAdaptation(AroundBackbone):
                 f"{tuple(features.shape)}. Domains are compared by one vector of known "
                 "width an example: end with Flatten or a pooling layer."
             )
+        if {each.name for each in keras.tree.flatten(inputs)} == STREAMS:
+            raise ValueError(
+                f"The inputs of '{feature_extractor.name}' are named 'source' and "
+                "'target', as the two domains are: plain input could not be told from "
+                "both domains. Give the inputs other names."
+            )
         outputs = label_head(features)
         if len(outputs.shape) != 2 or (outputs.shape[-1] or 0) < self.least_classes:
             raise ValueError(
@@ -126,7 +137,7 @@ class DomainAdaptation(AroundBackbone):
         """Return the label head's outputs; of two streams a dictionary.
 
         It holds the outputs by domain, `"features"` by domain, and what the method
-        compares.
+        compares. Where a method does not adapt, training leaves the target out.
         """
         if not is_two_streams(inputs):
             return super().call(inputs, training=training, mask=mask)
@@ -135,20 +146,14 @@ class DomainAdaptation(AroundBackbone):
         count = check_streams(self, inputs, training)
         source, target = inputs["source"], inputs["target"]
         if training and not self.adapts:
-            # Side by side the target would be in the statistics of BatchNormalization.
-            domains = (
-                Domain(source, *self._network()(source, training=True)),
-                Domain(target, *self._network()(target, training=False)),
-            )
-        else:
-            both = keras.tree.map_structure(
-                lambda *x: ops.concatenate(x), source, target
-            )
-            features, outputs = self._network()(both, training=training)
-            domains = (
-                Domain(source, features[:count], outputs[:count]),
-                Domain(target, features[count:], outputs[count:]),
-            )
+            # Statistics and activity losses of the network would be the target's too.
+            return by_domain(Domain(source, *self._network()(source, training=True)))
+        both = keras.tree.map_structure(lambda *x: ops.concatenate(x), source, target)
+        features, outputs = self._network()(both, training=training)
+        domains = (
+            Domain(source, features[:count], outputs[:count]),
+            Domain(target, features[count:], outputs[count:]),
+        )
         compared = self.compare(*domains, training)
         return {**by_domain(*domains), "compared": compared}
 
@@ -176,15 +181,17 @@ class DomainAdaptation(AroundBackbone):
                 "into what is to be learnt without them. Pass those of the source "
                 "alone; those of the target may be in validation_data."
             )
-        check_activation(self.label_head, self.loss)
-        domains = read_domains(x, y_pred)
+        check_activation(self, self.label_head)
         loss = super().compute_loss(
             x["source"], labels, y_pred["source"], sample_weight, training
         )
+        if not self.adapts:
+            return loss
+        domains = read_domains(x, y_pred)
         for name, (value, factor) in self.penalties(
             *domains, y_pred["compared"]
         ).items():
-            self.record(name, _keras.unscaled(value))
+            self.record(name, _keras.unscaled(value), y_pred["source"])
             loss = loss + ops.cast(factor, value.dtype) * value
         return loss
 
@@ -197,7 +204,9 @@ class DomainAdaptation(AroundBackbone):
             return self._without(found, [*self._means, "target_accuracy"])
         labels, of_target = split_labels(y)
         if of_target is not None:
-            hits = right(of_target, y_pred["target"], self.from_logits)
+            check_exclusive(self, y_pred["target"])
+            logits = self.classes == 1 and says_logits(self)
+            hits = right(of_target, y_pred["target"], logits)
             self._target_accuracy.update_state(hits)
         found = super().compute_metrics(
             x["source"], labels, y_pred["source"], sample_weight
@@ -211,12 +220,20 @@ class DomainAdaptation(AroundBackbone):
     def reset_metrics(self) -> None:
         """Reset the metrics; `fit` does so before each epoch, whose number is noted.
 
-        A loss that was no number is told of here, once an epoch.
+        A loss that was no number is told of here, and at the end of `fit`.
         """
         self._warn_if_diverged()
         super().reset_metrics()
         if self.strength is None:
             self._progress().start_epoch(self)
+        else:
+            check_strength(float(_keras.value(self.strength_now())))
+
+    def fit(self, *args: object, **kwargs: object) -> keras.callbacks.History:
+        """Train as any model does, and tell of a loss that was no number at the end."""
+        history = super().fit(*args, **kwargs)
+        self._warn_if_diverged()
+        return history
 
     def strength_now(self) -> object:
         """Return the strength of the present step, a float32 scalar of the graph."""
@@ -237,14 +254,14 @@ class DomainAdaptation(AroundBackbone):
         """The number of outputs of the label head."""
         return self.outputs[0].shape[-1]
 
-    def record(self, name: str, value: object) -> None:
-        """Add a scalar of this step to the mean that is shown as `name`."""
-        self._means[name].update_state(value)
+    def record(self, name: str, value: object, rows: object) -> None:
+        """Add a scalar of this step to the mean shown as `name`, by number of rows."""
+        self._means[name].update_state(value, sample_weight=ops.shape(rows)[0])
 
     @property
     def from_logits(self) -> bool:
-        """Whether the label head gives logits, as the compiled loss says."""
-        return bool(getattr(self.loss, "from_logits", False))
+        """Whether the label head gives logits, as its loss says, or how it ends."""
+        return gives_logits(self, self.label_head)
 
     def probabilities(self, outputs: object) -> object:
         """Return the outputs of the label head as float32 probabilities."""

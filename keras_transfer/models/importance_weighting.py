@@ -34,10 +34,11 @@ class ImportanceWeighting(DomainAdaptation):
 
     What trains the features is the weighted loss alone. The effective sample size
     (sum w)^2 / (n sum w^2), shown as `effective_sample_size`, is the share of the batch
-    that counts. If it is below 0.1 over an epoch, or the domain head errs on less than
-    5 % of the examples, there is a `DomainOverlapWarning`: where the domains do not
-    overlap no weight can help, and an alignment such as `DANN` is wanted. For weights
-    that are reckoned once on fixed features see `kt.analysis.importance_weights`.
+    that counts. If it is below 0.1 over an epoch (which that of a batch
+    of fewer than 10 cannot be), or the domain head errs on less than 5 % of the
+    examples, there is a `DomainOverlapWarning`: where the domains do not overlap no
+    weight can help, and an alignment such as `DANN` is wanted. For weights that are
+    reckoned once on fixed features see `kt.analysis.importance_weights`.
 
     Args:
         feature_extractor: A functional or built Sequential model, or a backbone, read
@@ -107,10 +108,10 @@ class ImportanceWeighting(DomainAdaptation):
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
         """Return the domain head's loss, and record what the weights are worth."""
         logits = compared["source"], compared["target"]
-        self.record("domain_accuracy", domain_accuracy(*logits))
+        self.record("domain_accuracy", domain_accuracy(*logits), logits[0])
         weights = _weights(compared["source"])
         share = 1.0 / ops.mean(ops.square(weights))  # the mean of the weights is 1
-        self.record("effective_sample_size", share)
+        self.record("effective_sample_size", share, weights)
         return {"domain_loss": (DomainClassification()(*logits), 1.0)}
 
     def compute_loss(
@@ -125,7 +126,8 @@ class ImportanceWeighting(DomainAdaptation):
         if training and is_two_streams(x):
             weights = _weights(y_pred["compared"]["source"])
             if sample_weight is not None:
-                weights = weights * ops.cast(sample_weight, weights.dtype)
+                given = ops.cast(sample_weight, weights.dtype)
+                weights = weights * ops.reshape(given, (-1,))
             sample_weight = weights
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 

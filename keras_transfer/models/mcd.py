@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+from keras import ops
 
 from keras_transfer import _keras
 from keras_transfer.backbones.frozen import FrozenBackbone
@@ -106,11 +107,19 @@ class MCD(DomainAdaptation):
 
     def compare(self, source: Domain, target: Domain, training: bool) -> dict:
         """Return the second head's outputs, and both heads' behind the reversal."""
+        # Both domains in one batch, so that BatchNormalization sees what the loss of
+        # the labels saw.
         features = reverse_gradient(target.features, self.strength_now())
+        features = ops.concatenate([source.features, features])
+        first, second = (
+            head(features, training=training)
+            for head in (self.label_head, self.second_head)
+        )
+        count = ops.shape(source.features)[0]
         return {
-            "source": self.second_head(source.features, training=training),
-            "first": self.label_head(features, training=training),
-            "second": self.second_head(features, training=training),
+            "source": second[:count],
+            "first": first[count:],
+            "second": second[count:],
         }
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
@@ -134,7 +143,7 @@ class MCD(DomainAdaptation):
         labels, _ = split_labels(y)
         outputs = y_pred["compared"]["source"]
         second = _keras.label_loss(self, labels, outputs, sample_weight)
-        self.record("second_head_loss", _keras.unscaled(second))
+        self.record("second_head_loss", _keras.unscaled(second), outputs)
         return loss + second
 
     def get_config(self) -> dict:

@@ -65,9 +65,8 @@ class RunProgress:
         if self.total_steps is None:
             raise ValueError(
                 "The strength is to rise over all steps of this `fit`, but the dataset "
-                "does not know its number of batches. Pass steps_per_epoch= to fit, "
-                f"total_steps= to {type(model).__name__}, or "
-                "strength=kt.optimizers.GaninRampUp(total_steps)."
+                "does not know its number of batches. Pass steps_per_epoch= to fit, or "
+                f"{_remedy(model)}."
             )
 
     def check_known(self, model: keras.Model) -> None:
@@ -80,7 +79,7 @@ class RunProgress:
             raise ValueError(
                 f"The strength of {type(model).__name__} is None: it rises over the "
                 "steps of `fit`, which is not running. To train step by step pass "
-                "total_steps=, or strength=kt.optimizers.GaninRampUp(total_steps)."
+                f"{_remedy(model)}."
             )
 
     def value(self, optimizer: keras.Optimizer | None) -> object:
@@ -93,3 +92,8 @@ class RunProgress:
         total = ops.maximum(ops.convert_to_tensor(self._total), 1)
         share = ops.cast(done, "float32") / ops.cast(total, "float32")
         return ops.clip(share, 0.0, 1.0)
+
+
+def _remedy(model: keras.Model) -> str:
+    takes = "total_steps= to it, or " if "total_steps" in model.get_config() else ""
+    return takes + "strength=kt.optimizers.GaninRampUp(total_steps)"

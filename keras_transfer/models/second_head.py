@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_transfer.models.domain_adaptation import DomainAdaptation
+from keras_transfer.models.two_streams import last_activation
 
 
 def make_second_head(model: DomainAdaptation, head: keras.Layer | None) -> keras.Layer:
@@ -30,6 +31,13 @@ def make_second_head(model: DomainAdaptation, head: keras.Layer | None) -> keras
         raise ValueError(
             f"The second head '{head.name}' gives outputs of shape {shape}, the label "
             f"head of (None, {model.classes}). Both tell the same classes."
+        )
+    activations = [last_activation(each) for each in (first, head)]
+    if None not in activations and activations[0] is not activations[1]:
+        names = " and ".join(each.__name__ for each in activations)
+        raise ValueError(
+            f"The heads '{first.name}' and '{head.name}' end in {names}. Their outputs "
+            "are compared, and read in one way: end both alike."
         )
     if head is first or _same(first.get_weights(), head.get_weights()):
         raise ValueError(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_transfer import _keras
+from keras_transfer.analysis.logits import find_logits
+from keras_transfer.analysis.logits import says_logits
 
 STREAMS = {"source", "target"}
 
@@ -22,28 +25,38 @@ def split_labels(y: Any) -> tuple:
     return (y["source"], y["target"]) if is_two_streams(y) else (y, None)
 
 
-def check_activation(label_head: keras.Layer, loss: Any) -> None:
+def last_activation(head: keras.Layer) -> Callable | None:
+    """Return the activation that `head` ends in; None if its last layer has none."""
+    while isinstance(head, keras.Model) and head.layers:
+        head = head.layers[-1]
+    return getattr(head, "activation", None)
+
+
+def check_activation(model: keras.Model, label_head: keras.Layer) -> None:
     """Check that what the loss takes the outputs for is what the head gives.
 
     Raises:
         ValueError: If the head gives logits, and the loss reads probabilities.
     """
-    layer = label_head
-    while isinstance(layer, keras.Model) and layer.layers:
-        layer = layer.layers[-1]
-    activation = getattr(layer, "activation", None)
-    crossentropy = isinstance(loss, str) and "crossentropy" in loss
-    crossentropy = crossentropy or hasattr(loss, "from_logits")
-    if not crossentropy or activation is None:
-        return
-    if activation is keras.activations.linear and not getattr(
-        loss, "from_logits", False
-    ):
+    linear = last_activation(label_head) is keras.activations.linear
+    if linear and find_logits(model) is False:
         raise ValueError(
             f"The label head '{label_head.name}' ends without an activation, "
             "in logits, but the loss takes its outputs for probabilities. Compile "
             "with a loss of from_logits=True."
         )
+
+
+def gives_logits(model: keras.Model, label_head: keras.Layer) -> bool:
+    """Return whether the outputs are logits: as the loss says, else as the head ends.
+
+    Raises:
+        ValueError: If neither says.
+    """
+    activation = last_activation(label_head)
+    if find_logits(model) is None and activation is not None:
+        return activation is keras.activations.linear
+    return says_logits(model)
 
 
 def right(labels: Any, outputs: Any, from_logits: bool) -> object:

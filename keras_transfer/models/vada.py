@@ -43,7 +43,8 @@ class VADA(DANN):
             a Dense layer of 100 units with ReLU and one of 1 unit.
         strength: Strength of the reversal, 0 or more, without unit: a number, a
             `keras.Variable`, or a schedule over the optimizer's steps; None for Ganin's
-            rise from 0 to 1 over the running fit, the default.
+            rise from 0 to 1 over the running fit. Defaults to 0.01, the weight of the
+            domains in the paper.
         radius: Euclidean length of r, positive, in the unit of the inputs (of the
             features, for token ids). Defaults to 3.5, the paper's for images of pixels
             in [-1, 1] or so.
@@ -95,7 +96,7 @@ class VADA(DANN):
         feature_extractor: keras.Model | FrozenBackbone,
         label_head: keras.Layer,
         domain_head: keras.Layer | None = None,
-        strength: Strength = None,
+        strength: Strength = 0.01,
         *,
         radius: float = 3.5,
         smoothing: tuple[float, float] = (1.0, 0.1),
@@ -115,10 +116,16 @@ class VADA(DANN):
 
     def compare(self, source: Domain, target: Domain, training: bool) -> dict:
         """Return what DANN compares, and for each example how far it is from smooth."""
-        found = super().compare(source, target, training)
-        for name, domain in (("source", source), ("target", target)):
-            found[f"{name}_smoothness"] = self._divergence(domain, training)
-        return found
+        # Both domains in one batch, as in the pass that they are compared with: apart,
+        # BatchNormalization would see another distribution.
+        both = Domain(
+            *keras.tree.map_structure(lambda *x: ops.concatenate(x), source, target)
+        )
+        divergence, count = self._divergence(both, training), ops.shape(source[1])[0]
+        return super().compare(source, target, training) | {
+            "source_smoothness": divergence[:count],
+            "target_smoothness": divergence[count:],
+        }
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
         """Return the losses of DANN, of entropy and of smoothness."""

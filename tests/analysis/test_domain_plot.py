@@ -139,3 +139,11 @@ def test_bad_values(panels, given, message):
 def test_bad_types(panels, given):
     with pytest.raises(TypeError, match="pair|dict"):
         plot_domains(panels, **given)
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_rows_that_are_all_the_same_are_drawn(method):
+    same = np.tile([1.0, 2.0, 3.0], (20, 1))
+    figure = kt.analysis.plot_domains({"x": (same, same)}, method=method)
+    points = np.concatenate([each.get_offsets() for each in figure.axes[0].collections])
+    assert np.isfinite(points).all()

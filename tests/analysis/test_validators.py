@@ -261,3 +261,16 @@ def test_from_logits_must_be_said_by_a_bool():
 def test_bad_labels(y, message):
     with pytest.raises(ValueError, match=message):
         source_accuracy(y, softmax(logits()))
+
+
+@pytest.mark.parametrize("level", [0.04, 1.0])
+def test_dev_of_ratios_that_are_nearly_equal_is_no_noise(level):
+    rng = np.random.default_rng(0)
+    losses, noise = rng.exponential(size=64), rng.normal(size=64)
+    found = deep_embedded_validation(losses, level + 1e-5 * noise)
+    assert found == pytest.approx(losses.mean(), rel=1e-3)
+
+
+def test_dev_of_ratios_of_zero_raises():
+    with pytest.raises(ValueError, match="All ratios are 0"):
+        deep_embedded_validation([1.0, 2.0], [0.0, 0.0])

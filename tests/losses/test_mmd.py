@@ -115,3 +115,11 @@ def test_a_far_origin_costs_no_digits():
 def test_one_row_has_no_pairs():
     with pytest.raises(ValueError, match=r"source .*\(1, 3\).* at least 2 rows"):
         MMD()(np.ones((1, 3)), np.ones((4, 3)))
+
+
+@pytest.mark.parametrize("rows", [(1, 4), (4, 1), (1, 1)])
+def test_one_row_that_only_the_graph_knows_of_is_no_discrepancy(rows):
+    loss = tf.function(MMD(), input_signature=[tf.TensorSpec((None, 2))] * 2)
+    source, target = (tf.random.normal((count, 2)) for count in rows)
+    assert float(loss(source, target)) == 0.0
+    assert float(loss(tf.zeros((4, 2)), tf.ones((4, 2)))) > 0.0

@@ -202,3 +202,16 @@ def test_helps_where_a_channel_is_shifted():
     model.adapt(shifted)
     after = model.evaluate(shifted, y, verbose=0, return_dict=True)["accuracy"]
     assert before < 0.7 < 0.95 < after
+
+
+@pytest.mark.parametrize("batch_size", [4, 8])
+def test_masked_positions_do_not_count(batch_size):
+    rng = np.random.default_rng(0)
+    x = rng.normal(2.0, 1.0, (8, 5, 3)).astype("float32")
+    x[:6, 1:] = 0.0  # most of the first examples is padding
+    norm = layers.BatchNormalization()
+    model = keras.Sequential([keras.Input((5, 3)), layers.Masking(), norm])
+    adapt_batch_norm(model, x, batch_size=batch_size)
+    seen = x[np.any(x != 0, axis=-1)]
+    np.testing.assert_allclose(norm.moving_mean, seen.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(norm.moving_variance, seen.var(0), rtol=1e-3)

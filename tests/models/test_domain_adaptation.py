@@ -13,8 +13,10 @@ from keras_transfer.models import CDAN
 from keras_transfer.models import DAN
 from keras_transfer.models import DANN
 from keras_transfer.models import DeepCORAL
+from keras_transfer.models import ImportanceWeighting
 from keras_transfer.models import JAN
 from keras_transfer.models import MCC
+from keras_transfer.models import MCD
 from keras_transfer.models import MDD
 from keras_transfer.models import SourceOnly
 from keras_transfer.models import VADA
@@ -261,11 +263,102 @@ def test_total_steps_beside_a_strength_raise():
         DANN(extractor(), free_head(), strength="high")
 
 
-def test_a_loss_that_is_no_number_is_told_of():
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_loss_that_is_no_number_is_told_of(epochs):
     model = DANN(extractor(), free_head(), strength=1.0)
     model.compile(keras.optimizers.SGD(1e30), LOGITS)
     with pytest.warns(RuntimeWarning, match="loss is not finite any more"):
-        model.fit(streams(), LABELS, batch_size=4, epochs=2, verbose=0)
+        model.fit(streams(), LABELS, batch_size=4, epochs=epochs, verbose=0)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Endless(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that is infinite from the start."""
+
+    def __call__(self, step):
+        return ops.convert_to_tensor(np.float32(np.inf))
+
+    def get_config(self):
+        return {}
+
+
+def test_a_schedule_that_is_not_finite_raises():
+    model = DANN(extractor(), free_head(), strength=Endless())
+    model.compile("sgd", LOGITS)
+    with pytest.raises(ValueError, match="strength is inf"):
+        fit(model, streams(), LABELS)
+
+
+@pytest.mark.parametrize("kind", [DANN, CDAN, VADA, ImportanceWeighting])
+def test_a_domain_head_of_probabilities_raises(kind):
+    head = keras.Sequential([layers.Dense(4, "relu"), layers.Dense(1, "sigmoid")])
+    with pytest.raises(ValueError, match="ends in the activation sigmoid"):
+        kind(extractor(), free_head(), head)
+
+
+@pytest.mark.parametrize("kind", [MCD, MDD])
+def test_heads_that_end_in_other_ways_raise(kind):
+    with pytest.raises(ValueError, match="end in linear and softmax"):
+        kind(extractor(), free_head(), layers.Dense(3, "softmax"))
+
+
+def softly(y, outputs):
+    """A loss of one's own, that does not say what outputs are."""
+    return keras.losses.sparse_categorical_crossentropy(y, outputs, from_logits=True)
+
+
+@pytest.mark.parametrize("loss", [[LOGITS], {"label": LOGITS}, softly])
+def test_a_loss_in_other_forms_is_read_alike(loss):
+    keras.utils.set_random_seed(0)
+    model = MCC(extractor(), free_head())
+    values = []
+    for each in (LOGITS, loss):
+        model.compile("sgd", each)
+        found = model.evaluate(streams(), LABELS, verbose=0, return_dict=True)
+        values.append(found["confusion_loss"])
+    assert values[0] == values[1]
+
+
+def test_a_loss_and_a_head_that_say_nothing_raise():
+    head = keras.Sequential([layers.Dense(3), layers.Rescaling(1.0)])
+    model = MCC(extractor(), head)
+    model.compile("sgd", softly)
+    with pytest.raises(ValueError, match="does not say whether"):
+        fit(model, streams(), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("head", "loss", "labels"),
+    [
+        (layers.Dense(1), "mse", np.ones(8, "float32")),
+        (layers.Dense(3, "sigmoid"), "binary_crossentropy", np.ones((8, 3), "float32")),
+    ],
+)
+def test_labels_that_are_no_classes_have_no_target_accuracy(head, loss, labels):
+    model = DANN(extractor(), head)
+    model.compile("sgd", loss)
+    with pytest.raises(ValueError, match="does not say whether|by itself"):
+        model.evaluate(streams(), {"source": labels, "target": labels}, verbose=0)
+
+
+def test_means_are_those_of_examples_not_of_batches():
+    model = DANN(extractor(), free_head())
+    model.compile("sgd", LOGITS)
+    found = [
+        model.evaluate(
+            streams(9), np.arange(9) % 3, batch_size=size, verbose=0, return_dict=True
+        )
+        for size in (8, 9)
+    ]
+    for name in ("domain_accuracy", "domain_loss"):
+        assert found[0][name] == pytest.approx(found[1][name], rel=1e-5)
+
+
+def test_inputs_with_the_names_of_the_domains_raise():
+    x, y = (keras.Input((6,), name=name) for name in ("source", "target"))
+    body = keras.Model({"source": x, "target": y}, layers.Add()([x, y]))
+    with pytest.raises(ValueError, match="named 'source' and 'target'"):
+        DANN(body, free_head())
 
 
 # A limit: without strength each method is the plain network.

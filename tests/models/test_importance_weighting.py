@@ -123,3 +123,16 @@ def test_a_collapse_of_the_weights_is_warned_of():
         history = model.fit(x, np.arange(64) % 3, batch_size=64, verbose=0).history
     assert history["effective_sample_size"][0] < 0.1
     assert np.isfinite(arrays(model.weights[0])[0]).all()
+
+
+def test_weights_of_ones_own_may_be_a_column():
+    keras.utils.set_random_seed(0)
+    model = ImportanceWeighting(extractor(), free_head())
+    model.compile("sgd", LOGITS)
+    x, given = streams(), np.arange(8, dtype="float32")
+    outputs = model(x, training=True)
+    losses = [
+        float(model.compute_loss(x, LABELS, outputs, tf.constant(weights)))
+        for weights in (given, given[:, None])
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)

@@ -102,3 +102,22 @@ def test_second_head_of_many_layers_has_the_layers_of_the_first():
 def test_second_heads_that_do_not_fit_raise(second, error, match):
     with pytest.raises(error, match=match):
         MCD(extractor(), free_head(), second)
+
+
+def test_batch_norm_of_the_heads_sees_both_domains():
+    heads = [
+        keras.Sequential([layers.BatchNormalization(momentum=0.0), layers.Dense(3)])
+        for _ in range(2)
+    ]
+    model = MCD(extractor(), *heads, strength=1.0)
+    x = streams()
+    x["target"] += 4
+    features = np.concatenate([model.feature_extractor(x[each]) for each in x])
+    heads[1].set_weights(heads[0].get_weights())
+    outputs = model(x, training=True)
+    np.testing.assert_allclose(
+        outputs["source"], outputs["compared"]["source"], rtol=0, atol=1e-6
+    )
+    for head in heads:
+        norm = head.layers[0]
+        np.testing.assert_allclose(norm.moving_variance, features.var(0), rtol=1e-4)

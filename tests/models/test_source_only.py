@@ -57,3 +57,17 @@ def test_data_of_unknown_length_is_enough():
     data = data.batch(4).filter(lambda x, y: True)
     history = made(extractor).fit(data, shuffle=False, verbose=0).history
     assert np.isfinite(history["loss"]).all()
+
+
+def test_an_activity_loss_of_the_target_has_no_say():
+    losses = []
+    for scale in (1, 50):
+        keras.utils.set_random_seed(0)
+        dense = layers.Dense(5, activity_regularizer="l2")
+        body = keras.Sequential([keras.Input((6,)), dense])
+        model = SourceOnly(body, layers.Dense(3))
+        model.compile("sgd", LOGITS)
+        x = streams()
+        x["target"] *= scale
+        losses += fit(model, x, LABELS).history["loss"]
+    assert losses[0] == losses[1]

@@ -169,3 +169,37 @@ def test_smooth_predictions_have_no_divergence_and_no_nan():
     assert np.isfinite(
         arrays(tf.concat([tf.reshape(w, -1) for w in model.weights], 0))[0]
     ).all()
+
+
+def shifted(normalise):
+    """Return a network and two domains that lie far apart."""
+    parts = [keras.Input((6,)), layers.Dense(5), *normalise, layers.ReLU()]
+    x = streams()
+    return keras.Sequential(parts), {"source": x["source"], "target": x["target"] + 8}
+
+
+def test_a_step_of_no_length_changes_nothing_with_batch_norm():
+    body, x = shifted([layers.BatchNormalization()])
+    model = VADA(body, layers.Dense(3), radius=1e-3)
+    model.compile("sgd", LOGITS)
+    compared = model(x, training=True)["compared"]
+    for name in x:
+        assert np.abs(compared[f"{name}_smoothness"]).max() < 1e-4
+
+
+def test_batch_norm_sees_both_domains():
+    norm = layers.BatchNormalization(momentum=0.0)
+    body, x = shifted([norm])
+    model = VADA(body, layers.Dense(3), radius=1e-3)
+    model.compile("sgd", LOGITS)
+    model(x, training=True)
+    seen = body.layers[0](np.concatenate([x["source"], x["target"]]))
+    np.testing.assert_allclose(norm.moving_mean, np.mean(seen, axis=0), atol=1e-2)
+    np.testing.assert_allclose(norm.moving_variance, np.var(seen, axis=0), rtol=1e-2)
+
+
+def test_its_messages_name_no_argument_that_it_has_not():
+    model = VADA(extractor(), free_head(), strength=None)
+    model.compile("sgd", LOGITS)
+    with pytest.raises(ValueError, match="step by step pass strength="):
+        model.train_on_batch(streams(), LABELS)
