@@ -308,8 +308,8 @@ class DomainAdaptation(AroundBackbone):
         losses = [each for each in self.metrics if each.name == "loss"]
         if not all(np.isfinite(_keras.value(each.result())) for each in losses):
             warnings.warn(
-                "The loss is not finite any more: the training has diverged, and its "
-                "weights are lost. Begin again with a lower learning rate or strength; "
+                "The loss is not finite any more: the training has diverged. Begin "
+                "again with a lower learning rate or strength; "
                 "keras.callbacks.TerminateOnNaN() ends `fit` at the first such step.",
                 RuntimeWarning,
                 stacklevel=4,
