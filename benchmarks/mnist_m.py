@@ -64,7 +64,6 @@ METHODS = (
     "AdaBN",
     "randomisation",
     "DANN + randomisation",
-    "CDAN+E + randomisation",
     "MCC + randomisation",
     "DANN x 3",
     "MCC x 3 + randomisation",
