@@ -180,7 +180,7 @@ def shifted(normalise):
 
 def test_a_step_of_no_length_changes_nothing_with_batch_norm():
     body, x = shifted([layers.BatchNormalization()])
-    model = VADA(body, layers.Dense(3), radius=1e-3)
+    model = VADA(body, layers.Dense(3), strength=1.0, radius=1e-3)
     model.compile("sgd", LOGITS)
     compared = model(x, training=True)["compared"]
     for name in x:
@@ -190,7 +190,7 @@ def test_a_step_of_no_length_changes_nothing_with_batch_norm():
 def test_batch_norm_sees_both_domains():
     norm = layers.BatchNormalization(momentum=0.0)
     body, x = shifted([norm])
-    model = VADA(body, layers.Dense(3), radius=1e-3)
+    model = VADA(body, layers.Dense(3), strength=1.0, radius=1e-3)
     model.compile("sgd", LOGITS)
     model(x, training=True)
     seen = body.layers[0](np.concatenate([x["source"], x["target"]]))
