@@ -483,3 +483,23 @@ def test_config_makes_it_anew():
     config = TargetValidation(SOURCE, TARGET, **given).get_config()
     assert config == given
     assert TargetValidation(SOURCE, TARGET, **config).get_config() == config
+
+
+def test_a_fit_that_ended_on_nan_still_restores_its_best_weights():
+    def rate(epoch):
+        return 0.01 if epoch < 2 else 1e38
+
+    model = compiled()
+    stop = keras.callbacks.EarlyStopping(
+        "val_target_entropy", mode="max", patience=5, restore_best_weights=True
+    )
+    history = fit(
+        model,
+        keras.callbacks.LearningRateScheduler(rate),
+        keras.callbacks.TerminateOnNaN(),
+        TargetValidation(None, TARGET, validators=["target_entropy"]),
+        stop,
+        epochs=6,
+    )
+    assert math.isnan(history["val_target_entropy"][-1])
+    assert all(np.isfinite(each).all() for each in model.get_weights())
