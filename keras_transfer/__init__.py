@@ -7,19 +7,20 @@ from keras_transfer import callbacks as callbacks
 from keras_transfer import data as data
 from keras_transfer import distribute as distribute
 from keras_transfer import export as export
+from keras_transfer import fine_tuning as fine_tuning
 from keras_transfer import layers as layers
 from keras_transfer import losses as losses
 from keras_transfer import models as models
 from keras_transfer import optimizers as optimizers
 from keras_transfer import saving as saving
 from keras_transfer._version import __version__ as __version__
-from keras_transfer.analysis.report import report as report
+from keras_transfer.analysis.report.report import report as report
 from keras_transfer.backbones.groups import layer_groups as layer_groups
 from keras_transfer.callbacks.learning_rate_finder import (
     find_learning_rate as find_learning_rate,
 )
 from keras_transfer.export.serving import export_serving as export_serving
-from keras_transfer.models.fine_tune import fine_tune as fine_tune
-from keras_transfer.saving.adapter import load_adapter as load_adapter
-from keras_transfer.saving.adapter import save_adapter as save_adapter
+from keras_transfer.fine_tuning.fine_tune import fine_tune as fine_tune
 from keras_transfer.saving.resume import resume as resume
+from keras_transfer.saving.save_load import load_adapter as load_adapter
+from keras_transfer.saving.save_load import save_adapter as save_adapter

@@ -9,9 +9,12 @@ from tests.public import ROOT
 
 ORDER = [
     "_version",
+    "_arguments",
+    "_whole_file",
     "_keras",
     "losses",
     "layers",
+    "distribute",
     "backbones",
     "data",
     "optimizers",
@@ -20,8 +23,8 @@ ORDER = [
     "saving",
     "callbacks",
     "models",
+    "fine_tuning",
     "export",
-    "distribute",
     "__init__",
 ]
 INSIDE_FUNCTIONS = re.compile(
@@ -80,7 +83,7 @@ def faults(module, source, files=FILES):
         if root == "tensorflow" and not MAY_USE_TENSORFLOW.match(module):
             found.append(line + "no TensorFlow here")
         if target.startswith("keras.src") and package != "_keras":
-            found.append(line + "keras.src only in _keras.py")
+            found.append(line + "keras.src only in _keras/")
     return found if package == "_keras" else found + private(tree)
 
 
@@ -106,7 +109,7 @@ def private(tree):
         # An inherited attribute may be defined in another file.
         known = DEFINED if holder in ("self", "cls") else here
         if f"{holder}.{node.attr}" == "keras.src":
-            found.append(f"line {node.lineno}: keras.src only in _keras.py")
+            found.append(f"line {node.lineno}: keras.src only in _keras/")
         elif re.match(r"_[^_]", node.attr) and node.attr not in known:
             found.append(f"line {node.lineno}: {holder}.{node.attr} is private")
     return found

@@ -2,12 +2,13 @@
 
 To add a technique write one file with
 
-1. one or more subclasses of `Part` (part.py): what is added to one layer, with hooks on
-   the layer's inputs, its sum before the activation, and its result, and how it folds;
+1. one or more subclasses of `Part` (adapter_part.py): what is added to one layer, with
+   hooks on the layer's inputs, its sum before the activation, and its result, and how
+   it folds;
 2. a recipe, a subclass of `Adapter`, whose `parts` maps Keras layer classes to the part
    for them, whose `part(target)` makes one part, and whose get_config is JSON-plain.
 
-Both are registered with Keras. All else is here and in upgrade.py and is the same for
+Both are registered with Keras. All else is here and in in_place/ and is the same for
 each technique: finding the layers, attaching all or nothing, freezing, names,
 switching, reload, merge. A technique without parts overrides `trained` alone and names
 the weights of the model's own that are to learn.
@@ -23,18 +24,18 @@ from collections.abc import Mapping
 import keras
 
 from keras_transfer import _keras
-from keras_transfer.adapters import upgrade
-from keras_transfer.adapters.part import all_parts
-from keras_transfer.adapters.part import Part
-from keras_transfer.adapters.places import located
-from keras_transfer.adapters.rollback import all_or_nothing
-from keras_transfer.adapters.running import activate
-from keras_transfer.adapters.running import retrace
-from keras_transfer.adapters.running import stale_optimizers
+from keras_transfer.adapters.adapter_part import all_parts
+from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.in_place import adapted_layer
+from keras_transfer.adapters.in_place.compiled_model import activate
+from keras_transfer.adapters.in_place.compiled_model import retrace
+from keras_transfer.adapters.in_place.compiled_model import stale_optimizers
+from keras_transfer.adapters.in_place.rollback import all_or_nothing
 from keras_transfer.adapters.targets import find
 from keras_transfer.adapters.targets import head_layers
 from keras_transfer.adapters.targets import Target
 from keras_transfer.backbones.frozen import FrozenBackbone
+from keras_transfer.backbones.layer_paths import located
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -115,7 +116,7 @@ class Adapter:
                 entered, or its optimizer has made updates. Nothing is changed then.
         """
         _check_model(model, name)
-        taken = upgrade.recipes_of(model)
+        taken = adapted_layer.recipes_of(model)
         targets = self.find(model)
         trained = self.trained(model, targets)
         self._check_alone(model, trained, taken)
@@ -128,8 +129,8 @@ class Adapter:
         self.link([part for _, part in pairs])
         with all_or_nothing(model):
             owners = _owners(model, trained)
-            upgrade.install(model, name, self.resolved(targets), pairs, owners)
-            upgrade.upgrade(model)
+            adapted_layer.install(model, name, self.resolved(targets), pairs, owners)
+            adapted_layer.upgrade(model)
             _freeze(model, trained)
             activate(model, {name: 1.0})
             retrace(model, replacements)
@@ -197,7 +198,7 @@ def check_name(model: keras.Layer, name: str) -> None:
             f"The name {name!r} is no name for an adapter: use letters, digits, '_' "
             "and '-'."
         )
-    taken = upgrade.recipes_of(model)
+    taken = adapted_layer.recipes_of(model)
     if name in taken:
         raise ValueError(
             f"The model {model.name!r} has an adapter {name!r} already: "
@@ -215,7 +216,7 @@ def _check_model(model: object, name: str) -> None:
             f"The model {model.name!r} is not built, so it has no weights to adapt. "
             "Call it once on a batch, or give a Sequential a `keras.Input`."
         )
-    known = upgrade.recipes_of(model)
+    known = adapted_layer.recipes_of(model)
     for host, part in all_parts(model):
         if part.name not in known:
             raise ValueError(
@@ -260,7 +261,7 @@ def _freeze(model: keras.Layer, trained: list[keras.Variable]) -> None:
     skipped = spared | {id(part) for part in parts}
     for layer in located(model).values():
         if id(layer) not in skipped and layer.weights:
-            upgrade.hold(layer, trained)
+            adapted_layer.hold(layer, trained)
     own = [v for part in parts for v in part.weights]
     _keras.train_only(model, [*learning, *own, *trained])
     for layer in _keras.flat_layers(model):

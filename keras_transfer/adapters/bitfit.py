@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_transfer.adapters.own_weights import own_learnable
-from keras_transfer.adapters.own_weights import OwnWeights
+from keras_transfer.adapters.weight_selection import own_learnable
+from keras_transfer.adapters.weight_selection import OwnWeights
 
 # What Keras calls a bias; `beta` is that of a normalisation.
 BIASES = ("bias", "beta")

@@ -12,9 +12,7 @@ from keras import ops
 from keras_transfer import _keras
 from keras_transfer.adapters import matrix
 from keras_transfer.adapters.adapter import Adapter
-from keras_transfer.adapters.own_weights import is_norm
-from keras_transfer.adapters.part import Part
-from keras_transfer.adapters.places import located
+from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.projections import ATTENTION_OUTPUTS
 from keras_transfer.adapters.projections import FEED_FORWARD_OUTPUTS
 from keras_transfer.adapters.projections import projections
@@ -22,6 +20,8 @@ from keras_transfer.adapters.targets import candidates
 from keras_transfer.adapters.targets import find
 from keras_transfer.adapters.targets import head_layers
 from keras_transfer.adapters.targets import Target
+from keras_transfer.adapters.weight_selection import is_norm
+from keras_transfer.backbones.layer_paths import located
 
 
 @keras.saving.register_keras_serializable("keras_transfer")

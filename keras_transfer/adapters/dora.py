@@ -10,12 +10,12 @@ from keras import ops
 
 from keras_transfer import _keras
 from keras_transfer.adapters import matrix
+from keras_transfer.adapters.adapter_part import gate_value
+from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.lora import LoRA
 from keras_transfer.adapters.low_rank import ConvPair
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
-from keras_transfer.adapters.part import gate_value
-from keras_transfer.adapters.part import Part
 from keras_transfer.adapters.targets import Target
 
 # Stands in for the norm of a column of zeros, whose magnitude is 0 as well.

@@ -11,8 +11,8 @@ from keras import ops
 from keras_transfer import _keras
 from keras_transfer.adapters import matrix
 from keras_transfer.adapters.adapter import Adapter
-from keras_transfer.adapters.part import gate_value
-from keras_transfer.adapters.part import Part
+from keras_transfer.adapters.adapter_part import gate_value
+from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.projections import FEED_FORWARD_OUTPUTS
 from keras_transfer.adapters.projections import is_one
 from keras_transfer.adapters.projections import KEYS_AND_VALUES

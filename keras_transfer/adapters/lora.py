@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import keras
 
 from keras_transfer.adapters.adapter import Adapter
+from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.lora_layers import LoRAConv2D
 from keras_transfer.adapters.lora_layers import LoRADense
 from keras_transfer.adapters.lora_layers import LoRAEinsumDense
 from keras_transfer.adapters.lora_layers import LoRAEmbedding
-from keras_transfer.adapters.part import Part
 from keras_transfer.adapters.ranks import check_alpha
 from keras_transfer.adapters.ranks import check_dropout
 from keras_transfer.adapters.ranks import check_host

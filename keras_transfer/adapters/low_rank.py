@@ -9,10 +9,10 @@ import numpy as np
 from keras import ops
 
 from keras_transfer import _keras
+from keras_transfer.adapters.adapter_part import gate_value
+from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.kernel_axes import axis_sizes
 from keras_transfer.adapters.kernel_axes import kernel_axes
-from keras_transfer.adapters.part import gate_value
-from keras_transfer.adapters.part import Part
 
 
 @keras.saving.register_keras_serializable("keras_transfer")

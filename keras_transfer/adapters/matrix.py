@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_transfer.adapters.kernel_axes import axis_sizes
 from keras_transfer.adapters.kernel_axes import kernel_axes
-from keras_transfer.adapters.places import weights_of
+from keras_transfer.backbones.layer_paths import weights_of
 
 
 def sizes(host: keras.Layer) -> tuple[int, int]:

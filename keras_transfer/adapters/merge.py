@@ -10,17 +10,17 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
-from keras_transfer.adapters import held
-from keras_transfer.adapters import upgrade
-from keras_transfer.adapters.hooked import Hooked
-from keras_transfer.adapters.part import add
-from keras_transfer.adapters.part import all_parts
-from keras_transfer.adapters.part import gate_value
-from keras_transfer.adapters.part import Part
-from keras_transfer.adapters.part import parts_of
-from keras_transfer.adapters.places import weights_of
-from keras_transfer.adapters.running import renew_optimizers
-from keras_transfer.adapters.running import retrace
+from keras_transfer.adapters.adapter_part import add
+from keras_transfer.adapters.adapter_part import all_parts
+from keras_transfer.adapters.adapter_part import gate_value
+from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.adapter_part import parts_of
+from keras_transfer.adapters.in_place import adapted_layer
+from keras_transfer.adapters.in_place import frozen_weights
+from keras_transfer.adapters.in_place.compiled_model import renew_optimizers
+from keras_transfer.adapters.in_place.compiled_model import retrace
+from keras_transfer.adapters.in_place.forward import Hooked
+from keras_transfer.backbones.layer_paths import weights_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Kept:
 
     kind: type
     recipes: dict
-    before: held.Before | None
+    before: frozen_weights.Before | None
     learnable: tuple[keras.Variable, ...]
     flags: tuple[bool, dict[str, bool]]
     parts: tuple[Part, ...]
@@ -85,13 +85,14 @@ def merge(model: keras.Layer) -> keras.Layer:
     kept = {
         layer: _keep(layer, folded.get(layer, {}))
         for layer in _keras.flat_layers(model)
-        if isinstance(layer, upgrade.Adapted | Hooked) or held.before(layer)
+        if isinstance(layer, adapted_layer.Adapted | Hooked)
+        or frozen_weights.before(layer)
     }
     for layer, values in folded.items():
         own = weights_of(layer)
         for name, value in values.items():
             own[name].assign(value)
-    upgrade.restore(model)
+    adapted_layer.restore(model)
     renew_optimizers(model)
     for layer, each in kept.items():
         _kept[layer] = dataclasses.replace(each, digest=_digest(layer))
@@ -132,7 +133,7 @@ def unmerge(model: keras.Layer) -> keras.Layer:
             "merged model that was saved and reloaded holds the sums alone: attach the "
             "adapter to the base model instead."
         )
-    new = list(upgrade.recipes_of(model))
+    new = list(adapted_layer.recipes_of(model))
     if new:
         raise ValueError(
             f"The model {model.name!r} has new adapters {new}. Detach them before "
@@ -149,21 +150,19 @@ def unmerge(model: keras.Layer) -> keras.Layer:
         own = weights_of(layer)
         for name, value in kept.values.items():
             own[name].assign(value)
-        upgrade.set_class(layer, kept.kind)
+        adapted_layer.set_class(layer, kept.kind)
         for part in kept.parts:
             add(layer, part)
         if kept.recipes:
             layer.__dict__["_recipes"] = kept.recipes
-        held.set_before(layer, kept.before)
+        frozen_weights.set_before(layer, kept.before)
         _keras.release(layer, kept.learnable)
         flag, flags = kept.flags
         _keras.set_flag(layer, flag)
         for name, value in flags.items():
             own[name].trainable = value
         if kept.optimizer is not None:
-            _keras.replace_optimizer(
-                layer, getattr(kept.optimizer, "inner_optimizer", kept.optimizer)
-            )
+            _keras.replace_optimizer(layer, _keras.inner_optimizer(kept.optimizer))
     retrace(model)
     return model
 
@@ -195,7 +194,7 @@ def detach(model: keras.Layer) -> keras.Layer:
         PEFT, `PeftModel.unload`.
     """
     check_any(model)
-    upgrade.restore(model)
+    adapted_layer.restore(model)
     renew_optimizers(model)
     return model
 
@@ -206,7 +205,7 @@ def check_any(model: keras.Layer) -> None:
     Raises:
         ValueError: If it has none.
     """
-    if not upgrade.recipes_of(model) and not any(True for _ in all_parts(model)):
+    if not adapted_layer.recipes_of(model) and not any(True for _ in all_parts(model)):
         raise ValueError(
             f"The model {model.name!r} contains no adapters. Attach one, or pass the "
             "model that contains them."
@@ -233,7 +232,7 @@ def _keep(layer: keras.Layer, folded: dict[str, np.ndarray]) -> Kept:
     return Kept(
         kind=type(layer),
         recipes=layer.__dict__.get("_recipes", {}),
-        before=held.before(layer),
+        before=frozen_weights.before(layer),
         learnable=tuple(_keras.learnable(layer)),
         flags=(layer.trainable, {name: v.trainable for name, v in own.items()}),
         parts=tuple(parts_of(layer)),

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import keras
 
 from keras_transfer import _keras
-from keras_transfer.adapters.own_weights import is_norm
-from keras_transfer.adapters.own_weights import OwnWeights
+from keras_transfer.adapters.weight_selection import is_norm
+from keras_transfer.adapters.weight_selection import OwnWeights
 
 
 @keras.saving.register_keras_serializable("keras_transfer")

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import keras
 
 from keras_transfer import _keras
-from keras_transfer.adapters.part import Part
-from keras_transfer.adapters.places import located
-from keras_transfer.adapters.upgrade import plain_of
+from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.in_place.adapted_layer import plain_of
 from keras_transfer.backbones.groups import layer_groups
+from keras_transfer.backbones.layer_paths import located
 
 # The projections of queries and values by the names of keras-hub's families; a fused
 # one holds both. Cross-attention is left out, as in the paper.

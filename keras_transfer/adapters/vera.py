@@ -12,9 +12,9 @@ from keras import ops
 from keras_transfer import _keras
 from keras_transfer.adapters import matrix
 from keras_transfer.adapters.adapter import Adapter
+from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
-from keras_transfer.adapters.part import Part
 from keras_transfer.adapters.ranks import check_dropout
 from keras_transfer.adapters.ranks import check_native
 from keras_transfer.adapters.ranks import check_rank

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 
 import keras
 
-from keras_transfer.adapters import upgrade
 from keras_transfer.adapters.adapter import check_name
-from keras_transfer.adapters.named import check_known
-from keras_transfer.adapters.part import all_parts
-from keras_transfer.adapters.part import Part
-from keras_transfer.adapters.rollback import all_or_nothing
-from keras_transfer.adapters.running import activate
-from keras_transfer.adapters.running import retrace
+from keras_transfer.adapters.adapter_part import all_parts
+from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.in_place import adapted_layer
+from keras_transfer.adapters.in_place.compiled_model import activate
+from keras_transfer.adapters.in_place.compiled_model import retrace
+from keras_transfer.adapters.in_place.rollback import all_or_nothing
+from keras_transfer.adapters.switching import check_known
 
 
 def add_weighted(model: keras.Layer, name: str, weights: Mapping[str, float]) -> None:
@@ -55,7 +55,7 @@ def add_weighted(model: keras.Layer, name: str, weights: Mapping[str, float]) ->
             raise ValueError(
                 f"The weight of {each!r} is {weight}, not a finite number."
             )
-    recipes = upgrade.recipes_of(model)
+    recipes = adapted_layer.recipes_of(model)
     kinds = {type(recipes[each]) for each in weights}
     if len(kinds) > 1:
         names = sorted(kind.__name__ for kind in kinds)
@@ -68,6 +68,6 @@ def add_weighted(model: keras.Layer, name: str, weights: Mapping[str, float]) ->
             pair[1].append((part, weights[part.name]))
     pairs = [(host, ps[0][0].joined(host, ps, name)) for host, ps in by_host.values()]
     with all_or_nothing(model):
-        upgrade.install(model, name, recipes[next(iter(weights))], pairs)
+        adapted_layer.install(model, name, recipes[next(iter(weights))], pairs)
         activate(model, {name: 1.0})
         retrace(model)

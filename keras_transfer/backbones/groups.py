@@ -10,9 +10,9 @@ from difflib import get_close_matches
 import keras
 
 from keras_transfer._keras import own_weights
-from keras_transfer.backbones.blocks import find_groups
-from keras_transfer.backbones.blocks import find_owners
-from keras_transfer.backbones.blocks import Owner
+from keras_transfer.backbones.block_patterns import find_groups
+from keras_transfer.backbones.block_patterns import find_owners
+from keras_transfer.backbones.block_patterns import Owner
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_transfer import _keras
-from keras_transfer.analysis.start import record_start
+from keras_transfer.analysis.recorded_start import record_start
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.callbacks.monitor import Monitor
 from keras_transfer.callbacks.monitor import NONE_YET
@@ -18,9 +18,9 @@ from keras_transfer.callbacks.phases import Phase
 from keras_transfer.callbacks.phases import Phases
 from keras_transfer.callbacks.phases import to_config
 from keras_transfer.callbacks.phases import whole
+from keras_transfer.distribute.check import check as check_replicas
+from keras_transfer.optimizers.build_over_phases import prepare
 from keras_transfer.optimizers.discriminative import as_groups
-from keras_transfer.optimizers.prepare import prepare
-from keras_transfer.optimizers.replicas import check as check_replicas
 
 CHECKPOINTS = (keras.callbacks.BackupAndRestore, keras.callbacks.ModelCheckpoint)
 
@@ -233,7 +233,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
     @property
     def _optimizer(self) -> keras.Optimizer:
         optimizer = self.model.optimizer
-        return getattr(optimizer, "inner_optimizer", optimizer)
+        return _keras.inner_optimizer(optimizer)
 
     def _bind(self, groups: LayerGroups) -> None:
         if self._wanted is None:

@@ -6,8 +6,8 @@ import keras
 
 from keras_transfer import _keras
 from keras_transfer.analysis.movement import movement
-from keras_transfer.analysis.start import record_start
-from keras_transfer.analysis.start import start_of
+from keras_transfer.analysis.recorded_start import record_start
+from keras_transfer.analysis.recorded_start import start_of
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.optimizers.discriminative import as_groups
 from keras_transfer.optimizers.discriminative import Discriminative
@@ -133,7 +133,7 @@ class LayerGroupLogs(keras.callbacks.Callback):
     def _rates(self) -> dict[int, float]:
         """Return the rate of each variable that trains, by its id."""
         optimizer = self.model.optimizer
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        optimizer = _keras.inner_optimizer(optimizer)
         training = self.model.trainable_variables
         rate = float(_keras.value(optimizer.learning_rate))
         if not isinstance(optimizer, Discriminative):

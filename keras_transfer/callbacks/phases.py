@@ -19,7 +19,7 @@ from keras_transfer._keras import train_only
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.groups import LayerGroup
 from keras_transfer.backbones.groups import LayerGroups
-from keras_transfer.optimizers.layout import check_rate
+from keras_transfer.optimizers.rate_table import check_rate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,16 +9,16 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
-from keras_transfer.analysis import validators as scores
-from keras_transfer.analysis.domain_arrays import as_classes
-from keras_transfer.analysis.domain_arrays import as_probabilities
-from keras_transfer.analysis.domain_outputs import check_domain
-from keras_transfer.analysis.domain_outputs import is_dataset
-from keras_transfer.analysis.domain_outputs import read_domain
-from keras_transfer.analysis.importance_weights import importance_weights
+from keras_transfer.analysis.domains import validators as scores
+from keras_transfer.analysis.domains.arrays import as_classes
+from keras_transfer.analysis.domains.arrays import as_probabilities
+from keras_transfer.analysis.domains.importance_weights import importance_weights
+from keras_transfer.analysis.domains.outputs import check_domain
+from keras_transfer.analysis.domains.outputs import is_dataset
+from keras_transfer.analysis.domains.outputs import read_domain
 from keras_transfer.analysis.logits import check_exclusive
 from keras_transfer.analysis.logits import says_logits
-from keras_transfer.analysis.predictions import unchanged
+from keras_transfer.analysis.report.predictions import unchanged
 from keras_transfer.backbones.features import features as features_of
 from keras_transfer.backbones.frozen import FrozenBackbone
 

@@ -1,6 +1,6 @@
 """Take a trained model to where it is served."""
 
-from keras_transfer.export.file import export_file as export_file
 from keras_transfer.export.image_bytes import ImageBytes as ImageBytes
+from keras_transfer.export.onnx_litert import export_file as export_file
 from keras_transfer.export.raw_text import RawText as RawText
 from keras_transfer.export.serving import export_serving as export_serving

@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer import _keras
-from keras_transfer.adapters import upgrade
-from keras_transfer.adapters.hooked import Hooked
-from keras_transfer.adapters.part import gate_value
-from keras_transfer.adapters.part import parts_of
-from keras_transfer.adapters.places import weights_of
+from keras_transfer.adapters.adapter_part import gate_value
+from keras_transfer.adapters.adapter_part import parts_of
+from keras_transfer.adapters.in_place import adapted_layer
+from keras_transfer.adapters.in_place.forward import Hooked
+from keras_transfer.backbones.layer_paths import weights_of
 
 
 class Folded:
@@ -46,8 +46,8 @@ class Folded:
         states = [(variable, copy.value()) for variable, copy in self.values]
         with contextlib.ExitStack() as stack:
             for layer, kind in zip(self.plain, kinds, strict=True):
-                stack.callback(upgrade.set_class, layer, kind)
-                upgrade.set_class(layer, upgrade.plain_of(layer))
+                stack.callback(adapted_layer.set_class, layer, kind)
+                adapted_layer.set_class(layer, adapted_layer.plain_of(layer))
             if states:
                 stack.enter_context(keras.StatelessScope(state_mapping=states))
             yield

@@ -5,11 +5,11 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from keras_transfer.export.entry import Entry
-from keras_transfer.export.entry import fitted
-from keras_transfer.export.entry import raw_entry
 from keras_transfer.export.image_bytes import bytes_spec
 from keras_transfer.export.image_bytes import decoded
+from keras_transfer.export.request import Entry
+from keras_transfer.export.request import fitted
+from keras_transfer.export.request import raw_entry
 
 
 def image_entries(preprocessor: keras.Layer, plain: Entry) -> dict[str, Entry]:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_transfer.export.entry import Entry
-from keras_transfer.export.entry import fitted
-from keras_transfer.export.entry import raw_entry
+from keras_transfer.export.request import Entry
+from keras_transfer.export.request import fitted
+from keras_transfer.export.request import raw_entry
 
 INTERPOLATIONS = ("bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5")
 

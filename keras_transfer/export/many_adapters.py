@@ -13,15 +13,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer.adapters.named import attached
-from keras_transfer.adapters.named import check_known
-from keras_transfer.adapters.part import all_parts
-from keras_transfer.adapters.part import Part
-from keras_transfer.adapters.part import parts_of
-from keras_transfer.adapters.places import located
-from keras_transfer.export.entry import Entry
+from keras_transfer.adapters.adapter_part import all_parts
+from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.adapter_part import parts_of
+from keras_transfer.adapters.switching import attached
+from keras_transfer.adapters.switching import check_known
+from keras_transfer.backbones.layer_paths import located
 from keras_transfer.export.graph import forward
 from keras_transfer.export.names import named
+from keras_transfer.export.request import Entry
 from keras_transfer.export.stacked_pairs import StackedPairs
 
 INPUT = "adapter"  # of each signature: a name an example

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from keras_transfer.export.entry import Entry
-from keras_transfer.export.entry import fitted
-from keras_transfer.export.entry import raw_entry
+from keras_transfer.export.request import Entry
+from keras_transfer.export.request import fitted
+from keras_transfer.export.request import raw_entry
 
 
 @dataclasses.dataclass(frozen=True)

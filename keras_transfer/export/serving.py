@@ -13,10 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer.export import parity
+from keras_transfer.export import comparison
 from keras_transfer.export.backbone_features import features_of
 from keras_transfer.export.class_labels import with_labels
-from keras_transfer.export.entry import Entry
 from keras_transfer.export.folded import Folded
 from keras_transfer.export.graph import forward
 from keras_transfer.export.graph import signature
@@ -25,6 +24,7 @@ from keras_transfer.export.image_bytes import ImageBytes
 from keras_transfer.export.many_adapters import ManyAdapters
 from keras_transfer.export.publish import published
 from keras_transfer.export.raw_text import RawText
+from keras_transfer.export.request import Entry
 from keras_transfer.export.samples import requests
 from keras_transfer.export.samples import run
 from keras_transfer.export.samples import tensors_of
@@ -150,7 +150,7 @@ def export_serving(
                 asked["features"] = asked["serving_default"]
         write(functions, [x for e in entries.values() for x in e.resources], partial)
         if asked:
-            allowed = parity.tolerance(model)
+            allowed = comparison.tolerance(model)
             if many:
                 networks = {k: many.reference(x, plain) for k, x in networks.items()}
             _compare(partial, networks, entries, asked, allowed)
@@ -170,10 +170,10 @@ def _compare(
     for name, request in asked.items():
         entry, network = entries[name], networks[name]
         single = "features" if name == "features" else "outputs"
-        right = parity.expected(network, run(entry, request), single)
+        right = comparison.expected(network, run(entry, request), single)
         found = loaded.signatures[name](**tensors_of(entry, request))
         outputs = {key: each.numpy() for key, each in found.items()}
-        parity.compare(f"The signature {name!r}", outputs, right, allowed)
+        comparison.compare(f"The signature {name!r}", outputs, right, allowed)
 
 
 def _check(model: object, version: object) -> None:

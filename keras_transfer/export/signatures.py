@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import keras
 
-from keras_transfer.export.entry import Entry
-from keras_transfer.export.entry import inputs_of
-from keras_transfer.export.entry import plain_entry
 from keras_transfer.export.hub_images import image_entries
 from keras_transfer.export.image_bytes import ImageBytes
 from keras_transfer.export.raw_text import RawText
+from keras_transfer.export.request import Entry
+from keras_transfer.export.request import inputs_of
+from keras_transfer.export.request import plain_entry
 
 
 def entries_of(

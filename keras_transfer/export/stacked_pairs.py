@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer import _keras
+from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.kernel_axes import axis_sizes
 from keras_transfer.adapters.kernel_axes import kernel_axes
 from keras_transfer.adapters.low_rank import ConvPair
@@ -18,7 +19,6 @@ from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
 from keras_transfer.adapters.low_rank import EmbeddingPair
 from keras_transfer.adapters.low_rank import LowRankPair
-from keras_transfer.adapters.part import Part
 
 
 class StackedPairs:

@@ -24,9 +24,9 @@ from keras_transfer.analysis.logits import says_logits
 from keras_transfer.backbones.features import connect
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.layers.gradient_reversal import check_strength
-from keras_transfer.models.around_backbone import AroundBackbone
-from keras_transfer.models.around_backbone import flags_config
-from keras_transfer.models.around_backbone import restore_flags
+from keras_transfer.models.backbone_model import AroundBackbone
+from keras_transfer.models.backbone_model import flags_config
+from keras_transfer.models.backbone_model import restore_flags
 from keras_transfer.models.domain import by_domain
 from keras_transfer.models.domain import Domain
 from keras_transfer.models.domain import read_domains

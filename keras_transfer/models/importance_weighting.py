@@ -8,9 +8,9 @@ import keras
 from keras import ops
 
 from keras_transfer import _keras
-from keras_transfer.analysis.importance_weights import COLLAPSED
-from keras_transfer.analysis.importance_weights import DomainOverlapWarning
-from keras_transfer.analysis.importance_weights import SEPARABLE
+from keras_transfer.analysis.domains.importance_weights import COLLAPSED
+from keras_transfer.analysis.domains.importance_weights import DomainOverlapWarning
+from keras_transfer.analysis.domains.importance_weights import SEPARABLE
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.losses.domain_classification import DomainClassification
 from keras_transfer.models.dann import domain_accuracy

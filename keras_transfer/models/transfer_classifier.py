@@ -7,9 +7,9 @@ import keras
 from keras_transfer.backbones.features import connect
 from keras_transfer.backbones.features import unwrap
 from keras_transfer.backbones.frozen import FrozenBackbone
-from keras_transfer.models.around_backbone import AroundBackbone
-from keras_transfer.models.around_backbone import flags_config
-from keras_transfer.models.around_backbone import restore_flags
+from keras_transfer.models.backbone_model import AroundBackbone
+from keras_transfer.models.backbone_model import flags_config
+from keras_transfer.models.backbone_model import restore_flags
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")

@@ -18,11 +18,11 @@ from keras_transfer._keras import value
 from keras_transfer._keras import VariableRates
 from keras_transfer.backbones.groups import layer_groups
 from keras_transfer.backbones.groups import LayerGroups
-from keras_transfer.optimizers.layout import check_rate
-from keras_transfer.optimizers.layout import Layout
-from keras_transfer.optimizers.layout import nearest
-from keras_transfer.optimizers.layout import RateKey
-from keras_transfer.optimizers.replicas import check_settings
+from keras_transfer.distribute.check import check_settings
+from keras_transfer.optimizers.rate_table import check_rate
+from keras_transfer.optimizers.rate_table import Layout
+from keras_transfer.optimizers.rate_table import nearest
+from keras_transfer.optimizers.rate_table import RateKey
 
 
 def discriminative(

@@ -12,13 +12,13 @@ import numpy as np
 
 from keras_transfer import _keras
 from keras_transfer.adapters.adapter import check_name
-from keras_transfer.adapters.named import attached
-from keras_transfer.adapters.named import places as paths_of
-from keras_transfer.adapters.part import Part
-from keras_transfer.adapters.part import parts_of
+from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.adapter_part import parts_of
+from keras_transfer.adapters.switching import attached
+from keras_transfer.adapters.switching import places as paths_of
 from keras_transfer.adapters.targets import Target
-from keras_transfer.saving.adapter_recipe import read_recipe
-from keras_transfer.saving.adapter_recipe import recipe_of
+from keras_transfer.saving.adapter_header import read_recipe
+from keras_transfer.saving.adapter_header import recipe_of
 from keras_transfer.saving.base_model import backbone_of
 from keras_transfer.saving.base_model import check_same
 from keras_transfer.saving.base_model import chosen

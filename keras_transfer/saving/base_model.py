@@ -13,14 +13,14 @@ from collections.abc import Mapping
 import keras
 
 from keras_transfer import _keras
-from keras_transfer.adapters.part import all_parts
-from keras_transfer.adapters.places import children
-from keras_transfer.adapters.places import located
-from keras_transfer.adapters.places import weights_of
+from keras_transfer.adapters.adapter_part import all_parts
+from keras_transfer.adapters.in_place.adapted_layer import base_of
+from keras_transfer.adapters.in_place.adapted_layer import plain_of
 from keras_transfer.adapters.targets import head_layers
-from keras_transfer.adapters.upgrade import base_of
-from keras_transfer.adapters.upgrade import plain_of
 from keras_transfer.backbones.frozen import FrozenBackbone
+from keras_transfer.backbones.layer_paths import children
+from keras_transfer.backbones.layer_paths import located
+from keras_transfer.backbones.layer_paths import weights_of
 
 # In front of the path of a layer above the backbone, which begins at the model.
 HEAD = "head:"

@@ -8,11 +8,11 @@ from collections.abc import Set
 import keras
 
 from keras_transfer.adapters.adapter import Adapter
-from keras_transfer.adapters.part import Part
+from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.targets import nearest
 from keras_transfer.adapters.targets import Target
-from keras_transfer.saving.adapter_recipe import expressions
-from keras_transfer.saving.adapter_recipe import Recipe
+from keras_transfer.saving.adapter_header import expressions
+from keras_transfer.saving.adapter_header import Recipe
 from keras_transfer.saving.base_model import chosen
 from keras_transfer.saving.base_model import HEAD
 from keras_transfer.saving.base_model import joined

@@ -15,7 +15,7 @@ import keras
 
 from keras_transfer import _keras
 from keras_transfer.optimizers.discriminative import Discriminative
-from keras_transfer.optimizers.layout import Layout
+from keras_transfer.optimizers.rate_table import Layout
 
 
 def resume(
@@ -76,7 +76,7 @@ def resume(
     compiled = _compile_config(path)
     with keras.saving.CustomObjectScope(dict(custom_objects or {})):
         optimizer = keras.saving.deserialize_keras_object(compiled["optimizer"])
-        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        inner = _keras.inner_optimizer(optimizer)
         if not isinstance(inner, Discriminative):
             with _complete(path):
                 return keras.saving.load_model(path, safe_mode=safe_mode)

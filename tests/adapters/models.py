@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_transfer._keras import flat_layers
-from keras_transfer.adapters.part import all_parts
+from keras_transfer.adapters.adapter_part import all_parts
 from tests import tiny
 
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_transfer import adapters
-from keras_transfer.adapters.named import places
+from keras_transfer.adapters.switching import places
 from tests.adapters import models
 from tests.contracts.adapter_contract import AdapterContract
 from tests.contracts.compare import assert_close

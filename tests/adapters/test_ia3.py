@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_transfer import adapters
-from keras_transfer.adapters.named import places
+from keras_transfer.adapters.switching import places
 from tests.adapters import models
 from tests.backbones import families
 from tests.contracts.adapter_contract import AdapterContract

@@ -7,8 +7,8 @@ import pytest
 import keras_transfer as kt
 from keras_transfer import _keras
 from keras_transfer import adapters
-from keras_transfer.adapters.named import places
-from keras_transfer.backbones.blocks import find_owners
+from keras_transfer.adapters.switching import places
+from keras_transfer.backbones.block_patterns import find_owners
 from tests import tiny
 from tests.adapters import models
 from tests.contracts.compare import assert_close

@@ -9,7 +9,7 @@ import pytest
 
 from keras_transfer import _keras
 from keras_transfer import adapters
-from keras_transfer.adapters.named import places
+from keras_transfer.adapters.switching import places
 from tests import tiny
 from tests.adapters import models
 from tests.contracts.compare import assert_close

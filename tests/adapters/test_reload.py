@@ -7,8 +7,8 @@ import tensorflow as tf
 
 import keras_transfer as kt
 from keras_transfer import adapters
-from keras_transfer.adapters.named import places
-from keras_transfer.adapters.upgrade import Adapted
+from keras_transfer.adapters.in_place.adapted_layer import Adapted
+from keras_transfer.adapters.switching import places
 from tests import tiny
 from tests.adapters import models
 from tests.contracts import fresh

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import keras_transfer as kt
 from keras_transfer import adapters
-from keras_transfer.adapters.named import places
+from keras_transfer.adapters.switching import places
 from tests.adapters import models
 from tests.contracts.adapter_contract import AdapterContract
 from tests.contracts.adapter_contract import small

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_transfer import adapters
-from keras_transfer.adapters.part import all_parts
+from keras_transfer.adapters.adapter_part import all_parts
 from tests import tiny
 from tests.adapters import models
 from tests.contracts.compare import arrays

@@ -8,7 +8,7 @@ from keras import layers
 
 import keras_transfer as kt
 from keras_transfer import _keras
-from keras_transfer.adapters.part import all_parts
+from keras_transfer.adapters.adapter_part import all_parts
 from tests import tiny
 from tests.adapters import models
 from tests.contracts.compare import fit

@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 
 import keras_transfer as kt
-from keras_transfer.adapters.part import all_parts
-from keras_transfer.adapters.part import parts_of
-from keras_transfer.export.entry import plain_entry
+from keras_transfer.adapters.adapter_part import all_parts
+from keras_transfer.adapters.adapter_part import parts_of
 from keras_transfer.export.many_adapters import ManyAdapters
+from keras_transfer.export.request import plain_entry
 from keras_transfer.export.serving import export_serving
 from tests import tiny
 

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.lora import LoRA
-from keras_transfer.adapters.part import all_parts
 from keras_transfer.export.image_bytes import ImageBytes
 from keras_transfer.export.serving import export_serving
 from tests import public

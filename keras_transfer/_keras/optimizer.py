@@ -1,0 +1,97 @@
+"""Keras's private side of optimizers: their slots, settings and wrappers."""
+
+import contextlib
+from collections.abc import Iterator
+
+import keras
+
+
+def inner_optimizer(optimizer: keras.Optimizer | None) -> keras.Optimizer | None:
+    """Return what makes the steps: the optimizer inside a LossScaleOptimizer."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def replace_optimizer(model: keras.Model, optimizer: keras.Optimizer) -> None:
+    """Give a compiled `model` another optimizer, in what it saves as well."""
+    wrapper = model.optimizer
+    if isinstance(wrapper, keras.optimizers.LossScaleOptimizer):
+        settings = wrapper.get_config() | {"inner_optimizer": optimizer}
+        model.optimizer = type(wrapper)(**settings)
+    else:
+        model.optimizer = optimizer
+    compiled = model._compile_config.config
+    # Keras keeps what the user passed to compile(), without its own wrapper.
+    wrapped = isinstance(compiled["optimizer"], keras.optimizers.LossScaleOptimizer)
+    compiled["optimizer"] = model.optimizer if wrapped else optimizer
+
+
+@contextlib.contextmanager
+def optimizer_kept(model: keras.Model) -> Iterator[None]:
+    """Give a compiled `model` its optimizer back if an error ends the block."""
+    optimizer, compiled = model.optimizer, model._compile_config.config
+    passed = compiled["optimizer"]
+    try:
+        yield
+    except BaseException:
+        model.optimizer, compiled["optimizer"] = optimizer, passed
+        raise
+
+
+def made_in_scope(optimizer: keras.Optimizer, model: keras.Model) -> bool:
+    """Return whether `optimizer` was made under the strategy of `model`."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return getattr(optimizer, "_distribution_strategy", strategy) is strategy
+
+
+def settings(optimizer: keras.Optimizer) -> dict:
+    """Return the config of `optimizer` with its learning rate schedule as it is.
+
+    A schedule of the user's own may have no config, or be known by no name.
+    """
+    rate = optimizer._learning_rate
+    if isinstance(rate, keras.Variable):
+        return optimizer.get_config()
+    optimizer.__dict__["_learning_rate"] = 1.0
+    try:
+        return optimizer.get_config() | {"learning_rate": rate}
+    finally:
+        optimizer.__dict__["_learning_rate"] = rate
+
+
+def decays(optimizer: keras.Optimizer, variable: keras.Variable) -> bool:
+    """Return whether `optimizer` lets weight decay act on `variable`."""
+    return optimizer._use_weight_decay(variable)
+
+
+def trained_by(optimizer: keras.Optimizer) -> list[keras.Variable]:
+    """Return the variables that a built `optimizer` has slots for, in order."""
+    return list(optimizer._trainable_variables)
+
+
+def slots(
+    optimizer: keras.Optimizer,
+) -> Iterator[tuple[keras.Variable, keras.Variable]]:
+    """Yield (model variable, optimizer variable) for all that is kept for one each.
+
+    What is kept for all together, such as the count of updates, is left out.
+    """
+    kept = {id(variable) for variable in optimizer.variables}
+    inner = [inner_optimizer(optimizer)]
+    for each in [*inner, *getattr(optimizer, "optimizers", ())]:
+        trained = trained_by(each) if each.built else []
+        for name, values in vars(each).items():
+            if name in ("_variables", "_trainable_variables"):
+                continue
+            # Keras keeps its slots in lists that run beside the variables.
+            if not isinstance(values, list) or len(values) != len(trained):
+                continue
+            for variable, slot in zip(trained, values, strict=True):
+                if id(slot) in kept:
+                    kept.remove(id(slot))
+                    yield variable, slot
+
+
+def accumulated_steps(optimizer: keras.Optimizer) -> int:
+    """Return how many batches make one update, 1 or more."""
+    # A LossScaleOptimizer does not know; it is the one inside that accumulates.
+    return inner_optimizer(optimizer).gradient_accumulation_steps or 1

@@ -1,0 +1,165 @@
+"""Keras under tf.distribute: scopes, replicas, workers, and fixes of stock faults."""
+
+import contextlib
+import inspect
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def replicas_here() -> int:
+    """Return the number of replicas of the strategy in whose scope this is called."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def scope(model: keras.Model) -> Any:
+    """Return the scope of the tf.distribute strategy that `model` was made under."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return strategy.scope() if strategy else contextlib.nullcontext()
+
+
+def in_strategy_of(layer: keras.Layer) -> bool:
+    """Return whether the weights of `layer` were made under the present strategy."""
+    if keras.backend.backend() != "tensorflow":
+        return True
+    import tensorflow as tf
+
+    here = tf.distribute.get_strategy()
+    here = None if here.num_replicas_in_sync == 1 else here
+    return all(
+        getattr(each._value, "distribute_strategy", None) is here
+        for each in layer.weights
+        if isinstance(each._value, tf.distribute.DistributedValues) or here is not None
+    )
+
+
+def several_workers(strategy: Any) -> bool:
+    """Return whether `strategy` trains on several workers, each its own process."""
+    import tensorflow as tf
+
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and (
+        strategy.extended._in_multi_worker_mode()
+    )
+
+
+def parameter_servers(strategy: Any) -> bool:
+    """Return whether `strategy` keeps variables on parameter servers."""
+    import tensorflow as tf
+
+    first = tf.compat.v1.distribute.experimental.ParameterServerStrategy
+    return isinstance(strategy, (tf.distribute.ParameterServerStrategy, first))
+
+
+_MENDED = set()
+
+
+def mend_workers() -> list[str]:
+    """Have Keras train under several workers; return the names of what was mended.
+
+    The symbolic build of keras 3.15 reduces a tuple, and the results of a step are
+    reduced along an axis that a scalar has not (keras-team/keras#20585). One worker
+    and all other strategies go through Keras's own code.
+    """
+    from keras.src.backend.tensorflow import trainer
+
+    kind = trainer.TensorFlowTrainer
+    return [
+        *_mend(
+            kind,
+            "_maybe_symbolic_build",
+            _build_on_local_batch,
+            fault="self.distribute_strategy.reduce(",
+        ),
+        *_mend(
+            trainer,
+            "reduce_per_replica",
+            _reduce_whole_values,
+            fault='("MEAN", v, axis=0)',
+        ),
+    ]
+
+
+def mend_loss_scale() -> list[str]:
+    """Have float16 skip a step on all replicas if one of them overflows.
+
+    Keras asks the first replica alone, and adds what overflowed on another to the
+    weights. The gradients it asks about are not yet summed over the replicas.
+    """
+    kind = keras.optimizers.LossScaleOptimizer
+    fault = "`finite` from the first replica"
+    return _mend(kind, "check_finite", _finite_on_all, fault=fault, where="_tf_apply")
+
+
+def _mend(
+    owner: Any, name: str, mend: Any, *, fault: str, where: str | None = None
+) -> list[str]:
+    """Replace `name` of `owner` if the source of it, or of `where`, has the fault."""
+    stock = getattr(owner, name)
+    if stock in _MENDED:
+        return []
+    try:
+        faulty = fault in inspect.getsource(getattr(owner, where or name))
+    except OSError:  # no source is installed; a mend does no harm without its fault
+        faulty = True
+    if faulty:
+        setattr(owner, name, mend(stock))
+        _MENDED.add(getattr(owner, name))
+    return [name] if faulty else []
+
+
+def _build_on_local_batch(stock: Any) -> Any:
+    def maybe_symbolic_build(
+        self: keras.Model, iterator: Any = None, data_batch: Any = None
+    ) -> None:
+        strategy = self.distribute_strategy
+        if iterator is not None and several_workers(strategy):
+            for _, _, batches in iterator:
+                data_batch = keras.tree.map_structure(
+                    lambda value: strategy.experimental_local_results(value)[0],
+                    next(batches),
+                )
+                break
+            iterator = None
+        stock(self, iterator, data_batch)
+
+    return maybe_symbolic_build
+
+
+def _reduce_whole_values(stock: Any) -> Any:
+    def reduce_per_replica(values: Any, strategy: Any, reduction: str) -> Any:
+        import tensorflow as tf
+
+        kinds = {"auto": "MEAN", "mean": "MEAN", "sum": "SUM"}
+        if reduction not in kinds or not several_workers(strategy):
+            return stock(values, strategy, reduction)
+
+        def reduce(value: Any) -> Any:
+            if not tf.is_tensor(value):  # those of several replicas count as tensors
+                return value
+            return strategy.reduce(kinds[reduction], value, axis=None)
+
+        return keras.tree.map_structure(reduce, values)
+
+    return reduce_per_replica
+
+
+def _finite_on_all(stock: Any) -> Any:
+    def check_finite(self: keras.optimizers.LossScaleOptimizer, grads: Any) -> Any:
+        finite = stock(self, grads)
+        if keras.backend.backend() != "tensorflow":
+            return finite
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return finite
+        overflows = ops.cast(ops.logical_not(finite), "float32")
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, overflows)
+        return ops.equal(total, 0)
+
+    return check_finite

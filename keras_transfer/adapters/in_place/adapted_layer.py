@@ -1,0 +1,303 @@
+"""Upgrade layers in place to subclasses that compute, save and reload with parts."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterable
+from collections.abc import Iterator
+
+import keras
+
+from keras_transfer import _keras
+from keras_transfer.adapters import adapter_part as parts
+from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.in_place import frozen_weights
+from keras_transfer.adapters.in_place.forward import Hooked
+from keras_transfer.adapters.in_place.ordered import Ordered
+from keras_transfer.adapters.in_place.preset import stand_for_all
+from keras_transfer.backbones.layer_paths import above
+from keras_transfer.backbones.layer_paths import located
+from keras_transfer.backbones.layer_paths import weights_of
+
+# Flags that a model of ours keeps by position; ours replace them.
+POSITIONAL = ("trainable_layers", "trainable_weights")
+
+
+@keras.saving.register_keras_serializable("keras_transfer", name="Adapted")
+class Adapted(Ordered):
+    """What a layer or model becomes when parts are attached in or below it.
+
+    A class is made for each class upgraded: a subclass of it, of the same name (Keras
+    addresses weights in files by class names), and saved under the one name
+    `keras_transfer>Adapted`. Its config holds the base's own, the parts by path, and
+    what is frozen; `from_config` makes the base and upgrades it again.
+    """
+
+    base_class: type = object
+
+    @property
+    def trainable(self) -> bool:
+        """The flag of the layer. Setting it never thaws what the adapters froze."""
+        return super().trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        super(Adapted, type(self)).trainable.fset(self, value)
+        frozen_weights.rest(self)
+
+    def get_config(self) -> dict:
+        """Return what remakes the layer with its parts and its trainable set."""
+        with _as(self, base_of(self)):
+            # Without this layer's own mark Keras takes the two for one shared object.
+            base = keras.saving.serialize_keras_object(self)
+        base.pop("compile_config", None)
+        for key in POSITIONAL:
+            base["config"].pop(key, None)
+        places = located(self)
+        return {
+            "base": base,
+            "recipes": {
+                name: keras.saving.serialize_keras_object(recipe)
+                for name, recipe in recipes_of(self).items()
+            },
+            "parts": [
+                [path, keras.saving.serialize_keras_object(part)]
+                for path, layer in places.items()
+                for part in parts.parts_of(layer)
+            ],
+            "before": {
+                path: _before_config(layer)
+                for path, layer in places.items()
+                if frozen_weights.before(layer)
+            },
+            "learning": {
+                "layers": [path for path, each in places.items() if each.trainable],
+                "weights": {
+                    path: names
+                    for path, layer in places.items()
+                    if (names := _learning(layer))
+                },
+            },
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> keras.Layer:
+        """Return the layer of `get_config`."""
+        config = dict(config)
+        base = dict(config.pop("base"))
+        spec = {key: config.pop(key) for key in ("recipes", "parts")}
+        before, learning = config.pop("before"), config.pop("learning")
+        # What keras-hub's from_preset adds for the constructor, such as a dtype.
+        more = {key: value for key, value in config.items() if value is not None}
+        base["config"] = base["config"] | more
+        layer = keras.saving.deserialize_keras_object(base)
+        if not layer.built:
+            raise ValueError(
+                f"The layer {layer.name!r} was saved with adapters, but its config "
+                "does not build it, so that they have nothing to be attached to. Give "
+                "its class a get_build_config()."
+            )
+        _attach_again(layer, spec["recipes"], spec["parts"])
+        _set_trainable(layer, before, learning)
+        return layer
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compile as the saved model was, also where its compile() is its own.
+
+        Keras only warns there, as for keras-hub's Tasks, and drops the optimizer.
+        """
+        kind = base_of(self)
+        own_compile = kind.compile is not keras.Model.compile
+        own_config = kind.compile_from_config is not keras.Model.compile_from_config
+        if own_compile and not own_config:
+            self.compile(**keras.saving.deserialize_keras_object(config))
+            if self.optimizer is not None:
+                self.optimizer.build(self.trainable_variables)
+        else:
+            super().compile_from_config(config)
+
+
+stand_for_all(Adapted)
+
+
+def base_of(layer: keras.Layer) -> type:
+    """Return the class that `layer` had before it was upgraded."""
+    kind = type(layer)
+    return kind.base_class if issubclass(kind, Adapted) else kind
+
+
+def plain_of(layer: keras.Layer) -> type:
+    """Return the class of `layer` without any parts: a Dense for a LoRADense."""
+    return getattr(base_of(layer), "plain_class", None) or base_of(layer)
+
+
+def recipes_of(model: keras.Layer) -> dict[str, object]:
+    """Return the recipes attached in or below `model` by the adapter's name."""
+    found: dict[str, object] = {}
+    for layer in _keras.flat_layers(model):
+        for name, recipe in own_recipes(layer).items():
+            found.setdefault(name, recipe)
+    # An outer model still knows what was taken away from an inner one.
+    there = {part.name for _, part in parts.all_parts(model)}
+    return {k: v for k, v in found.items() if k in there or not v.parts}
+
+
+def forget(model: keras.Layer, name: str) -> None:
+    """Drop the recipe of one adapter."""
+    for layer in _keras.flat_layers(model):
+        own_recipes(layer).pop(name, None)
+
+
+def restore(model: keras.Layer) -> None:
+    """Take all parts away and make all layers what they were before the first."""
+    for layer in _keras.flat_layers(model):
+        for part in parts.parts_of(layer):
+            parts.take_away(layer, part)
+        if isinstance(layer, Adapted | Hooked):
+            set_class(layer, plain_of(layer))
+            layer.__dict__.pop("_recipes", None)
+        frozen_weights.release(layer)
+
+
+def upgrade(layer: keras.Layer, hooked: type | None = None) -> None:
+    """Change the class of `layer`, once; with `hooked` its forward pass runs parts."""
+    base = base_of(layer)
+    if isinstance(layer, Adapted) and (hooked is None or isinstance(layer, Hooked)):
+        return
+    set_class(layer, _upgraded(base, hooked))
+
+
+def hold(layer: keras.Layer, learning: Iterable[keras.Variable] = ()) -> None:
+    """Hold the weights of `layer`, and its statistics if it has any.
+
+    No flag of a variable stops a BatchNormalization from moving its averages, only its
+    own. So it is upgraded, to refuse that flag wherever it comes from. So is a layer
+    of which a part learns, to keep its weights in order.
+    """
+    frozen_weights.hold(layer, learning)
+    able, free = frozen_weights.before(layer).variables, _keras.learnable(layer)
+    if len(_keras.own_weights(layer)) > len(able) or 0 < len(free) < len(able):
+        upgrade(layer)
+
+
+def set_class(layer: keras.Layer, kind: type) -> None:
+    """Change the class of a layer and nothing else."""
+    object.__setattr__(layer, "__class__", kind)
+
+
+def install(
+    model: keras.Layer,
+    name: str,
+    recipe: object,
+    pairs: Iterable[tuple[keras.Layer, Part]],
+    touched: Iterable[keras.Layer] = (),
+) -> None:
+    """Put created parts into their layers and upgrade these and all above them.
+
+    `touched` are layers that get no part, but of which a weight is trained.
+    """
+    changed = {id(each) for each in touched}
+    for layer, part in pairs:
+        upgrade(layer, part.layer_class or Hooked)
+        parts.add(layer, part)
+        changed.add(id(layer))
+    for layer in above(model, changed):
+        upgrade(layer)
+    for layer in _keras.flat_layers(model):
+        if isinstance(layer, Adapted) and (
+            id(layer) in changed
+            or any(id(x) in changed for x in _keras.flat_layers(layer))
+        ):
+            layer.__dict__.setdefault("_recipes", {})[name] = recipe
+
+
+def own_recipes(layer: keras.Layer) -> dict[str, object]:
+    """Return the recipes that are noted at `layer` itself."""
+    return layer.__dict__.get("_recipes", {})
+
+
+@functools.cache
+def _upgraded(base: type, hooked: type | None) -> type:
+    bases: tuple[type, ...] = (Adapted,)
+    if hooked is not None and not issubclass(base, hooked):
+        bases += (hooked,)
+    if not (hooked is not None and issubclass(hooked, base)):
+        bases += (base,)
+    doc = f"{base.__name__} with adapters in or below it."
+    kind = type(base.__name__, bases, {"__doc__": doc, "base_class": base})
+    kind.__module__ = __name__
+    _keras.save_as(kind, Adapted)
+    return kind
+
+
+@contextlib.contextmanager
+def _as(layer: keras.Layer, kind: type) -> Iterator[None]:
+    # Keras looks at the class of an object to tell what its config holds.
+    now = type(layer)
+    set_class(layer, kind)
+    try:
+        yield
+    finally:
+        set_class(layer, now)
+
+
+def _attach_again(layer: keras.Layer, recipes: dict, specs: list) -> None:
+    """Do what was done to the saved layer; an inner one may have been done already."""
+    places = located(layer)
+    made = []
+    for path, config in specs:
+        if path not in places:
+            raise ValueError(
+                f"The layer {layer.name!r} was saved with an adapter at {path!r}, but "
+                "has no such layer. Its class makes other layers than when it was "
+                f"saved; they are {sorted(places)}."
+            )
+        part = keras.saving.deserialize_keras_object(config)
+        host = places[path]
+        if part.name not in {each.name for each in parts.parts_of(host)}:
+            part.create(host)
+            made.append((host, part))
+    for name, config in recipes.items():
+        recipe = keras.saving.deserialize_keras_object(config)
+        mine = [(host, part) for host, part in made if part.name == name]
+        hosts = [host for host, part in parts.all_parts(layer) if part.name == name]
+        install(layer, name, recipe, mine, hosts)
+        recipe.link([p for _, p in parts.all_parts(layer) if p.name == name])
+    upgrade(layer)
+    for name, config in recipes.items():
+        layer.__dict__.setdefault("_recipes", {}).setdefault(
+            name, keras.saving.deserialize_keras_object(config)
+        )
+
+
+def _before_config(layer: keras.Layer) -> list:
+    before = frozen_weights.before(layer)
+    names = {id(v): name for name, v in weights_of(layer).items()}
+    flags = zip(before.variables, before.flags, strict=True)
+    return [before.trainable, {names[id(v)]: flag for v, flag in flags}]
+
+
+def _learning(layer: keras.Layer) -> list[str]:
+    return [name for name, v in weights_of(layer).items() if v.trainable]
+
+
+def _set_trainable(layer: keras.Layer, before: dict, learning: dict) -> None:
+    """Hold and free what the saved layer did, by path and by the name of the weight."""
+    places = located(layer)
+    flagged, free = set(learning["layers"]), learning["weights"]
+    trainable: set[int] = set()
+    for path, each in places.items():
+        own = weights_of(each)
+        chosen = [own[name] for name in free.get(path, ()) if name in own]
+        trainable |= {id(variable) for variable in chosen}
+        if path in before:
+            flag, flags = before[path]
+            variables = tuple(own[name] for name in flags)
+            frozen_weights.set_before(
+                each, frozen_weights.Before(flag, variables, tuple(flags.values()))
+            )
+            hold(each, chosen)
+    at = {id(each): path for path, each in places.items()}
+    layers = [at.get(id(each)) in flagged for each in _keras.flat_layers(layer)]
+    _keras.set_flags(layer, layers, [id(v) in trainable for v in layer.weights])

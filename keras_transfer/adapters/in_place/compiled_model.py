@@ -1,0 +1,116 @@
+"""Keep what a compiled model runs in step with what is attached to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+
+from keras_transfer import _keras
+from keras_transfer.adapters.adapter_part import all_parts
+from keras_transfer.optimizers.discriminative import Discriminative
+from keras_transfer.optimizers.discriminative import SUBCLASSES
+
+
+def stale_optimizers(
+    model: keras.Layer, *, new_weights: bool = False
+) -> list[tuple[keras.Model, keras.Optimizer]]:
+    """Return a new optimizer for each compiled model whose own lacks slots.
+
+    Args:
+        model: A model; those in it count too.
+        new_weights: Whether weights are about to be added that no optimizer has.
+
+    Raises:
+        ValueError: If one has made updates or is bound to layer groups.
+    """
+    found = []
+    for each in _compiled(model):
+        inner = _inner(each.optimizer)
+        known = {id(variable) for variable in _keras.trained_by(inner)}
+        lacks = any(id(v) not in known for v in each.trainable_variables)
+        if not (new_weights or lacks):
+            continue
+        kind = type(inner).__name__
+        if isinstance(inner, Discriminative):
+            raise ValueError(
+                f"The {kind} of {each.name!r} is bound to what the model trains now. "
+                "Attach first; then call discriminative() and compile()."
+            )
+        if _keras.value(inner.iterations) > 0:
+            raise ValueError(
+                f"The {kind} of {each.name!r} has made updates, and has no slots for "
+                "the new weights. Call model.compile() with a new optimizer first, or "
+                "attach before training."
+            )
+        found.append((each, _fresh(each)))
+    return found
+
+
+def renew_optimizers(model: keras.Layer) -> None:
+    """Give each compiled model a new optimizer of the same settings, and retrace."""
+    retrace(model, [(each, _fresh(each)) for each in _compiled(model)])
+
+
+def retrace(
+    model: keras.Layer,
+    optimizers: list[tuple[keras.Model, keras.Optimizer]] | None = None,
+) -> None:
+    """Drop the traced functions of `model` and of the models in it.
+
+    A function that exists is made anew at once, not set to None: a callback may be in
+    the midst of `fit`.
+    """
+    for each, optimizer in optimizers or ():
+        with _keras.scope(each):
+            _keras.replace_optimizer(each, optimizer)
+    for each in _models(model):
+        for kind in ("train", "test", "predict"):
+            if getattr(each, f"{kind}_function", None) is not None:
+                getattr(each, f"make_{kind}_function")(force=True)
+
+
+def activate(model: keras.Layer, gates: Mapping[str, float]) -> None:
+    """Set the gates by the adapter's name, 0 for all others, and train those alone."""
+    for _, part in all_parts(model):
+        gate = gates.get(part.name, 0.0)
+        part.gate.assign(gate)
+        if gate:
+            _keras.release(part, part.learning)
+            for variable in part.learning:
+                variable.trainable = True
+            _keras.set_flag(part, True)
+        else:
+            _keras.hold(part, _keras.learnable(part))
+            _keras.set_flag(part, False)
+    for layer in reversed(_keras.flat_layers(model)):
+        # Up to the root: a layer is frozen where nothing in or below it can learn.
+        if any(each.trainable for each in layer.weights):
+            _keras.set_flag(layer, True)
+
+
+def _compiled(model: keras.Layer) -> list[keras.Model]:
+    """Return the models that have a built optimizer."""
+    return [
+        each
+        for each in _models(model)
+        if getattr(each, "optimizer", None) is not None and each.optimizer.built
+    ]
+
+
+def _inner(optimizer: keras.Optimizer) -> keras.Optimizer:
+    return _keras.inner_optimizer(optimizer)
+
+
+def _fresh(model: keras.Model) -> keras.Optimizer:
+    """Return a new optimizer of the same settings; rates by group are left behind."""
+    inner = _inner(model.optimizer)
+    settings = _keras.settings(inner)
+    settings.pop("layout", None)
+    kind = next((k for k in type(inner).__mro__ if k in SUBCLASSES), type(inner))
+    with _keras.scope(model):
+        return kind(**settings)
+
+
+def _models(model: keras.Layer) -> list[keras.Model]:
+    return [each for each in _keras.flat_layers(model) if isinstance(each, keras.Model)]

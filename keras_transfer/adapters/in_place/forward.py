@@ -1,0 +1,82 @@
+"""Hooked: the forward pass of a layer with parts, the same for every technique."""
+
+from __future__ import annotations
+
+import threading
+
+import keras
+from keras import ops
+
+from keras_transfer import _keras
+from keras_transfer.adapters.adapter_part import parts_of
+
+# The layer that, in this thread, computes without what comes after its sum.
+_bare = threading.local()
+
+
+class Hooked:
+    """Mixin in front of a Keras layer class: computes as it does, with its parts.
+
+    The layer's own `call` runs as it is, but for the activation (and the soft cap of
+    logits), which has to come after what the parts add.
+    """
+
+    # The class of the layer without its parts, once they are folded or taken away.
+    plain_class: type | None = None
+
+    def call(self, inputs: object, *args: object, **kwargs: object) -> object:
+        """Return the layer's own result, as its parts change it."""
+        return _run(self, super().call, inputs, *args, **kwargs)
+
+    def quantized_call(self, inputs: object, *args: object, **kwargs: object) -> object:
+        """Do the same where Keras calls this in place of `call`."""
+        return _run(self, super().quantized_call, inputs, *args, **kwargs)
+
+    @property
+    def activation(self) -> object:
+        """The layer's activation."""
+        return _late(self, "activation")
+
+    @activation.setter
+    def activation(self, value: object) -> None:
+        self.__dict__["activation"] = value
+
+    @property
+    def logit_soft_cap(self) -> object:
+        """The soft cap of an embedding's logits."""
+        return _late(self, "logit_soft_cap")
+
+    @logit_soft_cap.setter
+    def logit_soft_cap(self, value: object) -> None:
+        self.__dict__["logit_soft_cap"] = value
+
+
+def _late(layer: keras.Layer, name: str) -> object:
+    if name not in layer.__dict__:
+        raise AttributeError(f"{type(layer).__name__} has no {name}")
+    return None if getattr(_bare, "layer", None) is layer else layer.__dict__[name]
+
+
+def _run(
+    layer: keras.Layer, compute: object, inputs: object, *args: object, **kwargs: object
+) -> object:
+    parts = parts_of(layer)
+    for part in parts:
+        inputs = part.on_inputs(layer, inputs)
+    outer = getattr(_bare, "layer", None)
+    _bare.layer = layer
+    try:
+        bare = compute(inputs, *args, **kwargs)
+    finally:
+        _bare.layer = outer
+    outputs = bare
+    for part in parts:
+        outputs = part.on_outputs(layer, inputs, outputs, **kwargs)
+    if getattr(layer, "activation", None) is not None:
+        outputs = layer.activation(outputs)
+    cap = getattr(layer, "logit_soft_cap", None)
+    if cap is not None and kwargs.get("reverse"):
+        outputs = ops.tanh(outputs / cap) * cap
+    for part in parts:
+        outputs = part.on_result(layer, outputs)
+    return _keras.copy_mask(bare, outputs)

@@ -1,0 +1,253 @@
+"""Several adapters on one model: which are there, which is in use, none."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import keras
+
+from keras_transfer.adapters.adapter import Adapter
+from keras_transfer.adapters.adapter_part import all_parts
+from keras_transfer.adapters.adapter_part import gate_value
+from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.adapter_part import parts_of
+from keras_transfer.adapters.adapter_part import take_away
+from keras_transfer.adapters.in_place import adapted_layer
+from keras_transfer.adapters.in_place.compiled_model import activate
+from keras_transfer.adapters.in_place.compiled_model import renew_optimizers
+from keras_transfer.adapters.in_place.compiled_model import retrace
+from keras_transfer.adapters.in_place.compiled_model import stale_optimizers
+from keras_transfer.backbones.layer_paths import located
+
+
+def attached(model: keras.Layer) -> dict[str, Adapter]:
+    """Return the recipes of the adapters in or below `model`, by the adapter's name.
+
+    Args:
+        model: Any model or layer.
+
+    Returns:
+        Dict of name to recipe, in the order of attaching; empty if there are none.
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+        kt.adapters.LoRA(rank=2, targets="all-linear").attach(model, "first")
+        assert list(kt.adapters.attached(model)) == ["first"]
+        ```
+
+    Reference:
+        PEFT, `PeftModel.peft_config`.
+    """
+    return adapted_layer.recipes_of(model)
+
+
+def active(model: keras.Layer) -> dict[str, float]:
+    """Return the names of the adapters in use, each with its gate.
+
+    Args:
+        model: Any model or layer.
+
+    Returns:
+        Dict of name to gate, which is 1 for an adapter in use; those with 0 are left
+        out.
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+        kt.adapters.LoRA(rank=2, targets="all-linear").attach(model)
+        assert kt.adapters.active(model) == {"default": 1.0}
+        ```
+
+    Reference:
+        PEFT, `PeftModel.active_adapters`.
+    """
+    gates = {part.name: gate_value(part) for _, part in all_parts(model)}
+    for name in attached(model):
+        gates.setdefault(name, 1.0)  # without parts it is always on
+    return {name: gate for name, gate in gates.items() if gate}
+
+
+def places(
+    model: keras.Layer, name: str | None = None
+) -> Iterator[tuple[str, keras.Layer, Part]]:
+    """Yield (path of the layer, layer, part) for the parts of one adapter, or of all.
+
+    In the order of the model.
+    `part.named_weights` are the adapter's weights there, by name.
+    """
+    if name is not None:
+        check_known(model, name)
+    for path, layer in located(model).items():
+        for part in parts_of(layer):
+            if name is None or part.name == name:
+                yield path or layer.name, layer, part
+
+
+def use(model: keras.Layer, name: str) -> None:
+    """Make one adapter of `model` the one in use, and the one that trains.
+
+    The others stay where they are, with gates of 0. Gates are variables, so what was
+    traced for inference stays right; the functions of training are traced anew. An
+    optimizer that was built for another adapter has no slots for this one: compile()
+    again to train it.
+
+    Args:
+        model: A model with adapters.
+        name: The adapter's name.
+
+    Raises:
+        ValueError: If no adapter has this name.
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+        kt.adapters.LoRA(rank=2, targets="all-linear").attach(model, "first")
+        kt.adapters.LoRA(rank=2, targets="all-linear").attach(model, "second")
+        kt.adapters.use(model, "first")
+        assert kt.adapters.active(model) == {"first": 1.0}
+        ```
+
+    Reference:
+        PEFT, `PeftModel.set_adapter`.
+    """
+    check_known(model, name)
+    activate(model, {name: 1.0})
+    retrace(model)
+
+
+@contextlib.contextmanager
+def disabled(model: keras.Layer) -> Iterator[None]:
+    """Within the block `model` computes as the base model does, exactly.
+
+    Args:
+        model: A model with adapters.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        ValueError: If an adapter has changed weights of the model's own.
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+        import numpy as np
+
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+        kt.adapters.LoRA(rank=2, targets="all-linear").attach(model)
+        with kt.adapters.disabled(model):
+            base = model(np.ones((1, 8)))
+        ```
+
+    Reference:
+        PEFT, `PeftModel.disable_adapter`.
+    """
+    for name, recipe in attached(model).items():
+        if recipe.trained(model, recipe.find(model)):
+            raise ValueError(
+                f"The adapter {name!r} ({type(recipe).__name__}) trains weights of the "
+                "model's own, which cannot be switched off."
+            )
+    parts = [(part, gate_value(part)) for _, part in all_parts(model)]
+    try:
+        for part, _ in parts:
+            part.gate.assign(0.0)
+        yield
+    finally:
+        for part, gate in parts:
+            part.gate.assign(gate)
+
+
+def remove(model: keras.Layer, name: str) -> None:
+    """Take one adapter away. With the last one the model is what it was before.
+
+    If it was the one in use, then none is; choose with `kt.adapters.use`.
+
+    Args:
+        model: A model with adapters.
+        name: The adapter's name.
+
+    Raises:
+        ValueError: If no adapter has this name.
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+        kt.adapters.LoRA(rank=2, targets="all-linear").attach(model, "first")
+        kt.adapters.remove(model, "first")
+        assert kt.adapters.attached(model) == {}
+        ```
+
+    Reference:
+        PEFT, `PeftModel.delete_adapter`.
+    """
+    check_known(model, name)
+    for host, part in list(all_parts(model)):
+        if part.name == name:
+            take_away(host, part)
+    adapted_layer.forget(model, name)
+    if attached(model):
+        retrace(model)
+    else:
+        adapted_layer.restore(model)
+        renew_optimizers(model)
+
+
+def refresh(model: keras.Layer) -> None:
+    """Drop what `model` has traced, after adapters were attached to a model inside it.
+
+    `attach`, `use` and `merge` do it for the model they are given and all in it, but
+    cannot know a model that holds that one. Pass the outermost model there, or here.
+
+    Args:
+        model: The outer model.
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+        import numpy as np
+
+        inner = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+        outer = keras.Sequential([keras.Input((8,)), inner, keras.layers.Dense(1)])
+        outer.predict(np.ones((1, 8)), verbose=0)
+        kt.adapters.LoRA(rank=2, targets="all-linear").attach(inner)
+        kt.adapters.refresh(outer)
+        ```
+
+    Raises:
+        ValueError: If the optimizer of `model` has made updates and has no slots for
+            the adapters.
+
+    Reference:
+        keras.Model.make_train_function, which this calls with `force=True`.
+    """
+    retrace(model, stale_optimizers(model))
+
+
+def check_known(model: keras.Layer, name: str) -> None:
+    """Check that `model` has an adapter of this name.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    known = list(attached(model))
+    if name not in known:
+        raise ValueError(
+            f"The model {model.name!r} has no adapter {name!r}. It has {known}."
+        )

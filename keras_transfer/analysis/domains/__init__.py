@@ -1,0 +1,1 @@
+"""Two domains compared, and models chosen without labels of the target."""

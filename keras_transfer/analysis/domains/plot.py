@@ -1,0 +1,235 @@
+"""A picture of how the features of two domains lie, before and after."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_transfer.analysis.domains.arrays import as_domains
+from keras_transfer.analysis.report.plots import BLUE
+from keras_transfer.analysis.report.plots import ORANGE
+
+METHODS = ("pca", "tsne")
+MARKERS = {"source": "o", "target": "^"}
+COLORS = {"source": BLUE, "target": ORANGE}
+COLUMNS = 3  # panels side by side
+LEAST = 3  # examples of a domain
+
+
+def plot_domains(
+    panels: Mapping[str, tuple[Any, Any]],
+    *,
+    labels: tuple[Any, Any] | None = None,
+    method: str = "pca",
+    path: str | os.PathLike | None = None,
+    max_examples: int = 500,
+    seed: int = 0,
+) -> Any:
+    """Draw features of source and target in two dimensions, one panel for each pair.
+
+    Features that serve both domains lie on top of each other, class upon class. The
+    domains are circles and triangles; colours are the classes if `labels` are given,
+    else the domains. Each panel is fitted to both of its domains together.
+
+    Args:
+        panels: Dict from a title, such as "before" and "after", to the features
+            `(source, target)`: arrays of an example a row, further axes are flattened.
+        labels: Class numbers `(source_labels, target_labels)`, for all panels, whose
+            examples are then the same. None instead of the target's draws it in grey.
+            Default None.
+        method: "pca", the two directions of the largest variance, with their share of
+            it; or "tsne", which shows neighbours, but distances between groups mean
+            nothing. Default "pca".
+        path: File to write, such as "features.png"; its ending decides the format.
+            Default None: only the figure is returned.
+        max_examples: Examples drawn of each domain; of more, a random choice.
+            Default 500.
+        seed: Seed of the choice and of t-SNE. Default 0.
+
+    Returns:
+        The `matplotlib.figure.Figure`. It is not one of pyplot's, so nothing has to be
+        closed, and `figure.savefig` writes it.
+
+    Raises:
+        TypeError: If `panels` is not a dict of pairs.
+        ValueError: If it is empty, `method` is unknown, features do not fit, are fewer
+            than 3 or not finite, or labels are not as many as the examples.
+
+    Example:
+        ```python
+        import keras_transfer as kt
+        import numpy as np
+
+        rng = np.random.default_rng(0)
+        source, target = rng.normal(size=(2, 30, 8))
+        panels = {"before": (source, target + 3), "after": (source, target)}
+        figure = kt.analysis.plot_domains(panels)
+        assert [ax.get_title() for ax in figure.axes] == ["before", "after"]
+        ```
+
+    Reference:
+        van der Maaten and Hinton 2008, Visualizing Data using t-SNE, Journal of Machine
+        Learning Research 9. Ganin et al. 2016, Domain-Adversarial Training of Neural
+        Networks, arXiv:1505.07818, figure 5.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method={method!r} is unknown. Use 'pca' or 'tsne'.")
+    if isinstance(max_examples, bool) or max_examples < LEAST:
+        raise ValueError(f"max_examples={max_examples!r} must be at least {LEAST}.")
+    drawn = _read(panels)
+    classes = None if labels is None else _labels(labels, drawn)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(COLUMNS, len(drawn))
+    rows = -(-len(drawn) // columns)
+    size = (4.2 * columns, 0.7 + 3.8 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[len(drawn) :]:
+        ax.remove()
+    for ax, (title, domains) in zip(axes, drawn.items()):
+        chosen = [_choose(len(each), max_examples, seed) for each in domains]
+        parts = [rows[index] for rows, index in zip(domains, chosen, strict=True)]
+        points, names = _embed(np.concatenate(parts), method, seed)
+        points = np.split(points, [len(parts[0])])
+        ax.set_title(title)
+        ax.set_xlabel(names[0])
+        ax.set_ylabel(names[1])
+        ax.set_xticks([])
+        ax.set_yticks([])
+        for number, domain in enumerate(MARKERS):
+            numbers = None if classes is None else classes[number]
+            colors = _colors(domain, classes, numbers)
+            ax.scatter(
+                *points[number].T,
+                s=14,
+                marker=MARKERS[domain],
+                c=colors if isinstance(colors, str) else colors[chosen[number]],
+                alpha=0.65,
+                linewidths=0,
+            )
+    _legend(figure, classes)
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
+
+
+def _read(panels: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    if not isinstance(panels, Mapping):
+        raise TypeError(
+            f"`panels` is a {type(panels).__name__}. Pass a dict from a title to the "
+            "features (source, target)."
+        )
+    if not panels:
+        raise ValueError("`panels` is empty: there is nothing to draw.")
+    drawn = {}
+    for title, pair in panels.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(
+                f"The panel {title!r} is a {type(pair).__name__}. It must be the pair "
+                "of features (source, target)."
+            )
+        drawn[str(title)] = as_domains(*pair, least=LEAST)
+    return drawn
+
+
+def _labels(labels: Any, drawn: dict) -> list[np.ndarray | None]:
+    if not isinstance(labels, tuple | list) or len(labels) != 2 or labels[0] is None:
+        raise TypeError(
+            "`labels` must be a pair (source_labels, target_labels), of which the "
+            "second may be None."
+        )
+    found = [None if each is None else np.asarray(each) for each in labels]
+    for title, domains in drawn.items():
+        for name, rows, each in zip(MARKERS, domains, found, strict=True):
+            if each is not None and each.shape != (len(rows),):
+                raise ValueError(
+                    f"The {name} labels have the shape {each.shape}, and the panel "
+                    f"{title!r} has {len(rows)} {name} examples. There must be one "
+                    "class number for each."
+                )
+    return found
+
+
+def _choose(count: int, most: int, seed: int) -> np.ndarray:
+    """Return which examples are drawn, the same in every panel of as many."""
+    return np.sort(np.random.default_rng(seed).permutation(count)[:most])
+
+
+def _embed(rows: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, list[str]]:
+    """Return two coordinates a row, and what they are."""
+    if method == "tsne":
+        from sklearn.manifold import TSNE
+
+        perplexity = min(30.0, (len(rows) - 1) / 3)
+        # Rows that are all the same would give t-SNE a scale of 0.
+        start = "pca" if min(rows.shape) > 1 and _differ(rows) else "random"
+        tsne = TSNE(perplexity=perplexity, init=start, random_state=seed)
+        return tsne.fit_transform(rows), ["t-SNE 1", "t-SNE 2"]
+    centred = rows - rows.mean(0)
+    if rows.shape[1] == 1 or not _differ(rows):
+        flat = np.stack([centred[:, 0], np.zeros(len(rows))], axis=1)
+        return flat, ["the only direction", ""]
+    from sklearn.decomposition import PCA
+
+    pca = PCA(2, random_state=seed)
+    points = pca.fit_transform(rows)
+    shares = pca.explained_variance_ratio_
+    return points, [f"component {i + 1} ({s:.0%})" for i, s in enumerate(shares)]
+
+
+def _differ(rows: np.ndarray) -> bool:
+    return bool(np.ptp(rows, axis=0).any())
+
+
+def _colors(domain: str, classes: list | None, numbers: np.ndarray | None) -> Any:
+    """Return one colour, or one for each example."""
+    if classes is None:
+        return COLORS[domain]
+    if numbers is None:
+        return "0.6"
+    palette = _palette(classes)
+    return np.array([palette[each] for each in numbers.tolist()])
+
+
+def _palette(classes: list) -> dict:
+    import matplotlib
+
+    known = [each for each in classes if each is not None]
+    names = np.unique(np.concatenate(known)).tolist()
+    colormap = matplotlib.colormaps["tab10" if len(names) <= 10 else "turbo"]
+    steps = range(10) if len(names) <= 10 else np.linspace(0, 1, len(names))
+    return {name: colormap(step) for name, step in zip(names, steps)}
+
+
+def _legend(figure: Any, classes: list | None) -> None:
+    from matplotlib.lines import Line2D
+
+    point = dict(linestyle="", markersize=5)
+    handles = [
+        Line2D(
+            [], [], marker=marker, label=domain, **point,
+            color=COLORS[domain] if classes is None else "0.4",
+        )
+        for domain, marker in MARKERS.items()
+    ]  # fmt: skip
+    palette = {} if classes is None else _palette(classes)
+    if len(palette) <= 20:
+        handles += [
+            Line2D([], [], marker="s", label=str(name), color=color, **point)
+            for name, color in palette.items()
+        ]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=min(len(handles), 4 * len(figure.axes) + 4),
+        frameon=False,
+        fontsize=8,
+        handletextpad=0.2,
+        columnspacing=1.0,
+    )

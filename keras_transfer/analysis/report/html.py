@@ -1,0 +1,107 @@
+"""A report as one HTML page that needs nothing else: no script, no link."""
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from keras_transfer.analysis.report.plots import plots
+from keras_transfer.analysis.report.shown_examples import picture
+from keras_transfer.analysis.report.tables import clean
+from keras_transfer.analysis.report.tables import MISSING
+from keras_transfer.analysis.report.tables import Section
+from keras_transfer.analysis.report.tables import sections
+
+WIDTH = 600  # characters of one cell
+ABOVE = {"groups": "moved", "phases": "curves"}  # a plot between notes and table
+INSTEAD = {"confusion": "confusion"}  # a plot that says what the table would
+PICTURES = {
+    "moved": "How far each layer group moved, stem above, head below",
+    "curves": "Learning curves with the phases of training",
+    "confusion": "Confusion matrix",
+}
+STYLE = """
+.kt-report { font: 15px/1.45 system-ui, sans-serif; color: #1d2430; background: #fff;
+  max-width: 62em; margin: 0 auto; padding: 1em; }
+.kt-report h1 { font-size: 1.5em; overflow-wrap: anywhere; }
+.kt-report h2 { font-size: 1.15em; margin: 2em 0 0.4em; border-bottom: 1px solid #ccd; }
+.kt-report p { margin: 0.3em 0; }
+.kt-report .scroll { overflow-x: auto; }
+.kt-report table { border-collapse: collapse; margin: 0.8em 0; font-size: 0.9em; }
+.kt-report th, .kt-report td { padding: 0.25em 0.8em; text-align: right;
+  vertical-align: top; border-bottom: 1px solid #e4e7ec; background: #fff;
+  color: #1d2430; font-variant-numeric: tabular-nums; }
+.kt-report th { border-bottom: 2px solid #aab; white-space: nowrap; }
+.kt-report .left { text-align: left; overflow-wrap: anywhere; }
+.kt-report .footer td { font-weight: 600; background: #f5f6f8; }
+.kt-report .none { color: #8a8f98; font-style: italic; font-weight: 400;
+  white-space: nowrap; }
+.kt-report img { max-width: 100%; height: auto; display: block; margin: 0.8em 0; }
+.kt-report td img { width: 80px; margin: 0; image-rendering: pixelated; }
+"""
+
+
+def page(content: dict, examples: Sequence[Any]) -> str:
+    """Return the whole page."""
+    title = escape(clean(content["model"]["name"]))
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>Report of {title}</title>\n</head>\n<body>\n"
+        f"{body(content, examples)}\n</body>\n</html>\n"
+    )
+
+
+def body(content: dict, examples: Sequence[Any]) -> str:
+    """Return what stands in the page, with its style."""
+    images = plots(content)
+    parts = [f"<style>{STYLE}</style>"]
+    for level, section in enumerate(sections(content)):
+        tag = "h2" if level else "h1"
+        parts.append(f"<{tag}>{escape(section.title)}</{tag}>")
+        parts += [f"<p>{escape(note)}</p>" for note in section.notes]
+        name = ABOVE.get(section.name) or INSTEAD.get(section.name)
+        if name in images:
+            parts.append(_image(images[name], PICTURES[name]))
+        if section.rows and not (section.name in INSTEAD and name in images):
+            parts.append(_table(section, examples))
+    inner = "\n".join(parts)
+    return f'<div class="kt-report">\n{inner}\n</div>'
+
+
+def _image(svg: str, words: str) -> str:
+    data = base64.b64encode(svg.encode()).decode()
+    return f'<img alt="{escape(words)}" src="data:image/svg+xml;base64,{data}">'
+
+
+def _table(section: Section, examples: Sequence[Any]) -> str:
+    head = "".join(
+        f"<th{_class(section, i)}>{escape(cell)}</th>"
+        for i, cell in enumerate(section.header)
+    )
+    lines = [f"<tr>{head}</tr>"]
+    for number, row in enumerate(section.rows):
+        cells = [
+            f"<td{_class(section, i, cell)}>{escape(_short(cell))}</td>"
+            for i, cell in enumerate(row)
+        ]
+        if section.name == "worst" and number < len(examples):
+            png = picture(examples[number])
+            if png:
+                words = escape(row[-1])
+                source = f"data:image/png;base64,{png}"
+                cells[-1] = f'<td class="left"><img alt="{words}" src="{source}"></td>'
+        last = number >= len(section.rows) - section.footer
+        kind = ' class="footer"' if last else ""
+        lines.append(f"<tr{kind}>{''.join(cells)}</tr>")
+    rows = "\n".join(lines)
+    return f'<div class="scroll"><table>\n{rows}\n</table></div>'
+
+
+def _class(section: Section, column: int, cell: str = "") -> str:
+    names = " ".join(["left"] * (column in section.left) + ["none"] * (cell == MISSING))
+    return f' class="{names}"' if names else ""
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"

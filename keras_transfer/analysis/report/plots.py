@@ -1,0 +1,212 @@
+"""The plots of a report as SVG: learning curves, moved norms, confusion matrix."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from keras_transfer.analysis.report.costs import is_setting
+from keras_transfer.analysis.report.tables import clean
+from keras_transfer.analysis.report.tables import MISSING
+from keras_transfer.analysis.report.tables import moved
+
+BLUE, ORANGE, GREY = "#3566a8", "#d9762b", "#8a8f98"
+LONGEST = 28  # characters of a label
+ANNOTATED = 20  # classes whose counts are written into the matrix
+SPREAD = 30  # ratio of moved norms above which the axis is logarithmic
+
+
+def plots(content: dict) -> dict[str, str]:
+    """Return the plots that there is something for, as SVG by name."""
+    found = {}
+    with _style():
+        for name, draw in (
+            ("curves", _curves),
+            ("moved", _moved),
+            ("confusion", _confusion),
+        ):
+            figure = draw(content)
+            if figure is not None:
+                found[name] = _svg(figure)
+    return found
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """Draw in one style, whatever the user's, and take `$` for what it is."""
+    import matplotlib
+    from matplotlib import style
+
+    settings = {
+        "font.size": 9,
+        "text.parse_math": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 10,
+        "svg.hashsalt": "report",
+        "svg.fonttype": "none",  # as text: the reader's fonts may know more letters
+        "axes.formatter.useoffset": False,
+    }
+    with warnings.catch_warnings(), style.context("default"):
+        # Only the room for a letter that the font here lacks is not known.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        with matplotlib.rc_context(settings):
+            yield
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _curves(content: dict) -> Any:
+    """Draw each loss and metric beside its validation, phases marked."""
+    curves = {k: v for k, v in (content["curves"] or {}).items() if not is_setting(k)}
+    names = list(dict.fromkeys(name.removeprefix("val_") for name in curves))
+    if not names:
+        return None
+    from matplotlib.ticker import MaxNLocator
+
+    epochs, phases = content["epochs"], content["phases"]
+    columns = min(2, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = _figure(4.4 * columns, 0.3 + 2.7 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[len(names) :]:
+        ax.remove()
+    for ax, name in zip(axes, names):
+        drawn = (
+            (name, "training", BLUE, "o"),
+            (f"val_{name}", "validation", ORANGE, "s"),
+        )
+        for key, label, color, marker in drawn:
+            if key in curves:
+                values = np.array(curves[key], "float64")  # None becomes NaN
+                ax.plot(epochs, values, marker=marker, ms=3.5, color=color, label=label)
+        _mark_phases(ax, phases)
+        ax.set_title(_short(name), pad=16)
+        ax.set_xlabel("epoch")
+        ax.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    handles = {
+        label: line
+        for ax in figure.axes
+        for line, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(), handles, loc="outside upper right", ncols=2, frameon=False
+    )
+    return figure
+
+
+def _mark_phases(ax: Any, phases: list[dict]) -> None:
+    if len(phases) < 2:
+        return
+    room = len(phases) <= 8
+    for number, phase in enumerate(phases):
+        first, last = phase["first_epoch"], phase["last_epoch"]
+        if number:
+            ax.axvline(first - 0.5, color=GREY, linestyle=":", linewidth=1)
+        if number % 2:
+            ax.axvspan(first - 0.5, last + 0.5, color=GREY, alpha=0.12, linewidth=0)
+        if room:
+            ax.annotate(
+                _short(f"phase {phase['phase']}" if not number else phase["phase"]),
+                ((first + last) / 2, 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, 2),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize=7,
+                color=GREY,
+            )
+
+
+def _moved(content: dict) -> Any:
+    """Draw how far each group moved, stem above and head below."""
+    rows = content["groups"]
+    norms = [row["moved"] for row in rows]
+    known = [norm for norm in norms if norm]
+    if not any(norm is not None for norm in norms):
+        return None
+    figure = _figure(7.6, 0.9 + 0.25 * len(rows))
+    ax = figure.subplots()
+    bars = [norm or 0 for norm in norms]
+    colors = [BLUE if row["moved_is_relative"] else ORANGE for row in rows]
+    ax.barh(range(len(rows)), bars, color=colors, height=0.72)
+    lowest = 0.0
+    if known and max(known) > SPREAD * min(known):
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")  # the default asks for mathematics
+        lowest = min(known) / 3
+        ax.set_xlim(lowest, max(known) * 3)
+    else:
+        ax.set_xlim(0, max(known, default=1) * 1.18)
+    for i, row in enumerate(rows):
+        ax.annotate(
+            "0" if row["moved"] == 0 else moved(row),
+            (max(bars[i], lowest), i),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=GREY if row["moved"] is None else "black",
+        )
+    ax.set_yticks(range(len(rows)), [_short(row["name"]) for row in rows])
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.set_xlabel("moved: ||w - w0|| / ||w0||")
+    return figure
+
+
+def _confusion(content: dict) -> Any:
+    """Draw the confusion matrix, each row as shares of its true class."""
+    found = content["evaluation"] or {}
+    counts = found.get("confusion_matrix")
+    if counts is None:
+        return None
+    counts = np.array(counts)
+    size = len(counts)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(1.6 + 0.42 * size, 11)
+    figure = _figure(side + 1.2, side)
+    ax = figure.subplots()
+    ax.spines[:].set_visible(False)
+    image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=ax, label="share of the true class", shrink=0.8)
+    names = [_short(each["name"], 16) for each in found["classes"]]
+    small = 8 if size <= ANNOTATED else 6
+    upright = max(map(len, names)) > 3
+    ax.set_xticks(range(size), names, fontsize=small, rotation=90 if upright else 0)
+    ax.set_yticks(range(size), names, fontsize=small)
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("true")
+    if size <= ANNOTATED:
+        for i, j in zip(*np.nonzero(counts), strict=True):
+            color = "white" if shares[i, j] > 0.55 else "black"
+            text = f"{counts[i, j]}"
+            font = 8 if len(text) < 4 else 6
+            ax.text(j, i, text, ha="center", va="center", fontsize=font, color=color)
+    return figure
+
+
+def _short(text: Any, width: int = LONGEST) -> str:
+    """Return a label of the length that there is room for."""
+    text = clean(MISSING if text is None else text)
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,191 @@
+"""What the outputs of a model mean: probabilities, logits or numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer.analysis.report.predictions import Batch
+
+TINY = 1e-12  # a probability of 0 would have an infinite loss
+REGRESSION = re.compile(r"squared|absolute|huber|log_?cosh|poisson", re.IGNORECASE)
+CROSSENTROPY = re.compile("crossentropy", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How to read labels and outputs, decided on the first batch.
+
+    Args:
+        kind: "classes", one an example; "labels", any number of them; "numbers".
+        outputs: "probabilities", "logits" or "numbers".
+        num_classes: Number of classes; 2 if one output tells two apart.
+    """
+
+    kind: str
+    outputs: str
+    num_classes: int
+
+    @classmethod
+    def of(cls, model: keras.Model, batch: Batch) -> Reading:
+        """Return how to read `batch`: as the compiled loss says, or by the labels."""
+        loss = _loss(model)
+        outputs, labels = batch.outputs, _narrow(batch.labels)
+        if labels.dtype.kind not in "biuf":
+            raise ValueError(
+                f"The labels of `data` are of type {labels.dtype}, such as "
+                f"{labels.flat[0]!r}. Number the classes from 0."
+            )
+        wide = outputs[:, None] if outputs.ndim == 1 else outputs
+        size = wide.shape[-1]
+        if not _is_classifier(loss, labels, wide):
+            return cls("numbers", "numbers", 0)
+        if wide.ndim != 2:
+            raise ValueError(
+                f"The model {model.name!r} gives outputs of shape {outputs.shape}. A "
+                "report reads one class, or one row of labels, for each example. "
+                "Leave `data` out."
+            )
+        one_of_many = size > 1 and (labels.ndim == 1 or _is_one_hot(labels))
+        if one_of_many and not (labels.ndim == 2 and _is_binary(loss)):
+            return cls("classes", _of_rows(loss, wide), size)
+        outputs = _of_each(model, loss, wide)
+        if size == 1:
+            return cls("classes", outputs, 2)
+        return cls("labels", outputs, size)
+
+    def classes(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Return the true class and the log probabilities of all, a row each."""
+        labels = _narrow(batch.labels)
+        outputs = batch.outputs.astype("float64")
+        outputs = outputs.reshape(len(outputs), -1)
+        if outputs.shape[1] == 1:
+            yes, no = self._log_probabilities(outputs)
+            logs = np.concatenate([no, yes], axis=1)
+        elif self.outputs == "logits":
+            top = outputs.max(1, keepdims=True)
+            total = np.log(np.exp(outputs - top).sum(1, keepdims=True)) + top
+            logs = outputs - total
+        else:
+            logs = np.log(np.maximum(outputs, TINY))
+        if labels.ndim == 2:
+            _check_shape(labels, outputs)
+            return labels.argmax(1), logs
+        wrong = (labels < 0) | (labels >= self.num_classes) | (labels % 1 != 0)
+        if wrong.any():
+            raise ValueError(
+                f"{wrong.sum()} of {len(labels)} labels in a batch of `data` are no "
+                f"class of the model, such as {labels[wrong][0]}. The "
+                f"{self.num_classes} classes are numbered from 0 to "
+                f"{self.num_classes - 1}."
+            )
+        return labels.astype(int), logs
+
+    def labels(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what is true, and the log probabilities of yes and of no."""
+        outputs = batch.outputs.astype("float64")
+        _check_shape(batch.labels, outputs)
+        if not np.isin(batch.labels, (0, 1)).all():
+            raise ValueError(
+                "Labels of several classes at once must be 0 or 1, and `data` has "
+                f"values from {batch.labels.min()} to {batch.labels.max()}."
+            )
+        return batch.labels.astype(bool), *self._log_probabilities(outputs)
+
+    def numbers(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Return what is true and what is predicted, a row for each example."""
+        true, predicted = _narrow(batch.labels), _narrow(batch.outputs)
+        _check_shape(true, predicted)
+        count = len(true)
+        true, predicted = (
+            each.reshape(count, -1).astype("float64") for each in (true, predicted)
+        )
+        return true, predicted
+
+    def _log_probabilities(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self.outputs == "logits":
+            return -np.logaddexp(0, -outputs), -np.logaddexp(0, outputs)
+        if _outside(outputs):
+            raise ValueError(
+                f"The model gives {outputs.min():.4g} to {outputs.max():.4g}, which "
+                "are no probabilities. If they are logits, compile it with a loss of "
+                "from_logits=True."
+            )
+        return np.log(np.maximum(outputs, TINY)), np.log(np.maximum(1 - outputs, TINY))
+
+
+def _loss(model: keras.Model) -> Any:
+    """Return the compiled loss as an object or function, or None."""
+    loss = getattr(model, "loss", None) if model.compiled else None
+    if isinstance(loss, list | tuple) and len(loss) == 1:
+        loss = loss[0]
+    return keras.losses.get(loss) if isinstance(loss, str) else loss
+
+
+def _name(loss: Any) -> str:
+    return getattr(loss, "__name__", type(loss).__name__)
+
+
+def _is_classifier(loss: Any, labels: np.ndarray, outputs: np.ndarray) -> bool:
+    name = _name(loss)
+    if CROSSENTROPY.search(name):
+        return True
+    if REGRESSION.search(name):
+        return False
+    whole = labels.dtype.kind in "biu"
+    if labels.ndim == 1 and outputs.shape[-1] == 1:
+        return whole and np.isin(labels, (0, 1)).all()
+    if labels.ndim == 1:
+        return whole or bool((labels % 1 == 0).all())
+    same = labels.shape == outputs.shape
+    return same and bool(np.isin(labels, (0, 1)).all())
+
+
+def _is_binary(loss: Any) -> bool:
+    return "binary" in _name(loss).lower()
+
+
+def _is_one_hot(labels: np.ndarray) -> bool:
+    rows = np.abs(labels.sum(1, dtype="float64") - 1) < 1e-3
+    return bool(rows.all() and (labels >= 0).all())
+
+
+def _of_rows(loss: Any, outputs: np.ndarray) -> str:
+    """Return what rows of outputs are; the rows of float16 add up to about 1."""
+    if getattr(loss, "from_logits", False):
+        return "logits"
+    sums = outputs.astype("float64").sum(-1)
+    rows = not _outside(outputs) and np.abs(sums - 1).max() < 0.02
+    return "probabilities" if rows else "logits"
+
+
+def _of_each(model: keras.Model, loss: Any, outputs: np.ndarray) -> str:
+    """Return what outputs are that stand each for itself."""
+    known = getattr(loss, "from_logits", None)
+    if known or _outside(outputs):
+        return "logits"
+    activation = getattr(model.layers[-1], "activation", None)
+    if known is None and activation is keras.activations.linear:
+        return "logits"
+    return "probabilities"
+
+
+def _outside(outputs: np.ndarray) -> bool:
+    return bool((outputs < 0).any() or (outputs > 1).any())
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    """Return values without a last axis of 1."""
+    return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+
+
+def _check_shape(labels: np.ndarray, outputs: np.ndarray) -> None:
+    if labels.shape != outputs.shape:
+        raise ValueError(
+            f"The labels of `data` have the shape {labels.shape}, and the outputs of "
+            f"the model {outputs.shape}. There must be one for each."
+        )

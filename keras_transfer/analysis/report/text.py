@@ -1,0 +1,75 @@
+"""A report as aligned text and as Markdown."""
+
+import html
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from keras_transfer.analysis.report.tables import Section
+
+EXAMPLE = 60  # characters of one cell of an example, in text
+CELL = 300  # of any other
+SPECIAL = re.compile(r"([\\`*_\[\]|~$#])")
+
+
+def to_text(sections: Sequence[Section]) -> str:
+    """Return sections as text with aligned columns."""
+    blocks = []
+    for section in sections:
+        lines = [section.title, "=" * _width(section.title), *section.notes]
+        if section.rows:
+            lines += _aligned(section)
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def to_markdown(sections: Sequence[Section]) -> str:
+    """Return sections as Markdown, with all that came from outside escaped."""
+    blocks = []
+    for level, section in enumerate(sections):
+        blocks.append(f"{'##' if level else '#'} {_escape(section.title)}")
+        blocks += [_escape(note) for note in section.notes]
+        if section.rows:
+            columns = range(len(section.header))
+            rule = [":--" if i in section.left else "--:" for i in columns]
+            rows = [
+                [_escape(_short(cell, CELL)) for cell in row]
+                for row in (section.header, *section.rows)
+            ]
+            rows.insert(1, rule)
+            blocks.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
+    return "\n\n".join(blocks)
+
+
+def _aligned(section: Section) -> list[str]:
+    width = EXAMPLE if section.name == "worst" else CELL
+    rows = [
+        [_short(cell, width) for cell in row] for row in (section.header, *section.rows)
+    ]
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = []
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            space = " " * (width - _width(cell))
+            cells.append(cell + space if i in section.left else space + cell)
+        lines.append("  ".join(cells).rstrip())
+    rule = "-" * (sum(widths) + 2 * len(widths) - 2)
+    lines.insert(1, rule)
+    if section.footer:
+        lines.insert(-section.footer, rule)
+    return lines
+
+
+def _short(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 3].rstrip() + "..."
+
+
+def _width(text: str) -> int:
+    """Return how many columns `text` takes; those of East Asia take two."""
+    wide = sum(unicodedata.east_asian_width(each) in "WF" for each in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
+
+
+def _escape(text: str) -> str:
+    return SPECIAL.sub(r"\\\1", html.escape(text, quote=False))

@@ -1,0 +1,182 @@
+"""export_file: a model as one ONNX or LiteRT file."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_transfer import _keras
+from keras_transfer.export import comparison
+from keras_transfer.export.folded import Folded
+from keras_transfer.export.graph import forward
+from keras_transfer.export.graph import signature
+from keras_transfer.export.graph import write
+from keras_transfer.export.publish import published
+from keras_transfer.export.request import Entry
+from keras_transfer.export.request import plain_entry
+from keras_transfer.export.samples import request
+from keras_transfer.export.samples import run
+
+# The first ONNX version with all operations that tf2onnx writes for attention.
+OPSET = 17
+
+
+def export_file(
+    model: keras.Model,
+    path: str | os.PathLike,
+    *,
+    format: str,
+    samples: object = None,
+) -> pathlib.Path:
+    """Write a model as one file for ONNX Runtime or LiteRT.
+
+    As `kt.export_serving`, it folds adapters into a copy of the weights, names inputs
+    and outputs stably, leaves the batch size open, compares the file with the model on
+    `samples` and puts it in place last. It takes the model's own inputs: the
+    operations of tokenisers and of image files are TensorFlow's.
+
+    Args:
+        model: A functional, Sequential or subclassed model. Of a subclassed one the
+            inputs are read off the samples.
+        path: The file, such as `"model.onnx"`.
+        format: `"onnx"` (needs tf2onnx; onnxruntime to compare) or `"litert"` (needs
+            nothing; ai-edge-litert to compare).
+        samples: A few inputs of the model to compare on. Without them nothing is
+            compared.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileExistsError: If the file is there already.
+        ImportError: If a package that is needed is not installed.
+        TypeError: If `model` is no Keras model.
+        ValueError: If the model has what the format cannot hold, such as some
+            quantised layers in LiteRT; or the file differs from the model.
+
+    Example:
+        ```python
+        import pathlib
+        import tempfile
+
+        import keras
+        import keras_transfer as kt
+
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "model.tflite")
+            kt.export.export_file(model, path, format="litert")
+            assert path.stat().st_size > 0
+        ```
+
+    Reference:
+        Keras, `Model.export`, formats "onnx" and "litert"; tf2onnx; LiteRT (TensorFlow
+        Lite).
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"The model is a {type(model).__name__}. Pass a keras.Model.")
+    if format not in FORMATS:
+        raise ValueError(
+            f"format is {format!r}. Choose one of {sorted(FORMATS)}, or "
+            "kt.export_serving for a SavedModel."
+        )
+    convert, load, needs, to_compare = FORMATS[format]
+    _require(needs + (to_compare if samples is not None else ()), format)
+    target = pathlib.Path(path)
+    with published(target) as partial:
+        entry = plain_entry(model, samples)
+        compute = forward(model, entry, "outputs", Folded(model))
+        try:
+            convert(entry, compute, partial)
+        except Exception as error:  # a converter raises anything
+            raise ValueError(_refusal(model, format, error)) from error
+        if samples is not None:
+            asked = request(entry, samples, format)
+            right = comparison.expected(model, run(entry, asked), "outputs")
+            found = load(partial)(asked)
+            comparison.compare(
+                f"The {format} file", found, right, comparison.tolerance(model)
+            )
+    return target
+
+
+def _to_onnx(entry: Entry, compute: Callable, path: pathlib.Path) -> None:
+    import tf2onnx
+
+    def serve(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return compute(entry.prepare(tensors))
+
+    traced = tf.function(serve, input_signature=[entry.specs], autograph=False)
+    tf2onnx.convert.from_function(
+        traced, [entry.specs], opset=OPSET, output_path=str(path)
+    )
+
+
+def _to_litert(entry: Entry, compute: Callable, path: pathlib.Path) -> None:
+    key = "serving_default"
+    with tempfile.TemporaryDirectory() as folder:
+        write({key: signature(entry, compute)}, (), folder)
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            folder, signature_keys=[key]
+        )
+        path.write_bytes(converter.convert())
+
+
+def _load_onnx(path: pathlib.Path) -> Callable[[Mapping], dict[str, np.ndarray]]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path.read_bytes())
+    names = [each.name for each in session.get_outputs()]
+    return lambda asked: dict(zip(names, session.run(names, dict(asked)), strict=True))
+
+
+def _load_litert(path: pathlib.Path) -> Callable[[Mapping], dict[str, np.ndarray]]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(model_content=path.read_bytes()).get_signature_runner()
+    return lambda asked: runner(**asked)
+
+
+# How to write, how to run, the modules to write and to run with (and their packages).
+FORMATS = {
+    "onnx": (
+        _to_onnx,
+        _load_onnx,
+        (("tf2onnx", "tf2onnx"), ("onnx", "onnx")),
+        (("onnxruntime", "onnxruntime"),),
+    ),
+    "litert": (_to_litert, _load_litert, (), (("ai_edge_litert", "ai-edge-litert"),)),
+}
+
+
+def _require(modules: tuple[tuple[str, str], ...], format: str) -> None:
+    for module, package in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ImportError(
+                f"format={format!r} needs {package} here, which is not installed: "
+                f"pip install {package}, or pip install keras_transfer[export]."
+            ) from error
+
+
+def _refusal(model: keras.Model, format: str, error: Exception) -> str:
+    layers = _keras.flat_layers(model)
+    modes = {getattr(layer, "quantization_mode", None) for layer in layers} - {None}
+    reason = str(error).strip().splitlines()
+    text = f"'{model.name}' cannot be written as {format}"
+    if modes:
+        text += (
+            f": it is quantised ({', '.join(sorted(modes))}), and the converter has no "
+            "form for operations of such layers. Export the model in float, or as a "
+            "SavedModel with kt.export_serving"
+        )
+    return f"{text}. The converter says: {reason[0][:300] if reason else repr(error)}"

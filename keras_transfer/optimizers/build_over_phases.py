@@ -1,0 +1,68 @@
+"""Give a compiled model an optimizer with slots for all that will ever learn."""
+
+from collections.abc import Sequence
+
+import keras
+
+from keras_transfer import _keras
+from keras_transfer.backbones.groups import LayerGroups
+from keras_transfer.optimizers.discriminative import check_supported
+from keras_transfer.optimizers.discriminative import Discriminative
+from keras_transfer.optimizers.discriminative import with_layout
+from keras_transfer.optimizers.rate_table import Layout
+
+
+def prepare(
+    model: keras.Model, union: Sequence[keras.Variable], groups: LayerGroups
+) -> bool:
+    """Make the optimizer of `model` a discriminative one, built over `union`.
+
+    Args:
+        model: A compiled model.
+        union: The variables that will learn at some time, in the order of the model.
+        groups: The layer groups of `model`.
+
+    Returns:
+        True if the optimizer was replaced, so that functions traced with the old one
+        are stale.
+
+    Raises:
+        ValueError: If the model is not compiled, or its optimizer was made outside
+            the tf.distribute scope of the model, cannot have factors, or has made
+            updates without slots for all of `union`. The model is then as it was.
+    """
+    if not model.optimizer:
+        raise ValueError("The model has no optimizer. Call model.compile() first.")
+    old = _keras.inner_optimizer(model.optimizer)
+    if not _keras.made_in_scope(old, model):
+        raise ValueError(
+            f"The {type(old).__name__} was made outside the tf.distribute scope of "
+            "the model. Make it and call compile() inside `with strategy.scope():`."
+        )
+    ready = isinstance(old, Discriminative)
+    known = {id(each) for each in _keras.trained_by(old)} if old.built else set()
+    lacks = sum(id(each) not in known for each in union)
+    if ready and not lacks:
+        return False
+    if not ready:
+        check_supported(old)
+    if _keras.value(old.iterations) > 0:
+        raise ValueError(
+            f"The {type(old).__name__} has made updates and has no slots for {lacks} "
+            f"of the {len(union)} variables to be trained, so its moments would be "
+            "lost. If the model was reloaded, do it with keras_transfer.resume(path), "
+            "which keeps all slots. Else call model.compile() with a new optimizer."
+        )
+    with _keras.scope(model):
+        if ready:
+            layout = old.layout
+            if layout.variables is not None:
+                layout = layout.excluding(old)
+        else:
+            ones = dict.fromkeys(groups.names, 1.0)
+            layout = Layout.of(groups, ones, old)
+        new = with_layout(old, layout)
+        new.build(union)
+        _keras.replace_optimizer(model, new)
+        model.optimizer.build(union)
+    return True

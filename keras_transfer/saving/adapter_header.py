@@ -1,0 +1,255 @@
+"""The JSON recipe in an adapter file: what was attached, where, and to which base."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable
+from collections.abc import Mapping
+
+import keras
+
+from keras_transfer._version import __version__
+from keras_transfer.adapters.adapter import Adapter
+from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.targets import by_pattern
+from keras_transfer.adapters.targets import Target
+from keras_transfer.saving.base_model import Fingerprint
+from keras_transfer.saving.strict_json import parse_json
+from keras_transfer.saving.tensor_file import TensorFile
+
+KEY = "keras_transfer"
+FORMAT = 1
+# No expression is kept, but the paths that it matched: one from a file could take for
+# ever to match, and would depend on how deep the backbone lies. Targets that are no
+# name are the layers that the file has tensors of.
+NAMED_TARGETS = (None, "all-linear")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What an adapter file says beside its tensors.
+
+    Args:
+        name: Name of the adapter when it was saved.
+        technique: Class of its recipe.
+        config: That recipe's own config, with paths in place of expressions; without
+            `targets` where that is no name.
+        changes: Dict of path to what a part's config has other than the recipe
+            gives it, as in a weighted sum.
+        base: Fingerprint of the base.
+        num_tensors: Number of tensors in the file.
+        dtype: `"float32"` or `"float16"`.
+    """
+
+    name: str
+    technique: type[Adapter]
+    config: dict
+    changes: dict[str, dict]
+    base: Fingerprint
+    num_tensors: int
+    dtype: str
+
+    def metadata(self) -> dict[str, str]:
+        """Return the metadata of the file."""
+        said = {
+            "format": FORMAT,
+            "name": self.name,
+            "technique": keras.saving.get_registered_name(self.technique),
+            "config": self.config,
+            "changes": self.changes,
+            "base": dataclasses.asdict(self.base),
+            "num_tensors": self.num_tensors,
+            "dtype": self.dtype,
+            "versions": {KEY: __version__, "keras": keras.__version__},
+        }
+        return {KEY: json.dumps(said, separators=(",", ":"), allow_nan=False)}
+
+    def adapter(self, places: Mapping[str, str]) -> Adapter:
+        """Return the recipe for a model that has the file's paths at other ones.
+
+        Args:
+            places: Dict of path in the file to path in the model.
+
+        Raises:
+            ValueError: If the technique does not take the config.
+        """
+        config = dict(self.config)
+        for key, value in config.items():
+            if isinstance(value, dict):
+                there = {p: v for p, v in value.items() if p in places}
+                config[key] = {re.escape(places[p]): v for p, v in there.items()}
+            elif _are_texts(value):
+                config[key] = [re.escape(places[p]) for p in value if p in places]
+        config.setdefault("targets", expressions(places.values()))
+        try:
+            return self.technique.from_config(config)
+        except (TypeError, ValueError, KeyError) as problem:
+            raise ValueError(
+                f"The config {config} is none of a {self.technique.__name__}: {problem}"
+            ) from problem
+
+
+def recipe_of(
+    adapter: Adapter,
+    parts: Mapping[str, tuple[Target, Part]],
+    *,
+    name: str,
+    base: Fingerprint,
+    num_tensors: int,
+    dtype: str,
+) -> Recipe:
+    """Return the recipe to save for an attached adapter, its parts given by path.
+
+    Raises:
+        ValueError: If its class is not registered, or its config has something that is
+            no plain value.
+    """
+    kind = type(adapter)
+    if kind not in techniques().values():
+        raise ValueError(
+            f"{kind.__name__} is not registered, so that no file can name it. Put "
+            "@keras.saving.register_keras_serializable('my_package') before the class."
+        )
+    config = adapter.get_config()
+    if config.get("targets") not in NAMED_TARGETS:
+        del config["targets"]
+    paths = {place: target.path for place, (target, _) in parts.items()}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            found = {p: by_pattern(value, path, None) for p, path in paths.items()}
+            config[key] = {p: v for p, v in found.items() if v is not None}
+        elif _are_texts(value):
+            pattern = dict.fromkeys(value, True)
+            config[key] = [p for p, x in paths.items() if by_pattern(pattern, x, False)]
+    recipe = Recipe(name, kind, config, {}, base, num_tensors, dtype)
+    _check_config(config, set(parts))
+    plain = recipe.adapter(paths)
+    for place, (target, part) in parts.items():
+        given = plain.part(target).get_config()
+        own = part.get_config()
+        changed = {k: v for k, v in own.items() if k != "name" and v != given[k]}
+        if not all(isinstance(value, int | float) for value in changed.values()):
+            raise ValueError(
+                f"The part on {place!r} has {changed}, other than its recipe gives it. "
+                "A file keeps numbers alone."
+            )
+        if changed:
+            recipe.changes[place] = changed
+    return recipe
+
+
+def read_recipe(file: TensorFile) -> Recipe:
+    """Return the recipe of a file; nothing in it is believed before it is checked.
+
+    Raises:
+        ValueError: If there is none, it is of a newer format or an unknown technique,
+            or anything in it is not as it was written.
+    """
+    if KEY not in file.metadata:
+        raise ValueError(
+            f"{str(file.path)!r} has no recipe of keras_transfer, so it is no file of "
+            "kt.save_adapter. For an adapter of Hugging Face PEFT pass its folder."
+        )
+    try:
+        said = parse_json(file.metadata[KEY])
+        if not isinstance(said, dict):
+            raise ValueError("it is no dict.")
+        if said.get("format") != FORMAT:
+            raise ValueError(
+                f"its format is {said.get('format')!r}, and this version of "
+                f"keras_transfer, {__version__}, knows {FORMAT} alone. A newer one "
+                "may read it."
+            )
+        return _checked(said, set(file.specs))
+    except (ValueError, TypeError, KeyError) as problem:
+        raise ValueError(
+            f"The recipe in {str(file.path)!r} cannot be used: {problem}"
+        ) from problem
+
+
+def expressions(paths: Iterable[str]) -> list[str]:
+    """Return targets that match the layers at `paths` and no others."""
+    return [f"^{re.escape(path)}$" for path in paths]
+
+
+def techniques() -> dict[str, type[Adapter]]:
+    """Return the classes that a file may name: registered subclasses of `Adapter`."""
+    found, left = {}, [Adapter]
+    while left:
+        below = left.pop().__subclasses__()
+        left += below
+        for kind in below:
+            name = keras.saving.get_registered_name(kind)
+            if keras.saving.get_registered_object(name) is kind:
+                found[name] = kind
+    return found
+
+
+def _checked(said: dict, tensors: set[str]) -> Recipe:
+    kinds = {
+        "name": str,
+        "technique": str,
+        "config": dict,
+        "changes": dict,
+        "base": dict,
+        "num_tensors": int,
+        "dtype": str,
+    }
+    for key, kind in kinds.items():
+        if not isinstance(said.get(key), kind):
+            raise ValueError(f"{key!r} is missing in it, or no {kind.__name__}.")
+    known = techniques()
+    if said["technique"] not in known:
+        raise ValueError(
+            f"the technique {said['technique']!r} is none of {sorted(known)}. If it is "
+            "one of your own, import the module that registers it first."
+        )
+    if said["num_tensors"] != len(tensors):
+        raise ValueError(
+            f"it counts {said['num_tensors']} tensors, but the file has {len(tensors)}."
+        )
+    places = {name.rpartition("/")[0] for name in tensors}
+    _check_config(said["config"], places)
+    for place, changes in said["changes"].items():
+        if place not in places or not isinstance(changes, dict):
+            raise ValueError(f"its changes name {place!r}, where no tensor is.")
+        if not all(isinstance(x, int | float) for x in changes.values()):
+            raise ValueError(f"its changes of {place!r} are {changes!r}, no numbers.")
+    base = Fingerprint(**said["base"])
+    for field in dataclasses.fields(Fingerprint):
+        kind = int if field.name == "parameters" else str
+        if not isinstance(getattr(base, field.name), kind):
+            raise ValueError(f"the base's {field.name!r} is no {kind.__name__}.")
+    values = {key: said[key] for key in kinds}
+    values |= {"technique": known[said["technique"]], "base": base}
+    return Recipe(**values)
+
+
+def _check_config(config: dict, places: set[str]) -> None:
+    """Check that a config holds plain values: Keras would make objects of others."""
+    for key, value in config.items():
+        if key == "targets" and value not in NAMED_TARGETS:
+            raise ValueError(f"its targets are {value!r}, none of {NAMED_TARGETS}.")
+        if isinstance(value, dict) or _are_texts(value):
+            numbers = value.values() if isinstance(value, dict) else ()
+            good = set(value) <= places and all(map(_is_number, numbers))
+        else:
+            several = value if isinstance(value, list) else [value]
+            good = all(
+                isinstance(x, str | bool | None) or _is_number(x) for x in several
+            )
+        if not good:
+            raise ValueError(
+                f"{key}={value!r} is not plain. An adapter file holds numbers, texts, "
+                "and paths of its layers, never objects of Keras."
+            )
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and any(isinstance(each, str) for each in value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,1 @@
+"""Adapters in the files of Hugging Face PEFT."""

@@ -1,0 +1,303 @@
+"""Which Keras weight is which Hugging Face tensor, by keras-hub's own converters.
+
+The one file that touches keras-hub's private side; each use is pinned by a test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from keras_transfer.adapters.lora import LoRA
+from keras_transfer.backbones.layer_paths import located
+from keras_transfer.backbones.layer_paths import weights_of
+
+# The name of the bare model inside one with a head, where the converter leaves it out.
+PREFIXES = {"bert": "bert", "gpt2": "transformer"}
+# The weights that a pair can stand beside.
+MATRICES = ("kernel", "embeddings")
+# Modules of Hugging Face's ...ForSequenceClassification that are the Dense layers of
+# keras-hub's text classifier, in order. keras-hub has no converter for them.
+HEADS = {
+    "albert": ("classifier",),
+    "bert": ("classifier",),
+    "distilbert": ("pre_classifier", "classifier"),
+    "roberta": ("classifier.dense", "classifier.out_proj"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """A Keras weight that is made from a Hugging Face tensor, or from a slice of it."""
+
+    layer: keras.Layer
+    variable: keras.Variable
+    hook: Callable | None = None
+
+    def read(self, tensor: np.ndarray) -> np.ndarray:
+        """Return what keras-hub makes of `tensor` for the Keras weight."""
+        shape = list(self.variable.shape)
+        found = np.asarray(self.hook(tensor, shape) if self.hook else tensor)
+        if list(found.shape) != shape:
+            raise ValueError(f"{tensor.shape} becomes {found.shape}, not {shape}.")
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Factors:
+    """How the pair of one Keras layer lies in the A and B of a Hugging Face module.
+
+    `A_keras = A.T[inputs]` and `B_keras = B.T[:, outputs]`. `rows_out` tells whether
+    the module's weight has a row for each output, as a Linear's has.
+    """
+
+    layer: keras.Layer
+    inputs: np.ndarray
+    outputs: np.ndarray
+    rows_out: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class HubMapping:
+    """The tensors of a Hugging Face model, by their names in the bare model.
+
+    `prefix` is the name of the bare model in one with a head, `family` the model type,
+    `shares` the Keras weights by tensor, and `heads` the modules of the head.
+    """
+
+    family: str
+    prefix: str
+    shares: Mapping[str, list[Share]]
+    heads: tuple[str, ...] = ()
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Return the shape of a tensor that is a matrix with pairs, or a vector."""
+        shares = self.shares[key]
+        if shares[0].variable.name not in MATRICES:
+            return (sum(int(np.prod(each.variable.shape)) for each in shares),)
+        factors = self.factors(key.removesuffix(".weight"))
+        size_in = len(factors[0].inputs)
+        size_out = sum(len(each.outputs) for each in factors)
+        return (size_out, size_in) if factors[0].rows_out else (size_in, size_out)
+
+    def module_of(self) -> dict[int, str]:
+        """Return the Hugging Face module of each Keras layer (by id) with a matrix."""
+        return {
+            id(share.layer): key.removesuffix(".weight")
+            for key, shares in self.shares.items()
+            for share in shares
+            if key.endswith(".weight") and share.variable.name in MATRICES
+        }
+
+    def factors(self, module: str) -> list[Factors]:
+        """Return where the pairs of a module's Keras layers lie in its A and B.
+
+        The converter is shown the row and the column of each entry in place of the
+        entries, and so tells which of them each entry of a Keras kernel is.
+        """
+        shares = self.shares[f"{module}.weight"]
+        for share in shares:
+            if share.variable.name not in MATRICES:
+                raise ValueError(
+                    f"The module {module!r} is the weight {share.variable.name!r} of "
+                    f"the {type(share.layer).__name__} {share.layer.name!r}, beside "
+                    "which no low-rank pair can be put in Keras."
+                )
+        frames = [_frame(share) for share in shares]
+        size_in = len(frames[0].into)
+        size_out = sum(len(frame.out) for frame in frames)
+        # A Linear has rows of outputs; GPT-2's Conv1D and embeddings rows of inputs.
+        # For a square matrix only one of the two gives a pair.
+        for rows_out in (True, False):
+            shape = (size_out, size_in) if rows_out else (size_in, size_out)
+            rows, columns = np.indices(shape)
+            into, out = (columns, rows) if rows_out else (rows, columns)
+            found = [
+                _aligned(share, frame, into, out, rows_out)
+                for share, frame in zip(shares, frames, strict=True)
+            ]
+            if all(each is not None for each in found):
+                return found
+        raise ValueError(
+            f"keras-hub makes the weights of {[x.layer.name for x in shares]} from "
+            f"{module!r} in a way that mixes its inputs and outputs, so a low-rank "
+            "pair of the one is none of the other."
+        )
+
+
+def read_mapping(backbone: keras.Model) -> HubMapping:
+    """Return the mapping of a keras-hub backbone.
+
+    Raises:
+        ValueError: If keras-hub has no converter for it, or one that cannot be asked.
+    """
+    converter = _converter(backbone)
+    family = converter.__name__.rsplit(".convert_", 1)[1]
+    recorder = _Recorder()
+    try:
+        converter.convert_weights(backbone, recorder, _Config(backbone))
+    except (AttributeError, KeyError) as problem:
+        raise ValueError(
+            f"keras-hub's converter for {family!r} does more than to name the tensor "
+            f"of each weight ({problem}), so the mapping cannot be derived from it."
+        ) from problem
+    owners = {
+        id(variable): layer
+        for layer in located(backbone).values()
+        for variable in weights_of(layer).values()
+    }
+    keys = [key for _, key, _ in recorder.found]
+    prefix = PREFIXES.get(family) or _common(keys)
+    shares: dict[str, list[Share]] = {}
+    for variable, key, hook in recorder.found:
+        if id(variable) in owners:
+            bare = key.removeprefix(f"{prefix}.")
+            share = Share(owners[id(variable)], variable, hook)
+            shares.setdefault(bare, []).append(share)
+    return HubMapping(family, prefix, shares)
+
+
+def with_head(
+    mapping: HubMapping, model: keras.Model, backbone: keras.Model
+) -> HubMapping:
+    """Return `mapping` with the head of a keras-hub text classifier."""
+    below = {id(each) for each in located(backbone).values()}
+    dense = [
+        layer
+        for layer in located(model).values()
+        if isinstance(layer, keras.layers.Dense) and id(layer) not in below
+    ]
+    names = HEADS.get(mapping.family, ())
+    if len(names) != len(dense):
+        raise ValueError(
+            f"The head of {model.name!r} has the layers {[x.name for x in dense]}; "
+            f"Hugging Face's has {list(names)} for {mapping.family!r}."
+        )
+    shares = dict(mapping.shares)
+    for name, layer in zip(names, dense, strict=True):
+        own = weights_of(layer)
+        shares[f"{name}.weight"] = [Share(layer, own["kernel"], _transposed)]
+        if "bias" in own:
+            shares[f"{name}.bias"] = [Share(layer, own["bias"])]
+    return dataclasses.replace(mapping, shares=shares, heads=names)
+
+
+def hub_backbone(model: keras.Model) -> keras.Model:
+    """Return the one keras-hub backbone that `model` is or contains.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+    """
+    import keras_hub
+
+    layers = located(model).values()
+    found = [each for each in layers if isinstance(each, keras_hub.models.Backbone)]
+    if len(found) != 1:
+        raise ValueError(
+            f"The model {model.name!r} contains {len(found)} keras-hub backbones. "
+            "PEFT's format is known for models of exactly one, such as "
+            "keras_hub.models.BertBackbone or a task of it."
+        )
+    return found[0]
+
+
+class _Recorder:
+    """Stands for keras-hub's loader of weights: notes what would be loaded whence."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[keras.Variable, str, Callable | None]] = []
+
+    def port_weight(
+        self,
+        keras_variable: keras.Variable,
+        hf_weight_key: str,
+        hook_fn: Callable | None = None,
+    ) -> None:
+        self.found.append((keras_variable, hf_weight_key, hook_fn))
+
+    def get_tensor(self, hf_weight_key: str) -> np.ndarray:
+        raise KeyError(f"{hf_weight_key} is wanted itself")
+
+
+class _Config:
+    """Stands for config.json: the few sizes that converters of weights ask for."""
+
+    names = {"n_embd": "hidden_dim", "hidden_size": "hidden_dim"}
+
+    def __init__(self, backbone: keras.Model) -> None:
+        self.backbone = backbone
+
+    def __getitem__(self, key: str) -> object:
+        if key not in self.names:
+            raise KeyError(f"{key} of config.json is wanted")
+        return getattr(self.backbone, self.names[key])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Frame:
+    """Where each entry of a kernel lies in the product of its pair."""
+
+    into: np.ndarray
+    out: np.ndarray
+    at_in: np.ndarray
+    at_out: np.ndarray
+
+
+def _frame(share: Share) -> _Frame:
+    kind = LoRA().part_class(share.layer)
+    shapes = kind.shapes(share.layer)
+    if any(len(shape) != 1 for shape in shapes):
+        raise ValueError(f"The pair of {share.layer.name!r} is no pair of matrices.")
+    into, out = (np.arange(shape[0], dtype="float64") for shape in shapes)
+    pair = kind(1, 1.0)
+    at_in = pair.product(share.layer, into[:, None], np.ones((1, len(out))))
+    at_out = pair.product(share.layer, np.ones((len(into), 1)), out[None, :])
+    return _Frame(into, out, at_in.astype(int), at_out.astype(int))
+
+
+def _aligned(
+    share: Share, frame: _Frame, into: np.ndarray, out: np.ndarray, rows_out: bool
+) -> Factors | None:
+    try:
+        into, out = share.read(into), share.read(out)
+    except ValueError:  # the other orientation does not even have the shape
+        return None
+    inputs = _table(frame.at_in, into, len(frame.into))
+    outputs = _table(frame.at_out, out, len(frame.out))
+    fits = inputs is not None and outputs is not None
+    return Factors(share.layer, inputs, outputs, rows_out) if fits else None
+
+
+def _table(at: np.ndarray, values: np.ndarray, size: int) -> np.ndarray | None:
+    """Return t with t[at] == values, or None if there is no such table."""
+    table = np.full(size, -1)
+    table[at.ravel()] = values.ravel()
+    return table if np.array_equal(table[at], values) else None
+
+
+def _transposed(tensor: np.ndarray, shape: list[int]) -> np.ndarray:
+    return np.transpose(tensor)
+
+
+def _common(keys: list[str]) -> str:
+    """Return the first name that the tensors of the bare model have in common."""
+    names = {key.split(".")[0] for key in keys if not key.startswith("lm_head")}
+    return names.pop() if len(names) == 1 else ""
+
+
+def _converter(backbone: keras.Model) -> object:
+    from keras_hub.src.utils.transformers import preset_loader
+
+    modules = [m for name, m in vars(preset_loader).items() if "convert_" in name]
+    known = {m.backbone_cls: m for m in modules if hasattr(m, "backbone_cls")}
+    for kind in type(backbone).__mro__:
+        if kind in known:
+            return known[kind]
+    raise ValueError(
+        f"keras-hub has no converter from Hugging Face's format for a "
+        f"{type(backbone).__name__}, so it is not known which layer is which module."
+    )

@@ -1,0 +1,185 @@
+"""Several adapters on one model: use, none, remove, sums; no graph goes stale."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_transfer import adapters
+from keras_transfer.adapters.switching import places
+from tests.adapters import models
+from tests.contracts import fresh
+from tests.contracts.compare import assert_close
+from tests.contracts.compare import fit
+from tests.contracts.compare import run
+
+X, Y = models.tokens(), models.labels()
+
+
+def two(**kwargs):
+    """Return a compiled model, what it gives alone, and with each of two adapters."""
+    model = models.compiled(models.nested(), **kwargs)
+    outputs = {"base": run(model, X).numpy()}
+    for name in ("first", "second"):
+        adapters.LoRA(rank=2).attach(model, name)
+    for seed, name in enumerate(("first", "second")):
+        rng = np.random.default_rng(seed)
+        for _, _, part in places(model, name):
+            for variable in part.named_weights.values():
+                variable.assign(rng.normal(0, 0.3, variable.shape))
+        adapters.use(model, name)
+        outputs[name] = run(model, X).numpy()
+    return model, outputs
+
+
+def test_each_gives_its_own_outputs_without_a_stale_graph():
+    model, outputs = two()
+    assert np.abs(outputs["first"] - outputs["second"]).max() > 1e-3
+    model.predict(X, verbose=0)
+    traced = model.predict_function
+    for name in ("first", "second", "first"):
+        adapters.use(model, name)
+        assert_close(run(model, X), outputs[name])
+        assert_close(model.predict(X, verbose=0), outputs[name], 1e-6)
+    # The gate alone does it: a graph traced before is right as well.
+    model.predict_function = traced
+    adapters.use(model, "second")
+    model.predict_function = traced
+    assert_close(model.predict(X, verbose=0), outputs["second"], 1e-6)
+
+
+def test_disabled_is_the_base_model_exactly():
+    model, outputs = two()
+    traced = model.predict(X, verbose=0)
+    with adapters.disabled(model):
+        assert np.array_equal(run(model, X), outputs["base"])
+        assert adapters.active(model) == {}
+        base = model.predict(X, verbose=0)
+    assert_close(base, outputs["base"], 1e-6)
+    assert_close(model.predict(X, verbose=0), traced)
+    with pytest.raises(KeyError), adapters.disabled(model):
+        raise KeyError
+    assert adapters.active(model) == {"second": 1.0}
+
+
+def test_only_the_one_in_use_trains():
+    model, _ = two()
+    fit(model, X, Y)
+    adapters.use(model, "first")
+    assert all("second" not in v.path for v in model.trainable_variables)
+    still = [v.numpy() for _, _, p in places(model, "second") for v in p.weights]
+    with pytest.raises(ValueError, match="Unknown variable"):
+        fit(model, X, Y)  # Adam has no slots for it
+    models.compiled(model)
+    before = [v.numpy() for _, _, p in places(model, "first") for v in p.weights]
+    fit(model, X, Y)
+    now = [v.numpy() for _, _, p in places(model, "second") for v in p.weights]
+    assert_close(now, still)
+    after = [v.numpy() for _, _, p in places(model, "first") for v in p.weights]
+    assert any(not np.array_equal(a, b) for a, b in zip(after, before, strict=True))
+    model.trainable = False
+    model.trainable = True
+    assert all("second" not in v.path for v in model.trainable_variables)
+
+
+def test_switching_between_fits_retraces():
+    model, _ = two()
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    y = np.ones((8, 3))
+    both = [v for v in model.trainable_variables]
+    adapters.use(model, "first")
+    both += [v for v in model.trainable_variables if "first" in v.path]
+    model.optimizer.build(both)
+    for name in ("first", "second"):
+        adapters.use(model, name)
+        before = {v.path: v.numpy() for v in model.weights}
+        fit(model, X, y)
+        moved = [v.path for v in model.weights if (v.numpy() != before[v.path]).any()]
+        assert moved and all(name in path or "logits" in path for path in moved)
+
+
+def test_names_survive_a_reload(tmp_path):
+    model, outputs = two()
+    adapters.use(model, "first")
+    model.save(tmp_path / "model.keras")
+    there = fresh.load(tmp_path / "model.keras", X, compile=False)
+    assert_close(there.outputs, outputs["first"])
+    assert len(there.trainable) == len(model.trainable_variables)
+    again = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    assert list(adapters.attached(again)) == ["first", "second"]
+    assert adapters.active(again) == {"first": 1.0}
+    adapters.use(again, "second")
+    assert_close(run(again, X), outputs["second"])
+
+
+def test_remove():
+    model, outputs = two()
+    adapters.use(model, "first")
+    adapters.remove(model, "second")
+    assert list(adapters.attached(model)) == ["first"]
+    assert_close(run(model, X), outputs["first"])
+    adapters.LoRA(rank=3).attach(model, "second")
+    adapters.remove(model, "second")
+    assert adapters.active(model) == {}
+    adapters.remove(model, "first")
+    assert adapters.attached(model) == {}
+    assert np.array_equal(run(model, X), outputs["base"])
+    assert not any("keras_transfer" in k.__module__ for k in models.classes(model))
+    assert len(model.trainable_variables) == len(model.weights)
+
+
+def test_a_weighted_sum_is_exact(tmp_path):
+    model, _ = two()
+    one, other = models.nested(), models.nested()
+    for each in (one, other):
+        each.set_weights(
+            [
+                v.numpy()
+                for v in model.weights
+                if "/first/" not in v.path and "/second/" not in v.path
+            ]
+        )
+    deltas = {}
+    for name, weight in (("first", 0.3), ("second", -0.7)):
+        for path, layer, part in places(model, name):
+            deltas[path] = deltas.get(path, 0) + weight * part.delta(layer)
+    adapters.add_weighted(model, "sum", {"first": 0.3, "second": -0.7})
+    assert adapters.active(model) == {"sum": 1.0}
+    for path, layer, part in places(model, "sum"):
+        assert part.rank == 4
+        assert_close(part.delta(layer), deltas[path], 1e-6)
+    y = run(model, X)
+    model.save(tmp_path / "model.keras")
+    assert_close(fresh.load(tmp_path / "model.keras", X, compile=False).outputs, y)
+    fit(models.compiled(model), X, Y)
+    assert np.abs(run(model, X) - y).max() > 0
+    adapters.remove(model, "first")
+    adapters.remove(model, "second")
+    adapters.merge(model)
+
+
+def test_errors_name_what_is_there():
+    model, outputs = two()
+    classes = models.classes(model)
+    for call in (adapters.use, adapters.remove):
+        with pytest.raises(ValueError, match="no adapter 'third'.*first.*second"):
+            call(model, "third")
+    with pytest.raises(ValueError, match="first' already"):
+        adapters.LoRA(rank=2).attach(model, "first")
+    for weights, match in (
+        ({}, "empty"),
+        ({"third": 1.0}, "no adapter"),
+        ({"first": float("nan")}, "not a finite"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            adapters.add_weighted(model, "sum", weights)
+    with pytest.raises(ValueError, match="already"):
+        adapters.add_weighted(model, "first", {"second": 1.0})
+    assert models.classes(model) == classes
+    assert_close(run(model, X), outputs["second"])
+
+
+def test_a_plain_model_has_none():
+    model = models.nested()
+    assert adapters.attached(model) == {} and adapters.active(model) == {}
+    with adapters.disabled(model):
+        pass

@@ -1,0 +1,198 @@
+"""Bad input is refused before anything is changed."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_transfer as kt
+from keras_transfer import _keras
+from keras_transfer.fine_tuning.inputs import all_classes
+from tests import tiny
+from tests.contracts.compare import assert_close
+
+SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def data(count=12, classes=3):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(count, 6)).astype("float32"), np.arange(count) % classes
+
+
+def labelled(y):
+    return data(len(y))[0], np.asarray(y)
+
+
+def dataset(count=12):
+    return tf.data.Dataset.from_tensor_slices(data(count)).batch(6)
+
+
+def make(optimizer="adam"):
+    model = keras.Sequential(
+        [keras.Input((6,)), tiny.mlp(widths=(5, 4)), keras.layers.Dense(3)]
+    )
+    model.compile(optimizer, SPARSE, metrics=["accuracy"])
+    return model
+
+
+class Batches(keras.utils.PyDataset):
+    """Gives one batch again and again, as many times as it says."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    @property
+    def num_batches(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return data()
+
+
+def state(model):
+    config = _keras.compile_arguments(model)
+    return (
+        model.optimizer,
+        model.optimizer.built,
+        {name: id(value) for name, value in config.items()},
+        _keras.flags(model),
+        [weight.trainable for weight in model.weights],
+        model.get_weights(),
+    )
+
+
+def refused(model, error, message, **arguments):
+    arguments = dict(data=data(), epochs=3, verbose=0) | arguments
+    before = state(model) if model.compiled and model.built else None
+    with pytest.raises(error, match=message):
+        kt.fine_tune(model, **arguments)
+    if before:
+        *others, weights = state(model)
+        assert others == list(before[:-1])
+        assert_close(weights, before[-1])
+
+
+DATA = {
+    "a generator": ((x for x in [data()]), TypeError, "gone through once"),
+    "an iterator": (iter(dataset()), TypeError, "gone through once"),
+    "an array": (data()[0], TypeError, r"tuple of arrays \(x, y\)"),
+    "no labels": (data()[:1], ValueError, "no labels"),
+    "None for labels": ((data()[0], None), ValueError, "no labels"),
+    "a dataset of inputs": (dataset().map(lambda x, y: x), ValueError, "no labels"),
+    "empty": (data(0), ValueError, "empty"),
+    "an empty dataset": (dataset().take(0), ValueError, "empty"),
+    "none is left": (dataset().filter(lambda x, y: False), ValueError, "empty"),
+    "empty batches": (Batches(0), ValueError, "empty"),
+    "infinite": (dataset().repeat(), ValueError, "no end"),
+    "infinite batches": (Batches(None), ValueError, "no end"),
+    "not batched": (dataset().unbatch(), ValueError, "not batched"),
+    "unequal": ((data()[0], data(9)[1]), ValueError, r"\[9, 12\] examples"),
+    "fewer than classes": (labelled([0, 1]), ValueError, r"2 label\(s\) for 3 classes"),
+    "out of range": (labelled([0, 1, 2, 3]), ValueError, "1 of 4 .* outside 0 to 2: 3"),
+    "negative": (labelled([0, 1, 2, -1]), ValueError, "outside 0 to 2: -1"),
+    "one class": (labelled([1] * 9), ValueError, "of one class, 1"),
+    "NaN": (labelled([0, 1, np.nan, 2]), ValueError, "1 of 4 labels are NaN"),
+    "words": (labelled(["good", "bad", "ugly"]), ValueError, "no numbers"),
+    "one-hot": (labelled(np.eye(3)), ValueError, "argmax"),
+}
+
+
+@pytest.mark.parametrize("case", DATA)
+def test_data_that_cannot_be_learnt(case):
+    values, error, message = DATA[case]
+    refused(make(), error, message, data=values)
+
+
+@pytest.mark.filterwarnings("ignore:1 of 3 classes have no label")
+def test_a_class_without_labels_is_warned_of_and_learnt_around():
+    assert kt.fine_tune(make(), data(classes=2), epochs=1, verbose=0).epoch == [0]
+
+
+@pytest.mark.parametrize(
+    "values, error, message",
+    [
+        (labelled([0, 3]), ValueError, "In validation_data: 1 of 2 .* outside 0 to 2"),
+        (labelled([0, np.nan]), ValueError, "In validation_data: 1 of 2 labels"),
+        ((data()[0], data(9)[1]), ValueError, r"In validation_data: .*\[9, 12\]"),
+        (dataset().repeat(), ValueError, "In validation_data: .* no end"),
+        (data(0), ValueError, "In validation_data: .* empty"),
+        ([*data()], TypeError, "In validation_data: .* tuple of arrays"),
+    ],
+    ids=["range", "NaN", "unequal", "infinite", "empty", "a list"],
+)
+def test_validation_data_that_cannot_be_used(values, error, message):
+    refused(make(), error, message, validation_data=values)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (dict(strategy="probing"), "strategy='probing' is unknown"),
+        (dict(strategy="lp-ft", epochs=1), "epochs=1 cannot hold"),
+        (dict(epochs=0), "epochs=0 must be a whole number"),
+        (dict(epochs=2.5), "epochs=2.5 must be a whole number"),
+        (dict(batch_size=0), "batch_size=0 must be"),
+        (dict(batch_size=4, data=dataset()), "batches of its own"),
+        (dict(shuffle=False, sample_weight=1), r"not \['sample_weight', 'shuffle'\]"),
+        (dict(initial_epoch=2), r"not \['initial_epoch'\]"),
+        (
+            dict(data=(*data(), np.ones(12)), class_weight={0: 2.0}),
+            "class_weight and sample weights",
+        ),
+        (
+            dict(callbacks=[keras.callbacks.BackupAndRestore("backup")]),
+            "what BackupAndRestore does: give `directory=`",
+        ),
+        (
+            dict(callbacks=kt.callbacks.GradualUnfreezing()),
+            "what GradualUnfreezing does",
+        ),
+        (
+            dict(callbacks=[[keras.callbacks.ModelCheckpoint("whole.h5")]]),
+            "mixes up weights",
+        ),
+    ],
+)
+def test_settings_that_cannot_be(settings, message):
+    refused(make(), ValueError, message, **settings)
+
+
+def test_optimizers_that_cannot_have_rates():
+    refused(make(keras.optimizers.Ftrl()), ValueError, "divides by the learning rate")
+    refused(make(keras.optimizers.SGD(0.0)), ValueError, "peak_learning_rate is 0.0")
+    model = make()
+    model.fit(*data(), verbose=0)
+    refused(model, ValueError, "has made updates already")
+
+
+def test_models_that_are_not_ready():
+    with pytest.raises(TypeError, match="is not a Keras model"):
+        kt.fine_tune(keras.layers.Dense(3), data())
+    refused(tiny.mlp(), ValueError, "is not compiled")
+    unbuilt = keras.Sequential([keras.layers.Dense(3)])
+    unbuilt.compile("adam", SPARSE)
+    refused(unbuilt, ValueError, "is not built")
+
+
+def test_folders_of_something_else(tmp_path):
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("years of work")
+    refused(make(), ValueError, "belongs to something else", directory=tmp_path)
+    refused(make(), ValueError, "is a file", directory=str(thesis))
+    assert [each.name for each in tmp_path.iterdir()] == ["thesis.txt"]
+    assert thesis.read_text() == "years of work"
+
+
+def test_a_callback_that_fails_at_the_start_leaves_the_optimizer():
+    class Picky(keras.callbacks.Callback):
+        def set_model(self, model):
+            raise ValueError("not this one")
+
+    refused(make(), ValueError, "not this one", callbacks=[Picky()])
+
+
+@pytest.mark.parametrize("labels", [[0, 2, 1], [[0.0], [2.0]], np.eye(3)])
+def test_classes_that_have_no_weight_get_1(labels):
+    assert all_classes({1: 9.0}, np.array(labels)) == {0: 1.0, 1: 9.0, 2: 1.0}
+    assert all_classes(None, np.array(labels)) is None

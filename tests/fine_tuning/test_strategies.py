@@ -1,0 +1,102 @@
+"""Strategies: which groups learn in which epochs, and what "auto" takes."""
+
+import pytest
+
+from keras_transfer.fine_tuning.strategies import ALONE_RATE
+from keras_transfer.fine_tuning.strategies import recipe
+from keras_transfer.fine_tuning.strategies import STRATEGIES
+
+NAMES = ["stem", "a", "b", "c", "d", "head"]
+
+
+def plan(strategy, epochs=9, labels=10, names=NAMES, frozen=False):
+    return recipe(strategy, names, epochs, labels, frozen=frozen)
+
+
+def lengths(phases):
+    """Return (number of groups, epochs) of each phase."""
+    return [(len(phase.groups), phase.epochs) for phase in phases]
+
+
+@pytest.mark.parametrize(
+    "strategy, epochs, expected",
+    [
+        ("probe", 1, [(1, None)]),
+        ("full", 1, [(6, None)]),
+        ("lp-ft", 2, [(1, 1), (6, None)]),
+        ("lp-ft", 9, [(1, 3), (6, None)]),
+        ("gradual", 2, [(1, 1), (6, None)]),
+        ("gradual", 3, [(1, 1), (4, 1), (6, None)]),
+        ("gradual", 6, [(1, 2), (3, 1), (4, 1), (5, 1), (6, None)]),
+        ("gradual", 9, [(1, 3), (2, 1), (3, 1), (4, 1), (5, 1), (6, None)]),
+        ("gradual", 30, [(1, 10), (2, 1), (3, 1), (4, 1), (5, 1), (6, None)]),
+    ],
+)
+def test_phases_of_each_strategy(strategy, epochs, expected):
+    made = plan(strategy, epochs)
+    assert lengths(made.phases) == expected
+    assert made.strategy == strategy and made.reason == "as asked"
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("groups", [1, 2, 3, 14])
+def test_phases_fit_into_the_epochs_and_thaw_from_the_head_down(strategy, groups):
+    names = [str(i) for i in range(groups)]
+    for epochs in range(2, 40):
+        phases = plan(strategy, epochs, 9999, names).phases
+        sets = [set(phase.groups) for phase in phases]
+        assert all(small < large for small, large in zip(sets, sets[1:]))
+        assert sum(phase.epochs or 1 for phase in phases) <= epochs
+        assert [phase.epochs is None for phase in phases].index(True) == len(sets) - 1
+        for each in phases:
+            assert each.groups == tuple(names[-len(each.groups) :])
+
+
+@pytest.mark.parametrize(
+    "labels, strategy, lowest",
+    [
+        (499, "probe", 5),
+        (500, "gradual", 3),
+        (5000, "gradual", 3),
+        (5001, "gradual", 0),
+    ],
+)
+def test_auto_follows_the_number_of_labels(labels, strategy, lowest):
+    made = plan("auto", labels=labels)
+    assert made.strategy == strategy
+    assert made.phases[-1].groups == tuple(NAMES[lowest:])
+    assert f"rule of thumb for {labels:,} labels" in made.reason
+
+
+def test_auto_thaws_something_of_two_groups():
+    made = plan("auto", labels=600, names=["body", "head"])
+    assert lengths(made.phases) == [(1, 3), (2, None)]
+
+
+def test_the_head_alone_learns_faster():
+    for strategy in ("probe", "lp-ft", "gradual"):
+        rates = [phase.rate for phase in plan(strategy).phases]
+        assert rates == [ALONE_RATE, *[1.0] * (len(rates) - 1)]
+    assert plan("full").phases[0].rate == 1.0
+
+
+def test_a_frozen_backbone_is_probed_and_never_thawed():
+    made = plan("auto", labels=9999, frozen=True)
+    assert made.strategy == "probe" and "FrozenBackbone" in made.reason
+    assert plan("probe", frozen=True).reason == "as asked"
+    for strategy in ("lp-ft", "gradual", "full"):
+        with pytest.raises(ValueError, match=r"`FrozenBackbone\.layer`"):
+            plan(strategy, frozen=True)
+
+
+def test_a_single_group_is_all_that_can_learn():
+    made = plan("full", names=["head"])
+    assert made.strategy == "probe" and "only one" in made.reason
+
+
+def test_too_few_epochs_and_unknown_strategies_are_refused():
+    for strategy, labels in (("lp-ft", 1), ("gradual", 1), ("auto", 600)):
+        with pytest.raises(ValueError, match="epochs=1 cannot hold"):
+            plan(strategy, 1, labels)
+    with pytest.raises(ValueError, match="'probing' is unknown"):
+        plan("probing")

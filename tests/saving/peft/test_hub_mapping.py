@@ -1,0 +1,145 @@
+"""The mapping to Hugging Face's names, and what of keras-hub it is derived from."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+from keras_transfer import adapters
+from keras_transfer.saving.peft import hub_mapping
+from keras_transfer.saving.peft.hub_mapping import read_mapping
+from tests import tiny
+from tests.contracts.compare import arrays
+from tests.contracts.compare import assert_close
+from tests.saving import peft_models
+
+each_family = pytest.mark.parametrize("family", peft_models.FAMILIES)
+
+
+# keras-hub's private side. If one fails: hub_mapping.py is to be changed.
+
+
+def test_the_converters_are_found_by_the_class_of_their_backbone():
+    from keras_hub.src.utils.transformers import preset_loader
+
+    modules = [x for name, x in vars(preset_loader).items() if "convert_" in name]
+    assert len(modules) >= 30
+    assert all(hasattr(each, "convert_weights") for each in modules)
+    assert sum(hasattr(each, "backbone_cls") for each in modules) >= 30
+
+
+def test_the_converters_ask_a_loader_to_port_weights():
+    from keras_hub.src.utils.transformers import safetensor_utils
+
+    loader = safetensor_utils.SafetensorLoader
+    wanted = ["self", "keras_variable", "hf_weight_key", "hook_fn"]
+    assert list(inspect.signature(loader.port_weight).parameters) == wanted
+    recorder = inspect.signature(hub_mapping._Recorder.port_weight)
+    assert list(recorder.parameters) == wanted
+
+
+def test_a_hook_gets_the_tensor_and_the_shape():
+    backbone = peft_models.backbone("bert")
+    share = read_mapping(backbone).shares["encoder.layer.0.attention.self.key.weight"]
+    assert share[0].layer.name == "key"
+    assert share[0].read(np.zeros((12, 12))).shape == (12, 3, 4)
+
+
+# The mapping.
+
+
+@each_family
+def test_each_weight_of_the_backbone_has_its_tensor(family):
+    backbone = peft_models.backbone(family)
+    mapping = read_mapping(backbone)
+    found = {id(x.variable) for shares in mapping.shares.values() for x in shares}
+    assert found == {id(each) for each in backbone.weights}
+
+
+@each_family
+def test_reading_the_mapping_changes_nothing(family):
+    backbone = peft_models.backbone(family)
+    before = arrays(backbone.weights)
+    read_mapping(backbone)
+    assert_close(backbone.weights, before)
+
+
+@each_family
+def test_the_index_maps_make_the_kernels_that_keras_hub_makes(family):
+    mapping = read_mapping(peft_models.backbone(family))
+    rng = np.random.default_rng(0)
+    count = 0
+    for module in set(mapping.module_of().values()):
+        shares = mapping.shares[f"{module}.weight"]
+        try:
+            factors = mapping.factors(module)
+        except ValueError:
+            assert "position" in module or module == "wpe"
+            continue
+        matrix = rng.normal(size=mapping.shape(f"{module}.weight"))
+        by_rows = matrix if factors[0].rows_out else matrix.T  # (out, in)
+        for share, each in zip(shares, factors, strict=True):
+            ours = by_rows[each.outputs][:, each.inputs].T
+            theirs = share.read(matrix)
+            pair = adapters.LoRA().part_class(share.layer)(1, 1.0)
+            eye = np.eye(len(each.inputs))
+            np.testing.assert_array_equal(pair.product(share.layer, eye, ours), theirs)
+            count += 1
+    assert count >= 7
+
+
+def test_an_attached_backbone_has_the_same_mapping():
+    backbone = peft_models.backbone("bert")
+    before = {k: id(v[0].variable) for k, v in read_mapping(backbone).shares.items()}
+    adapters.LoRA(rank=2, targets="all-linear").attach(backbone)
+    after = {k: id(v[0].variable) for k, v in read_mapping(backbone).shares.items()}
+    assert after == before
+
+
+def test_gpt2_has_one_tensor_for_three_kernels():
+    mapping = read_mapping(peft_models.backbone("gpt2"))
+    factors = mapping.factors("h.0.attn.c_attn")
+    assert [each.layer.name for each in factors] == ["query", "key", "value"]
+    joined = np.concatenate([each.outputs for each in factors])
+    np.testing.assert_array_equal(joined, np.arange(27))
+
+
+def test_the_untied_output_of_llama_takes_no_pair():
+    mapping = read_mapping(peft_models.backbone("llama"))
+    with pytest.raises(ValueError, match="reverse_embeddings"):
+        mapping.factors("lm_head")
+
+
+def test_models_without_a_converter_are_refused():
+    with pytest.raises(ValueError, match="contains 0 keras-hub backbones"):
+        hub_mapping.hub_backbone(tiny.mlp())
+    with pytest.raises(ValueError, match="no converter"):
+        read_mapping(tiny.hub_resnet())
+
+
+def test_a_converter_that_does_more_is_refused():
+    import keras_hub
+
+    backbone = keras_hub.models.XLMRobertaBackbone(
+        vocabulary_size=20,
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=8,
+        intermediate_dim=8,
+        max_sequence_length=8,
+    )
+    before = arrays(backbone.weights)
+    with pytest.raises(ValueError, match="cannot be derived"):
+        read_mapping(backbone)
+    assert_close(backbone.weights, before)
+
+
+def test_a_head_of_another_kind_is_refused():
+    backbone = peft_models.backbone("bert")
+    outputs = keras.layers.Dense(3)(
+        keras.layers.Dense(3)(backbone.output["pooled_output"])
+    )
+    model = keras.Model(backbone.input, outputs)
+    with pytest.raises(ValueError, match="Hugging Face's has"):
+        hub_mapping.with_head(read_mapping(backbone), model, backbone)

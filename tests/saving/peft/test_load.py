@@ -1,0 +1,558 @@
+"""PEFT's files both ways, against what the real PEFT wrote and PyTorch computed.
+
+The golden files are made by tests/golden/make_peft.py.
+"""
+
+import functools
+import json
+import shutil
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from safetensors.numpy import save_file
+
+import keras_transfer as kt
+from keras_transfer import adapters
+from keras_transfer.adapters.switching import places
+from keras_transfer.backbones.match_huggingface import match_huggingface
+from keras_transfer.saving.peft import files
+from keras_transfer.saving.peft.load import load_peft
+from keras_transfer.saving.peft.load import save_peft
+from tests import tiny
+from tests.contracts.compare import arrays
+from tests.contracts.compare import assert_close
+from tests.saving import peft_models
+
+FILES = (files.CONFIG, files.WEIGHTS)
+
+each_case = pytest.mark.parametrize("case", peft_models.CASES)
+
+
+def train(model, case):
+    """Train a few steps on nothing in particular, so that all that learns moves."""
+    family = case.split("/")[0]
+    inputs = peft_models.inputs_of(model, family)
+    model.compile("sgd", "mse", metrics=[])
+    outputs = model(inputs)
+    target = {k: 0 * v for k, v in outputs.items()} if isinstance(outputs, dict) else 0
+    target = 0 * outputs if target == 0 else target
+    model.train_on_batch(inputs, target)
+    model.train_on_batch(inputs, target)
+
+
+def disturb(model, name="default"):
+    """Give the pairs of a new adapter values that no two layers share."""
+    rng = np.random.default_rng(0)
+    for _, _, part in places(model, name):
+        for weight in part.named_weights.values():
+            weight.assign(rng.normal(size=weight.shape) * 0.3)
+
+
+def copy_of(case, folder):
+    """Return a copy of a case's folder that a test may damage."""
+    shutil.copytree(peft_models.GOLDEN / case, folder)
+    return folder
+
+
+def edit(folder, **settings):
+    config = json.loads((folder / files.CONFIG).read_text())
+    (folder / files.CONFIG).write_text(json.dumps(config | settings))
+
+
+def edit_tensors(folder, change):
+    tensors = load_file(folder / files.WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / files.WEIGHTS, {"format": "pt"})
+
+
+def config_in(folder):
+    return json.loads((folder / files.CONFIG).read_text())
+
+
+def names_in(folder):
+    return set(load_file(folder / files.WEIGHTS))
+
+
+# What the real PEFT wrote.
+
+
+@each_case
+def test_outputs_are_those_of_pytorch_and_the_files_come_back_bitwise(case, tmp_path):
+    family, name = case.split("/")
+    model, folder = peft_models.model_of(case)
+    load_peft(model, folder)
+    outputs = peft_models.outputs_of(model, family)
+    wanted = peft_models.expected(family, name)
+    assert outputs.shape == wanted.shape
+    assert peft_models.difference(family, outputs, wanted) < 1e-5
+    base = peft_models.expected(family, "base")
+    if wanted.shape == base.shape:
+        assert peft_models.difference(family, base, wanted) > 0.1  # it does something
+    save_peft(model, tmp_path)
+    for each in FILES:
+        assert (tmp_path / each).read_bytes() == (folder / each).read_bytes()
+
+
+@pytest.mark.parametrize("case", ["bert/query_value", "bert/seq_cls", "llama/dora"])
+def test_after_training_the_file_keeps_names_types_and_config(case, tmp_path):
+    model, folder = peft_models.model_of(case)
+    load_peft(model, folder)
+    train(model, case)
+    save_peft(model, tmp_path)
+    before, after = (load_file(x / files.WEIGHTS) for x in (folder, tmp_path))
+    assert before.keys() == after.keys()
+    assert all(np.any(before[key] != after[key]) for key in before)
+    assert config_in(tmp_path) == config_in(folder)
+    again, _ = peft_models.model_of(case)
+    load_peft(again, tmp_path)
+    family = case.split("/")[0]
+    assert_close(
+        peft_models.outputs_of(again, family), peft_models.outputs_of(model, family)
+    )
+
+
+def test_the_recipe_is_that_of_the_file():
+    model, folder = peft_models.model_of("bert/patterns")
+    load_peft(model, folder, name="theirs")
+    recipe = adapters.attached(model)["theirs"]
+    assert isinstance(recipe, adapters.RsLoRA)
+    assert (recipe.rank, recipe.alpha, recipe.dropout) == (2, 6, 0.1)
+    parts = {path: part for path, _, part in places(model, "theirs")}
+    block = "transformer_layer_0/self_attention_layer"
+    assert parts[f"{block}/query"].rank == 3
+    assert parts[f"{block}/key"].scaling == 3 / np.sqrt(2)
+    assert parts[f"{block}/attention_output"].scaling == 6 / np.sqrt(1)
+
+
+def test_what_learns_is_the_adapter_and_the_head():
+    model, folder = peft_models.model_of("bert/seq_cls")
+    load_peft(model, folder)
+    names = {each.path.split("/")[-1] for each in model.trainable_variables}
+    assert names == {"lora_a", "lora_b", "kernel", "bias"}
+    assert len(model.trainable_variables) == 2 * 4 + 2
+
+
+def test_trained_biases_learn_on():
+    model, folder = peft_models.model_of("bert/bias_lora_only")
+    load_peft(model, folder)
+    biases = [each for each in model.trainable_variables if each.name == "bias"]
+    assert len(biases) == 6
+
+
+def test_numbers_of_sixteen_bits_come_back_as_such(tmp_path):
+    for dtype in ("float16", ml_dtypes.bfloat16):
+        folder = copy_of("bert/query_value", tmp_path / str(np.dtype(dtype)))
+
+        def narrow(tensors, dtype=dtype):
+            tensors.update({k: v.astype(dtype) for k, v in tensors.items()})
+
+        edit_tensors(folder, narrow)
+        model = peft_models.backbone("bert")
+        load_peft(model, folder)
+        save_peft(model, tmp_path / "again")
+        content = (tmp_path / "again" / files.WEIGHTS).read_bytes()
+        assert content == (folder / files.WEIGHTS).read_bytes()
+
+
+def test_old_files_have_no_base_layer_in_the_names_of_biases(tmp_path):
+    folder = copy_of("bert/bias_lora_only", tmp_path / "old")
+
+    def rename(tensors):
+        for key in list(tensors):
+            tensors[key.replace(".base_layer.", ".")] = tensors.pop(key)
+
+    edit_tensors(folder, rename)
+    model = peft_models.backbone("bert")
+    load_peft(model, folder)
+    outputs = peft_models.outputs_of(model, "bert")
+    wanted = peft_models.expected("bert", "bias_lora_only")
+    assert peft_models.difference("bert", outputs, wanted) < 1e-5
+    save_peft(model, tmp_path / "again")
+    assert names_in(tmp_path / "again") == names_in(folder)
+
+
+def test_a_file_may_be_for_some_of_the_layers(tmp_path):
+    folder = copy_of("bert/query_value", tmp_path / "some")
+    edit(folder, layers_to_transform=[1])
+
+    def keep(tensors):
+        for key in [key for key in tensors if "layer.0" in key]:
+            tensors.pop(key)
+
+    edit_tensors(folder, keep)
+    model = peft_models.backbone("bert")
+    load_peft(model, folder)
+    paths = [path for path, _, _ in places(model, "default")]
+    assert len(paths) == 2
+    assert all(path.startswith("transformer_layer_1") for path in paths)
+    save_peft(model, tmp_path / "again")
+    for each in FILES:
+        assert (tmp_path / "again" / each).read_bytes() == (folder / each).read_bytes()
+
+
+def test_an_output_that_shares_the_embedding_is_without_its_pair():
+    # As in PEFT; the golden logits tell. Folded in it would count there too.
+    model, folder = peft_models.model_of("gpt2/embeddings")
+    load_peft(model, folder)
+    with pytest.raises(ValueError, match="gives the logits too"):
+        adapters.merge(model)
+
+
+@pytest.mark.parametrize("case", ["bert/embeddings", "bert/dora", "gpt2/fused"])
+def test_a_merge_keeps_what_pytorch_computes(case):
+    family, name = case.split("/")
+    model, folder = peft_models.model_of(case)
+    load_peft(model, folder)
+    adapters.merge(model)
+    outputs = peft_models.outputs_of(model, family)
+    wanted = peft_models.expected(family, name)
+    assert peft_models.difference(family, outputs, wanted) < 1e-5
+
+
+def test_a_model_around_the_backbone_can_be_passed():
+    backbone = peft_models.backbone("distilbert")
+    model = kt.models.TransferClassifier(backbone, 3)
+    folder = peft_models.GOLDEN / "distilbert" / "all_linear"
+    load_peft(model, folder)
+    outputs = peft_models.outputs_of(backbone, "distilbert")
+    wanted = peft_models.expected("distilbert", "all_linear")
+    assert peft_models.difference("distilbert", outputs, wanted) < 1e-5
+
+
+# What we write of our own.
+
+
+def test_a_new_file_is_for_the_bare_model(tmp_path):
+    model = peft_models.backbone("bert")
+    adapters.LoRA(rank=3, alpha=5, dropout=0.1).attach(model, "mine")
+    disturb(model, "mine")
+    save_peft(model, tmp_path, name="mine")
+    stem = "base_model.model.encoder.layer.1.attention.self.value.lora_"
+    assert {f"{stem}A.weight", f"{stem}B.weight"} <= names_in(tmp_path)
+    config = config_in(tmp_path)
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (3, 5, 0.1)
+    assert config["task_type"] is None
+    assert len(config["target_modules"]) == 4
+
+
+def test_a_new_file_with_a_task_type_has_the_head(tmp_path):
+    model = peft_models.classifier("roberta")
+    adapters.LoRA(rank=2).attach(model)
+    save_peft(model, tmp_path, task_type="SEQ_CLS")
+    names = names_in(tmp_path)
+    assert "base_model.model.classifier.out_proj.weight" in names
+    stem = "base_model.model.roberta.encoder.layer.0.attention.self.query.lora_A"
+    assert f"{stem}.weight" in names
+    assert config_in(tmp_path)["modules_to_save"] == ["classifier"]
+
+
+RECIPES = {
+    "ranks": adapters.LoRA(
+        rank=2,
+        alpha=3,
+        targets="all-linear",
+        rank_pattern={"query": 3, "transformer_layer_1/.*value": 1},
+        alpha_pattern={"key": 7},
+    ),
+    "rank_stabilised": adapters.RsLoRA(rank=3, targets="all-linear"),
+    "dora": adapters.DoRA(rank=2, targets="all-linear"),
+    "all biases": adapters.LoRA(rank=2, bias="all"),
+    "biases of targets": adapters.LoRA(rank=2, bias="lora_only"),
+    "embedding": adapters.LoRA(rank=2, targets=["token_embedding", "query"]),
+}
+
+
+@pytest.mark.parametrize(
+    "family, recipe",
+    # The logits of a GPT-2 count in a pair on its embedding: its test is a refusal.
+    [("bert", each) for each in RECIPES]
+    + [("gpt2", each) for each in RECIPES if each != "embedding"],
+)
+def test_a_new_file_is_read_again(family, recipe, tmp_path):
+    model = peft_models.backbone(family)
+    RECIPES[recipe].attach(model)
+    disturb(model)
+    if "biases" in recipe:
+        for variable in model.trainable_variables:
+            variable.assign(variable + 0.1)
+    save_peft(model, tmp_path)
+    again = peft_models.backbone(family)
+    load_peft(again, tmp_path)
+    outputs = peft_models.outputs_of(model, family)
+    assert_close(peft_models.outputs_of(again, family), outputs, 2e-6)
+    assert len(again.trainable_variables) >= len(model.trainable_variables)
+
+
+def test_pairs_of_a_fused_projection_become_one_of_the_ranks_together(tmp_path):
+    model = peft_models.backbone("gpt2")
+    adapters.LoRA(rank=2, alpha=3).attach(model)  # query and value, not key
+    disturb(model)
+    save_peft(model, tmp_path)
+    tensors = load_file(tmp_path / files.WEIGHTS)
+    stem = "base_model.model.h.0.attn.c_attn.lora_"
+    assert tensors[f"{stem}A.weight"].shape == (4, 9)
+    b = tensors[f"{stem}B.weight"]
+    assert not b[9:18].any() and not b[:9, 2:].any() and not b[18:, :2].any()
+    config = config_in(tmp_path)
+    assert (config["r"], config["lora_alpha"]) == (4, 6)
+    assert config["fan_in_fan_out"] is True
+
+
+def test_a_fused_pair_that_was_trained_grows(tmp_path):
+    model, folder = peft_models.model_of("gpt2/fused")
+    load_peft(model, folder)
+    train(model, "gpt2/fused")
+    save_peft(model, tmp_path)
+    config = config_in(tmp_path)
+    assert config["r"] == 6 and config["lora_alpha"] == 18
+    assert config["base_model_name_or_path"] == "tiny/gpt2"
+    again = peft_models.backbone("gpt2")
+    load_peft(again, tmp_path)
+    outputs = peft_models.outputs_of(model, "gpt2")
+    assert_close(peft_models.outputs_of(again, "gpt2"), outputs, 2e-6)
+
+
+def test_a_sum_of_adapters_can_be_written(tmp_path):
+    model = peft_models.backbone("bert")
+    for each in ("first", "second"):
+        adapters.LoRA(rank=2).attach(model, each)
+        disturb(model, each)
+    adapters.add_weighted(model, "sum", {"first": 0.3, "second": 0.7})
+    save_peft(model, tmp_path, name="sum")
+    again = peft_models.backbone("bert")
+    load_peft(again, tmp_path)
+    outputs = peft_models.outputs_of(model, "bert")
+    assert_close(peft_models.outputs_of(again, "bert"), outputs, 2e-6)
+
+
+# What is refused, with nothing changed.
+
+
+def test_an_unmatched_base_is_refused():
+    for family, name in (("bert", "query_value"), ("roberta", "seq_cls")):
+        model = peft_models.backbone(family, matched=False)
+        with pytest.raises(ValueError, match="kt.backbones.match_huggingface"):
+            load_peft(model, peft_models.GOLDEN / family / name)
+        assert adapters.attached(model) == {}
+
+
+def test_saving_from_an_unmatched_base_warns(tmp_path):
+    model = peft_models.backbone("bert", matched=False)
+    adapters.LoRA(rank=2).attach(model)
+    with pytest.warns(UserWarning, match="match_huggingface"):
+        save_peft(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (dict(peft_type="IA3"), "'IA3'"),
+        (dict(init_lora_weights="pissa"), "own weights"),
+        (dict(init_lora_weights="loftq"), "own weights"),
+        (dict(lora_bias=True), "lora_bias"),
+        (dict(layer_replication=[[0, 2]]), "layer_replication"),
+        (dict(target_parameters=["x"]), "target_parameters"),
+        (dict(trainable_token_indices=[1]), "trainable_token_indices"),
+        (dict(use_qalora=True), "use_qalora"),
+        (dict(a_setting_of_tomorrow=1), "a_setting_of_tomorrow"),
+        (dict(use_dora=True), "lora_magnitude_vector"),
+        (dict(bias="some"), "'some'"),
+        (dict(bias="all"), "lacks"),
+        (dict(r=3), "shape"),
+        (dict(r="2"), "r is '2'"),
+        (dict(r=None), "r is None"),
+        (dict(lora_alpha=float("inf")), "Infinity"),
+        (dict(rank_pattern={"query": 4}), "shape"),
+        (dict(rank_pattern={"(": 4}), "regular expression"),
+        (dict(target_modules=["query", "value", "key"]), "no pairs"),
+        (dict(target_modules="("), "regular expression"),
+    ],
+)
+def test_settings_that_cannot_be_kept_are_refused(settings, words, tmp_path):
+    folder = copy_of("bert/query_value", tmp_path / "file")
+    edit(folder, **settings)
+    refused(folder, words)
+
+
+STEM = "base_model.model.encoder.layer.0.attention.self.query.lora_"
+DAMAGES = {
+    "missing B": (lambda x: x.pop(f"{STEM}B.weight"), "has the tensors"),
+    "missing module": (
+        lambda x: [x.pop(f"{STEM}{each}.weight") for each in "AB"],
+        "no pairs",
+    ),
+    "surplus module": (
+        lambda x: x.update(
+            {
+                key.replace("layer.0", "layer.7"): value
+                for key, value in x.items()
+                if "layer.0" in key
+            }
+        ),
+        "layer.7",
+    ),
+    "surplus head": (
+        lambda x: x.update({"base_model.model.classifier.bias": np.zeros(3, "f4")}),
+        "needs a model with that head",
+    ),
+    "surplus bias": (
+        lambda x: x.update(
+            {STEM.replace("lora_", "base_layer.bias"): np.zeros(12, "f4")}
+        ),
+        "whole",
+    ),
+    "whole module": (
+        lambda x: x.update(
+            {"base_model.model.pooler.dense.weight": np.zeros((12, 12), "f4")}
+        ),
+        "for the head alone",
+    ),
+    "bias of B": (
+        lambda x: x.update({f"{STEM}B.bias": np.zeros(12, "f4")}),
+        "kind not supported",
+    ),
+    "wrong shape": (
+        lambda x: x.update({f"{STEM}B.weight": np.zeros((11, 2), "f4")}),
+        "shape",
+    ),
+    "not finite": (
+        lambda x: x.update({f"{STEM}B.weight": np.full((12, 2), np.nan, "f4")}),
+        "NaN",
+    ),
+    "whole numbers": (
+        lambda x: x.update({f"{STEM}B.weight": np.zeros((12, 2), "i4")}),
+        "I32",
+    ),
+    "other root": (
+        lambda x: x.update({"model.x": np.zeros(1, "f4")}),
+        "does not begin",
+    ),
+    "no pair": (lambda x: x.clear(), "no pair"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_tensors_that_do_not_fit_are_refused(damage, tmp_path):
+    folder = copy_of("bert/query_value", tmp_path / "file")
+    change, words = DAMAGES[damage]
+    edit_tensors(folder, change)
+    refused(folder, words)
+
+
+@functools.cache
+def untouched():
+    """Return the one model of all tests of refusals, which are to leave it alone."""
+    return peft_models.backbone("bert")
+
+
+def refused(folder, words):
+    model = untouched()
+    before = arrays(model.weights)
+    flags = [each.trainable for each in model.weights]
+    with pytest.raises(ValueError, match=words):
+        load_peft(model, folder)
+    assert adapters.attached(model) == {}
+    assert_close(model.weights, before)
+    assert [each.trainable for each in model.weights] == flags
+
+
+def test_a_cut_file_is_refused(tmp_path):
+    folder = copy_of("bert/query_value", tmp_path / "file")
+    content = (folder / files.WEIGHTS).read_bytes()
+    (folder / files.WEIGHTS).write_bytes(content[:-1])
+    refused(folder, "no sound safetensors file")
+    (folder / files.CONFIG).write_text("{")
+    refused(folder, "JSON")
+    (folder / files.CONFIG).write_text("[1]")
+    refused(folder, "no dict")
+
+
+def test_a_pickle_is_not_read(tmp_path):
+    folder = copy_of("bert/query_value", tmp_path / "file")
+    (folder / files.WEIGHTS).rename(folder / "adapter_model.bin")
+    with pytest.raises(FileNotFoundError, match="a pickle"):
+        load_peft(peft_models.backbone("bert"), folder)
+
+
+def test_another_size_of_the_model_is_refused():
+    model = match_huggingface(tiny.bert(num_layers=2))
+    with pytest.raises(ValueError, match="shape"):
+        load_peft(model, peft_models.GOLDEN / "bert" / "query_value")
+
+
+def test_another_base_is_seen_where_the_file_holds_some_of_it(tmp_path):
+    model, folder = peft_models.model_of("llama/embeddings")
+    embedding = model.backbone.token_embedding.embeddings
+    embedding.assign(embedding + 0.1)
+    with pytest.raises(ValueError, match="another base"):
+        load_peft(model, folder)
+
+
+def test_a_name_that_is_taken_is_refused():
+    model, folder = peft_models.model_of("bert/bias_lora_only")
+    adapters.LoRA(rank=2).attach(model)
+    before = arrays(model.weights)
+    with pytest.raises(ValueError, match="has an adapter 'default' already"):
+        load_peft(model, folder)
+    assert_close(model.weights, before)
+
+
+def test_half_a_head_is_told(tmp_path):
+    folder = copy_of("distilbert/seq_cls", tmp_path / "file")
+
+    def drop(tensors):
+        for each in ("weight", "bias"):
+            tensors.pop(f"base_model.model.pre_classifier.{each}")
+
+    edit_tensors(folder, drop)
+    with pytest.warns(UserWarning, match="pooled_dense"):
+        load_peft(peft_models.classifier("distilbert"), folder)
+
+
+def test_a_head_is_not_lost_on_the_way_out(tmp_path):
+    model = peft_models.classifier("bert")
+    adapters.LoRA(rank=2).attach(model)
+    with pytest.raises(ValueError, match="SEQ_CLS"):
+        save_peft(model, tmp_path)
+    around = kt.models.TransferClassifier(peft_models.backbone("bert"), 3)
+    adapters.LoRA(rank=2).attach(around)
+    with pytest.raises(ValueError, match="has a head"):
+        save_peft(around, tmp_path)
+    with pytest.raises(ValueError, match="needs a keras-hub TextClassifier"):
+        save_peft(around, tmp_path, task_type="SEQ_CLS")
+    with pytest.raises(ValueError, match="is none of"):
+        save_peft(model, tmp_path, task_type="TOKEN_CLS")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_file_without_a_head_cannot_take_one_back(tmp_path):
+    model = peft_models.classifier("bert")
+    load_peft(model, peft_models.GOLDEN / "bert" / "query_value")
+    with pytest.raises(ValueError, match="SEQ_CLS"):
+        save_peft(model, tmp_path)
+    save_peft(model, tmp_path, task_type="SEQ_CLS")
+    assert "base_model.model.classifier.weight" in names_in(tmp_path)
+
+
+def test_what_peft_cannot_hold_is_not_written(tmp_path):
+    model = peft_models.backbone("bert")
+    with pytest.raises(ValueError, match="has no adapter"):
+        save_peft(model, tmp_path)
+    adapters.BitFit().attach(model)
+    with pytest.raises(ValueError, match="LoRA, RsLoRA and DoRA"):
+        save_peft(model, tmp_path)
+    model = peft_models.classifier("bert")
+    adapters.LoRA(rank=2, targets=["query", "logits"]).attach(model)
+    with pytest.raises(ValueError, match="'classifier'"):
+        save_peft(model, tmp_path, task_type="SEQ_CLS")
+    model = peft_models.backbone("gpt2")
+    adapters.LoRA(rank=2, targets="token_embedding").attach(model)
+    with pytest.raises(ValueError, match="counts in the logits"):
+        save_peft(model, tmp_path)
+    model = peft_models.backbone("gpt2")
+    adapters.DoRA(rank=2).attach(model)
+    with pytest.raises(ValueError, match="take all as targets"):
+        save_peft(model, tmp_path)
+    assert not any(tmp_path.iterdir())
