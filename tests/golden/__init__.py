@@ -1,0 +1,1 @@
+"""Files that earlier versions have saved, and what makes them."""

@@ -1,0 +1,249 @@
+"""Make the golden files of tests/test_golden.py with the version that is here.
+
+    python -m tests.golden.make_saved
+
+It writes what is not there yet and prints its name. Run it only after a kind of file
+was added to tests/golden/models.py, trainings.py, objects.py or below, and commit what
+it wrote. Never delete a file to have it made again: that the files of an earlier
+version load in this one is what they are for. A kind whose files change on purpose
+gets a second case, next to the first.
+
+Each `.keras` file is packed again with compression, as it is: HDF5 has 70 kB of
+padding in a model of 900 parameters. Next to each file stands an `.npz` with what the
+test compares: inputs and outputs, the paths of what trains, the optimizer's variables.
+"""
+
+import json
+import pathlib
+import shutil
+import tempfile
+import zipfile
+
+import keras
+import numpy as np
+
+import keras_transfer as kt
+from keras_transfer import adapters
+from keras_transfer._keras import flat_layers
+from tests.golden import bases
+from tests.golden.models import disturb
+from tests.golden.models import MODELS
+from tests.golden.models import RECIPES
+from tests.golden.objects import OBJECTS
+from tests.golden.trainings import HALF
+from tests.golden.trainings import TRAININGS
+
+SAVED = pathlib.Path(__file__).parent / "saved"
+
+
+class Killed(Exception):
+    """What ends a run of fine_tune."""
+
+
+def flat(name, structure):
+    """Return the leaves of a structure as arrays, named for an `.npz` file."""
+    if isinstance(structure, dict):
+        return {f"{name}/{k}": np.asarray(v) for k, v in structure.items()}
+    if isinstance(structure, list | tuple):
+        return {f"{name}/{i}": np.asarray(v) for i, v in enumerate(structure)}
+    return {name: np.asarray(structure)}
+
+
+def joined(variables):
+    """Return the values of all variables in one array."""
+    values = [keras.ops.convert_to_numpy(v).ravel() for v in variables]
+    return np.concatenate([np.float64(value) for value in values])
+
+
+def strengths(model):
+    """Return how strong the reversals and the like are, of schedules in step 3."""
+    given = [getattr(layer, "strength", None) for layer in flat_layers(model)]
+    now = [each(3) if callable(each) else each for each in given if each is not None]
+    return np.array([float(keras.ops.convert_to_numpy(each)) for each in now])
+
+
+def facts(model, inputs):
+    """Return what the test compares of a model, by name of the array."""
+    named = flat("inputs", inputs)
+    named |= flat("outputs", model(inputs, training=False))
+    named["trainable"] = np.array([v.path for v in model.trainable_variables])
+    named["strengths"] = strengths(model)
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None:
+        named["slots"] = np.array([f"{v.path}{v.shape}" for v in optimizer.variables])
+        named["slot_values"] = joined(optimizer.variables)
+    return named
+
+
+def write_arrays(path, arrays):
+    """Write arrays next to `path`."""
+    np.savez_compressed(path.with_suffix(".npz"), **arrays)
+
+
+def pack(path):
+    """Compress a `.keras` file, whose members stay as they are."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+
+
+def make_model(path):
+    """Save a model whole, with the facts of what this version loads."""
+    model, inputs = MODELS[path.stem]()
+    expected = model(inputs, training=False)
+    count = len(model.trainable_variables)
+    model.save(path)
+    pack(path)
+    keras.utils.clear_session()
+    model = keras.models.load_model(path)
+    if len(model.trainable_variables) != count:
+        raise ValueError(f"{path.name} was loaded with other trainable variables.")
+    named = facts(model, inputs)
+    for key, value in flat("outputs", expected).items():
+        np.testing.assert_array_equal(named[key], value)
+    write_arrays(path, named)
+
+
+def make_training(path):
+    """Save a model in the middle of a training, and the weights at the end of it."""
+    training = TRAININGS[path.stem]
+    model = training.make()
+
+    def save(epoch, logs=None):
+        if epoch + 1 == HALF:
+            model.save(path)
+
+    save_half_way = keras.callbacks.LambdaCallback(on_epoch_end=save)
+    history = training.fit(model, also=[save_half_way])
+    pack(path)
+    end = {"weights": joined(model.weights), "loss": history.history["loss"]}
+    keras.utils.clear_session()
+    inputs, _ = training.data()
+    if isinstance(inputs, dict) and "source" in inputs:
+        inputs = inputs["source"]
+    write_arrays(path, end | facts(training.load(path), inputs))
+
+
+def make_adapter(path):
+    """Save an adapter of BERT by itself."""
+    model = bases.bert()
+    RECIPES[path.stem].attach(model)
+    kt.save_adapter(disturb(model), path)
+    write_arrays(path, facts(model, bases.tokens()))
+
+
+def make_half_adapter(path):
+    """Save the second of two adapters in half precision, without the head."""
+    model = bases.bert()
+    adapters.LoRA(rank=1).attach(model, "first")
+    adapters.LoRA(rank=2, targets="all-linear").attach(model, "second")
+    disturb(model)
+    kt.save_adapter(model, path, dtype="float16", head=False)
+    model = kt.load_adapter(bases.bert(), path)
+    write_arrays(path, facts(model, bases.tokens()))
+
+
+def make_peft(path):
+    """Save a LoRA as a folder of PEFT."""
+    model = bases.distil_bert()
+    adapters.LoRA(rank=2, alpha=3, targets="all-linear").attach(model)
+    kt.save_adapter(disturb(model), path, format="peft")
+    inputs = bases.tokens()
+    del inputs["segment_ids"]
+    write_arrays(path, facts(model, inputs))
+
+
+def make_object(path):
+    """Save an object by its config."""
+    config = keras.saving.serialize_keras_object(OBJECTS[path.stem]())
+    path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def make_run(path):
+    """Save the folder of a run of fine_tune, and what it ends with."""
+    kill_in, killed = path.name.removeprefix("killed_in_epoch_"), None
+
+    def kill(epoch, logs=None):
+        if str(epoch) == kill_in:
+            raise Killed
+
+    try:
+        callback = keras.callbacks.LambdaCallback(on_epoch_begin=kill)
+        bases.go_on(bases.classifier_of_run(), path, [callback])
+    except Killed as error:
+        killed = error
+    if (killed is None) != (path.name == "finished"):
+        raise ValueError(f"{path.name} was not killed there.")
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(path, folder, dirs_exist_ok=True)
+        model = bases.classifier_of_run()
+        history = bases.go_on(model, folder).history
+    named = {"weights": joined(model.weights), "val_loss": history["val_loss"]}
+    write_arrays(path, named)
+
+
+def make_features(path):
+    """Save a cache of features."""
+    rows = (bases.tokens(), bases.labels(4))
+    cached = kt.backbones.cache_features(bases.pooled_bert(), rows, path, verbose=0)
+    features, labels, weights = next(cached.batch(4).as_numpy_iterator())
+    write_arrays(path, {"features": features, "labels": labels, "weights": weights})
+
+
+def make_one_served(path):
+    """Save a SavedModel of a model with its adapter folded in."""
+    model, inputs = bases.mlp(), bases.vectors(3)
+    adapters.LoRA(rank=2, targets="dense_0").attach(model)
+    outputs = disturb(model)(inputs)
+    kt.export_serving(model, path, samples=inputs, labels=["cat", "dog", "cow"])
+    labels = np.array(["cat", "dog", "cow"])[np.argmax(outputs, axis=1)]
+    write_arrays(path, {"inputs": inputs, "outputs": outputs, "label": labels})
+
+
+def make_many_served(path):
+    """Save a SavedModel with two adapters, one of them or none for each example."""
+    model, inputs = bases.mlp(), bases.vectors(3)
+    outputs = {"": model(inputs)}
+    for name in ("first", "second"):
+        adapters.LoRA(rank=2, targets="dense_0").attach(model, name)
+        outputs[name] = disturb(model)(inputs)
+    kt.export_serving(model, path, samples=inputs, adapters=["first", "second"])
+    names = ["second", "", "first"]
+    outputs = np.stack([outputs[name][row] for row, name in enumerate(names)])
+    named = {"inputs": inputs, "adapter": np.array(names), "outputs": outputs}
+    write_arrays(path, named)
+
+
+MAKERS = {
+    **{f"models/{name}.keras": make_model for name in MODELS},
+    **{f"trainings/{name}.keras": make_training for name in TRAININGS},
+    **{f"adapters/{name}.safetensors": make_adapter for name in RECIPES},
+    "adapters_in_half/lora.safetensors": make_half_adapter,
+    "peft/lora": make_peft,
+    **{f"objects/{name}.json": make_object for name in OBJECTS},
+    "runs/finished": make_run,
+    "runs/killed_in_epoch_1": make_run,
+    "runs/killed_in_epoch_4": make_run,
+    "features/pooled_bert": make_features,
+    "served/one": make_one_served,
+    "served/many": make_many_served,
+}
+
+
+def main():
+    """Write all that is not there yet."""
+    for name, make in MAKERS.items():
+        path = SAVED / name
+        if path.exists():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(0)
+        make(path)
+        print(f"wrote {name}")
+
+
+if __name__ == "__main__":
+    main()

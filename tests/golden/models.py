@@ -1,0 +1,275 @@
+"""The models of the golden `.keras` files: each is made, changed and saved."""
+
+import keras
+import numpy as np
+from keras import layers
+
+import keras_transfer as kt
+from keras_transfer import adapters
+from tests import tiny
+from tests.contracts.domain_contract import extractor
+from tests.contracts.domain_contract import free_head
+from tests.golden import bases
+
+# One for each technique; `make_saved.py` saves an adapter file of each as well.
+RECIPES = {
+    "lora": adapters.LoRA(rank=2, alpha=3, targets="all-linear"),
+    "lora_query_value": adapters.LoRA(rank=2, alpha=5, dropout=0.1),
+    "lora_patterns": adapters.LoRA(rank=2, rank_pattern={"query": 1}),
+    "rs_lora": adapters.RsLoRA(rank=2, alpha=3),
+    "dora": adapters.DoRA(rank=2, alpha=3),
+    "vera": adapters.VeRA(rank=4),
+    "ia3": adapters.IA3(),
+    "bitfit": adapters.BitFit(),
+    "norm_tuning": adapters.NormTuning(),
+    "bottleneck": adapters.Bottleneck(size=2),
+    "pfeiffer_bottleneck": adapters.PfeifferBottleneck(size=2),
+}
+DOMAIN_MODELS = {
+    "ada_bn": (kt.models.AdaBN, {}),
+    "afn": (kt.models.AFN, {}),
+    "cdan": (kt.models.CDAN, {"entropy": True}),
+    "dan": (kt.models.DAN, {}),
+    "dann_of_a_variable": (kt.models.DANN, {"strength": "variable"}),
+    "deep_coral": (kt.models.DeepCORAL, {}),
+    "importance_weighting": (kt.models.ImportanceWeighting, {}),
+    "jan": (kt.models.JAN, {}),
+    "mcc": (kt.models.MCC, {}),
+    "mcd": (kt.models.MCD, {}),
+    "mdd": (kt.models.MDD, {}),
+    "source_only": (kt.models.SourceOnly, {}),
+    "vada": (kt.models.VADA, {"radius": 0.5, "strength": "schedule"}),
+}
+
+
+def disturb(model):
+    """Change all that trains, so that no weight has the value that it starts with."""
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign_add(rng.normal(0, 0.3, variable.shape))
+    return model
+
+
+def adapted(recipe):
+    """Return BERT with an adapter, and inputs."""
+    model = bases.bert()
+    recipe.attach(model)
+    return disturb(model), bases.tokens()
+
+
+def trained_lora():
+    """Return BERT with LoRA after two steps of Adam."""
+    return trained(*adapted(RECIPES["lora_query_value"]))
+
+
+def trained(model, inputs):
+    """Return model and inputs after two steps of Adam."""
+    model.compile(keras.optimizers.Adam(0.01), bases.LOGITS)
+    for _ in range(2):
+        model.train_on_batch(inputs, bases.labels(4))
+    return model, inputs
+
+
+def two_adapters():
+    """Return BERT with two adapters, of which the second is in use."""
+    model = bases.bert()
+    adapters.LoRA(rank=2, alpha=5).attach(model, "first")
+    disturb(model)
+    adapters.LoRA(rank=1, targets="all-linear").attach(model, "second")
+    return disturb(model), bases.tokens()
+
+
+def weighted_adapters():
+    """Return BERT with the weighted sum of two adapters."""
+    model = bases.bert()
+    for name in ("first", "second"):
+        adapters.LoRA(rank=2).attach(model, name)
+        disturb(model)
+    adapters.add_weighted(model, "sum", {"first": 0.3, "second": 0.7})
+    return model, bases.tokens()
+
+
+def merged():
+    """Return BERT with LoRA, which is merged."""
+    model, inputs = adapted(RECIPES["lora"])
+    adapters.merge(model)
+    return model, inputs
+
+
+def lora_of_a_task():
+    """Return a text classifier of keras-hub with LoRA."""
+    import keras_hub
+
+    backbone = bases.bert(head=False)
+    model = keras_hub.models.BertTextClassifier(backbone, num_classes=3, dropout=0.0)
+    adapters.LoRA(rank=2).attach(bases.exact(model))
+    return trained(disturb(model), bases.tokens())
+
+
+def every_kind_of_layer(recipe):
+    """Return a model with an adapter on Embedding, EinsumDense, Conv2D and Dense."""
+    inputs = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(12, 8, name="words")(inputs)
+    x = layers.EinsumDense("abc,cd->abd", (None, 8), bias_axes="d", name="einsum")(x)
+    x = layers.Reshape((6, 4, 2))(x)
+    x = layers.Conv2D(3, 2, activation="tanh", name="conv")(x)
+    x = layers.Dense(4, "tanh", name="hidden")(layers.Flatten()(x))
+    model = keras.Model(inputs, layers.Dense(3, name="logits")(x))
+    recipe.attach(bases.exact(model))
+    return disturb(model), bases.tokens(3)["token_ids"] % 12
+
+
+def lora_conv_net():
+    """Return a small convolutional network with LoRA."""
+    model = bases.exact(tiny.convnet())
+    statistics = model.get_layer("norm").moving_variance
+    statistics.assign(abs(statistics) + 0.5)
+    adapters.LoRA(rank=2, targets="conv|hidden").attach(model)
+    return disturb(model), bases.images()
+
+
+def lora_layers():
+    """Return a model of the layers that have a pair from the start."""
+    inputs = keras.Input((6,), dtype="int32")
+    x = adapters.LoRAEmbedding(12, 8, rank=2, alpha=3)(inputs)
+    x = adapters.LoRAEinsumDense("abc,cd->abd", (None, 8), bias_axes="d", rank=2)(x)
+    x = layers.Reshape((6, 4, 2))(x)
+    x = adapters.LoRAConv2D(3, 2, activation="tanh", rank=2, dropout=0.1)(x)
+    x = adapters.LoRADense(4, "tanh", rank=2)(layers.Flatten()(x))
+    model = keras.Model(inputs, layers.Dense(3, name="logits")(x))
+    return disturb(bases.exact(model)), bases.tokens(3)["token_ids"] % 12
+
+
+def classifier(backbone, inputs, **settings):
+    """Return a TransferClassifier after two steps of Adam."""
+    return trained(kt.models.TransferClassifier(backbone, 3, **settings), inputs)
+
+
+def frozen_classifier():
+    """Return a TransferClassifier on a FrozenBackbone."""
+    backbone = kt.backbones.FrozenBackbone(bases.bert(head=False))
+    return classifier(backbone, bases.tokens(), pooling="mean", dropout=0.1)
+
+
+def half_frozen_classifier():
+    """Return a TransferClassifier of which some layers of the backbone are frozen."""
+    backbone = bases.bert(head=False)
+    for name in ("token_embedding", "position_embedding", "segment_embedding"):
+        for layer in backbone.layers:
+            if name in layer.name:
+                layer.trainable = False
+    return classifier(backbone, bases.tokens())
+
+
+def lora_classifier():
+    """Return a TransferClassifier on a BERT with LoRA."""
+    backbone = bases.bert(head=False)
+    adapters.LoRA(rank=2).attach(backbone)
+    return classifier(disturb(backbone), bases.tokens())
+
+
+def matched():
+    """Return a BERT that computes what Hugging Face's does."""
+    return kt.backbones.match_huggingface(bases.bert(head=False)), bases.tokens()
+
+
+def stitched():
+    """Return a head on its backbone, with the mask as an input of the head."""
+    given = {
+        "output": keras.Input((6, 8), name="output"),
+        "mask": keras.Input((6,), dtype="bool", name="mask"),
+    }
+    weights = keras.ops.cast(given["mask"], "float32")[..., None]
+    rows = layers.Flatten()(given["output"] * weights)
+    head = keras.Model(given, layers.Dense(2)(rows), name="head")
+    inputs = keras.Input((6,), dtype="int32")
+    embedding = layers.Embedding(12, 8, mask_zero=True)
+    backbone = keras.Model(inputs, embedding(inputs), name="backbone")
+    model = kt.backbones.stitch(bases.exact(backbone), bases.exact(head))
+    return model, bases.tokens()["token_ids"] % 12
+
+
+def reversals():
+    """Return a model with reversals of a number, a variable and a schedule."""
+    optimizer = keras.optimizers.SGD(0.1)
+    ramp_up = kt.optimizers.GaninRampUp(total_steps=10)
+    x = inputs = keras.Input((6,))
+    for name, settings in {
+        "number": {"strength": 0.5},
+        "variable": {"strength": keras.Variable(0.25)},
+        "schedule": {"strength": ramp_up, "step": optimizer.iterations},
+    }.items():
+        x = layers.Dense(4, "tanh", name=f"below_{name}")(x)
+        x = kt.layers.GradientReversal(name=name, **settings)(x)
+    model = bases.exact(keras.Model(inputs, layers.Dense(1)(x)))
+    model.compile(optimizer, "mse")
+    model.fit(bases.vectors(), np.ones((8, 1)), batch_size=4, shuffle=False, verbose=0)
+    return model, bases.vectors()
+
+
+def randomization():
+    """Return a model that begins with a DomainRandomization."""
+    inputs = keras.Input((8, 8, 3))
+    x = kt.layers.DomainRandomization(0.5, invert=0.1, seed=3)(inputs)
+    x = layers.Conv2D(2, 3)(x)
+    return bases.exact(keras.Model(inputs, layers.Flatten()(x))), bases.images()
+
+
+def pooling():
+    """Return a model of the mean and the last of its tokens."""
+    inputs, pooled = keras.Input((6,), dtype="int32"), []
+    for kind in ("mean", "last"):
+        tokens = keras.Input((6,), dtype="int32")
+        rows = layers.Embedding(16, 4, mask_zero=True)(tokens)
+        backbone = keras.Model(tokens, rows, name=f"backbone_{kind}")
+        pooled.append(kt.backbones.features(backbone, kind)(inputs))
+    return bases.exact(keras.Model(inputs, pooled)), bases.tokens()["token_ids"]
+
+
+def domain_model(kind, settings):
+    """Return a model of two domains after two steps, and inputs of one domain."""
+    strengths = {
+        "variable": lambda: keras.Variable(0.25),
+        "schedule": lambda: kt.optimizers.GaninRampUp(total_steps=10),
+    }
+    settings = dict(settings)
+    if "strength" in settings:
+        settings["strength"] = strengths[settings["strength"]]()
+    body = extractor()
+    if kind is kt.models.AdaBN:
+        body.add(layers.BatchNormalization(name="norm"))
+    model = kind(body, free_head(), **settings)
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), bases.LOGITS)
+    x = {"source": bases.vectors(), "target": bases.vectors() * 2 + 0.5}
+    model.fit(x, bases.labels(), batch_size=4, shuffle=False, verbose=0)
+    return model, bases.vectors()
+
+
+MODELS = {
+    **{name: lambda each=each: adapted(each) for name, each in RECIPES.items()},
+    "lora_trained": trained_lora,
+    "two_adapters": two_adapters,
+    "weighted_adapters": weighted_adapters,
+    "merged": merged,
+    "lora_of_a_task": lora_of_a_task,
+    "lora_of_every_layer": lambda: every_kind_of_layer(
+        adapters.LoRA(rank=2, targets="words|einsum|conv|hidden")
+    ),
+    "dora_of_every_layer": lambda: every_kind_of_layer(
+        adapters.DoRA(rank=2, targets="einsum|conv|hidden")
+    ),
+    "lora_conv_net": lora_conv_net,
+    "lora_layers": lora_layers,
+    "frozen_classifier": frozen_classifier,
+    "half_frozen_classifier": half_frozen_classifier,
+    "lora_classifier": lora_classifier,
+    "matched": matched,
+    "stitched": stitched,
+    "reversals": reversals,
+    "randomization": randomization,
+    "pooling": pooling,
+    **{
+        name: lambda each=each: domain_model(*each)
+        for name, each in DOMAIN_MODELS.items()
+    },
+}

@@ -1,0 +1,144 @@
+"""Files that earlier versions have saved load, and go on as they did then.
+
+They are made by tests/golden/make_saved.py, which tells when.
+"""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_transfer as kt
+from tests.golden import bases
+from tests.golden.make_saved import facts
+from tests.golden.make_saved import joined
+from tests.golden.make_saved import MAKERS
+from tests.golden.make_saved import SAVED
+from tests.golden.trainings import HALF
+from tests.golden.trainings import TRAININGS
+
+TOLERANCE = 1e-5  # between machines
+
+
+def each_of(pattern):
+    """Parametrize a test over the saved files, or folders, of a pattern."""
+    paths = [path for path in sorted(SAVED.glob(pattern)) if path.suffix != ".npz"]
+    ids = [f"{path.parent.name}-{path.stem}" for path in paths]
+    return pytest.mark.parametrize("path", paths, ids=ids)
+
+
+def arrays_of(path):
+    """Return the arrays that stand next to a saved file."""
+    with np.load(path.with_suffix(".npz")) as arrays:
+        return dict(arrays)
+
+
+def inputs_in(arrays):
+    """Return the inputs as the model takes them."""
+    if "inputs" in arrays:
+        return arrays["inputs"]
+    keys = [key for key in arrays if key.startswith("inputs/")]
+    return {key.removeprefix("inputs/"): arrays[key] for key in keys}
+
+
+def assert_same(actual, expected):
+    """Fail unless numbers are equal to within the tolerance, and texts equal."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    if expected.dtype.kind in "US":
+        assert actual.tolist() == expected.tolist()
+    else:
+        np.testing.assert_allclose(actual, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def assert_as_saved(model, arrays):
+    """Fail unless outputs, what trains, strengths and optimizer are as they were."""
+    current = facts(model, inputs_in(arrays))
+    assert {"outputs", "outputs/0", "outputs/pooled_output"} & current.keys()
+    for name, value in current.items():
+        assert_same(value, arrays[name])
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_each_kind_has_its_file(name):
+    assert (SAVED / name).exists(), "run python -m tests.golden.make_saved"
+
+
+@each_of("models/*.keras")
+def test_a_model_loads(path):
+    assert_as_saved(keras.models.load_model(path), arrays_of(path))
+
+
+@each_of("trainings/*.keras")
+def test_a_training_goes_on(path):
+    training, arrays = TRAININGS[path.stem], arrays_of(path)
+    model = training.load(path)
+    assert_as_saved(model, arrays)
+    losses = training.fit(model, initial_epoch=HALF).history["loss"]
+    assert_same(losses, arrays["loss"][HALF:])
+    assert_same(joined(model.weights), arrays["weights"])
+
+
+@each_of("adapters*/*.safetensors")
+def test_an_adapter_loads_onto_its_base(path):
+    model = kt.load_adapter(bases.bert(), path)
+    assert_as_saved(model, arrays_of(path))
+
+
+@each_of("peft/*")
+def test_a_folder_of_peft_loads_onto_its_base(path):
+    model = kt.load_adapter(bases.distil_bert(), path)
+    assert_as_saved(model, arrays_of(path))
+
+
+def without_modules(config):
+    """Return a config without the modules of classes, which are not public."""
+    if isinstance(config, dict):
+        return {k: without_modules(v) for k, v in config.items() if k != "module"}
+    return [*map(without_modules, config)] if isinstance(config, list) else config
+
+
+@each_of("objects/*.json")
+def test_an_object_has_the_same_config(path):
+    text = path.read_text(encoding="utf-8")
+    # Keras writes into the config that it reads.
+    restored = keras.saving.deserialize_keras_object(json.loads(text))
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(restored)))
+    assert without_modules(config) == without_modules(json.loads(text))
+
+
+@each_of("runs/*")
+def test_a_run_of_fine_tune_goes_on(path, tmp_path):
+    shutil.copytree(path, tmp_path / "run")
+    model, arrays = bases.classifier_of_run(), arrays_of(path)
+    history = bases.go_on(model, tmp_path / "run")
+    assert history.epoch == [0, 1, 2, 3, 4, 5]
+    assert_same(history.history["val_loss"], arrays["val_loss"])
+    assert_same(joined(model.weights), arrays["weights"])
+
+
+@each_of("features/*")
+def test_cached_features_are_read(path, tmp_path):
+    shutil.copytree(path, tmp_path / "cache")
+    rows = (bases.tokens(), bases.labels(4))
+    cached = kt.backbones.cache_features(
+        bases.pooled_bert(), rows, tmp_path / "cache", verbose=0
+    )
+    read = next(cached.batch(4).as_numpy_iterator())
+    for name, value in zip(("features", "labels", "weights"), read, strict=True):
+        assert_same(value, arrays_of(path)[name])
+    files = [each.name for each in sorted(path.iterdir())]
+    assert [each.name for each in sorted((tmp_path / "cache").iterdir())] == files
+
+
+@each_of("served/*")
+def test_a_saved_model_answers(path):
+    serve = tf.saved_model.load(str(path / "1")).signatures["serving_default"]
+    arrays = arrays_of(path)
+    _, wanted = serve.structured_input_signature
+    answer = serve(**{name: tf.constant(arrays[name]) for name in wanted})
+    assert_same(answer["outputs"], arrays["outputs"])
+    if "label" in arrays:
+        assert [each.decode() for each in answer["label"].numpy()] == [*arrays["label"]]
