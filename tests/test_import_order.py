@@ -129,9 +129,10 @@ def cycles(files):
         graph = {name: needs for name, needs in graph.items() if name not in free}
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_imports_keep_the_rules(module):
-    assert faults(module, FILES[module]) == []
+def test_imports_keep_the_rules():
+    found = {module: faults(module, source) for module, source in FILES.items()}
+    assert len(found) > 100
+    assert {module: breaches for module, breaches in found.items() if breaches} == {}
 
 
 def test_no_module_imports_itself_by_way_of_others():
