@@ -1,6 +1,7 @@
 """Two virtual CPUs, a fixed seed, and the fixtures for real data and weights."""
 
 import contextlib
+import gc
 import os
 import pathlib
 import subprocess
@@ -13,6 +14,9 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import keras
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import ops as framework
+
+from tests import tiers
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
@@ -27,6 +31,30 @@ def skip_or_fail(reason):
     if os.environ.get("KERAS_TRANSFER_REQUIRE") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    """Mark the slow tests."""
+    for item in items:
+        tiers.mark(item)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def clean_memory():
+    """Take away what a module leaves, so that later ones do not search it for garbage.
+
+    TensorFlow registers the gradient of each traced tf.custom_gradient for good, and
+    with it the graph: after a thousand tests each full collection took seconds.
+    """
+    registered = framework.gradient_registry._registry
+    before = set(registered)
+    yield
+    for name in set(registered) - before:
+        if name.startswith("CustomGradient-"):
+            del registered[name]
+    gc.collect()
+    gc.freeze()  # what is left: imports, and what TensorFlow holds all the same
 
 
 @pytest.fixture(autouse=True)

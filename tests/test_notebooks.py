@@ -86,6 +86,7 @@ def test_is_valid(name):
     nbformat.validate(notebook)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_runs_in_its_short_form(name, tmp_path, monkeypatch):
     nbformat, nbclient, _ = modules("nbformat", "nbclient", "ipykernel")

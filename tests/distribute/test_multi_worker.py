@@ -80,6 +80,7 @@ def alone():
     return worker.trainings(tf.distribute.get_strategy())[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["discriminative", "lora", "gradual"])
 def test_two_workers_equal_one_process(first, alone, name):
     _, found = first
@@ -93,6 +94,7 @@ def test_two_workers_equal_one_process(first, alone, name):
     )
 
 
+@pytest.mark.slow
 def test_one_file_is_saved_and_it_is_the_model(first, alone):
     folder, _ = first
     model = keras.saving.load_model(folder / "model.keras")
@@ -103,11 +105,13 @@ def test_one_file_is_saved_and_it_is_the_model(first, alone):
     assert not [each for each in folder.iterdir() if "worker" in each.name]
 
 
+@pytest.mark.slow
 def test_a_shuffled_epoch_shows_each_example_once(first):
     _, found = first
     np.testing.assert_allclose(found["shuffled"], -0.5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_only_what_keras_cannot_do_is_mended(first):
     # If this fails: _keras.mend_workers has switched itself off, and may go.
     _, found = first
@@ -116,6 +120,7 @@ def test_only_what_keras_cannot_do_is_mended(first):
     assert found["mean"] == [[0.5, 5.0], 7]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_others_and_all_go_on_together(first, monkeypatch):
     folder, found = first
     assert found["error"] == "UnavailableError"

@@ -9,6 +9,7 @@ from tests import tiny
 from tests.serving import c_api
 from tests.serving import exported
 
+pytestmark = pytest.mark.slow  # its fixtures start processes
 KINDS = ["vision", "vision with LoRA"]
 KINDS = [f"{k}{each}" for k in KINDS for each in ("", ", one", ", seven", ", files")]
 KINDS += ["text", "text, tokens", "text with LoRA", "text with LoRA, tokens"]

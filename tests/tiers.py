@@ -1,0 +1,58 @@
+"""Which tests are slow: what starts a process, reads real weights, or is marked so."""
+
+import inspect
+import types
+
+import pytest
+
+# Modules that start a process, and fixtures of real weights.
+PROCESSES = {
+    "multiprocessing",
+    "subprocess",
+    "tests.contracts.fresh",
+    "tests.export.plain_tensorflow",
+    "tests.serving.exported",
+}
+WEIGHTS = {"minilm_folder"}
+
+
+def mark(item):
+    """Mark a test as slow by what it reaches for, or as its contract says.
+
+    A promise that a contract marks as dear is fast for the components whose test class
+    sets `representative`, and slow for all others.
+    """
+    dear = item.get_closest_marker("dear")
+    shown = getattr(item.cls, "representative", False)
+    if (dear and not shown) or reaches(item.function) or WEIGHTS & {*item.fixturenames}:
+        item.add_marker(pytest.mark.slow)
+
+
+def reaches(function, seen=None):
+    """Return whether a function names what starts a process, by helpers of its module.
+
+    Fixtures are not followed: a test whose fixture starts one is marked by hand.
+    """
+    seen = set() if seen is None else seen
+    function = inspect.unwrap(function)
+    function = getattr(function, "__func__", function)
+    if function in seen or not inspect.isfunction(function):
+        return False
+    seen.add(function)
+    for name in named(function.__code__):
+        value = function.__globals__.get(name)
+        if isinstance(value, types.ModuleType) and value.__name__ in PROCESSES:
+            return True
+        own = getattr(value, "__module__", None) == function.__module__
+        if inspect.isfunction(value) and own and reaches(value, seen):
+            return True
+    return False
+
+
+def named(code):
+    """Return the names in a function and in those that are defined in it."""
+    found = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= named(constant)
+    return found
