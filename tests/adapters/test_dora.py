@@ -16,6 +16,7 @@ from tests.contracts.compare import fit
 
 
 class TestDoRA(AdapterContract):
+    representative = True
     learns = {"lora_a", "lora_b", "magnitude"}
     parameters = 2 * (16 * 2 + 2 * 16 + 16)  # query and value at rank 2
 

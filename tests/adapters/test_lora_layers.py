@@ -61,6 +61,8 @@ class PairContract(LayerContract):
 
 
 class TestLoRADense(PairContract):
+    representative = True
+
     def make(self, rank=2, **kwargs):
         return adapters.LoRADense(5, "tanh", rank=rank, name="dense", **kwargs)
 

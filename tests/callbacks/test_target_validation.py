@@ -34,6 +34,7 @@ SOURCE, TARGET = domain(22), domain(13, 0.3, 1)[0]
 
 def compiled(loss=None, model=None, **kwargs):
     model = model or tiny.mlp()
+    kwargs = dict(jit_compile=False) | kwargs
     model.compile(
         keras.optimizers.Adam(0.01), loss or SPARSE(from_logits=True), **kwargs
     )

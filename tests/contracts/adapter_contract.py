@@ -140,6 +140,7 @@ class AdapterContract:
         assert all(v.trainable for v in moved)
         assert self.names(again, moved) == self.learns
 
+    @pytest.mark.dear
     def test_xla_trains_the_same(self):
         plain, before = self.trained()
         model = small()

@@ -20,8 +20,10 @@ class ModelContract:
     """
 
     loss = "mse"
+    metrics = ()
     half_tolerance = 5e-2  # float16 and bfloat16 against float32
     imports = ()  # packages that the fresh process needs, such as "keras_cv"
+    _kept = {}
 
     def make(self):
         """Return a new, built model."""
@@ -35,13 +37,34 @@ class ModelContract:
         """Return the 8 targets."""
         raise NotImplementedError
 
+    def training_inputs(self):
+        """Return what `fit` takes."""
+        return self.inputs()
+
+    @classmethod
+    def teardown_class(cls):
+        cls._kept.clear()
+
     def trained(self, optimizer=None, **compile_kwargs):
-        """Return the model after three epochs of two steps."""
-        keras.utils.set_random_seed(1)
-        model = self.make()
-        optimizer = optimizer or keras.optimizers.SGD(0.01)
-        model.compile(optimizer, self.loss, **compile_kwargs)
-        self.history = fit(model, self.inputs(), self.targets(), epochs=3)
+        """Return the model after three epochs of two steps, without XLA by default.
+
+        A plain one is trained once for the class: tests may not change it.
+        """
+        settings = dict(jit_compile=False, metrics=[*self.metrics]) | compile_kwargs
+        key = (type(self), str(settings))
+        plain = keras.config.dtype_policy().name == "float32"
+        keep = optimizer is None and plain and not tf.distribute.has_strategy()
+        if not (keep and key in self._kept):
+            keras.utils.set_random_seed(1)
+            model = self.make()
+            optimizer = optimizer or keras.optimizers.SGD(0.01)
+            model.compile(optimizer, self.loss, **settings)
+            x, y = self.training_inputs(), self.targets()
+            self.history = fit(model, x, y, epochs=3)
+            if not keep:
+                return model
+            self._kept[key] = (model, self.history)
+        model, self.history = self._kept[key]
         return model
 
     def test_symbolic_output_equals_eager(self):
@@ -85,11 +108,13 @@ class ModelContract:
         losses = self.history.history["loss"]
         assert losses[-1] < losses[0]
 
+    @pytest.mark.dear
     def test_xla_trains_the_same(self):
-        plain = self.trained(jit_compile=False)
+        plain = self.trained()
         compiled = self.trained(jit_compile=True)
         assert_close(compiled.get_weights(), plain.get_weights(), 1e-5)
 
+    @pytest.mark.dear
     @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
     def test_mixed_precision(self, policy):
         model = self.make()
@@ -101,15 +126,18 @@ class ModelContract:
             np.testing.assert_allclose(
                 a.astype("float32"), b, rtol=0, atol=self.half_tolerance
             )
-        self.trained()
+        # Only float16 has a scaled loss, whose branches want a graph.
+        self.trained(run_eagerly=policy == "mixed_bfloat16")
         assert np.isfinite(self.history.history["loss"]).all()
 
+    @pytest.mark.dear
     def test_two_replicas_equal_one(self, strategy):
         one = self.trained()
         with strategy.scope():
             two = self.trained()
         assert_close(two.get_weights(), one.get_weights(), 1e-5)
 
+    @pytest.mark.dear
     def test_exports(self, tmp_path):
         model = self.trained()
         model.export(tmp_path / "served", verbose=False)

@@ -84,13 +84,17 @@ class OptimizerContract:
         plain = self.trained().get_weights()
         assert_close(self.trained(jit_compile=True).get_weights(), plain, 1e-5)
 
-    def test_mixed_float16_scales_the_loss(self, tmp_path):
+    def test_mixed_float16_scales_the_loss(self):
         keras.config.set_dtype_policy("mixed_float16")
         before = self.model().get_weights()
         model = self.trained()
         assert type(model.optimizer) is self.half_type
         assert all(np.isfinite(w).all() for w in model.get_weights())
         assert np.abs(model.get_weights()[0] - before[0]).max() > 0
+
+    def test_reloads_in_a_fresh_process_with_the_scale(self, tmp_path):
+        keras.config.set_dtype_policy("mixed_float16")
+        model = self.trained()
         model.save(tmp_path / "model.keras")
         again = fresh.load(tmp_path / "model.keras", policy="mixed_float16")
         assert_close(again.optimizer_variables, model.optimizer.variables)

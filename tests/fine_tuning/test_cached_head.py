@@ -54,7 +54,7 @@ def make(optimizer="adam", loss=SPARSE, units=3, live=False, norm=True, **settin
         model = Live(model.inputs, model.outputs)
     if "metrics" in settings:
         settings["metrics"] = [new(each) for each in settings["metrics"]]
-    model.compile(new(optimizer), loss, **settings)
+    model.compile(new(optimizer), loss, **dict(jit_compile=False) | settings)
     return model
 
 

@@ -28,7 +28,7 @@ def make(optimizer="adam", **settings):
         ]
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, **settings)
+    model.compile(optimizer, loss, **dict(jit_compile=False) | settings)
     return model
 
 

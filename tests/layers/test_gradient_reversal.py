@@ -46,6 +46,7 @@ def mean_of_outputs(y, outputs):
 
 
 class TestGradientReversal(LayerContract):
+    representative = True
     half_tolerance = 5e-2
 
     def make(self):

@@ -48,7 +48,7 @@ class TestAdaBN(DomainContract):
 def made(make=body):
     keras.utils.set_random_seed(0)
     model = AdaBN(make(), free_head())
-    model.compile(keras.optimizers.SGD(0.1), LOGITS)
+    model.compile(keras.optimizers.SGD(0.1), LOGITS, jit_compile=False)
     fit(model, streams(), LABELS)
     return model
 

@@ -20,6 +20,7 @@ from tests.models import paper
 
 class TestAFN(DomainContract):
     kind = AFN
+    whole = True  # for all that only add a mean over examples
 
     def test_loss_is_that_of_the_paper(self):
         model, x = self.compiled(strength=3.0, step=0.5), streams(8, 5)

@@ -27,6 +27,7 @@ def mmd(source, target):
 
 class TestDAN(DomainContract):
     kind = DAN
+    whole = True  # for all that only add a statistic of a batch
     replicas = "halves"
 
     def test_loss_is_that_of_the_paper(self):

@@ -23,6 +23,7 @@ from tests.models import paper
 
 class TestDANN(DomainContract):
     kind = DANN
+    representative = True
 
     def test_loss_is_that_of_the_paper(self):
         model, x = self.compiled(strength=0.5), streams(8, 5)

@@ -62,7 +62,8 @@ class Noting(DomainAdaptation):
 def noting(optimizer=None, compile_kwargs=None, **settings):
     model = Noting(extractor(), free_head(), **settings)
     optimizer = optimizer or keras.optimizers.SGD(0.01)
-    model.compile(optimizer, LOGITS, **compile_kwargs or {})
+    settings = dict(jit_compile=False) | (compile_kwargs or {})
+    model.compile(optimizer, LOGITS, **settings)
     return model
 
 

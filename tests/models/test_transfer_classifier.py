@@ -47,6 +47,7 @@ class TestBertClassifier(ModelContract):
 
 
 class TestFrozenImageClassifier(ModelContract):
+    representative = True
     loss = LOSS
 
     def make(self):
