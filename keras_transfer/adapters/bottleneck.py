@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import re
 
 import keras
@@ -10,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_transfer import _keras
+from keras_transfer._arguments import whole_number
 from keras_transfer.adapters import matrix
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import Part
@@ -138,10 +138,7 @@ class Bottleneck(Adapter):
         norms: bool = False,
     ) -> None:
         super().__init__(targets)
-        whole = isinstance(size, numbers.Integral) and not isinstance(size, bool)
-        if not whole or size < 1:
-            raise ValueError(f"size={size!r} must be a whole number, 1 or more.")
-        self.size = int(size)
+        self.size = whole_number("size", size)
         if not isinstance(activation, str):
             raise ValueError(
                 f"activation={activation!r} must be the name of a Keras activation, "

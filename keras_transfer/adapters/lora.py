@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import keras
 
+from keras_transfer._arguments import dropout_rate
+from keras_transfer._arguments import one_of
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.lora_layers import LoRAConv2D
@@ -14,7 +16,6 @@ from keras_transfer.adapters.lora_layers import LoRADense
 from keras_transfer.adapters.lora_layers import LoRAEinsumDense
 from keras_transfer.adapters.lora_layers import LoRAEmbedding
 from keras_transfer.adapters.ranks import check_alpha
-from keras_transfer.adapters.ranks import check_dropout
 from keras_transfer.adapters.ranks import check_host
 from keras_transfer.adapters.ranks import check_rank
 from keras_transfer.adapters.targets import biased_layers
@@ -102,11 +103,10 @@ class LoRA(Adapter):
             check_rank(each)
         for each in (alpha, *(alpha_pattern or {}).values()):
             check_alpha(each)
-        if bias not in BIAS:
-            raise ValueError(f"bias={bias!r} is none of {BIAS}.")
+        one_of("bias", bias, BIAS)
         self.rank = int(rank)
         self.alpha = alpha
-        self.dropout = check_dropout(dropout)
+        self.dropout = dropout_rate("dropout", dropout)
         self.rank_pattern = dict(rank_pattern or {})
         self.alpha_pattern = dict(alpha_pattern or {})
         self.bias = bias

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from keras_transfer import _keras
+from keras_transfer._arguments import dropout_rate
 from keras_transfer.adapters import adapter_part as parts
 from keras_transfer.adapters.in_place import frozen_weights
 from keras_transfer.adapters.in_place.forward import Hooked
@@ -14,7 +15,6 @@ from keras_transfer.adapters.low_rank import EinsumPair
 from keras_transfer.adapters.low_rank import EmbeddingPair
 from keras_transfer.adapters.low_rank import LowRankPair
 from keras_transfer.adapters.ranks import check_alpha
-from keras_transfer.adapters.ranks import check_dropout
 from keras_transfer.adapters.ranks import check_host
 from keras_transfer.adapters.ranks import check_native
 from keras_transfer.adapters.ranks import check_rank
@@ -28,7 +28,7 @@ class LowRankLayer(Hooked):
     def _set_pair(self, rank: int, alpha: float, dropout: float) -> None:
         self.rank = check_rank(rank)
         self.alpha = check_alpha(alpha)
-        self.dropout = check_dropout(dropout)
+        self.dropout = dropout_rate("dropout", dropout)
 
     def build(self, input_shape: object = None) -> None:
         """Make the weights, freeze them, and add the pair."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import numbers
-
 import keras
 
+from keras_transfer._arguments import number
+from keras_transfer._arguments import whole_number
 from keras_transfer.adapters.low_rank import LowRankPair
 
 
@@ -16,13 +15,7 @@ def check_rank(rank: object) -> int:
     Raises:
         ValueError: If it is not.
     """
-    whole = isinstance(rank, numbers.Integral) and not isinstance(rank, bool)
-    if not whole or rank < 1:
-        raise ValueError(
-            f"rank={rank!r} must be a whole number, 1 or more: a pair of rank 0 learns "
-            "nothing."
-        )
-    return int(rank)
+    return whole_number("rank", rank, why="a pair of rank 0 learns nothing")
 
 
 def check_alpha(alpha: object) -> float:
@@ -31,27 +24,9 @@ def check_alpha(alpha: object) -> float:
     Raises:
         ValueError: If it is not.
     """
-    number = isinstance(alpha, numbers.Real) and not isinstance(alpha, bool)
-    if not number or not math.isfinite(alpha) or alpha == 0:
-        raise ValueError(
-            f"alpha={alpha!r} must be a finite number, and not 0: it scales what the "
-            "pair adds."
-        )
+    if number("alpha", alpha) == 0:
+        raise ValueError("alpha=0 must not be 0: it scales what the pair adds.")
     return alpha
-
-
-def check_dropout(dropout: object) -> float:
-    """Return `dropout` if it is a rate.
-
-    Raises:
-        ValueError: If it is not in [0, 1).
-    """
-    number = isinstance(dropout, numbers.Real) and not isinstance(dropout, bool)
-    if not number or not 0 <= dropout < 1:
-        raise ValueError(
-            f"dropout={dropout!r} is not a rate of inputs to drop: 0 or more, below 1."
-        )
-    return dropout
 
 
 def check_host(

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-import numbers
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_transfer import _keras
+from keras_transfer._arguments import dropout_rate
+from keras_transfer._arguments import positive
+from keras_transfer._arguments import whole_number
 from keras_transfer.adapters import matrix
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
-from keras_transfer.adapters.ranks import check_dropout
 from keras_transfer.adapters.ranks import check_native
 from keras_transfer.adapters.ranks import check_rank
 from keras_transfer.adapters.targets import Target
@@ -200,18 +201,10 @@ class VeRA(Adapter):
     ) -> None:
         super().__init__(targets)
         self.rank = check_rank(rank)
-        self.dropout = check_dropout(dropout)
-        number = isinstance(initial, numbers.Real) and not isinstance(initial, bool)
-        if not number or not math.isfinite(initial) or initial <= 0:
-            raise ValueError(
-                f"initial={initial!r} must be a finite number above 0: with 0 neither "
-                "vector would get a gradient."
-            )
-        whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
-        if not whole or not 0 <= seed < 2**32:
-            raise ValueError(f"seed={seed!r} must be a whole number in [0, 2**32).")
-        self.initial = float(initial)
-        self.seed = int(seed)
+        self.dropout = dropout_rate("dropout", dropout)
+        why = "with 0 neither vector would get a gradient"
+        self.initial = positive("initial", initial, why)
+        self.seed = whole_number("seed", seed, 0, most=2**32 - 1)
 
     def part(self, target: Target) -> Part:
         """Return the vectors of one layer."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import keras
 
+from keras_transfer._arguments import number
 from keras_transfer.adapters.adapter import check_name
 from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.adapter_part import Part
@@ -51,10 +51,7 @@ def add_weighted(model: keras.Layer, name: str, weights: Mapping[str, float]) ->
         raise ValueError("weights is empty, so there is nothing to sum.")
     for each, weight in weights.items():
         check_known(model, each)
-        if not math.isfinite(weight):
-            raise ValueError(
-                f"The weight of {each!r} is {weight}, not a finite number."
-            )
+        number(f"The weight of {each!r}", weight)
     recipes = adapted_layer.recipes_of(model)
     kinds = {type(recipes[each]) for each in weights}
     if len(kinds) > 1:

@@ -1,6 +1,5 @@
 """The examples that a feature cache reads: batches of arrays, checked and counted."""
 
-import numbers
 import warnings
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
+from keras_transfer._arguments import whole_number
 from keras_transfer.backbones.feature_shards import Shards
 from keras_transfer.backbones.fingerprint import RowDigest
 
@@ -16,12 +16,10 @@ class Arrays:
     """Batches `(x, y, weight)` of whole arrays, the same in each pass."""
 
     def __init__(self, arrays: tuple | list, batch_size: int):
-        if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size!r}. It is 1 or more.")
         self._arrays = tuple(arrays)
         while self._arrays and self._arrays[-1] is None:
             self._arrays = self._arrays[:-1]
-        self._size = batch_size
+        self._size = whole_number("batch_size", batch_size)
         triple(self._arrays)
         flat = keras.tree.flatten(self._arrays)
         for each in flat:
@@ -34,7 +32,7 @@ class Arrays:
         if len(set(lengths)) != 1:
             raise ValueError(f"The arrays differ in their number of rows: {lengths}.")
         self._rows = lengths[0]
-        self.batches = -(-self._rows // batch_size)
+        self.batches = -(-self._rows // self._size)
 
     def begin_twice(self) -> list[tuple]:
         """Return the first batch of two passes."""

@@ -3,6 +3,7 @@
 import keras
 
 from keras_transfer import _keras
+from keras_transfer._arguments import one_of
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.pooling import LastToken
 from keras_transfer.backbones.pooling import MaskedMean
@@ -99,8 +100,7 @@ def connect(
         TypeError: As in `features`.
         ValueError: As in `features`.
     """
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling is {pooling!r}. Choose one of {POOLINGS}.")
+    one_of("pooling", pooling, POOLINGS)
     network = unwrap(backbone)
     inputs = _symbolic_inputs(network)
     outputs = backbone(inputs)

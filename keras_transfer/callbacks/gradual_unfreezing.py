@@ -9,6 +9,8 @@ from typing import Any
 import keras
 
 from keras_transfer import _keras
+from keras_transfer._arguments import one_of
+from keras_transfer._arguments import whole_number
 from keras_transfer.analysis.recorded_start import record_start
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.callbacks.monitor import Monitor
@@ -17,7 +19,6 @@ from keras_transfer.callbacks.phases import check_thaws
 from keras_transfer.callbacks.phases import Phase
 from keras_transfer.callbacks.phases import Phases
 from keras_transfer.callbacks.phases import to_config
-from keras_transfer.callbacks.phases import whole
 from keras_transfer.distribute.check import check as check_replicas
 from keras_transfer.optimizers.build_over_phases import prepare
 from keras_transfer.optimizers.discriminative import as_groups
@@ -106,10 +107,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         mode: str = "auto",
     ) -> None:
         super().__init__()
-        if batch_norm not in ("frozen", "train"):
-            raise ValueError(
-                f"batch_norm={batch_norm!r} is unknown. Use 'frozen' or 'train'."
-            )
+        one_of("batch_norm", batch_norm, ("frozen", "train"))
         if monitor is None and (patience, mode) != (1, "auto"):
             raise ValueError(
                 f"patience={patience} and mode={mode!r} have no effect without a "
@@ -122,7 +120,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
             )
         if isinstance(phases, str):
             raise TypeError(f"phases={phases!r} must be a list of phases.")
-        self.epochs_per_phase = whole("epochs_per_phase", epochs_per_phase)
+        self.epochs_per_phase = whole_number("epochs_per_phase", epochs_per_phase)
         self.batch_norm = batch_norm
         self.monitor = monitor
         self.patience = patience

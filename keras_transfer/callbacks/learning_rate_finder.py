@@ -11,6 +11,8 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
+from keras_transfer._arguments import number
+from keras_transfer._arguments import whole_number
 from keras_transfer.callbacks.learning_rate_curve import LearningRateCurve
 from keras_transfer.data.batches import fit_arguments
 from keras_transfer.optimizers.discriminative import Discriminative
@@ -262,10 +264,6 @@ def _check_range(lowest: float, highest: float, steps: int, smoothing: float) ->
             f"lowest={lowest} and highest={highest} are no range of learning rates. "
             "They must be finite, above 0, and `lowest` below `highest`."
         )
-    if not isinstance(steps, int) or steps < 10:
-        raise ValueError(
-            f"steps={steps!r} must be a whole number of at least 10: fewer points do "
-            "not show where the loss falls."
-        )
-    if not 0 <= smoothing < 1:
-        raise ValueError(f"smoothing={smoothing} must be at least 0 and below 1.")
+    why = "fewer points do not show where the loss falls"
+    whole_number("steps", steps, 10, why=why)
+    number("smoothing", smoothing, 0, below=1)

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from keras_transfer.callbacks.phases import whole
+from keras_transfer._arguments import one_of
+from keras_transfer._arguments import whole_number
 
 # Words in the name of a value that tell which direction is better.
 LARGER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1")
@@ -28,7 +29,7 @@ class Monitor:
 
     def __init__(self, name: str, patience: int, mode: str) -> None:
         self.name = name
-        self.patience = whole("patience", patience)
+        self.patience = whole_number("patience", patience)
         self.larger_is_better = _larger_is_better(name, mode)
 
     def update(
@@ -62,8 +63,7 @@ class Monitor:
 
 
 def _larger_is_better(name: str, mode: str) -> bool:
-    if mode not in ("auto", "min", "max"):
-        raise ValueError(f"mode={mode!r} is unknown. Use 'auto', 'min' or 'max'.")
+    one_of("mode", mode, ("auto", "min", "max"))
     if mode != "auto":
         return mode == "max"
     if any(word in name.lower() for word in SMALLER_IS_BETTER):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
 import keras
 
+from keras_transfer._arguments import whole_number
 from keras_transfer._keras import flags_kept
 from keras_transfer._keras import flat_layers
 from keras_transfer._keras import own_weights
@@ -66,7 +66,7 @@ class Phase:
         if twice:
             raise ValueError(f"A phase names the groups {twice} twice: {names}.")
         if self.epochs is not None:
-            object.__setattr__(self, "epochs", whole("epochs", self.epochs))
+            object.__setattr__(self, "epochs", whole_number("epochs", self.epochs))
         object.__setattr__(self, "rate", check_rate("phase", self.rate))
 
     @classmethod
@@ -205,18 +205,6 @@ class Phases(Sequence):
 def to_config(phases: Iterable[Phase]) -> list[dict]:
     """Return phases as JSON-plain dicts."""
     return [dataclasses.asdict(each) | {"groups": list(each.groups)} for each in phases]
-
-
-def whole(name: str, value: object) -> int:
-    """Return `value` as an int if it is a whole number above 0.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    number = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not number or value < 1:
-        raise ValueError(f"{name}={value!r} must be a whole number above 0.")
-    return int(value)
 
 
 def check_thaws(groups: LayerGroups, names: Iterable[str]) -> None:

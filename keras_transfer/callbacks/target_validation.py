@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
+from keras_transfer._arguments import whole_number
 from keras_transfer.analysis.domains import validators as scores
 from keras_transfer.analysis.domains.arrays import as_classes
 from keras_transfer.analysis.domains.arrays import as_probabilities
@@ -285,10 +286,7 @@ def _known(validators: Any) -> tuple[str, ...]:
 def _check_batch_size(batch_size: int | None, useless: bool) -> None:
     if batch_size is None:
         return
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int):
-        raise TypeError(f"batch_size={batch_size!r} must be a whole number.")
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be above 0.")
+    whole_number("batch_size", batch_size, kind=TypeError)
     if useless:
         raise ValueError(
             f"batch_size={batch_size} has no effect on datasets, which have batches of "

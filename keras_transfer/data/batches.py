@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer._arguments import whole_number
+
 
 def fit_arguments(
     model: keras.Model, data: Any, steps: int, batch_size: int | None
@@ -52,8 +54,7 @@ def _shuffled(data: tuple, steps: int, batch_size: int) -> dict:
     Keras does not shuffle the arrays of a keras-hub Task, and examples sorted by class
     would show the loss of one class at a time.
     """
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r} must be a whole number above 0.")
+    whole_number("batch_size", batch_size)
     if not 1 <= len(data) <= 3:
         raise ValueError(
             f"`data` is a tuple of {len(data)}. It must be (x, y) or "

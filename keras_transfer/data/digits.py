@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_transfer._arguments import whole_number
 from keras_transfer.data.labels import choose_per_class
 
 SIZE = 16  # pixels a side: two for each pixel of scikit-learn's digits
@@ -109,12 +110,8 @@ def load_target(*, labels_per_class: int = 10, seed: int = 0) -> Target:
         Ganin, Lempitsky, 2015, Unsupervised Domain Adaptation by
         Backpropagation (MNIST-M), arXiv:1409.7495.
     """
-    if labels_per_class not in range(1, TARGET_TRAIN + 1):
-        raise ValueError(
-            f"labels_per_class is {labels_per_class!r}, but the target's train part "
-            f"has {TARGET_TRAIN} images a class. Pass a whole number from 1 to "
-            f"{TARGET_TRAIN}."
-        )
+    why = f"the target's train part has {TARGET_TRAIN} images a class"
+    whole_number("labels_per_class", labels_per_class, most=TARGET_TRAIN, why=why)
     digits, labels = _digits()
     _, _, train, test = _parts(labels)
     x_train = _over_photographs(digits[train], TRAIN_COLUMNS, seed=1)

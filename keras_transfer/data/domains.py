@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 import tensorflow as tf
 
+from keras_transfer._arguments import whole_number
 from keras_transfer.data import domain_checks
 from keras_transfer.data import domain_streams
 from keras_transfer.data.domain_streams import Stream
@@ -153,18 +153,10 @@ def _check_replicas(batch_size: int) -> None:
 
 
 def _check_settings(batch_size: Any, shuffle: Any, seed: Any, steps: Any) -> None:
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("seed", seed, 0),
-        ("steps", steps, 1),
-    ):
-        if value is None and name != "seed":
-            continue
-        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-        if not whole or value < least:
-            raise ValueError(
-                f"{name}={value!r} must be a whole number from {least} up."
-            )
+    whole_number("seed", seed, 0)
+    for name, value in (("batch_size", batch_size), ("steps", steps)):
+        if value is not None:
+            whole_number(name, value)
     if not isinstance(shuffle, bool):
         raise ValueError(
             f"shuffle={shuffle!r} must be True or False. The seed is `seed`."

@@ -1,6 +1,5 @@
 """few_labels: as many labels of each class, and the rest without."""
 
-import numbers
 from typing import Any
 from typing import NamedTuple
 
@@ -8,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer._arguments import whole_number
 from keras_transfer.backbones.fingerprint import RowDigest
 from keras_transfer.data.batches import map_arrays
 from keras_transfer.data.labels import choose_per_class
@@ -78,8 +78,8 @@ def few_labels(
         Oliver et al., 2018, "Realistic Evaluation of Deep Semi-Supervised Learning
         Algorithms", arXiv:1804.09170.
     """
-    _check_whole("labels_per_class", labels_per_class, 1)
-    _check_whole("seed", seed, 0)
+    whole_number("labels_per_class", labels_per_class)
+    whole_number("seed", seed, 0)
     if isinstance(data, tf.data.Dataset):
         return _of_dataset(data, labels_per_class, seed)
     if isinstance(data, tuple):
@@ -229,9 +229,3 @@ def _structure(labels: Any) -> TypeError:
         f"y is a {type(labels).__name__} of several labels: an example has no one "
         "class to be stratified by. Pass one of them as y."
     )
-
-
-def _check_whole(name: str, value: int, least: int) -> None:
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise ValueError(f"{name}={value!r} must be a whole number, {least} or above.")

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer._arguments import whole_number
 from keras_transfer.data.batches import map_arrays
 
 SHOWN = 5  # values that an error message names
@@ -90,11 +91,8 @@ def check_classes(labels: np.ndarray, num_classes: int) -> None:
         ValueError: If labels are no whole numbers from 0 to `num_classes - 1`,
             fewer than the classes, or all of one class.
     """
-    if not isinstance(num_classes, int | np.integer) or num_classes < 2:
-        raise ValueError(
-            f"num_classes={num_classes!r} must be a whole number above 1: there is "
-            "nothing to tell apart in one class."
-        )
+    why = "there is nothing to tell apart in one class"
+    whole_number("num_classes", num_classes, 2, why=why)
     classes = f"0 to {num_classes - 1}"
     labels = whole_numbers(labels, classes)
     outside = labels[(labels < 0) | (labels >= num_classes)]

@@ -1,6 +1,5 @@
 """from_tfds: texts or images of TensorFlow Datasets, ready for `fit`."""
 
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer._arguments import whole_number
 from keras_transfer.data.few_labels import few_labels
 
 # What is kept in memory, and how much of it a shuffle holds that is read anew.
@@ -124,26 +124,20 @@ def _check(split: Any, image_size: Any, batch_size: Any, shuffle: Any) -> None:
             f"split={split!r} must be one split, such as 'train' or 'train[:80%]'. "
             "Call from_tfds for each."
         )
-    if not _is_whole(batch_size, 1):
-        raise ValueError(f"batch_size={batch_size!r} must be a whole number above 0.")
-    if shuffle is not None and not _is_whole(shuffle, 0):
-        raise ValueError(
-            f"shuffle={shuffle!r} must be a seed, a whole number such as 0; or None "
-            "for the order of the files."
-        )
+    whole_number("batch_size", batch_size)
+    if shuffle is not None:
+        why = "it is a seed, such as 0, or None for the order of the files"
+        whole_number("shuffle", shuffle, 0, why=why)
     if image_size is None:
         return
     pair = isinstance(image_size, tuple | list) and len(image_size) == 2
-    if not pair or not all(_is_whole(each, 1) for each in image_size):
+    if not pair:
         raise ValueError(
             f"image_size={image_size!r} must be (height, width) in pixels, such as "
             "(224, 224)."
         )
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    return whole and value >= least
+    for side, pixels in zip(("height", "width"), image_size, strict=True):
+        whole_number(side, pixels, why=f"image_size={image_size!r} is in pixels")
 
 
 def _checked_keys(builder: Any, features: Sequence | None) -> tuple:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from keras_transfer._arguments import one_of
 from keras_transfer.export.request import Entry
 from keras_transfer.export.request import fitted
 from keras_transfer.export.request import raw_entry
@@ -69,11 +70,7 @@ class ImageBytes:
             raise ValueError(
                 f"channels is {self.channels!r}. Images have 1 channel or 3."
             )
-        if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(
-                f"interpolation is {self.interpolation!r}. Choose one of "
-                f"{INTERPOLATIONS}."
-            )
+        one_of("interpolation", self.interpolation, INTERPOLATIONS)
         if callable(self.scale) and self.offset != 0.0:
             raise ValueError(
                 f"offset is {self.offset!r} beside a function as scale. Have the "

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
+from keras_transfer._arguments import whole_number
 from keras_transfer.backbones.fingerprint import RowDigest
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.groups import layer_groups
@@ -18,7 +19,6 @@ from keras_transfer.callbacks.gradual_unfreezing import GradualUnfreezing
 from keras_transfer.callbacks.phases import Phase
 from keras_transfer.callbacks.phases import Phases
 from keras_transfer.callbacks.phases import to_config
-from keras_transfer.callbacks.phases import whole
 from keras_transfer.data.batches import map_arrays
 from keras_transfer.data.epochs import Epochs
 from keras_transfer.data.repeats import with_length
@@ -139,7 +139,7 @@ def fine_tune(
     """
     check_model(model)
     check_replicas(model)
-    epochs = whole("epochs", epochs)
+    epochs = whole_number("epochs", epochs)
     data, validation_data = without_none(data), without_none(validation_data)
     settings = check_settings(settings, data)
     batch_size, callbacks = settings.pop("batch_size"), settings.pop("callbacks")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from keras_transfer._arguments import one_of
 from keras_transfer.callbacks.phases import Phase
 
 STRATEGIES = ("auto", "probe", "lp-ft", "gradual", "full")
@@ -44,8 +45,7 @@ def recipe(
         ValueError: If the strategy is unknown, has more phases than epochs, or would
             thaw what can never thaw.
     """
-    if strategy not in STRATEGIES:
-        raise ValueError(f"strategy={strategy!r} is unknown. Choose of {STRATEGIES}.")
+    one_of("strategy", strategy, STRATEGIES)
     reason = "as asked"
     lowest = 0  # the first group that learns at any time
     if strategy == "auto" and frozen:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
-from numbers import Real
 from typing import Any
 
 import keras
 from keras import layers
 from keras import ops
+
+from keras_transfer._arguments import fraction
+from keras_transfer._arguments import is_number
+from keras_transfer._arguments import whole_number
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -94,15 +96,13 @@ class DomainRandomization(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.strength = _fraction("strength", strength)
-        self.color = _fraction("color", color)
-        self.invert = _fraction("invert", invert)
-        self.noise = _fraction("noise", noise)
-        self.occlusion = _fraction("occlusion", occlusion)
+        self.strength = fraction("strength", strength)
+        self.color = fraction("color", color)
+        self.invert = fraction("invert", invert)
+        self.noise = fraction("noise", noise)
+        self.occlusion = fraction("occlusion", occlusion)
         self.value_range = _checked_range(value_range)
-        if seed is not None and (isinstance(seed, bool) or not _is(seed, Integral)):
-            raise ValueError(f"seed={seed!r} must be a whole number or None.")
-        self.seed = None if seed is None else int(seed)
+        self.seed = None if seed is None else whole_number("seed", seed, None)
         self._gray_steps = []
         self._rgb_steps = []
         for step, needs_color in self._made():
@@ -193,19 +193,9 @@ class DomainRandomization(keras.layers.Layer):
         return self._rgb_steps if shape[-1 if last else -3] == 3 else self._gray_steps
 
 
-def _is(value: Any, kind: type) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def _fraction(name: str, value: float) -> float:
-    if not (_is(value, Real) and 0 <= value <= 1):
-        raise ValueError(f"{name}={value!r} must be a number from 0 to 1.")
-    return float(value)
-
-
 def _checked_range(value_range: Sequence[float]) -> tuple[float, float]:
     pair = isinstance(value_range, tuple | list) and len(value_range) == 2
-    numbers = pair and all(_is(x, Real) and math.isfinite(x) for x in value_range)
+    numbers = pair and all(is_number(x) and math.isfinite(x) for x in value_range)
     if not numbers or not value_range[0] < value_range[1]:
         raise ValueError(
             f"value_range={value_range!r} must be the lowest and the highest value of "

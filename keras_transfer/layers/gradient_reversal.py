@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from numbers import Real
 
 import keras
 from keras import ops
+
+from keras_transfer._arguments import is_number
+from keras_transfer._arguments import number
 
 Schedule = Callable[[object], object]
 
@@ -185,7 +186,7 @@ def check_strength(strength: object) -> None:
     if is_schedule(strength):
         return
     variable = isinstance(strength, keras.Variable)
-    if not variable and (not isinstance(strength, Real) or isinstance(strength, bool)):
+    if not variable and not is_number(strength):
         raise TypeError(
             f"strength is {strength!r}. Pass a number, a keras.Variable, or a schedule "
             "such as kt.optimizers.GaninRampUp(total_steps)."
@@ -195,9 +196,5 @@ def check_strength(strength: object) -> None:
             f"strength is a variable of shape {tuple(strength.shape)}. It is one "
             "number for all of the gradient: a variable of shape ()."
         )
-    value = float(ops.convert_to_numpy(strength)) if variable else float(strength)
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(
-            f"strength is {value}. It must be finite and 0 or more: the layer turns "
-            "the sign itself."
-        )
+    value = float(ops.convert_to_numpy(strength)) if variable else strength
+    number("strength", value, 0, why="the layer turns the sign itself")

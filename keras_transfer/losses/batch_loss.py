@@ -1,7 +1,5 @@
 """BatchLoss: the base of the losses that are one number for a whole batch."""
 
-import math
-
 import keras
 from keras import ops
 
@@ -50,13 +48,6 @@ class BatchLoss(keras.losses.Loss):
     def get_config(self) -> dict:
         """Return the name; the reduction and the dtype cannot be chosen."""
         return {"name": self.name}
-
-
-def check_positive(name: str, number: float) -> float:
-    """Return `number` as a float, or raise if it is not positive and finite."""
-    if not (number > 0 and math.isfinite(number)):
-        raise ValueError(f"{name} is {number}. It is a positive, finite number.")
-    return float(number)
 
 
 def check_matrix(name: str, x: object, *, rows: int = 1, columns: int = 1) -> None:

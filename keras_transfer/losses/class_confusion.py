@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_transfer._arguments import positive
 from keras_transfer.losses.batch_loss import BatchLoss
 from keras_transfer.losses.batch_loss import check_matrix
-from keras_transfer.losses.batch_loss import check_positive
 from keras_transfer.losses.batch_loss import log_probabilities
 
 
@@ -64,7 +64,7 @@ class ClassConfusion(BatchLoss):
         name: str | None = None,
     ):
         super().__init__(name=name)
-        self.temperature = check_positive("temperature", temperature)
+        self.temperature = positive("temperature", temperature)
         self.from_logits = bool(from_logits)
 
     def value(self, source: object, target: object) -> object:

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_transfer._arguments import positive
 from keras_transfer.losses.batch_loss import BatchLoss
 from keras_transfer.losses.batch_loss import check_features
-from keras_transfer.losses.batch_loss import check_positive
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -50,7 +50,7 @@ class FeatureNorm(BatchLoss):
 
     def __init__(self, *, step: float = 1.0, name: str | None = None):
         super().__init__(name=name)
-        self.step = check_positive("step", step)
+        self.step = positive("step", step)
 
     def value(self, source: object, target: object) -> object:
         """Return the loss of one replica's batches as a scalar."""

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from keras_transfer._arguments import positive
 from keras_transfer.losses.batch_loss import BatchLoss
 from keras_transfer.losses.batch_loss import check_features
 from keras_transfer.losses.batch_loss import check_pair
-from keras_transfer.losses.batch_loss import check_positive
 from keras_transfer.losses.batch_loss import differ
 from keras_transfer.losses.mmd import Blocks
 from keras_transfer.losses.mmd import check_scales
@@ -76,7 +76,7 @@ class JointMMD(BatchLoss):
     ):
         super().__init__(name=name)
         self.scales = check_scales(scales)
-        self.probability_bandwidth = check_positive(
+        self.probability_bandwidth = positive(
             "probability_bandwidth", probability_bandwidth
         )
 

@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
+from keras_transfer._arguments import positive
 from keras_transfer.losses.batch_loss import BatchLoss
 from keras_transfer.losses.batch_loss import check_matrix
 from keras_transfer.losses.batch_loss import check_pair
-from keras_transfer.losses.batch_loss import check_positive
 from keras_transfer.losses.batch_loss import differ
 
 
@@ -56,7 +56,7 @@ class MarginDisparity(BatchLoss):
 
     def __init__(self, *, margin: float = 4.0, name: str | None = None):
         super().__init__(name=name)
-        self.margin = check_positive("margin", margin)
+        self.margin = positive("margin", margin)
 
     def value(self, source: object, target: object) -> object:
         """Return the adversary's loss on one replica's batches as a scalar."""

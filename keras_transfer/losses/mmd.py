@@ -6,9 +6,9 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
+from keras_transfer._arguments import positive
 from keras_transfer.losses.batch_loss import BatchLoss
 from keras_transfer.losses.batch_loss import check_features
-from keras_transfer.losses.batch_loss import check_positive
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -93,7 +93,7 @@ def check_scales(scales: Sequence[float]) -> tuple[float, ...]:
         raise ValueError(
             f"scales is {scales!r}. It is a list of one or more positive numbers."
         )
-    return tuple(check_positive("A number of scales", scale) for scale in scales)
+    return tuple(positive("scale", scale) for scale in scales)
 
 
 def squared_distances(source: object, target: object) -> Blocks:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_transfer._arguments import positive
 from keras_transfer.backbones.frozen import FrozenBackbone
-from keras_transfer.losses.batch_loss import check_positive
 from keras_transfer.losses.feature_norm import FeatureNorm
 from keras_transfer.models.domain import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
@@ -98,7 +98,7 @@ class AFN(DomainAdaptation):
             total_steps=total_steps,
             name=name,
         )
-        self.step = check_positive("step", step)
+        self.step = positive("step", step)
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
         """Return how far the norms are from what they are to be."""

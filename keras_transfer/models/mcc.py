@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import keras
 
+from keras_transfer._arguments import positive
 from keras_transfer.backbones.frozen import FrozenBackbone
-from keras_transfer.losses.batch_loss import check_positive
 from keras_transfer.losses.class_confusion import ClassConfusion
 from keras_transfer.models.domain import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
@@ -93,7 +93,7 @@ class MCC(DomainAdaptation):
             total_steps=total_steps,
             name=name,
         )
-        self.temperature = check_positive("temperature", temperature)
+        self.temperature = positive("temperature", temperature)
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
         """Return the class confusion of the target."""

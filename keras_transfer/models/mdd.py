@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_transfer._arguments import positive
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.layers.gradient_reversal import reverse_gradient
-from keras_transfer.losses.batch_loss import check_positive
 from keras_transfer.losses.margin_disparity import MarginDisparity
 from keras_transfer.models.domain import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
@@ -104,7 +104,7 @@ class MDD(DomainAdaptation):
             name=name,
         )
         self.adversary = make_second_head(self, adversary)
-        self.margin = check_positive("margin", margin)
+        self.margin = positive("margin", margin)
 
     def compare(self, source: Domain, target: Domain, training: bool) -> dict:
         """Return the adversary's outputs by domain."""

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_transfer import _keras
+from keras_transfer._arguments import whole_number
 
 
 class RunProgress:
@@ -18,12 +19,9 @@ class RunProgress:
     """
 
     def __init__(self, total_steps: int | None):
-        whole = isinstance(total_steps, int) and not isinstance(total_steps, bool)
-        if total_steps is not None and (not whole or total_steps < 1):
-            raise ValueError(
-                f"total_steps is {total_steps!r}. It is the number of updates of a "
-                "training: a whole number above 0, or None to take it from `fit`."
-            )
+        if total_steps is not None:
+            why = "the updates of a training, or None to take them from `fit`"
+            total_steps = whole_number("total_steps", total_steps, why=why)
         self.total_steps = total_steps
         settings = dict(
             dtype="int64", trainable=False, aggregation="only_first_replica"

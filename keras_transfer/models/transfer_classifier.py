@@ -1,9 +1,9 @@
 """TransferClassifier: a new head on a backbone that has no Task of its own."""
 
-import numbers
-
 import keras
 
+from keras_transfer._arguments import dropout_rate
+from keras_transfer._arguments import whole_number
 from keras_transfer.backbones.features import connect
 from keras_transfer.backbones.features import unwrap
 from keras_transfer.backbones.frozen import FrozenBackbone
@@ -87,17 +87,8 @@ class TransferClassifier(AroundBackbone):
         dtype: object = None,
         name: str | None = None,
     ):
-        whole = isinstance(num_classes, numbers.Integral)
-        if not whole or isinstance(num_classes, bool) or num_classes < 1:
-            raise ValueError(
-                f"num_classes is {num_classes!r}. It is the number of logits: a whole "
-                "number, 1 or more."
-            )
-        if not 0 <= dropout < 1:
-            raise ValueError(
-                f"dropout is {dropout}. It is the rate of features to drop: 0 or "
-                "more, and below 1."
-            )
+        whole_number("num_classes", num_classes, why="it is the number of logits")
+        dropout_rate("dropout", dropout)
         inputs, x, unused = connect(backbone, pooling, dtype)
         if dtype is None:
             dtype = unwrap(backbone).dtype_policy

@@ -6,9 +6,9 @@ import keras
 from keras import ops
 
 from keras_transfer import _keras
+from keras_transfer._arguments import positive
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.losses.batch_loss import BatchLoss
-from keras_transfer.losses.batch_loss import check_positive
 from keras_transfer.losses.conditional_entropy import ConditionalEntropy
 from keras_transfer.models.dann import DANN
 from keras_transfer.models.domain import Domain
@@ -105,7 +105,7 @@ class VADA(DANN):
         super().__init__(
             feature_extractor, label_head, domain_head, strength, name=name
         )
-        self.radius = check_positive("radius", radius)
+        self.radius = positive("radius", radius)
         if len(smoothing) != 2 or not all(0 <= each < 1e9 for each in smoothing):
             raise ValueError(
                 f"smoothing is {smoothing!r}. It is a pair of weights, of source and "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_transfer._arguments import number
 from keras_transfer._keras import AdafactorRates
 from keras_transfer._keras import NadamRates
 from keras_transfer._keras import replicas_here
@@ -94,11 +94,11 @@ def discriminative(
     groups = as_groups(model_or_groups)
     if decay is None:
         decay = 0.9 if rates is None else 1.0
-    if not isinstance(decay, numbers.Real) or not 0 < decay <= 1:
-        raise ValueError(
-            f"decay={decay!r} is not in (0, 1]: above 1 the groups near the input "
-            "would learn fastest. Use rates={group: factor} if that is meant."
-        )
+    why = (
+        "above 1 the groups near the input would learn fastest. Use "
+        "rates={group: factor} if that is meant"
+    )
+    number("decay", decay, above=0, most=1, why=why)
     if rates is not None and not isinstance(rates, Mapping):
         raise TypeError(f"rates={rates!r} is not a dict of group name to factor.")
     depths = range(len(groups) - 1, -1, -1)

@@ -1,10 +1,11 @@
 """The two curves of domain-adversarial training: reversal rises, the rate falls."""
 
-import math
-import numbers
-
 import keras
 from keras import ops
+
+from keras_transfer._arguments import number
+from keras_transfer._arguments import positive
+from keras_transfer._arguments import whole_number
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -47,16 +48,9 @@ class GaninRampUp(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, total_steps: int, *, gamma: float = 10.0, end: float = 1.0):
-        _check_steps(total_steps)
-        _check_positive("gamma", gamma)
-        if not (_is_number(end) and end >= 0 and math.isfinite(end)):
-            raise ValueError(
-                f"end is {end!r}. A strength is 0 or more, and finite: the reversal "
-                "has the minus sign in it."
-            )
-        self.total_steps = int(total_steps)
-        self.gamma = float(gamma)
-        self.end = float(end)
+        self.total_steps = _checked_steps(total_steps)
+        self.gamma = positive("gamma", gamma)
+        self.end = number("end", end, 0, why="the reversal has the minus sign in it")
 
     def __call__(self, step: object) -> object:
         """Return the strength at a step, a float32 scalar."""
@@ -120,18 +114,12 @@ class GaninDecay(keras.optimizers.schedules.LearningRateSchedule):
         alpha: float = 10.0,
         beta: float = 0.75,
     ):
-        _check_positive("initial_learning_rate", initial_learning_rate)
-        _check_steps(total_steps)
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            if not (_is_number(value) and value >= 0 and math.isfinite(value)):
-                raise ValueError(
-                    f"{name} is {value!r}. The rate falls, so it is 0 or more, and "
-                    "finite."
-                )
-        self.initial_learning_rate = float(initial_learning_rate)
-        self.total_steps = int(total_steps)
-        self.alpha = float(alpha)
-        self.beta = float(beta)
+        self.initial_learning_rate = positive(
+            "initial_learning_rate", initial_learning_rate
+        )
+        self.total_steps = _checked_steps(total_steps)
+        self.alpha = number("alpha", alpha, 0, why="the rate falls")
+        self.beta = number("beta", beta, 0, why="the rate falls")
 
     def __call__(self, step: object) -> object:
         """Return the rate of a step, a float32 scalar."""
@@ -154,18 +142,6 @@ def _progress(step: object, total_steps: int) -> object:
     return ops.minimum(ops.cast(step, "float32") / float(total_steps), 1.0)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not (_is_number(value) and value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} is {value!r}. It is positive and finite.")
-
-
-def _check_steps(steps: int) -> None:
-    if not (_is_number(steps) and steps >= 1 and float(steps).is_integer()):
-        raise ValueError(
-            f"total_steps is {steps!r}. It is a whole number from 1 up: batches an "
-            "epoch times epochs."
-        )
+def _checked_steps(total_steps: float) -> int:
+    why = "batches an epoch times epochs"
+    return whole_number("total_steps", total_steps, floats=True, why=why)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
-import numbers
 import re
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -13,6 +11,7 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_transfer._arguments import positive
 from keras_transfer._keras import decays
 from keras_transfer.backbones.groups import LayerGroups
 
@@ -200,14 +199,11 @@ def check_rate(name: str, rate: float) -> float:
     Raises:
         ValueError: If `rate` is not a finite number above 0.
     """
-    number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
-    if not number or not math.isfinite(rate) or rate <= 0:
-        raise ValueError(
-            f"The rate of {name!r} is {rate!r}, but a factor of the learning rate "
-            "must be a finite number above 0. To stop a group from learning, freeze "
-            "its layers: a factor of 0 would cost as much as training them."
-        )
-    return float(rate)
+    why = (
+        "a factor of the learning rate. To stop a group from learning, freeze its "
+        "layers: a factor of 0 would cost as much as training them"
+    )
+    return positive(f"The rate of {name!r}", rate, why)
 
 
 def found(pattern: str, variables: Iterable[keras.Variable]) -> list[keras.Variable]:

@@ -1,10 +1,14 @@
 """Schedules that rise and then fall in straight lines: ULMFiT's and BERT's."""
 
 import math
-import numbers
 
 import keras
 from keras import ops
+
+from keras_transfer._arguments import fraction
+from keras_transfer._arguments import number
+from keras_transfer._arguments import positive
+from keras_transfer._arguments import whole_number
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -61,17 +65,10 @@ class SlantedTriangular(keras.optimizers.schedules.LearningRateSchedule):
         cut_fraction: float = 0.1,
         ratio: float = 32,
     ):
-        _check_peak(peak_learning_rate)
-        _check_steps("total_steps", total_steps, 1)
-        _check_fraction("cut_fraction", cut_fraction)
-        if not (ratio >= 1 and math.isfinite(ratio)):
-            raise ValueError(
-                f"ratio is {ratio}. It says how many times smaller than the peak the "
-                "lowest rate is: 1 or more."
-            )
-        self.peak_learning_rate = float(peak_learning_rate)
-        self.total_steps = int(total_steps)
-        self.cut_fraction = float(cut_fraction)
+        self.peak_learning_rate = positive("peak_learning_rate", peak_learning_rate)
+        self.total_steps = whole_number("total_steps", total_steps, floats=True)
+        self.cut_fraction = fraction("cut_fraction", cut_fraction)
+        number("ratio", ratio, 1, why="the peak is so many times the lowest rate")
         self.ratio = ratio
 
     def __call__(self, step: object) -> object:
@@ -151,20 +148,16 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         warmup_fraction: float = 0.1,
         warmup_steps: int | None = None,
     ):
-        _check_peak(peak_learning_rate)
-        _check_steps("total_steps", total_steps, 1)
-        _check_fraction("warmup_fraction", warmup_fraction)
+        self.peak_learning_rate = positive("peak_learning_rate", peak_learning_rate)
+        self.total_steps = whole_number("total_steps", total_steps, floats=True)
+        self.warmup_fraction = fraction("warmup_fraction", warmup_fraction)
         if warmup_steps is not None:
-            _check_steps("warmup_steps", warmup_steps, 0)
+            warmup_steps = whole_number("warmup_steps", warmup_steps, 0, floats=True)
             if warmup_steps > total_steps:
                 raise ValueError(
                     f"warmup_steps is {warmup_steps}, but there are only "
                     f"{total_steps} steps in all, so the peak is never reached."
                 )
-            warmup_steps = int(warmup_steps)
-        self.peak_learning_rate = float(peak_learning_rate)
-        self.total_steps = int(total_steps)
-        self.warmup_fraction = float(warmup_fraction)
         self.warmup_steps = warmup_steps
 
     def __call__(self, step: object) -> object:
@@ -190,21 +183,3 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 def _whole(steps: float) -> int:
     # 0.29 * 100 is 28.999999999999996; that is a rounding, not a step less.
     return math.floor(steps + 1e-9 * max(1.0, steps))
-
-
-def _check_peak(rate: float) -> None:
-    if not (rate > 0 and math.isfinite(rate)):
-        raise ValueError(
-            f"peak_learning_rate is {rate}. A rate is positive and finite."
-        )
-
-
-def _check_steps(name: str, steps: int, least: int) -> None:
-    whole = isinstance(steps, numbers.Integral) or float(steps).is_integer()
-    if not whole or isinstance(steps, bool) or steps < least:
-        raise ValueError(f"{name} is {steps!r}. It is a whole number from {least} up.")
-
-
-def _check_fraction(name: str, fraction: float) -> None:
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"{name} is {fraction}. It is a fraction between 0 and 1.")

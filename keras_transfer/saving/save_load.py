@@ -7,6 +7,7 @@ import pathlib
 
 import keras
 
+from keras_transfer._arguments import one_of
 from keras_transfer.adapters.switching import active
 from keras_transfer.adapters.switching import attached
 from keras_transfer.adapters.switching import check_known
@@ -80,10 +81,8 @@ def save_adapter(
         https://github.com/huggingface/safetensors.
     """
     _check_model(model)
-    if format not in FORMATS:
-        raise ValueError(f"format={format!r} is none of {FORMATS}.")
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r} is none of {DTYPES}.")
+    one_of("format", format, FORMATS)
+    one_of("dtype", dtype, DTYPES)
     name = _chosen(model, name)
     path = pathlib.Path(path)
     if format == "peft":

@@ -168,7 +168,7 @@ def test_errors_name_what_is_there():
     for weights, match in (
         ({}, "empty"),
         ({"third": 1.0}, "no adapter"),
-        ({"first": float("nan")}, "not a finite"),
+        ({"first": float("nan")}, "a finite number"),
     ):
         with pytest.raises(ValueError, match=match):
             adapters.add_weighted(model, "sum", weights)

@@ -226,7 +226,7 @@ def test_refuses_a_pooling_that_does_not_fit(make, pooling):
 
 
 def test_refuses_bad_backbones():
-    with pytest.raises(ValueError, match="Choose one of"):
+    with pytest.raises(ValueError, match="must be one of"):
         features(tiny.mlp(), pooling="max")
     with pytest.raises(ValueError, match="pooled_output"):
         features(tiny.mlp(), pooling="pooled")

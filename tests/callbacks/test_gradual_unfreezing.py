@@ -638,9 +638,9 @@ def test_a_monitor_that_is_not_logged_is_refused():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(batch_norm="thaw"), "batch_norm='thaw' is unknown"),
+        (dict(batch_norm="thaw"), "batch_norm='thaw' must be"),
         (dict(mode="up"), "no effect without a monitor"),
-        (dict(monitor="loss", mode="up"), "mode='up' is unknown"),
+        (dict(monitor="loss", mode="up"), "mode='up' must be"),
         (dict(patience=3), "no effect without a monitor"),
         (dict(monitor="loss", patience=0), "above 0"),
         (dict(epochs_per_phase=0), "above 0"),

@@ -261,11 +261,11 @@ def test_other_data_are_refused(data, message):
 
 @pytest.mark.parametrize("count", [0, -1, 2.5, True, "two", None])
 def test_an_impossible_number_is_refused(count):
-    with pytest.raises(ValueError, match="labels_per_class=.* 1 or above"):
+    with pytest.raises(ValueError, match="labels_per_class=.* above 0"):
         kt.data.few_labels((X, Y), count)
 
 
 @pytest.mark.parametrize("seed", [None, -1, 0.5])
 def test_a_choice_that_cannot_be_repeated_is_refused(seed):
-    with pytest.raises(ValueError, match="seed=.* 0 or above"):
+    with pytest.raises(ValueError, match="seed=.* 0 or more"):
         kt.data.few_labels((X, Y), 2, seed=seed)

@@ -176,7 +176,7 @@ def test_classes_that_cannot_be_learnt_are_refused(labels, message):
 
 @pytest.mark.parametrize("count", [1, 0, 2.0, None])
 def test_one_class_is_none(count):
-    with pytest.raises(ValueError, match="num_classes=.* above 1"):
+    with pytest.raises(ValueError, match="num_classes=.* 2 or more"):
         check_classes(np.array([0, 1]), count)
 
 

@@ -113,7 +113,7 @@ def test_a_missing_package_is_named(tmp_path, format, monkeypatch):
 
 
 def test_another_format_and_no_model_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="Choose one of"):
+    with pytest.raises(ValueError, match="must be one of"):
         export_file(tiny.mlp(), tmp_path / "x", format="coreml")
     with pytest.raises(TypeError, match=r"keras\.Model"):
         export_file(keras.layers.Dense(2), tmp_path / "x", format="onnx")

@@ -160,7 +160,7 @@ def test_settings_that_cannot_be(settings, message):
 
 def test_optimizers_that_cannot_have_rates():
     refused(make(keras.optimizers.Ftrl()), ValueError, "divides by the learning rate")
-    refused(make(keras.optimizers.SGD(0.0)), ValueError, "peak_learning_rate is 0.0")
+    refused(make(keras.optimizers.SGD(0.0)), ValueError, "peak_learning_rate=0.0")
     model = make()
     model.fit(*data(), verbose=0)
     refused(model, ValueError, "has made updates already")

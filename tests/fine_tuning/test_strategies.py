@@ -98,5 +98,5 @@ def test_too_few_epochs_and_unknown_strategies_are_refused():
     for strategy, labels in (("lp-ft", 1), ("gradual", 1), ("auto", 600)):
         with pytest.raises(ValueError, match="epochs=1 cannot hold"):
             plan(strategy, 1, labels)
-    with pytest.raises(ValueError, match="'probing' is unknown"):
+    with pytest.raises(ValueError, match="'probing' must be one of"):
         plan("probing")

@@ -195,9 +195,9 @@ def test_mask_passes():
 
 @pytest.mark.parametrize("strength", [-1.0, float("nan"), float("inf")])
 def test_strength_out_of_range_is_refused(strength):
-    with pytest.raises(ValueError, match="finite and 0 or more"):
+    with pytest.raises(ValueError, match="finite number of 0 or more"):
         kt.layers.GradientReversal(strength)
-    with pytest.raises(ValueError, match="finite and 0 or more"):
+    with pytest.raises(ValueError, match="finite number of 0 or more"):
         kt.layers.GradientReversal(keras.Variable(strength))
 
 

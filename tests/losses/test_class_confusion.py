@@ -10,9 +10,9 @@ from tests.contracts.loss_contract import LossContract
 
 class TestClassConfusion(LossContract):
     bad_arguments = (
-        (dict(temperature=0), "temperature is 0"),
-        (dict(temperature=-2.5), "temperature is -2.5"),
-        (dict(temperature=float("nan")), "temperature is nan"),
+        (dict(temperature=0), "temperature=0"),
+        (dict(temperature=-2.5), "temperature=-2.5"),
+        (dict(temperature=float("nan")), "temperature=nan"),
     )
 
     def make(self, **kwargs):

@@ -9,9 +9,9 @@ from tests.contracts.loss_contract import value_and_gradients
 
 class TestFeatureNorm(LossContract):
     bad_arguments = (
-        (dict(step=0), "step is 0"),
-        (dict(step=-1.5), "step is -1.5"),
-        (dict(step=float("inf")), "step is inf"),
+        (dict(step=0), "step=0"),
+        (dict(step=-1.5), "step=-1.5"),
+        (dict(step=float("inf")), "step=inf"),
     )
 
     def make(self, **kwargs):

@@ -15,8 +15,8 @@ class TestJointMMD(LossContract):
     fewest_rows = 2
     bad_arguments = (
         (dict(scales=(-1.0,)), "-1.0"),
-        (dict(probability_bandwidth=0), "probability_bandwidth is 0"),
-        (dict(probability_bandwidth=float("nan")), "probability_bandwidth is nan"),
+        (dict(probability_bandwidth=0), "probability_bandwidth=0"),
+        (dict(probability_bandwidth=float("nan")), "probability_bandwidth=nan"),
     )
 
     def make(self, **kwargs):

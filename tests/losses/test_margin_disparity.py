@@ -11,9 +11,9 @@ from tests.contracts.loss_contract import value_and_gradients
 
 class TestMarginDisparity(LossContract):
     bad_arguments = (
-        (dict(margin=0), "margin is 0"),
-        (dict(margin=-1), "margin is -1"),
-        (dict(margin=float("nan")), "margin is nan"),
+        (dict(margin=0), "margin=0"),
+        (dict(margin=-1), "margin=-1"),
+        (dict(margin=float("nan")), "margin=nan"),
     )
 
     def make(self, **kwargs):

@@ -42,7 +42,7 @@ class TestMMD(LossContract):
     bad_arguments = (
         (dict(scales=()), r"scales is \(\)"),
         (dict(scales="12"), "scales is '12'"),
-        (dict(scales=(1, 0)), "scales is 0"),
+        (dict(scales=(1, 0)), "scale=0"),
         (dict(scales=(float("inf"),)), "inf"),
         (dict(scales=3.0), "3.0"),
     )

@@ -53,5 +53,5 @@ class TestAFN(DomainContract):
 
 
 def test_a_step_of_zero_raises():
-    with pytest.raises(ValueError, match="step is 0"):
+    with pytest.raises(ValueError, match="step=0"):
         AFN(extractor(), free_head(), step=0.0)

@@ -247,13 +247,13 @@ def test_strength_of_two_replicas_is_that_of_one(strategy):
 
 @pytest.mark.parametrize("strength", [-0.1, np.nan, np.inf])
 def test_a_strength_out_of_range_raises(strength):
-    with pytest.raises(ValueError, match="strength is"):
+    with pytest.raises(ValueError, match="strength="):
         DANN(extractor(), free_head(), strength=strength)
 
 
 @pytest.mark.parametrize("total", [0, -1, 2.5, True])
 def test_total_steps_that_are_no_number_of_steps_raise(total):
-    with pytest.raises(ValueError, match="total_steps is"):
+    with pytest.raises(ValueError, match="total_steps="):
         DANN(extractor(), free_head(), total_steps=total)
 
 
@@ -286,7 +286,7 @@ class Endless(keras.optimizers.schedules.LearningRateSchedule):
 def test_a_schedule_that_is_not_finite_raises():
     model = DANN(extractor(), free_head(), strength=Endless())
     model.compile("sgd", LOGITS)
-    with pytest.raises(ValueError, match="strength is inf"):
+    with pytest.raises(ValueError, match="strength=inf"):
         fit(model, streams(), LABELS)
 
 

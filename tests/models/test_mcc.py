@@ -43,5 +43,5 @@ class TestMCC(DomainContract):
 
 
 def test_a_temperature_of_zero_raises():
-    with pytest.raises(ValueError, match="temperature is 0"):
+    with pytest.raises(ValueError, match="temperature=0"):
         MCC(extractor(), free_head(), temperature=0.0)

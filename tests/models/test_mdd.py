@@ -78,7 +78,7 @@ def test_strength_rises_to_a_tenth():
 
 
 def test_bad_arguments_raise():
-    with pytest.raises(ValueError, match="margin is -1"):
+    with pytest.raises(ValueError, match="margin=-1"):
         MDD(extractor(), free_head(), margin=-1.0)
     init = keras.initializers.GlorotUniform(seed=1)
     with pytest.raises(ValueError, match="same weights"):

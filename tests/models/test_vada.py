@@ -154,7 +154,7 @@ def test_smoothing_that_is_no_pair_of_weights_raises(smoothing):
 
 
 def test_a_radius_of_zero_raises():
-    with pytest.raises(ValueError, match="radius is 0"):
+    with pytest.raises(ValueError, match="radius=0"):
         VADA(extractor(), free_head(), radius=0.0)
 
 

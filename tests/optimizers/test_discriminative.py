@@ -431,7 +431,7 @@ def test_bad_arguments_are_explained():
         make(sgd, model, rates={("dense_0", "lora_b"): 0.5})
     with pytest.raises(TypeError, match="A key of `rates`"):
         make(sgd, model, rates={3: 0.5})
-    with pytest.raises(ValueError, match="not in"):
+    with pytest.raises(ValueError, match="decay=1.5 must be"):
         make(sgd, model, decay=1.5)
     with pytest.raises(ValueError, match="finite number above 0"):
         make(sgd, model, decay=1e-200)

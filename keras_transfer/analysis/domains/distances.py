@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_transfer._arguments import whole_number
 from keras_transfer.analysis.domains.arrays import as_domains
 from keras_transfer.analysis.domains.classifier import balanced_error
 from keras_transfer.analysis.domains.classifier import FOLDS
@@ -113,11 +114,7 @@ def mmd_test(
         Journal of Machine Learning Research 13.
     """
     source, target = as_domains(source, target, least=2)
-    whole = isinstance(permutations, int | np.integer)
-    if not whole or isinstance(permutations, bool) or permutations < 1:
-        raise ValueError(
-            f"permutations={permutations!r} must be a whole number above 0."
-        )
+    whole_number("permutations", permutations)
     count, first = len(source) + len(target), len(source)
     if count > LARGEST:
         raise ValueError(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_transfer._arguments import positive
 from keras_transfer.analysis.domains.arrays import as_domains
 from keras_transfer.analysis.domains.classifier import balanced_error
 from keras_transfer.analysis.domains.classifier import FOLDS
@@ -112,8 +113,8 @@ def importance_weights(
         Inference under Covariate Shift by Weighting the Log-Likelihood Function.
     """
     source, target = as_domains(source, target, least=FOLDS)
-    if clip is not None and not (_is_number(clip) and 0 < clip < np.inf):
-        raise ValueError(f"clip={clip!r} must be a finite number above 0, or None.")
+    if clip is not None:
+        positive("clip", clip, "or None for no bound")
     logs, target_logs = log_density_ratios(source, target, seed)
     ratios = np.exp(np.clip(logs, -STEEPEST, STEEPEST))
     if clip is not None:
@@ -133,7 +134,3 @@ def importance_weights(
             stacklevel=2,
         )
     return ImportanceWeights(weights, size, ratios)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)

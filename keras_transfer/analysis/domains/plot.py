@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_transfer._arguments import one_of
+from keras_transfer._arguments import whole_number
 from keras_transfer.analysis.domains.arrays import as_domains
 from keras_transfer.analysis.report.plots import BLUE
 from keras_transfer.analysis.report.plots import ORANGE
@@ -75,10 +77,8 @@ def plot_domains(
         Learning Research 9. Ganin et al. 2016, Domain-Adversarial Training of Neural
         Networks, arXiv:1505.07818, figure 5.
     """
-    if method not in METHODS:
-        raise ValueError(f"method={method!r} is unknown. Use 'pca' or 'tsne'.")
-    if isinstance(max_examples, bool) or max_examples < LEAST:
-        raise ValueError(f"max_examples={max_examples!r} must be at least {LEAST}.")
+    one_of("method", method, METHODS)
+    whole_number("max_examples", max_examples, LEAST)
     drawn = _read(panels)
     classes = None if labels is None else _labels(labels, drawn)
     from matplotlib.backends.backend_agg import FigureCanvasAgg

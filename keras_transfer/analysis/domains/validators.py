@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_transfer._arguments import positive
 from keras_transfer.analysis.domains.arrays import as_classes
 from keras_transfer.analysis.domains.arrays import as_column
 from keras_transfer.analysis.domains.arrays import as_probabilities
@@ -168,8 +169,7 @@ def soft_neighbourhood_density(
             f"`outputs` has {len(rows)} example(s). With fewer than 3 there is no "
             "choice of neighbours."
         )
-    if isinstance(temperature, bool) or not 0 < temperature < np.inf:
-        raise ValueError(f"temperature={temperature!r} must be finite and above 0.")
+    positive("temperature", temperature)
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     step = max(1, CHUNK // len(rows))
     total = 0.0

@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from keras_transfer._arguments import is_number
+
 # Keys of a History that say what an epoch was, not how well it went.
 PHASE = "phase"
 SECONDS = "seconds"
@@ -37,7 +39,7 @@ def costs(history: Any) -> tuple[dict, dict[str, str]]:
             reasons[f"history.{name}"] = (
                 f"{len(values)} values for {len(epochs)} epochs"
             )
-        elif name == PHASE or any(map(_is_number, values)):
+        elif name == PHASE or any(map(is_number, values)):
             curves[name] = [plain(each) for each in values]
         else:
             reasons[f"history.{name}"] = "its values are not numbers"
@@ -64,7 +66,7 @@ def plain(each: Any) -> float | int | str | None:
     """Return a value as JSON has it; None for what is no finite number."""
     if isinstance(each, str):
         return each
-    if not _is_number(each):
+    if not is_number(each):
         return None
     if isinstance(each, numbers.Integral):
         return int(each)
@@ -118,7 +120,3 @@ def _phase(
             if not is_setting(name)
         },
     }
-
-
-def _is_number(each: Any) -> bool:
-    return isinstance(each, numbers.Real) and not isinstance(each, bool)

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
+from keras_transfer._arguments import one_of
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.dora import DoRA
 from keras_transfer.adapters.lora import LoRA
@@ -210,8 +211,7 @@ def _plain(
     heads = {f"{each}.{x}" for each in mapping.heads for x in ("weight", "bias")}
     heads &= set(mapping.shares)
     kept = heads & set(origin.plain) if origin else set()
-    if task_type not in TASKS:
-        raise ValueError(f"task_type={task_type!r} is none of {TASKS}.")
+    one_of("task_type", task_type, TASKS)
     if (task_type == "SEQ_CLS") != bool(heads) and not kept:
         _refuse_head(model, task_type)
     if not heads:

@@ -113,8 +113,8 @@ def test_poor_features_are_drawn(method, domains):
     "panels, given, message",
     [
         ({}, {}, "nothing to draw"),
-        ({"a": pair()}, {"method": "umap"}, "'pca' or 'tsne'"),
-        ({"a": pair()}, {"max_examples": 2}, "at least 3"),
+        ({"a": pair()}, {"method": "umap"}, "'pca', 'tsne'"),
+        ({"a": pair()}, {"max_examples": 2}, "a whole number of 3 or more"),
         ({"a": pair(2)}, {}, "2 example"),
         ({"a": (np.ones((5, 2)), np.ones((5, 3)))}, {}, "same network"),
         ({"a": (np.full((5, 2), np.nan), np.ones((5, 2)))}, {}, "NaN"),

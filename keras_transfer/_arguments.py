@@ -1,0 +1,163 @@
+"""Arguments: whole numbers, numbers, rates and choices, each checked in one place."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable
+
+
+def whole_number(
+    name: str,
+    value: object,
+    least: int | None = 1,
+    *,
+    most: int | None = None,
+    floats: bool = False,
+    why: str = "",
+    kind: type[Exception] = ValueError,
+) -> int:
+    """Return `value` as an int if it is a whole number in the range.
+
+    A bool is not a whole number, and an integer of NumPy is one.
+
+    Args:
+        name: Name of the argument, or words for it, for the error.
+        value: What was passed.
+        least: The smallest number that is allowed, or None for any.
+        most: The largest number that is allowed, or None for any.
+        floats: Whether a float without a fraction, such as 100.0, is accepted too.
+        why: What the number means, or why it must be so; it ends the error.
+        kind: The error for what is not a whole number at all.
+
+    Raises:
+        ValueError: If the number is out of its range.
+    """
+    whole = isinstance(value, numbers.Integral)
+    if floats and not whole:
+        whole = isinstance(value, numbers.Real) and float(value).is_integer()
+    whole = whole and not isinstance(value, bool)
+    if whole and _within(value, least, None, most, None):
+        return int(value)
+    above = 0 if least == 1 and most is None else None
+    least = None if above == 0 else least
+    what = f"a whole number{_range(least, above, most, None)}"
+    raise (ValueError if whole else kind)(_text(name, value, what, why))
+
+
+def number(
+    name: str,
+    value: object,
+    least: float | None = None,
+    *,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    why: str = "",
+    kind: type[Exception] = ValueError,
+) -> float:
+    """Return `value` as a float if it is a finite number in the range.
+
+    A bool is not a number, and a scalar of NumPy is one.
+
+    Args:
+        name: Name of the argument, or words for it, for the error.
+        value: What was passed.
+        least: The smallest number that is allowed, or None for any.
+        above: A bound that is itself too small, or None.
+        most: The largest number that is allowed, or None for any.
+        below: A bound that is itself too large, or None.
+        why: What the number means, or why it must be so; it ends the error.
+        kind: The error for what is not a number at all.
+
+    Raises:
+        ValueError: If the number is not finite, or out of its range.
+    """
+    real = is_number(value)
+    if real and math.isfinite(value) and _within(value, least, above, most, below):
+        return float(value)
+    what = f"a finite number{_range(least, above, most, below)}"
+    raise (ValueError if real else kind)(_text(name, value, what, why))
+
+
+def positive(name: str, value: object, why: str = "") -> float:
+    """Return `value` as a float if it is a finite number above 0.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    return number(name, value, above=0, why=why)
+
+
+def fraction(name: str, value: object, why: str = "") -> float:
+    """Return `value` as a float if it is a number from 0 to 1.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    return number(name, value, 0, most=1, why=why)
+
+
+def dropout_rate(name: str, value: object) -> float:
+    """Return `value` as a float if it is a rate of values to drop: below 1.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    return number(name, value, 0, below=1, why="it is the rate of values to drop")
+
+
+def one_of(name: str, value: object, choices: Iterable, why: str = "") -> object:
+    """Return `value` if it is among `choices`.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(_text(name, value, f"one of {choices}", why))
+    return value
+
+
+def is_number(value: object) -> bool:
+    """Return whether `value` is a real number, NumPy's included, and not a bool."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _within(
+    value: float,
+    least: float | None,
+    above: float | None,
+    most: float | None,
+    below: float | None,
+) -> bool:
+    return (
+        (least is None or value >= least)
+        and (above is None or value > above)
+        and (most is None or value <= most)
+        and (below is None or value < below)
+    )
+
+
+def _range(
+    least: float | None,
+    above: float | None,
+    most: float | None,
+    below: float | None,
+) -> str:
+    """Return the range in words, such as " from 0 to 1" or " above 0"."""
+    if least is not None and most is not None:
+        return f" from {least} to {most}"
+    ends = [
+        least is not None and f"of {least} or more",
+        above is not None and f"above {above}",
+        most is not None and f"of {most} or less",
+        below is not None and f"below {below}",
+    ]
+    said = " and ".join(end for end in ends if end)
+    return said and f" {said}"
+
+
+def _text(name: str, value: object, what: str, why: str) -> str:
+    given = f"{name}={value!r}" if name.isidentifier() else f"{name} is {value!r}, but"
+    return f"{given} must be {what}{f': {why}' if why else ''}."
