@@ -7,6 +7,10 @@ import pathlib
 import keras
 import numpy as np
 
+from keras_transfer._whole_file import is_partial
+from keras_transfer._whole_file import remove_partials
+from keras_transfer._whole_file import replace_file
+
 FORMAT = "keras_transfer feature cache"
 VERSION = 1
 INDEX = "index.json"
@@ -17,7 +21,7 @@ class Shards:
 
     `index.json` names the files with the number of their rows, their size in
     bytes and a fingerprint of the data that they were made from. Every file is
-    written beside its place and then renamed, so a kill leaves whole shards. One
+    written under another name and then renamed, so a kill leaves whole shards. One
     process writes at a time.
 
     Args:
@@ -57,10 +61,11 @@ class Shards:
             self.template = template_of(structure)
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write_index()  # first, or a kill would leave a folder of nobody's
+        remove_partials(self.folder)
         plain = {str(i): _storable(array) for i, array in enumerate(arrays)}
         content = save(plain)
         name = f"shard-{len(self.entries):05}.safetensors"
-        _write(self.folder / name, content)
+        replace_file(self.folder / name, content)
         rows = len(arrays[0])
         entry = dict(file=name, rows=rows, bytes=len(content), data=data)
         self.entries.append(entry)
@@ -87,7 +92,7 @@ class Shards:
                 "folder of shards. Name a new folder."
             )
         # A kill may have come before the very first index was in its place.
-        files = {path.name for path in self.folder.iterdir()} - {f"{INDEX}.tmp"}
+        files = {path.name for path in self.folder.iterdir() if not is_partial(path)}
         if not files:
             return
         index = self._read_index() if INDEX in files else None
@@ -137,7 +142,7 @@ class Shards:
             complete=self.complete,
             shards=self.entries,
         )
-        _write(self.folder / INDEX, json.dumps(index, indent=1).encode())
+        replace_file(self.folder / INDEX, json.dumps(index, indent=1).encode())
 
 
 def template_of(structure: object) -> object:
@@ -165,12 +170,3 @@ def _storable(array: np.ndarray) -> np.ndarray:
 def _restored(array: np.ndarray, leaf: str) -> np.ndarray:
     dtype, _ = row_of(leaf)
     return array.view(dtype) if dtype == "bfloat16" else array
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-    beside = path.with_name(path.name + ".tmp")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)

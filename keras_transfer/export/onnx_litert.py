@@ -14,12 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer import _keras
+from keras_transfer._arguments import one_of
+from keras_transfer._whole_file import new_path
 from keras_transfer.export import comparison
 from keras_transfer.export.folded import Folded
 from keras_transfer.export.graph import forward
 from keras_transfer.export.graph import signature
 from keras_transfer.export.graph import write
-from keras_transfer.export.publish import published
 from keras_transfer.export.request import Entry
 from keras_transfer.export.request import plain_entry
 from keras_transfer.export.samples import request
@@ -83,15 +84,11 @@ def export_file(
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"The model is a {type(model).__name__}. Pass a keras.Model.")
-    if format not in FORMATS:
-        raise ValueError(
-            f"format is {format!r}. Choose one of {sorted(FORMATS)}, or "
-            "kt.export_serving for a SavedModel."
-        )
+    one_of("format", format, FORMATS, "kt.export_serving writes a SavedModel")
     convert, load, needs, to_compare = FORMATS[format]
     _require(needs + (to_compare if samples is not None else ()), format)
     target = pathlib.Path(path)
-    with published(target) as partial:
+    with new_path(target) as partial:
         entry = plain_entry(model, samples)
         compute = forward(model, entry, "outputs", Folded(model))
         try:

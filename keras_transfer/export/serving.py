@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer._arguments import whole_number
+from keras_transfer._whole_file import new_path
 from keras_transfer.export import comparison
 from keras_transfer.export.backbone_features import features_of
 from keras_transfer.export.class_labels import with_labels
@@ -22,7 +24,6 @@ from keras_transfer.export.graph import signature
 from keras_transfer.export.graph import write
 from keras_transfer.export.image_bytes import ImageBytes
 from keras_transfer.export.many_adapters import ManyAdapters
-from keras_transfer.export.publish import published
 from keras_transfer.export.raw_text import RawText
 from keras_transfer.export.request import Entry
 from keras_transfer.export.samples import requests
@@ -125,7 +126,7 @@ def export_serving(
     _check(model, version)
     target = pathlib.Path(directory) / str(version)
     finish = with_labels(labels) if labels is not None else dict
-    with published(target) as partial:
+    with new_path(target) as partial:
         entries = entries_of(model, preprocessor, samples)
         plain = entries.get("preprocessed", entries["serving_default"])
         asked = {} if samples is None else requests(entries, samples)
@@ -182,10 +183,5 @@ def _check(model: object, version: object) -> None:
             f"The model is a {type(model).__name__}. Pass a keras.Model; "
             "keras.Sequential makes one of a layer."
         )
-    if isinstance(version, bool) or not isinstance(version, (int, np.integer)):
-        raise TypeError(
-            f"version is {version!r}. TensorFlow Serving reads the folder's name as a "
-            "whole number: pass one, such as 1."
-        )
-    if version < 0:
-        raise ValueError(f"version is {version}. Pass 0 or a larger whole number.")
+    why = "TensorFlow Serving reads the folder's name as one"
+    whole_number("version", version, 0, why=why, kind=TypeError)

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
+from keras_transfer._whole_file import is_partial
+from keras_transfer._whole_file import replace_file
 
 STATE = "fine_tune.json"
 START = "fine_tune_0.weights.h5"
@@ -93,9 +95,8 @@ class RunFolder:
             "epochs": list(getattr(self.history, "epoch", ())),
             "history": {k: list(v) for k, v in self.history.history.items()},
         }
-        new = self.path / f"{STATE}.new"
-        new.write_text(json.dumps(self.state, default=_plain), encoding="utf-8")
-        os.replace(new, self.path / STATE)
+        text = json.dumps(self.state, default=_plain)
+        replace_file(self.path / STATE, text.encode())
         if old and old != weights:
             (self.path / old).unlink(missing_ok=True)
 
@@ -104,9 +105,9 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"directory={str(self.path)!r} is a file. Name a folder.")
         if not file.exists():
-            known = (START, f"{STATE}.new")  # of a kill at the start
-            found = self.path.iterdir() if self.path.exists() else ()
-            other = [each.name for each in found if each.name not in known]
+            inside = self.path.iterdir() if self.path.exists() else ()
+            # A kill at the start leaves the first weights, and a partial state.
+            other = [x.name for x in inside if x.name != START and not is_partial(x)]
             if other:
                 raise ValueError(
                     f"The folder {str(self.path)!r} belongs to something else: it has "

@@ -6,17 +6,16 @@ length of a header, the header in JSON, and the values. No code can be in it.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import os
 import pathlib
-import uuid
 from collections.abc import Iterable
 from collections.abc import Mapping
 
 import numpy as np
 
+from keras_transfer._whole_file import replace_file
 from keras_transfer.saving.strict_json import parse_json
 from keras_transfer.saving.strict_json import short
 
@@ -165,32 +164,6 @@ def write_tensors(
     return replace_file(path, save(dense, metadata=dict(metadata or {})))
 
 
-def replace_file(path: str | os.PathLike, content: bytes) -> int:
-    """Put `content` in the place of the file in one step, and return its length.
-
-    Raises:
-        ValueError: If the folder does not exist.
-        OSError: If the file cannot be written.
-    """
-    path = pathlib.Path(path)
-    if not path.parent.is_dir():
-        raise ValueError(
-            f"The folder {str(path.parent)!r} does not exist. Make it first."
-        )
-    # In the same folder, for only within one file system is a rename one step.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with partial.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    _flush_folder(path.parent)
-    return len(content)
-
-
 def check_name(name: str) -> None:
     """Check that a tensor's name is a path downwards: names with "/" between.
 
@@ -222,19 +195,6 @@ def check_finite(name: str, value: np.ndarray) -> None:
         raise ValueError(
             f"The tensor {short(name)} has values that are NaN or infinite."
         )
-
-
-def _flush_folder(folder: pathlib.Path) -> None:
-    """Have the new name of a file on the disk too, where the system knows how."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        # Some network drives refuse; the file itself is written all the same.
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _header(stream: object, size: int) -> tuple[dict, int]:

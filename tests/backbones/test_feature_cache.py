@@ -391,7 +391,7 @@ def test_a_file_or_a_damaged_shard_is_refused(tmp_path):
 
 
 def test_a_kill_before_the_first_index_leaves_a_free_folder(tmp_path):
-    (tmp_path / "index.json.tmp").write_text("{")
+    (tmp_path / ".index.json.0a.partial").write_text("{")
     assert len(cache(network(), dataset(), tmp_path)) == 22
     assert sorted(contents(tmp_path)) == ["index.json"] + [
         f"shard-0000{i}.safetensors" for i in range(3)
@@ -446,7 +446,7 @@ def test_bad_backbones_and_sizes_are_refused():
         cache(tiny.bert_classifier(num_layers=1), dataset())
     with pytest.raises(ValueError, match="not built"):
         cache(keras.Sequential([layers.Dense(2)]), dataset())
-    with pytest.raises(ValueError, match="batch_size is 0"):
+    with pytest.raises(ValueError, match="batch_size=0"):
         cache(network(), arrays(), batch_size=0)
     flat = keras.Model(inputs := keras.Input((6,)), keras.ops.reshape(inputs, (-1,)))
     with pytest.raises(ValueError, match="one for each example"):

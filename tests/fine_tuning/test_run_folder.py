@@ -108,7 +108,7 @@ def test_a_kill_while_saving_leaves_the_epoch_before(tmp_path, monkeypatch, cut)
 
 
 def test_a_kill_at_the_start_is_no_foreign_folder(tmp_path):
-    for name in ("fine_tune_0.weights.h5", "fine_tune.json.new"):
+    for name in ("fine_tune_0.weights.h5", ".fine_tune.json.0a.partial"):
         (tmp_path / name).write_text("half")
     folder = folder_of(tmp_path)
     assert folder.state is None

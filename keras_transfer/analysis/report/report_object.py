@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 
+from keras_transfer._whole_file import replace_file
 from keras_transfer.analysis.report.html import body
 from keras_transfer.analysis.report.html import page
 from keras_transfer.analysis.report.tables import sections
@@ -84,19 +85,9 @@ class Report:
                 f"The report cannot be saved as {str(path)!r}: the suffix must be one "
                 f"of {[*formats]}."
             )
-        if not path.parent.is_dir():
-            raise ValueError(
-                f"The report cannot be saved as {str(path)!r}: there is no folder "
-                f"{str(path.parent)!r}. Make it first."
-            )
         text = make().rstrip("\n") + "\n"
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            # A text of the user's may hold what UTF-8 cannot.
-            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        # A text of the user's may hold what UTF-8 cannot.
+        replace_file(path, text.encode(errors="backslashreplace"))
 
     def __str__(self) -> str:
         return to_text(sections(self._content))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import pathlib
 import re
 from collections.abc import Mapping
 
 import numpy as np
 
+from keras_transfer._arguments import number
+from keras_transfer._whole_file import replace_file
 from keras_transfer.saving.tensor_file import parse_json
-from keras_transfer.saving.tensor_file import replace_file
 from keras_transfer.saving.tensor_file import TensorFile
 from keras_transfer.saving.tensor_file import write_tensors
 
@@ -113,15 +113,15 @@ def check_config(config: Mapping[str, object]) -> None:
         for each in pattern:
             _check_expression(key, each)
         for value in pattern.values():
-            _check_number(key, value)
+            number(key, value)
     targets = config.get("target_modules") or []
     if isinstance(targets, str):
         _check_expression("target_modules", targets)
     elif not isinstance(targets, list):
         raise ValueError(f"target_modules={targets!r} is no list.")
     for key in ("r", "lora_alpha"):
-        _check_number(key, config.get(key))
-    _check_number("lora_dropout", config.get("lora_dropout", 0.0))
+        number(key, config.get(key))
+    number("lora_dropout", config.get("lora_dropout", 0.0))
 
 
 def rank_and_alpha(config: Mapping[str, object], module: str) -> tuple[int, float]:
@@ -141,12 +141,6 @@ def _check_expression(key: str, text: str) -> None:
         raise ValueError(
             f"{key} has {text!r}, which is no regular expression: {problem}."
         ) from problem
-
-
-def _check_number(key: str, value: object) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and math.isfinite(value)):
-        raise ValueError(f"{key} is {value!r}, no finite number.")
 
 
 def _tensors(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -206,7 +206,7 @@ def test_what_cannot_be_saved_is_refused(tmp_path):
     report = kt.report(tiny.mlp())
     with pytest.raises(ValueError, match="suffix must be one of"):
         report.save(tmp_path / "report.pdf")
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="does not exist. Make it first"):
         report.save(tmp_path / "absent" / "report.html")
     assert list(tmp_path.iterdir()) == []
 
