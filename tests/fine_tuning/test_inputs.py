@@ -128,7 +128,7 @@ def test_validation_data_that_cannot_be_used(values, error, message):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        (dict(strategy="probing"), "strategy='probing' is unknown"),
+        (dict(strategy="probing"), "strategy='probing' must be"),
         (dict(strategy="lp-ft", epochs=1), "epochs=1 cannot hold"),
         (dict(epochs=0), "epochs=0 must be a whole number"),
         (dict(epochs=2.5), "epochs=2.5 must be a whole number"),
