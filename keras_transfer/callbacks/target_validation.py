@@ -17,11 +17,11 @@ from keras_transfer.analysis.domains.importance_weights import importance_weight
 from keras_transfer.analysis.domains.outputs import check_domain
 from keras_transfer.analysis.domains.outputs import is_dataset
 from keras_transfer.analysis.domains.outputs import read_domain
-from keras_transfer.analysis.logits import check_exclusive
-from keras_transfer.analysis.logits import says_logits
 from keras_transfer.analysis.report.predictions import unchanged
 from keras_transfer.backbones.features import features as features_of
 from keras_transfer.backbones.frozen import FrozenBackbone
+from keras_transfer.losses.compiled_loss import check_exclusive
+from keras_transfer.losses.compiled_loss import says_logits
 
 ON_TARGET = {
     "target_entropy": scores.target_entropy,

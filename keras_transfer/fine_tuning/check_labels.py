@@ -8,23 +8,10 @@ import numpy as np
 from keras_transfer.data.labels import check_classes
 from keras_transfer.data.labels import listed
 from keras_transfer.data.labels import whole_numbers
-
-SPARSE = (
-    keras.losses.SparseCategoricalCrossentropy,
-    keras.losses.sparse_categorical_crossentropy,
-)
-ONE_HOT = (
-    keras.losses.CategoricalCrossentropy,
-    keras.losses.CategoricalFocalCrossentropy,
-    keras.losses.categorical_crossentropy,
-    keras.losses.categorical_focal_crossentropy,
-)
-BINARY = (
-    keras.losses.BinaryCrossentropy,
-    keras.losses.BinaryFocalCrossentropy,
-    keras.losses.binary_crossentropy,
-    keras.losses.binary_focal_crossentropy,
-)
+from keras_transfer.losses.compiled_loss import BINARY
+from keras_transfer.losses.compiled_loss import ONE_HOT
+from keras_transfer.losses.compiled_loss import read_loss
+from keras_transfer.losses.compiled_loss import SPARSE
 
 
 def check_labels(
@@ -46,23 +33,22 @@ def check_labels(
         ValueError: If labels are not finite, out of range, of the wrong shape, all
             of one class, or fewer than the classes.
     """
-    labels, losses = keras.tree.flatten(labels), keras.tree.flatten(loss)
+    labels, said = keras.tree.flatten(labels), read_loss(loss)
     for each in labels:
         _check_numbers(each)
-    if output is None or len(labels) != 1 or len(losses) != 1:
+    if output is None or len(labels) != 1:
         return
-    (labels,), loss = labels, keras.losses.get(losses[0])
-    if _is(loss, SPARSE):
+    (labels,) = labels
+    if said.labels == SPARSE:
         if len(output) > 2:  # a class for each token or pixel
             labels = labels.reshape(-1)
-        ignored = getattr(loss, "ignore_class", None)
-        if ignored is not None:
-            labels = labels[labels != ignored]
+        if said.ignore_class is not None:
+            labels = labels[labels != said.ignore_class]
         _check_classes(labels, output[-1], learnt)
-    elif _is(loss, ONE_HOT):
+    elif said.labels == ONE_HOT:
         _check_shape(labels, output, "one-hot labels")
         _check_classes(labels.argmax(-1).reshape(-1), output[-1], learnt)
-    elif _is(loss, BINARY):
+    elif said.labels == BINARY:
         _check_binary(labels, output, learnt)
 
 
@@ -121,10 +107,3 @@ def _check_shape(labels: np.ndarray, output: tuple, what: str) -> None:
             f"{output}, and the loss asks for {what}. For numbered classes compile "
             "with 'sparse_categorical_crossentropy'."
         )
-
-
-def _is(loss: Any, kinds: tuple) -> bool:
-    return any(
-        isinstance(loss, kind) if isinstance(kind, type) else loss is kind
-        for kind in kinds
-    )

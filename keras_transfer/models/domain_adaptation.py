@@ -19,11 +19,11 @@ import numpy as np
 from keras import ops
 
 from keras_transfer import _keras
-from keras_transfer.analysis.logits import check_exclusive
-from keras_transfer.analysis.logits import says_logits
 from keras_transfer.backbones.features import connect
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.layers.gradient_reversal import check_strength
+from keras_transfer.losses.compiled_loss import check_exclusive
+from keras_transfer.losses.compiled_loss import says_logits
 from keras_transfer.models.backbone_model import AroundBackbone
 from keras_transfer.models.backbone_model import flags_config
 from keras_transfer.models.backbone_model import restore_flags

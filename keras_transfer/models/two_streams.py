@@ -9,8 +9,8 @@ import keras
 from keras import ops
 
 from keras_transfer import _keras
-from keras_transfer.analysis.logits import find_logits
-from keras_transfer.analysis.logits import says_logits
+from keras_transfer.losses.compiled_loss import compiled_loss
+from keras_transfer.losses.compiled_loss import says_logits
 
 STREAMS = {"source", "target"}
 
@@ -39,7 +39,7 @@ def check_activation(model: keras.Model, label_head: keras.Layer) -> None:
         ValueError: If the head gives logits, and the loss reads probabilities.
     """
     linear = last_activation(label_head) is keras.activations.linear
-    if linear and find_logits(model) is False:
+    if linear and compiled_loss(model).from_logits is False:
         raise ValueError(
             f"The label head '{label_head.name}' ends without an activation, "
             "in logits, but the loss takes its outputs for probabilities. Compile "
@@ -54,7 +54,7 @@ def gives_logits(model: keras.Model, label_head: keras.Layer) -> bool:
         ValueError: If neither says.
     """
     activation = last_activation(label_head)
-    if find_logits(model) is None and activation is not None:
+    if compiled_loss(model).from_logits is None and activation is not None:
         return activation is keras.activations.linear
     return says_logits(model)
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from typing import Any
 
 import keras
 import numpy as np
 
 from keras_transfer.analysis.report.predictions import Batch
+from keras_transfer.losses.compiled_loss import compiled_loss
+from keras_transfer.losses.compiled_loss import CompiledLoss
 
 TINY = 1e-12  # a probability of 0 would have an infinite loss
-REGRESSION = re.compile(r"squared|absolute|huber|log_?cosh|poisson", re.IGNORECASE)
-CROSSENTROPY = re.compile("crossentropy", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Reading:
     @classmethod
     def of(cls, model: keras.Model, batch: Batch) -> Reading:
         """Return how to read `batch`: as the compiled loss says, or by the labels."""
-        loss = _loss(model)
+        loss = compiled_loss(model)
         outputs, labels = batch.outputs, _narrow(batch.labels)
         if labels.dtype.kind not in "biuf":
             raise ValueError(
@@ -51,7 +49,7 @@ class Reading:
                 "Leave `data` out."
             )
         one_of_many = size > 1 and (labels.ndim == 1 or _is_one_hot(labels))
-        if one_of_many and not (labels.ndim == 2 and _is_binary(loss)):
+        if one_of_many and not (labels.ndim == 2 and loss.is_binary):
             return cls("classes", _of_rows(loss, wide), size)
         outputs = _of_each(model, loss, wide)
         if size == 1:
@@ -118,24 +116,9 @@ class Reading:
         return np.log(np.maximum(outputs, TINY)), np.log(np.maximum(1 - outputs, TINY))
 
 
-def _loss(model: keras.Model) -> Any:
-    """Return the compiled loss as an object or function, or None."""
-    loss = getattr(model, "loss", None) if model.compiled else None
-    if isinstance(loss, list | tuple) and len(loss) == 1:
-        loss = loss[0]
-    return keras.losses.get(loss) if isinstance(loss, str) else loss
-
-
-def _name(loss: Any) -> str:
-    return getattr(loss, "__name__", type(loss).__name__)
-
-
-def _is_classifier(loss: Any, labels: np.ndarray, outputs: np.ndarray) -> bool:
-    name = _name(loss)
-    if CROSSENTROPY.search(name):
-        return True
-    if REGRESSION.search(name):
-        return False
+def _is_classifier(loss: CompiledLoss, labels: np.ndarray, outputs: np.ndarray) -> bool:
+    if loss.is_classifier is not None:
+        return loss.is_classifier
     whole = labels.dtype.kind in "biu"
     if labels.ndim == 1 and outputs.shape[-1] == 1:
         return whole and np.isin(labels, (0, 1)).all()
@@ -145,31 +128,26 @@ def _is_classifier(loss: Any, labels: np.ndarray, outputs: np.ndarray) -> bool:
     return same and bool(np.isin(labels, (0, 1)).all())
 
 
-def _is_binary(loss: Any) -> bool:
-    return "binary" in _name(loss).lower()
-
-
 def _is_one_hot(labels: np.ndarray) -> bool:
     rows = np.abs(labels.sum(1, dtype="float64") - 1) < 1e-3
     return bool(rows.all() and (labels >= 0).all())
 
 
-def _of_rows(loss: Any, outputs: np.ndarray) -> str:
+def _of_rows(loss: CompiledLoss, outputs: np.ndarray) -> str:
     """Return what rows of outputs are; the rows of float16 add up to about 1."""
-    if getattr(loss, "from_logits", False):
+    if loss.from_logits:
         return "logits"
     sums = outputs.astype("float64").sum(-1)
     rows = not _outside(outputs) and np.abs(sums - 1).max() < 0.02
     return "probabilities" if rows else "logits"
 
 
-def _of_each(model: keras.Model, loss: Any, outputs: np.ndarray) -> str:
+def _of_each(model: keras.Model, loss: CompiledLoss, outputs: np.ndarray) -> str:
     """Return what outputs are that stand each for itself."""
-    known = getattr(loss, "from_logits", None)
-    if known or _outside(outputs):
+    if loss.from_logits or _outside(outputs):
         return "logits"
     activation = getattr(model.layers[-1], "activation", None)
-    if known is None and activation is keras.activations.linear:
+    if loss.from_logits is None and activation is keras.activations.linear:
         return "logits"
     return "probabilities"
 

@@ -139,6 +139,28 @@ def test_logits_that_could_be_probabilities_are_read_by_the_last_layer():
     assert found["outputs"] == "logits" and found["accuracy"] == 1.0
 
 
+@pytest.mark.parametrize("loss", ["binary_crossentropy", BINARY(), {"out": BINARY()}])
+def test_linear_outputs_are_probabilities_if_the_loss_says_so(loss):
+    x = np.array([[0.2], [0.4]], "float32")
+    found = evaluation(identity(1, None, loss), x, np.array([1, 0]))
+    assert found["outputs"] == "probabilities"
+
+
+@pytest.mark.parametrize("form", [lambda x: x, lambda x: [x], lambda x: {"out": x}])
+def test_rows_that_could_be_probabilities_are_what_the_loss_says(form):
+    x = np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1]], "float32")
+    model = identity(3, None, form(SPARSE(from_logits=True)))
+    assert evaluation(model, x, np.array([0, 1]))["outputs"] == "logits"
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+def test_both_hinges_are_read_by_the_labels(loss):
+    x = np.array([[2.0], [-1.0]], "float32")
+    for labels, kind in (([1, 0], "classes"), ([1, -1], "numbers")):
+        found = evaluation(identity(1, None, loss), x, np.array(labels))
+        assert found["kind"] == kind
+
+
 def test_several_labels_at_once_by_hand():
     model = identity(3, None, BINARY(from_logits=True))
     x = np.array([[1.0, -1, 1], [-1, 2, -1], [-1, -1, -1]], "float32")
