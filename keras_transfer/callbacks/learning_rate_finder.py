@@ -14,7 +14,7 @@ from keras_transfer import _keras
 from keras_transfer._arguments import number
 from keras_transfer._arguments import whole_number
 from keras_transfer.callbacks.learning_rate_curve import LearningRateCurve
-from keras_transfer.data.batches import fit_arguments
+from keras_transfer.data.examples import fit_arguments
 from keras_transfer.optimizers.discriminative import Discriminative
 
 # The sweep ends once the smoothed loss has risen by this many times its lowest value,

@@ -15,11 +15,13 @@ from keras_transfer.analysis.domains.arrays import as_classes
 from keras_transfer.analysis.domains.arrays import as_probabilities
 from keras_transfer.analysis.domains.importance_weights import importance_weights
 from keras_transfer.analysis.domains.outputs import check_domain
-from keras_transfer.analysis.domains.outputs import is_dataset
 from keras_transfer.analysis.domains.outputs import read_domain
 from keras_transfer.analysis.report.predictions import unchanged
 from keras_transfer.backbones.features import features as features_of
 from keras_transfer.backbones.frozen import FrozenBackbone
+from keras_transfer.data.examples import ARRAYS
+from keras_transfer.data.examples import BATCH_SIZE
+from keras_transfer.data.examples import kind_of
 from keras_transfer.losses.compiled_loss import check_exclusive
 from keras_transfer.losses.compiled_loss import says_logits
 
@@ -149,7 +151,8 @@ class TargetValidation(keras.callbacks.Callback):
         if source is not None:
             check_domain("source", source, True)
         check_domain("target", target, False)
-        _check_batch_size(batch_size, all(is_dataset(each) for each in given))
+        kinds = [kind_of(each, x_alone=True) for each in given]
+        _check_batch_size(batch_size, ARRAYS not in kinds)
 
     def get_config(self) -> dict:
         """Return the arguments but data and `features`: make it anew with those."""
@@ -218,7 +221,7 @@ class TargetValidation(keras.callbacks.Callback):
 
     def _read(self, name: str, data: Any, labelled: bool) -> tuple:
         """Run the models over `data`, each traced once for the whole of `fit`."""
-        model, size = self.model, self.batch_size or 32
+        model, size = self.model, self.batch_size or BATCH_SIZE
         with unchanged(model):
             model.predict_function = self._functions.get("predict")
             found = read_domain(name, self._models, data, labelled, size)

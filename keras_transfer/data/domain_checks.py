@@ -10,6 +10,9 @@ import tensorflow as tf
 
 from keras_transfer.data import domain_streams
 from keras_transfer.data.domain_streams import Stream
+from keras_transfer.data.examples import count_rows
+from keras_transfer.data.examples import DATASET
+from keras_transfer.data.examples import kind_of
 from keras_transfer.data.tsv import Texts
 
 
@@ -20,11 +23,8 @@ def labelled(source: Any) -> Stream:
             "`source` is what from_tsv returns, of which the third is the names of "
             "the classes. Pass source=(train.texts, train.labels)."
         )
-    element = source
-    if isinstance(source, tf.data.Dataset):
-        element = source.element_spec
-    elif hasattr(source, "__next__") or isinstance(source, keras.utils.PyDataset):
-        return domain_streams.read("source", source)  # which raises
+    kind = kind_of(source, "source", x_alone=True, py_dataset=False)
+    element = source.element_spec if kind == DATASET else source
     if not isinstance(element, tuple) or len(element) not in (2, 3):
         what = f"a {type(element).__name__}"
         if isinstance(element, tuple):
@@ -43,11 +43,7 @@ def labelled(source: Any) -> Stream:
         source = source[:2]
     stream = domain_streams.read("source", source)
     if not stream.is_dataset:
-        if len(stream.sizes) != 1:
-            raise ValueError(
-                f"The arrays of `source` have {sorted(stream.sizes)} examples. There "
-                "must be as many of each."
-            )
+        count_rows(stream.data, "source")
         _check_numbers(stream.data[1:])
         _check_classes(stream.data[1])
     return stream
@@ -115,11 +111,8 @@ def check_same(source: Stream, target: Stream, batched: bool) -> None:
                 f"{_shown(other)}. One network reads both, so shapes and dtypes must "
                 "be the same: resize, repeat channels, pad, or cast one of them."
             )
-    if not target.is_dataset and len(target.sizes) != 1:
-        raise ValueError(
-            f"The arrays of `target` have {sorted(target.sizes)} examples. There must "
-            "be as many of each."
-        )
+    if not target.is_dataset:
+        count_rows(target.data, "target")
 
 
 def check_static(stream: Stream, batched: bool) -> None:

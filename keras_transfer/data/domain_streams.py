@@ -13,7 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer.data.batches import map_arrays
+from keras_transfer.data.examples import check_dense
+from keras_transfer.data.examples import DATASET
+from keras_transfer.data.examples import kind_of
+from keras_transfer.data.examples import map_arrays
 
 # What a shuffle of single examples of a dataset holds in memory, at the most.
 SHUFFLE_BYTES = 2**29
@@ -69,25 +72,9 @@ def read(name: str, data: Any) -> Stream:
     Raises:
         TypeError: If it is an iterator, of an unknown kind, ragged or sparse.
     """
-    if hasattr(data, "__next__"):
-        raise TypeError(
-            f"`{name}` is a {type(data).__name__}, which can be gone through once, but "
-            "each epoch begins anew. Pass what it was made of: arrays, or a "
-            "tf.data.Dataset."
-        )
-    if isinstance(data, tf.data.Dataset):
-        for each in keras.tree.flatten(data.element_spec):
-            if not isinstance(each, tf.TensorSpec):
-                raise TypeError(
-                    f"`{name}` has a {type(each).__name__}, but batches are of dense "
-                    "tensors. Make them dense, such as by `.to_tensor()`."
-                )
+    if kind_of(data, name, x_alone=True, py_dataset=False) == DATASET:
+        check_dense(data.element_spec, name)
         return Stream(name, data, data.element_spec)
-    if data is None or callable(data) or isinstance(data, keras.utils.PyDataset):
-        raise TypeError(
-            f"`{name}` is a {type(data).__name__}. Pass arrays, of which a structure "
-            "will do, or a tf.data.Dataset."
-        )
     arrays = keras.tree.lists_to_tuples(map_arrays(np.asarray, data))
     spec = keras.tree.map_structure(
         lambda x: tf.TensorSpec(x.shape[1:], _dtype(x)), arrays

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer.data.batches import map_arrays
+from keras_transfer.data.examples import map_arrays
 
 
 class Epochs:

@@ -9,7 +9,12 @@ import tensorflow as tf
 
 from keras_transfer._arguments import whole_number
 from keras_transfer.backbones.fingerprint import RowDigest
-from keras_transfer.data.batches import map_arrays
+from keras_transfer.data.examples import check_dense
+from keras_transfer.data.examples import check_finite
+from keras_transfer.data.examples import count_rows
+from keras_transfer.data.examples import DATASET
+from keras_transfer.data.examples import kind_of
+from keras_transfer.data.examples import map_arrays
 from keras_transfer.data.labels import choose_per_class
 from keras_transfer.data.labels import labels_of
 from keras_transfer.data.labels import listed
@@ -80,25 +85,15 @@ def few_labels(
     """
     whole_number("labels_per_class", labels_per_class)
     whole_number("seed", seed, 0)
-    if isinstance(data, tf.data.Dataset):
-        return _of_dataset(data, labels_per_class, seed)
-    if isinstance(data, tuple):
-        return _of_arrays(data, labels_per_class, seed)
-    raise TypeError(
-        f"`data` is a {type(data).__name__}. Pass a tuple of arrays (x, y) or (x, y, "
-        "sample_weight), or a tf.data.Dataset of these."
-    )
+    kind = kind_of(data, py_dataset=False)
+    split = _of_dataset if kind == DATASET else _of_arrays
+    return split(data, labels_per_class, seed)
 
 
 def _of_arrays(data: tuple, labels_per_class: int, seed: int) -> FewLabels:
     labels_of(data)
     parts = [map_arrays(_as_keras_takes_it, each) for each in data]
-    sizes = {len(each) for each in keras.tree.flatten(parts) if each is not None}
-    if len(sizes) != 1:
-        raise ValueError(
-            f"The arrays of `data` have {sorted(sizes)} examples. There must be as "
-            "many of each."
-        )
+    count_rows(data)
     chosen = _choose(parts[1], labels_per_class, seed)
     labelled = (map_arrays(lambda array: array[chosen], each) for each in parts)
     unlabelled = map_arrays(lambda array: array[~chosen], parts[0])
@@ -111,16 +106,8 @@ def _as_keras_takes_it(array: np.ndarray) -> np.ndarray:
 
 def _of_dataset(data: tf.data.Dataset, labels_per_class: int, seed: int) -> FewLabels:
     spec = labels_of(data.element_spec)
-    for each in keras.tree.flatten(data.element_spec):
-        if not isinstance(each, tf.TensorSpec):
-            raise TypeError(
-                f"`data` has a {type(each).__name__}, but examples are compared as "
-                "dense arrays. Make them dense, such as by `.to_tensor()`."
-            )
-    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError(
-            "`data` has no end. Leave out its repeat(), or call data.take(number)."
-        )
+    check_dense(data.element_spec)
+    check_finite(data)
     if not isinstance(spec, tf.TensorSpec):
         raise _structure(spec)
     batched = spec.shape.rank != 0
@@ -181,8 +168,6 @@ def _check_rows(batch: tuple) -> None:
 
 def _choose(labels: Any, labels_per_class: int, seed: int) -> np.ndarray:
     classes = _classes(labels)
-    if classes.size == 0:
-        raise ValueError("`data` is empty: it has no example.")
     names, counts = np.unique(classes, return_counts=True)
     few = [
         f"{name!r} has {count}"

@@ -10,7 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer._arguments import whole_number
-from keras_transfer.data.batches import map_arrays
+from keras_transfer.data.examples import ARRAYS
+from keras_transfer.data.examples import batches_of
+from keras_transfer.data.examples import check_batched
+from keras_transfer.data.examples import check_dense
+from keras_transfer.data.examples import check_finite
+from keras_transfer.data.examples import DATASET
+from keras_transfer.data.examples import kind_of
+from keras_transfer.data.examples import map_arrays
 
 SHOWN = 5  # values that an error message names
 
@@ -33,23 +40,13 @@ def read_labels(data: Any) -> Any:
             are ragged or sparse.
         ValueError: If it has no labels, is empty, not batched, or has no end.
     """
-    if hasattr(data, "__next__"):
-        raise TypeError(
-            f"`data` is a {type(data).__name__}, which can be gone through once: the "
-            "batches read here would be missing from training. Pass what it was made "
-            "of: arrays, a tf.data.Dataset, or a keras.utils.PyDataset."
-        )
-    if isinstance(data, tuple):
-        labels = map_arrays(lambda array: array, labels_of(data))
-    elif isinstance(data, keras.utils.PyDataset):
-        labels = _joined(_of_batches(data))
-    elif isinstance(data, tf.data.Dataset):
+    kind = kind_of(data)
+    if kind == ARRAYS:
+        labels = _as_arrays(labels_of(data))
+    elif kind == DATASET:
         labels = _joined(_of_dataset(data))
     else:
-        raise TypeError(
-            f"`data` is a {type(data).__name__}. Pass a tuple of arrays (x, y) or "
-            "(x, y, sample_weight), a tf.data.Dataset, or a keras.utils.PyDataset."
-        )
+        labels = _joined([_as_arrays(labels_of(each)) for each in batches_of(data)])
     if any(len(each) == 0 for each in keras.tree.flatten(labels)):
         raise ValueError("`data` is empty: it has no label.")
     return labels
@@ -183,37 +180,14 @@ def listed(values: Any) -> str:
     return shown + (f" and {len(values) - SHOWN} more" if len(values) > SHOWN else "")
 
 
-def _of_batches(data: keras.utils.PyDataset) -> list:
-    count = data.num_batches
-    if count is None:
-        raise ValueError(
-            "`data` has no end: its num_batches is None. Labels can be read of a "
-            "finite data set only."
-        )
-    return [
-        map_arrays(lambda array: array, labels_of(data[number]))
-        for number in range(count)
-    ]
+def _as_arrays(labels: Any) -> Any:
+    return map_arrays(lambda array: array, labels)
 
 
 def _of_dataset(data: tf.data.Dataset) -> list:
-    specs = keras.tree.flatten(labels_of(data.element_spec))
-    for spec in specs:
-        if not isinstance(spec, tf.TensorSpec):
-            raise TypeError(
-                f"The labels of `data` are {spec}. They must be dense tensors, one "
-                "row an example."
-            )
-    if any(spec.shape.rank == 0 for spec in specs):
-        raise ValueError(
-            f"`data` is not batched: its elements are {data.element_spec}. Call "
-            "data.batch(32)."
-        )
-    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError(
-            "`data` has no end. Labels can be read of a finite data set only: leave "
-            "out its repeat(), or call data.take(number of batches)."
-        )
+    check_dense(labels_of(data.element_spec))
+    check_batched(data)
+    check_finite(data)
     return list(data.map(lambda *element: element[1]).as_numpy_iterator())
 
 

@@ -19,8 +19,8 @@ from keras_transfer.callbacks.gradual_unfreezing import GradualUnfreezing
 from keras_transfer.callbacks.phases import Phase
 from keras_transfer.callbacks.phases import Phases
 from keras_transfer.callbacks.phases import to_config
-from keras_transfer.data.batches import map_arrays
 from keras_transfer.data.epochs import Epochs
+from keras_transfer.data.examples import map_arrays
 from keras_transfer.data.repeats import with_length
 from keras_transfer.distribute.check import check as check_replicas
 from keras_transfer.fine_tuning.inputs import all_classes

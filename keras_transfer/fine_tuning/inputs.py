@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_transfer import _keras
 from keras_transfer.callbacks.gradual_unfreezing import GradualUnfreezing
-from keras_transfer.data.batches import fit_arguments
+from keras_transfer.data.examples import fit_arguments
 from keras_transfer.data.labels import read_labels
 from keras_transfer.fine_tuning.check_labels import check_labels
 

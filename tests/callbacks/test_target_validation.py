@@ -416,7 +416,7 @@ def test_target_labels_of_a_py_dataset_are_refused():
         (SOURCE, TARGET[:0], "`target` is empty"),
         ((SOURCE[0][:0], SOURCE[1][:0]), TARGET, "`source` is empty"),
         (SOURCE, batched(TARGET).take(0), "`target` is empty"),
-        (batched(*SOURCE).repeat(), TARGET, "without an end"),
+        (batched(*SOURCE).repeat(), TARGET, "has no end"),
         (batched(*SOURCE).unbatch(), TARGET, "not batched"),
         (None, TARGET, "source is None"),
     ],

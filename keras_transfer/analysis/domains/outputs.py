@@ -7,16 +7,15 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
-from keras_transfer.data.batches import map_arrays
-
-
-def is_dataset(data: Any) -> bool:
-    """Return whether `data` has batches of its own: a tf.data.Dataset or PyDataset."""
-    return isinstance(data, keras.utils.PyDataset) or (
-        hasattr(data, "element_spec") and hasattr(data, "cardinality")
-    )
+from keras_transfer.data.examples import ARRAYS
+from keras_transfer.data.examples import batches_of
+from keras_transfer.data.examples import check_batched
+from keras_transfer.data.examples import check_finite
+from keras_transfer.data.examples import count_rows
+from keras_transfer.data.examples import DATASET
+from keras_transfer.data.examples import kind_of
+from keras_transfer.data.examples import rows_of
 
 
 def check_domain(name: str, data: Any, labelled: bool) -> None:
@@ -27,42 +26,14 @@ def check_domain(name: str, data: Any, labelled: bool) -> None:
         ValueError: If it has no labels or has ones that would leak, is empty, endless
             or not batched, or its arrays do not fit each other.
     """
-    if hasattr(data, "__next__"):
-        raise TypeError(
-            f"`{name}` is a {type(data).__name__}, which can be gone through once, but "
-            "it is read at the end of every epoch. Pass arrays, a tf.data.Dataset, or "
-            "a keras.utils.PyDataset."
-        )
-    if isinstance(data, keras.utils.PyDataset):
-        size = data.num_batches
-    elif is_dataset(data):
-        size = int(data.cardinality())
-        size = None if size == -1 else size
-        spec = data.element_spec
-        _parts(name, spec, labelled)
-        if any(each.shape.rank == 0 for each in keras.tree.flatten(spec)):
-            raise ValueError(
-                f"`{name}` is not batched: its elements are {spec}. Call "
-                f"{name}.batch(32)."
-            )
-    else:
-        x, y = _parts(name, data, labelled)
-        leaves = []
-        map_arrays(leaves.append, (x, y) if labelled else x)
-        sizes = {len(each) for each in leaves}
-        if len(sizes) != 1:
-            raise ValueError(
-                f"The arrays of `{name}` have {sorted(sizes)} examples. There must be "
-                "as many of each."
-            )
-        (size,) = sizes
-    if size == 0:
-        raise ValueError(f"`{name}` is empty: it has no example.")
-    if size is None:
-        raise ValueError(
-            f"`{name}` is a {type(data).__name__} without an end, so it cannot be gone "
-            "through. Leave out repeat(), or take(n) batches of it."
-        )
+    kind = kind_of(data, name, x_alone=True)
+    if kind == ARRAYS:
+        count_rows(_parts(name, data, labelled), name)
+        return
+    if kind == DATASET:
+        _parts(name, data.element_spec, labelled)
+        check_batched(data, name)
+    check_finite(data, name)
 
 
 def read_domain(
@@ -104,30 +75,19 @@ def read_domain(
 def _batches(
     name: str, data: Any, labelled: bool, batch_size: int
 ) -> Iterator[tuple[Any, np.ndarray | None]]:
-    if not is_dataset(data):
+    if kind_of(data, name, x_alone=True) == ARRAYS:
         yield from _slices(*_parts(name, data, labelled), batch_size)
         return
-    elements = data
-    if isinstance(data, keras.utils.PyDataset):
-        elements = map(data.__getitem__, range(data.num_batches))
-    for element in elements:
+    for element in batches_of(data, name):
         x, y = _parts(name, element, labelled)
         yield x, None if y is None else np.asarray(y)
 
 
 def _slices(x: Any, y: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
-    leaves = []
-    map_arrays(leaves.append, x)
     labels = None if y is None else np.asarray(y)
-    for start in range(0, len(leaves[0]), batch_size):
+    for start in range(0, count_rows(x), batch_size):
         part = slice(start, start + batch_size)
-        rows = map_arrays(lambda array, part=part: _rows(array[part]), x)
-        yield rows, None if labels is None else labels[part]
-
-
-def _rows(array: np.ndarray) -> Any:
-    """Return strings as a tensor, which layers ask for, and numbers as they are."""
-    return ops.convert_to_tensor(array) if array.dtype.kind in "OUS" else array
+        yield rows_of(x, part), None if labels is None else labels[part]
 
 
 def _parts(name: str, element: Any, labelled: bool) -> tuple[Any, Any]:

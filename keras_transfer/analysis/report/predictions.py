@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator
 from typing import Any
 from typing import NamedTuple
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_transfer import _keras
-from keras_transfer.data.batches import map_arrays
+from keras_transfer.data.examples import ARRAYS
+from keras_transfer.data.examples import BATCH_SIZE
+from keras_transfer.data.examples import batches_of
+from keras_transfer.data.examples import count_rows
+from keras_transfer.data.examples import kind_of
+from keras_transfer.data.examples import map_arrays
+from keras_transfer.data.examples import rows_of
 from keras_transfer.data.labels import labels_of
-
-BATCH = 32
 
 
 class Batch(NamedTuple):
@@ -72,33 +74,10 @@ def unchanged(model: keras.Model) -> Iterator[None]:
 
 
 def _batches(data: Any) -> Iterator[tuple[Any, np.ndarray]]:
-    if hasattr(data, "__next__"):
-        raise TypeError(
-            f"`data` is a {type(data).__name__}, which can be gone through once: the "
-            "batches read here would be missing elsewhere. Pass what it was made of: "
-            "arrays, a tf.data.Dataset, or a keras.utils.PyDataset."
-        )
-    if isinstance(data, tuple):
+    if kind_of(data) == ARRAYS:
         yield from _slices(data)
         return
-    if isinstance(data, keras.utils.PyDataset):
-        count = data.num_batches
-        endless = count is None
-        elements = map(data.__getitem__, range(count or 0))
-    elif hasattr(data, "element_spec") and hasattr(data, "cardinality"):
-        endless = int(data.cardinality()) == -1
-        elements = data
-    else:
-        raise TypeError(
-            f"`data` is a {type(data).__name__}. Pass a tuple of arrays (x, y), a "
-            "batched tf.data.Dataset, or a keras.utils.PyDataset."
-        )
-    if endless:
-        raise ValueError(
-            f"`data` is a {type(data).__name__} without an end, so it cannot be gone "
-            "through. Leave out repeat(), or take(n) batches of it."
-        )
-    for element in elements:
+    for element in batches_of(data):
         labels = _one_array(labels_of(element))
         if labels.ndim == 0:
             raise ValueError(
@@ -111,17 +90,9 @@ def _batches(data: Any) -> Iterator[tuple[Any, np.ndarray]]:
 
 def _slices(data: tuple) -> Iterator[tuple[Any, np.ndarray]]:
     labels = _one_array(labels_of(data))
-    leaves = []
-    map_arrays(leaves.append, (data[0], labels))
-    sizes = {len(each) for each in leaves}
-    if len(sizes) != 1:
-        raise ValueError(
-            f"The arrays of `data` have {sorted(sizes)} examples. There must be as "
-            "many of each."
-        )
-    for start in range(0, len(labels), BATCH):
-        part = slice(start, start + BATCH)
-        yield map_arrays(functools.partial(_part, part), data[0]), labels[part]
+    for start in range(0, count_rows((data[0], labels)), BATCH_SIZE):
+        part = slice(start, start + BATCH_SIZE)
+        yield rows_of(data[0], part), labels[part]
 
 
 def _one_array(labels: Any) -> np.ndarray:
@@ -133,9 +104,3 @@ def _one_array(labels: Any) -> np.ndarray:
             "array of labels."
         )
     return np.asarray(labels)
-
-
-def _part(part: slice, array: np.ndarray) -> Any:
-    """Return rows of an array; strings as a tensor, which layers ask for."""
-    rows = array[part]
-    return ops.convert_to_tensor(rows) if rows.dtype.kind in "OUS" else rows

@@ -1,0 +1,244 @@
+"""What a user passes as data: arrays, a tf.data.Dataset, or a PyDataset."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from keras_transfer._arguments import whole_number
+
+ARRAYS = "arrays"
+DATASET = "a tf.data.Dataset"
+PY_DATASET = "a keras.utils.PyDataset"
+BATCH_SIZE = 32  # that of Keras
+
+
+def kind_of(
+    data: Any, name: str = "data", *, x_alone: bool = False, py_dataset: bool = True
+) -> str:
+    """Return which kind of data it is: ARRAYS, DATASET or PY_DATASET.
+
+    Args:
+        data: What a user passes.
+        name: Name of the argument, for messages.
+        x_alone: Whether arrays may be any structure, and not only a tuple with labels.
+        py_dataset: Whether a PyDataset is accepted.
+
+    Raises:
+        TypeError: If it is an iterator or of another kind.
+    """
+    if isinstance(data, tf.data.Dataset):
+        return DATASET
+    if isinstance(data, keras.utils.PyDataset) and py_dataset:
+        return PY_DATASET
+    iterator = hasattr(data, "__next__")
+    other = data is None or callable(data) or isinstance(data, keras.utils.PyDataset)
+    if isinstance(data, tuple) or (x_alone and not iterator and not other):
+        return ARRAYS
+    arrays = "a tuple of arrays (x, y) or (x, y, sample_weight)"
+    if x_alone:
+        arrays = "arrays, of which a structure will do"
+    last = f"{DATASET}, or {PY_DATASET}" if py_dataset else f"or {DATASET}"
+    once = ", which can be gone through once: what is read here would be missing later"
+    raise TypeError(
+        f"`{name}` is a {type(data).__name__}{once if iterator else ''}. Pass "
+        f"{arrays}, {last}."
+    )
+
+
+def count_batches(data: Any) -> float | None:
+    """Return the number of batches of a dataset; infinity, or None if not known."""
+    if isinstance(data, keras.utils.PyDataset):
+        return math.inf if data.num_batches is None else data.num_batches
+    count = int(data.cardinality())
+    if count == tf.data.INFINITE_CARDINALITY:
+        return math.inf
+    return None if count == tf.data.UNKNOWN_CARDINALITY else count
+
+
+def check_not_empty(data: Any, name: str = "data") -> None:
+    """Check that a dataset has a batch, as far as it knows.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if count_batches(data) == 0:
+        raise ValueError(f"`{name}` is empty: it has no batch.")
+
+
+def check_finite(data: Any, name: str = "data") -> None:
+    """Check that a dataset can be read to its end, as far as it knows.
+
+    Raises:
+        ValueError: If it is empty or has no end.
+    """
+    check_not_empty(data, name)
+    if count_batches(data) == math.inf:
+        fix = f"leave out its repeat(), or call {name}.take(number)"
+        if isinstance(data, keras.utils.PyDataset):
+            fix = "its num_batches is None, and must be a number"
+        raise ValueError(f"`{name}` has no end, so it cannot be read whole: {fix}.")
+
+
+def check_batched(
+    data: tf.data.Dataset, name: str = "data", model: keras.Model | None = None
+) -> None:
+    """Check that a dataset has batches, by the shapes and the inputs of a model.
+
+    Raises:
+        ValueError: If its elements are single examples.
+    """
+    spec = data.element_spec
+    single = any(_rank(each) == 0 for each in keras.tree.flatten(spec))
+    inputs = getattr(model, "inputs", None) or []
+    x = keras.tree.flatten(spec[0] if isinstance(spec, tuple) else spec)
+    # A Task's preprocessor makes the inputs of the model; a batch may leave out an
+    # axis of 1, which Keras adds.
+    if getattr(model, "preprocessor", None) is None and len(x) == len(inputs):
+        single = single or any(
+            _rank(each) == len(wanted.shape) - 1 and wanted.shape[-1] != 1
+            for each, wanted in zip(x, inputs, strict=True)
+        )
+    if single:
+        raise ValueError(
+            f"`{name}` is not batched: its elements are {spec}. Call {name}.batch(32)."
+        )
+
+
+def check_dense(spec: Any, name: str = "data") -> None:
+    """Check that the elements of a dataset can be read as arrays.
+
+    Raises:
+        TypeError: If there are ragged or sparse tensors in `spec`.
+    """
+    for each in keras.tree.flatten(spec):
+        if not isinstance(each, tf.TensorSpec):
+            raise TypeError(
+                f"`{name}` has a {type(each).__name__}, but what is read here must be "
+                "dense tensors. Make them dense, such as by `.to_tensor()`."
+            )
+
+
+def batches_of(data: Any, name: str = "data") -> Iterator[Any]:
+    """Return the batches of one pass over a dataset, as it gives them.
+
+    Raises:
+        ValueError: If it is empty or has no end.
+    """
+    check_finite(data, name)
+    if isinstance(data, keras.utils.PyDataset):
+        return map(data.__getitem__, range(data.num_batches))
+    return iter(data)
+
+
+def count_rows(arrays: Any, name: str = "data") -> int:
+    """Return the number of examples of arrays.
+
+    Raises:
+        TypeError: If something else is among them.
+        ValueError: If they differ in it, or have none.
+    """
+    sizes = set()
+    map_arrays(lambda array: sizes.add(len(array)), arrays)
+    if len(sizes) != 1:
+        raise ValueError(
+            f"The arrays of `{name}` have {sorted(sizes)} examples. There must be as "
+            "many of each."
+        )
+    (size,) = sizes
+    if size == 0:
+        raise ValueError(f"`{name}` is empty: its arrays have no example.")
+    return size
+
+
+def rows_of(arrays: Any, part: slice) -> Any:
+    """Return rows of arrays; strings as a tensor, which layers ask for."""
+
+    def cut(array: np.ndarray) -> Any:
+        rows = array[part]
+        return ops.convert_to_tensor(rows) if rows.dtype.kind in "OUS" else rows
+
+    return map_arrays(cut, arrays)
+
+
+def map_arrays(function: Callable[[np.ndarray], Any], data: Any) -> Any:
+    """Apply `function` to the arrays of `data`; a list of plain values is one."""
+    if data is None:
+        return None
+    if isinstance(data, dict):
+        return {key: map_arrays(function, value) for key, value in data.items()}
+    nested = isinstance(data, list) and data and isinstance(data[0], dict | tuple)
+    if isinstance(data, tuple) or nested or _is_list_of_arrays(data):
+        return type(data)(map_arrays(function, value) for value in data)
+    array = np.asarray(data)
+    if array.ndim == 0 or not _is_plain(array):
+        raise TypeError(
+            f"`data` holds a {type(data).__name__} that is no array of examples. Pass "
+            "arrays of one example a row, or a tf.data.Dataset for ragged ones."
+        )
+    return function(array)
+
+
+def fit_arguments(
+    model: keras.Model, data: Any, steps: int, batch_size: int | None
+) -> dict:
+    """Return the arguments of `fit` for at least `steps` batches of `data`, checked.
+
+    Raises:
+        TypeError: If `data` is an iterator or of an unknown kind.
+        ValueError: If it is empty, not batched, or `batch_size` cannot be used.
+    """
+    kind = kind_of(data)
+    if kind == ARRAYS:
+        return _shuffled(data, steps, BATCH_SIZE if batch_size is None else batch_size)
+    if kind == DATASET:
+        check_batched(data, model=model)
+    if batch_size is not None:
+        raise ValueError(
+            f"batch_size={batch_size} has no effect on a {type(data).__name__}, which "
+            "has batches of its own. Leave it out."
+        )
+    check_not_empty(data)
+    return {"x": data, "epochs": steps}
+
+
+def _shuffled(data: tuple, steps: int, batch_size: int) -> dict:
+    """Return the arrays of exactly `steps` batches, each pass in another order.
+
+    Keras does not shuffle the arrays of a keras-hub Task, and examples sorted by class
+    would show the loss of one class at a time.
+    """
+    whole_number("batch_size", batch_size)
+    if not 1 <= len(data) <= 3:
+        raise ValueError(
+            f"`data` is a tuple of {len(data)}. It must be (x, y) or "
+            "(x, y, sample_weight)."
+        )
+    size = count_rows(data)
+    batch_size = min(batch_size, size)
+    random = np.random.default_rng(0)
+    passes = math.ceil(steps * batch_size / size)
+    order = np.concatenate([random.permutation(size) for _ in range(passes)])
+    order = order[: steps * batch_size]
+    chosen = map_arrays(lambda array: array[order], data)
+    names = ("x", "y", "sample_weight")
+    return dict(zip(names, chosen)) | {"batch_size": batch_size}
+
+
+def _rank(spec: Any) -> int | None:
+    return spec.shape.rank if hasattr(spec, "shape") else None  # of None
+
+
+def _is_list_of_arrays(data: Any) -> bool:
+    return isinstance(data, list) and bool(data) and hasattr(data[0], "shape")
+
+
+def _is_plain(array: np.ndarray) -> bool:
+    return array.dtype != object or all(isinstance(each, str | bytes) for each in array)
