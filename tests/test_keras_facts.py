@@ -16,6 +16,8 @@ import tensorflow as tf
 from keras import layers
 
 from keras_transfer import _keras
+from keras_transfer.optimizers.variable_rates import NadamRates
+from keras_transfer.optimizers.variable_rates import VariableRates
 from tests import tiny
 from tests.contracts.compare import arrays
 from tests.contracts.compare import fit
@@ -195,6 +197,20 @@ def test_nadam_has_one_product_of_momentums_for_all_variables():
     assert nadam._u_product < 0.2  # 1 if it were that of `late`
 
 
+def test_nadam_steps_by_the_product_that_it_is_lent():
+    moved = []
+    for product in (0.9, 0.5):
+        variable = keras.Variable(np.ones(2))
+        nadam = keras.optimizers.Nadam(0.1)
+        nadam.build([variable])
+        own = nadam._u_product
+        with _keras.momentum_product(nadam, keras.ops.convert_to_tensor(product)):
+            nadam.update_step(keras.ops.ones(2), variable, 0.1)
+        assert nadam._u_product is own
+        moved.append(1 - _keras.value(variable)[0])
+    assert moved[0] > 1.5 * moved[1] > 0
+
+
 def test_adafactor_caps_the_learning_rate():
     # If this fails: AdafactorRates may scale the rate as VariableRates does.
     moved = []
@@ -325,13 +341,13 @@ def test_numpy_warns_of_a_keras_variable():
         keras.ops.convert_to_numpy(variable)
 
 
-# The private side. If one of these fails, Keras has renamed what _keras.py overrides
-# or reads, and the override would silently do nothing.
+# The private side. If one of these fails, Keras has renamed what `_keras` reads, or
+# what VariableRates overrides, and the override would silently do nothing.
 
 
-@pytest.mark.parametrize("kind", [_keras.VariableRates, _keras.NadamRates])
+@pytest.mark.parametrize("kind", [VariableRates, NadamRates])
 def test_every_private_method_that_we_override_is_there(kind):
-    parent = keras.optimizers.Nadam if kind is _keras.NadamRates else keras.Optimizer
+    parent = keras.optimizers.Nadam if kind is NadamRates else keras.Optimizer
     own = {"_mask"}
     names = {k for k, v in vars(kind).items() if callable(v) and k[:2] != "__"} - own
     overridden = {name for name in names if name.startswith("_")} | {"update_step"}
@@ -348,10 +364,11 @@ def test_every_private_attribute_that_we_read_is_there():
     assert next(iter(model._flatten_layers())) is model
     adam = keras.optimizers.Adam(use_ema=True)
     adam.build(model.trainable_variables)
-    assert adam._trainable_variables == model.trainable_variables
-    assert len(adam._model_variables_moving_average) == 6
-    assert adam._get_variable_index(layer.bias) == 1
-    assert adam._use_weight_decay(layer.kernel)
+    assert _keras.trained_by(adam) == model.trainable_variables
+    shapes = [each.shape for each in _keras.moving_averages(adam)]
+    assert shapes == [each.shape for each in model.trainable_variables]
+    assert _keras.variable_index(adam, layer.bias) == 1
+    assert _keras.decays(adam, layer.kernel)
     assert hasattr(adam, "_distribution_strategy")
 
 

@@ -1,7 +1,6 @@
 """Keras's private side: nobody else touches it, and a test pins each use."""
 
 from keras_transfer._keras.fit import compile_arguments as compile_arguments
-from keras_transfer._keras.fit import Epoch as Epoch
 from keras_transfer._keras.fit import gradient as gradient
 from keras_transfer._keras.fit import label_loss as label_loss
 from keras_transfer._keras.fit import running_callbacks as running_callbacks
@@ -35,24 +34,24 @@ from keras_transfer._keras.layers import snapshot as snapshot
 from keras_transfer._keras.layers import sublayers as sublayers
 from keras_transfer._keras.layers import train_only as train_only
 from keras_transfer._keras.layers import value as value
-from keras_transfer._keras.optimizer import accumulated_steps as accumulated_steps
 from keras_transfer._keras.optimizer import decays as decays
 from keras_transfer._keras.optimizer import inner_optimizer as inner_optimizer
 from keras_transfer._keras.optimizer import made_in_scope as made_in_scope
+from keras_transfer._keras.optimizer import momentum_product as momentum_product
+from keras_transfer._keras.optimizer import moving_averages as moving_averages
 from keras_transfer._keras.optimizer import optimizer_kept as optimizer_kept
 from keras_transfer._keras.optimizer import replace_optimizer as replace_optimizer
 from keras_transfer._keras.optimizer import settings as settings
 from keras_transfer._keras.optimizer import slots as slots
 from keras_transfer._keras.optimizer import trained_by as trained_by
+from keras_transfer._keras.optimizer import variable_index as variable_index
 from keras_transfer._keras.random import random_state_kept as random_state_kept
 from keras_transfer._keras.random import seeds as seeds
+from keras_transfer._keras.replicas import dense as dense
+from keras_transfer._keras.replicas import fix_loss_scale as fix_loss_scale
+from keras_transfer._keras.replicas import fix_workers as fix_workers
 from keras_transfer._keras.replicas import in_strategy_of as in_strategy_of
-from keras_transfer._keras.replicas import mend_loss_scale as mend_loss_scale
-from keras_transfer._keras.replicas import mend_workers as mend_workers
-from keras_transfer._keras.replicas import parameter_servers as parameter_servers
 from keras_transfer._keras.replicas import replicas_here as replicas_here
+from keras_transfer._keras.replicas import replicas_in_step as replicas_in_step
 from keras_transfer._keras.replicas import scope as scope
-from keras_transfer._keras.replicas import several_workers as several_workers
-from keras_transfer._keras.variable_rates import AdafactorRates as AdafactorRates
-from keras_transfer._keras.variable_rates import NadamRates as NadamRates
-from keras_transfer._keras.variable_rates import VariableRates as VariableRates
+from keras_transfer._keras.replicas import sum_over_replicas as sum_over_replicas

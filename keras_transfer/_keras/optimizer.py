@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -68,6 +69,27 @@ def trained_by(optimizer: keras.Optimizer) -> list[keras.Variable]:
     return list(optimizer._trainable_variables)
 
 
+def variable_index(optimizer: keras.Optimizer, variable: keras.Variable) -> int:
+    """Return the position of `variable` among those that `optimizer` trains."""
+    return optimizer._get_variable_index(variable)
+
+
+def moving_averages(optimizer: keras.Optimizer) -> list[keras.Variable]:
+    """Return the averages (use_ema=True) of the variables of a built `optimizer`."""
+    return optimizer._model_variables_moving_average
+
+
+@contextlib.contextmanager
+def momentum_product(nadam: keras.optimizers.Nadam, product: Any) -> Iterator[None]:
+    """Within the block `nadam` corrects its bias by `product`, not by its own."""
+    shared = nadam._u_product
+    nadam.__dict__["_u_product"] = product
+    try:
+        yield
+    finally:
+        nadam.__dict__["_u_product"] = shared
+
+
 def slots(
     optimizer: keras.Optimizer,
 ) -> Iterator[tuple[keras.Variable, keras.Variable]]:
@@ -82,16 +104,10 @@ def slots(
         for name, values in vars(each).items():
             if name in ("_variables", "_trainable_variables"):
                 continue
-            # Keras keeps its slots in lists that run beside the variables.
+            # Keras keeps its slots in lists parallel to the variables.
             if not isinstance(values, list) or len(values) != len(trained):
                 continue
             for variable, slot in zip(trained, values, strict=True):
                 if id(slot) in kept:
                     kept.remove(id(slot))
                     yield variable, slot
-
-
-def accumulated_steps(optimizer: keras.Optimizer) -> int:
-    """Return how many batches make one update, 1 or more."""
-    # A LossScaleOptimizer does not know; it is the one inside that accumulates.
-    return inner_optimizer(optimizer).gradient_accumulation_steps or 1

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -15,6 +16,36 @@ def replicas_here() -> int:
     import tensorflow as tf
 
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def replicas_in_step() -> int:
+    """Return the number of replicas that make this step together; 1 outside of one."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return context.num_replicas_in_sync if context else 1
+
+
+def sum_over_replicas(tensors: Any) -> Any:
+    """Return tensors of a step, each summed over the replicas that make it."""
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+
+
+def dense(gradients: Sequence) -> list:
+    """Return `gradients` with repeated rows of sparse ones, an Embedding's, added up.
+
+    Adam of Keras squares such rows one by one.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return list(gradients)
+    import tensorflow as tf
+
+    return [tf.convert_to_tensor(each) for each in gradients]
 
 
 def scope(model: keras.Model) -> Any:
@@ -47,35 +78,27 @@ def several_workers(strategy: Any) -> bool:
     )
 
 
-def parameter_servers(strategy: Any) -> bool:
-    """Return whether `strategy` keeps variables on parameter servers."""
-    import tensorflow as tf
-
-    first = tf.compat.v1.distribute.experimental.ParameterServerStrategy
-    return isinstance(strategy, (tf.distribute.ParameterServerStrategy, first))
+_FIXED = set()
 
 
-_MENDED = set()
-
-
-def mend_workers() -> list[str]:
-    """Have Keras train under several workers; return the names of what was mended.
+def fix_workers() -> list[str]:
+    """Have Keras train under several workers; return the names of what was fixed.
 
     The symbolic build of keras 3.15 reduces a tuple, and the results of a step are
-    reduced along an axis that a scalar has not (keras-team/keras#20585). One worker
-    and all other strategies go through Keras's own code.
+    reduced along an axis that a scalar does not have (keras-team/keras#20585). One
+    worker and all other strategies go through Keras's own code.
     """
     from keras.src.backend.tensorflow import trainer
 
     kind = trainer.TensorFlowTrainer
     return [
-        *_mend(
+        *_fix(
             kind,
             "_maybe_symbolic_build",
             _build_on_local_batch,
             fault="self.distribute_strategy.reduce(",
         ),
-        *_mend(
+        *_fix(
             trainer,
             "reduce_per_replica",
             _reduce_whole_values,
@@ -84,31 +107,31 @@ def mend_workers() -> list[str]:
     ]
 
 
-def mend_loss_scale() -> list[str]:
+def fix_loss_scale() -> list[str]:
     """Have float16 skip a step on all replicas if one of them overflows.
 
-    Keras asks the first replica alone, and adds what overflowed on another to the
+    Keras asks only the first replica, and adds what overflowed on another to the
     weights. The gradients it asks about are not yet summed over the replicas.
     """
     kind = keras.optimizers.LossScaleOptimizer
     fault = "`finite` from the first replica"
-    return _mend(kind, "check_finite", _finite_on_all, fault=fault, where="_tf_apply")
+    return _fix(kind, "check_finite", _finite_on_all, fault=fault, where="_tf_apply")
 
 
-def _mend(
-    owner: Any, name: str, mend: Any, *, fault: str, where: str | None = None
+def _fix(
+    owner: Any, name: str, fix: Any, *, fault: str, where: str | None = None
 ) -> list[str]:
     """Replace `name` of `owner` if the source of it, or of `where`, has the fault."""
     stock = getattr(owner, name)
-    if stock in _MENDED:
+    if stock in _FIXED:
         return []
     try:
         faulty = fault in inspect.getsource(getattr(owner, where or name))
-    except OSError:  # no source is installed; a mend does no harm without its fault
+    except OSError:  # no source is installed; a fix without its fault does no harm
         faulty = True
     if faulty:
-        setattr(owner, name, mend(stock))
-        _MENDED.add(getattr(owner, name))
+        setattr(owner, name, fix(stock))
+        _FIXED.add(getattr(owner, name))
     return [name] if faulty else []
 
 
@@ -151,15 +174,9 @@ def _reduce_whole_values(stock: Any) -> Any:
 def _finite_on_all(stock: Any) -> Any:
     def check_finite(self: keras.optimizers.LossScaleOptimizer, grads: Any) -> Any:
         finite = stock(self, grads)
-        if keras.backend.backend() != "tensorflow":
-            return finite
-        import tensorflow as tf
-
-        context = tf.distribute.get_replica_context()
-        if context is None or context.num_replicas_in_sync == 1:
+        if replicas_in_step() == 1:
             return finite
         overflows = ops.cast(ops.logical_not(finite), "float32")
-        total = context.all_reduce(tf.distribute.ReduceOp.SUM, overflows)
-        return ops.equal(total, 0)
+        return ops.equal(sum_over_replicas(overflows), 0)
 
     return check_finite

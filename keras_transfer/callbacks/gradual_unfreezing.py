@@ -14,7 +14,7 @@ from keras_transfer._arguments import whole_number
 from keras_transfer.analysis.recorded_start import record_start
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.callbacks.monitor import Monitor
-from keras_transfer.callbacks.monitor import NONE_YET
+from keras_transfer.callbacks.monitor import PhaseState
 from keras_transfer.callbacks.phases import check_thaws
 from keras_transfer.callbacks.phases import Phase
 from keras_transfer.callbacks.phases import Phases
@@ -190,7 +190,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Take the rate of the last phase away again."""
-        self._optimizer.set_phase_factor(1.0)
+        self._optimizer.set_common_factor(1.0)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Freeze and thaw for the phase of `epoch`."""
@@ -199,7 +199,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         _keras.train_only(
             self.model, self.phases.variables(phase), self.phases.layers(phase)
         )
-        self._optimizer.set_phase_factor(phase.rate)
+        self._optimizer.set_common_factor(phase.rate)
         # fit() looks the function up at each step, so that exchanging it is enough.
         weights = tuple(weight.trainable for weight in self.model.weights)
         key = (_keras.flags(self.model), weights)
@@ -218,15 +218,16 @@ class GradualUnfreezing(keras.callbacks.Callback):
             logs["trainable_parameters"] = self.phases.num_parameters(phase)
         if self.monitor is None:
             return
-        phase, start, wait, total, best = self._optimizer.phase_state
-        length = self.phases[phase].epochs
-        last_chance = length is not None and epoch + 1 - start >= length
+        state = PhaseState.kept_by(self._optimizer)
+        length = self.phases[state.phase].epochs
+        last_chance = length is not None and epoch + 1 - state.first_epoch >= length
         wait, best = self._monitor.update(
-            logs or {}, wait, best, last_chance=last_chance
+            logs or {}, state.wait, state.best, last_chance=last_chance
         )
-        if wait >= self.patience and phase < len(self.phases) - 1:
-            phase, start, wait = phase + 1, epoch + 1, NONE_YET
-        self._optimizer.set_phase_state((phase, start, wait, total), best)
+        state = state._replace(wait=wait, best=best)
+        if wait >= self.patience and state.phase < len(self.phases) - 1:
+            state = state.next_phase(epoch + 1)
+        state.keep_in(self._optimizer)
 
     @property
     def _optimizer(self) -> keras.Optimizer:
@@ -291,17 +292,15 @@ class GradualUnfreezing(keras.callbacks.Callback):
         """Return the number of the phase of `epoch`, from the state if it may vary."""
         if self.monitor is None:
             return sum(start <= epoch for start in self.phases.starts()) - 1
-        phase, start, wait, total, best = self._optimizer.phase_state
-        first = not self._started
-        self._started = True
-        other = total != len(self.phases)  # the state of another schedule
-        if epoch < start or first and (epoch == 0 or other):
-            phase, start, wait = 0, 0, NONE_YET
-        while phase < len(self.phases) - 1 and (
-            epoch - start >= self.phases[phase].epochs
-        ):
-            start += self.phases[phase].epochs
-            phase, wait = phase + 1, NONE_YET
-        counts = (phase, start, wait, len(self.phases))
-        self._optimizer.set_phase_state(counts, best)
-        return phase
+        state = PhaseState.kept_by(self._optimizer)
+        first, self._started = not self._started, True
+        other = state.num_phases != len(self.phases)  # the state of another schedule
+        if epoch < state.first_epoch or first and (epoch == 0 or other):
+            state = PhaseState(num_phases=len(self.phases))
+        while state.phase < len(self.phases) - 1:
+            end = state.first_epoch + self.phases[state.phase].epochs
+            if epoch < end:
+                break
+            state = state.next_phase(end)
+        state.keep_in(self._optimizer)
+        return state.phase

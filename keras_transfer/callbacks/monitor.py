@@ -1,11 +1,15 @@
-"""When a logged value has stopped improving."""
+"""When a phase ends early: the value that is monitored, and the state to keep."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from keras_transfer._arguments import one_of
 from keras_transfer._arguments import whole_number
+from keras_transfer.optimizers.discriminative import Discriminative
 
 # Words in the name of a value that tell which direction is better.
 LARGER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1")
@@ -13,6 +17,41 @@ SMALLER_IS_BETTER = ("loss", "error", "perplexity")
 
 # The number of epochs without gain of a phase that has seen no value yet.
 NONE_YET = -1
+
+
+class PhaseState(NamedTuple):
+    """Where a schedule stands whose phases can end early.
+
+    It is kept with the variables of the optimizer, so that a backup holds it.
+
+    Args:
+        phase: Number of the phase.
+        first_epoch: Epoch that it began in.
+        wait: Epochs without gain in it, or `NONE_YET`.
+        num_phases: Number of phases of the schedule.
+        best: Best value of the phase; without meaning while `wait` is `NONE_YET`.
+    """
+
+    phase: int = 0
+    first_epoch: int = 0
+    wait: int = NONE_YET
+    num_phases: int = 0
+    best: float = 0.0
+
+    @classmethod
+    def kept_by(cls, optimizer: Discriminative) -> PhaseState:
+        """Return the state that `keep_in` gave to a built `optimizer`."""
+        return cls(*optimizer.extra_state)
+
+    def keep_in(self, optimizer: Discriminative) -> None:
+        """Keep the state where `optimizer` is saved and restored."""
+        optimizer.set_extra_state(self)
+
+    def next_phase(self, first_epoch: int) -> PhaseState:
+        """Return the state at the beginning of the next phase."""
+        return PhaseState(
+            self.phase + 1, first_epoch, NONE_YET, self.num_phases, self.best
+        )
 
 
 class Monitor:

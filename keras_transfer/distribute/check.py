@@ -1,5 +1,7 @@
 """What Keras cannot train on several replicas, said before training."""
 
+from typing import Any
+
 import keras
 
 from keras_transfer import _keras
@@ -53,7 +55,7 @@ def check(model: keras.Model) -> None:
             "of a tf.distribute strategy: keras_transfer.distribute.connect()."
         )
     strategy = model.distribute_strategy
-    if _keras.parameter_servers(strategy):
+    if _has_parameter_servers(strategy):
         raise ValueError(
             "The model was made under a ParameterServerStrategy. Keras 3 does not "
             "drive its ClusterCoordinator, so fit() cannot run. Use "
@@ -86,3 +88,10 @@ def check_settings(optimizer: keras.Optimizer | None, replicas: int) -> None:
                 f"{name}={value} of {type(optimizer).__name__} fails in Keras on "
                 f"{replicas} replicas ({ISSUE}20582). {cure}."
             )
+
+
+def _has_parameter_servers(strategy: Any) -> bool:
+    import tensorflow as tf
+
+    first = tf.compat.v1.distribute.experimental.ParameterServerStrategy
+    return isinstance(strategy, (tf.distribute.ParameterServerStrategy, first))

@@ -88,7 +88,7 @@ def connect(
                 "or use devices='auto'."
             )
         strategy = _on(names) if len(names) > 1 else tf.distribute.get_strategy()
-    _keras.mend_loss_scale()
+    _keras.fix_loss_scale()
     print(describe(strategy))
     return strategy
 

@@ -76,8 +76,8 @@ def multi_worker(*, seed: int | None = 0) -> tf.distribute.MultiWorkerMirroredSt
     if seed is not None:
         keras.utils.set_random_seed(seed)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    _keras.mend_workers()
-    _keras.mend_loss_scale()
+    _keras.fix_workers()
+    _keras.fix_loss_scale()
     return strategy
 
 

@@ -46,7 +46,8 @@ class RunProgress:
                 self._offset.assign(-iterations)
             return
         # Of several batches an update it is the whole updates that count.
-        accumulated = _keras.accumulated_steps(model.optimizer)
+        inner = _keras.inner_optimizer(model.optimizer)
+        accumulated = inner.gradient_accumulation_steps or 1
         if self.total_steps is None:
             self._total.assign(max(run.epochs * run.steps // accumulated, 1))
             self._known = True

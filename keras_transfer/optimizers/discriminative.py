@@ -10,12 +10,9 @@ import keras
 import numpy as np
 
 from keras_transfer._arguments import number
-from keras_transfer._keras import AdafactorRates
-from keras_transfer._keras import NadamRates
 from keras_transfer._keras import replicas_here
 from keras_transfer._keras import settings
 from keras_transfer._keras import value
-from keras_transfer._keras import VariableRates
 from keras_transfer.backbones.groups import layer_groups
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.distribute.check import check_settings
@@ -23,6 +20,9 @@ from keras_transfer.optimizers.rate_table import check_rate
 from keras_transfer.optimizers.rate_table import Layout
 from keras_transfer.optimizers.rate_table import nearest
 from keras_transfer.optimizers.rate_table import RateKey
+from keras_transfer.optimizers.variable_rates import AdafactorRates
+from keras_transfer.optimizers.variable_rates import NadamRates
+from keras_transfer.optimizers.variable_rates import VariableRates
 
 
 def discriminative(

@@ -6,6 +6,7 @@ import pytest
 
 import keras_transfer as kt
 from keras_transfer import _keras
+from keras_transfer.callbacks.monitor import PhaseState
 from tests import tiny
 from tests.contracts.callback_contract import CallbackContract
 
@@ -272,7 +273,7 @@ def test_a_phase_ends_early_when_the_monitor_stops_improving():
     recorder = Recorder()
     fit(model, callback, recorder, epochs=7, validation_data=data())
     # Epoch 0 sets the best value, 1 and 2 do not improve: the phase changes at 3.
-    assert model.optimizer.phase_state[:2] == (2, 6)
+    assert PhaseState.kept_by(model.optimizer)[:2] == (2, 6)
 
 
 @pytest.mark.parametrize("mode, phase", [("min", 0), ("max", 1)])
@@ -282,7 +283,7 @@ def test_the_mode_says_which_direction_is_better(mode, phase):
         model, epochs_per_phase=50, monitor="loss", patience=2, mode=mode
     )
     fit(model, callback, epochs=4)
-    assert model.optimizer.phase_state[0] == phase
+    assert PhaseState.kept_by(model.optimizer)[0] == phase
 
 
 def test_the_name_of_the_monitor_must_tell_its_direction():
@@ -294,9 +295,9 @@ def test_a_second_fit_with_a_monitor_starts_over():
     model = compiled(keras.optimizers.SGD(1e-12))
     callback = GradualUnfreezing(model, epochs_per_phase=2, monitor="loss", patience=9)
     fit(model, callback, epochs=5)
-    assert model.optimizer.phase_state[0] == 2
+    assert PhaseState.kept_by(model.optimizer)[0] == 2
     fit(model, callback, epochs=1)
-    assert model.optimizer.phase_state[:2] == (0, 0)
+    assert PhaseState.kept_by(model.optimizer)[:2] == (0, 0)
 
 
 def test_an_optimizer_built_too_small_before_its_first_step_is_replaced():
@@ -386,7 +387,7 @@ def test_the_start_is_recorded_once():
     first = model.get_weights()
     for _ in range(2):
         fit(model, GradualUnfreezing(model), epochs=3)
-    start = kt.analysis.start.start_of(model)
+    start = kt.analysis.recorded_start.start_of(model)
     for variable, before in zip(model.weights, first, strict=True):
         assert np.array_equal(start.get(variable), before)
         assert not np.array_equal(_keras.value(variable), before)
@@ -570,10 +571,10 @@ def test_the_state_of_another_schedule_is_not_read_as_ones_own():
     model = compiled(keras.optimizers.SGD(1e-12))
     first = GradualUnfreezing(model, monitor="loss")
     fit(model, first, epochs=3)
-    assert model.optimizer.phase_state[0] == 2
+    assert PhaseState.kept_by(model.optimizer)[0] == 2
     second = GradualUnfreezing.lp_ft(model, head_epochs=9, monitor="loss")
     fit(model, second, initial_epoch=3, epochs=4)
-    assert model.optimizer.phase_state[:2] == (0, 0)
+    assert PhaseState.kept_by(model.optimizer)[:2] == (0, 0)
 
 
 def test_a_constant_value_does_not_improve():
@@ -584,7 +585,7 @@ def test_a_constant_value_does_not_improve():
     callback.on_epoch_begin(0)
     for epoch in range(2):
         callback.on_epoch_end(epoch, {"loss": 0.1})
-    assert model.optimizer.phase_state[:2] == (1, 2)
+    assert PhaseState.kept_by(model.optimizer)[:2] == (1, 2)
 
 
 def test_a_validation_every_other_epoch_is_waited_for():
@@ -593,7 +594,7 @@ def test_a_validation_every_other_epoch_is_waited_for():
         model, epochs_per_phase=50, monitor="val_loss", patience=1
     )
     fit(model, callback, epochs=5, validation_data=data(), validation_freq=2)
-    assert model.optimizer.phase_state[:2] == (1, 4)
+    assert PhaseState.kept_by(model.optimizer)[:2] == (1, 4)
 
 
 def test_two_schedules_in_one_fit_are_refused():

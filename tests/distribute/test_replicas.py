@@ -135,13 +135,13 @@ def overflown(strategy, wrap):
 def stock_check(monkeypatch):
     """Put Keras's own check for overflow back."""
     kind = keras.optimizers.LossScaleOptimizer
-    _keras.mend_loss_scale()
+    _keras.fix_loss_scale()
     stock = kind.check_finite.__closure__[0].cell_contents
     monkeypatch.setattr(kind, "check_finite", stock)
 
 
 def test_stock_keras_writes_what_overflowed_on_another_replica(strategy, stock_check):
-    # If this fails: _keras.mend_loss_scale has switched itself off, and may go.
+    # If this fails: _keras.fix_loss_scale has switched itself off, and may go.
     _, model = overflown(strategy, lambda sgd, model: sgd)
     assert not np.isfinite(model.get_weights()[0]).all()
 
@@ -161,6 +161,6 @@ def test_an_overflow_on_one_replica_skips_the_step_on_all(strategy, kind):
 
 
 def test_the_mends_are_put_in_place_once():
-    _keras.mend_loss_scale()
-    _keras.mend_workers()
-    assert _keras.mend_loss_scale() == _keras.mend_workers() == []
+    _keras.fix_loss_scale()
+    _keras.fix_workers()
+    assert _keras.fix_loss_scale() == _keras.fix_workers() == []

@@ -7,28 +7,26 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_transfer._keras.layers import value
-from keras_transfer._keras.optimizer import trained_by
-from keras_transfer._keras.replicas import mend_loss_scale
-from keras_transfer._keras.replicas import replicas_here
+from keras_transfer import _keras
 
 
 class VariableRates:
     """Mixin for an optimizer: per variable a factor, a clock, a choice of decay.
 
     The step and the decoupled weight decay of variable `i` are multiplied by
-    `factors[i]` and the factor of the phase. Bias corrections see `clock[i]`, the
-    number of updates that variable has had. Clipping acts on the gradients summed over
-    the replicas, as on one device. A subclass sets `decay_mask` and `initial_factors`
+    `factors[i]` and a common factor. Bias corrections see `clock[i]`, the number of
+    updates that variable has had. Clipping acts on the gradients summed over the
+    replicas, as on one device. A subclass sets `decay_mask` and `initial_factors`
     before `build`.
     """
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Create the parent's slots, a factor and a clock for each of `variables`."""
         if self.built:
             return
         super().build(variables)
-        if replicas_here() > 1:
-            mend_loss_scale()
+        if _keras.replicas_here() > 1:
+            _keras.fix_loss_scale()
         count = (len(variables),)
         settings = dict(aggregation="only_first_replica")
         # Not by assign(): the first trace of fit(), where this runs, is thrown away.
@@ -36,34 +34,34 @@ class VariableRates:
         self._factors = self.add_variable(
             count, factors, "float32", name="factors", **settings
         )
-        self._phase_factor = self.add_variable(
+        self._common_factor = self.add_variable(
             (), "ones", "float32", name="phase_factor", **settings
         )
         self._clock = self.add_variable(count, "zeros", "int", name="clock", **settings)
-        # A phase that can end early: its number, first epoch, epochs without gain, and
-        # the number of phases of its schedule.
-        self._phase = self.add_variable((4,), "zeros", "int", name="phase", **settings)
-        self._best = self.add_variable((), "zeros", "float32", name="best", **settings)
+        # Room for a callback; the names are those of GradualUnfreezing's files.
+        self._counts = self.add_variable((4,), "zeros", "int", name="phase", **settings)
+        self._score = self.add_variable((), "zeros", "float32", name="best", **settings)
 
-    def set_phase_factor(self, factor: float) -> None:
-        """Multiply all rates by `factor`, beside the learning rate."""
-        self._phase_factor.assign(factor)
+    def set_common_factor(self, factor: float) -> None:
+        """Multiply all rates by `factor`, without a change of the learning rate."""
+        self._common_factor.assign(factor)
 
     def factors_now(self) -> dict[int, float]:
         """Return what the rate of each variable is multiplied by, by its id."""
-        factors = value(self._factors) * value(self._phase_factor)
-        pairs = zip(trained_by(self), factors.tolist(), strict=True)
+        factors = _keras.value(self._factors) * _keras.value(self._common_factor)
+        pairs = zip(_keras.trained_by(self), factors.tolist(), strict=True)
         return {id(variable): factor for variable, factor in pairs}
 
     @property
-    def phase_state(self) -> tuple[int, int, int, int, float]:
-        """Phase, its first epoch, epochs without gain, number of phases, best value."""
-        return (*value(self._phase).tolist(), value(self._best).item())
+    def extra_state(self) -> tuple[int, int, int, int, float]:
+        """Four counts and a score of a callback, saved with the optimizer."""
+        return (*_keras.value(self._counts).tolist(), _keras.value(self._score).item())
 
-    def set_phase_state(self, counts: Sequence[int], best: float) -> None:
-        """Keep the state of a phase where a backup of the optimizer holds it."""
-        self._phase.assign(counts)
-        self._best.assign(best)
+    def set_extra_state(self, state: tuple[int, int, int, int, float]) -> None:
+        """Keep what `extra_state` is to return."""
+        *counts, score = state
+        self._counts.assign(counts)
+        self._score.assign(score)
 
     @property
     def iterations(self) -> Any:
@@ -74,14 +72,16 @@ class VariableRates:
         return self._clock[index] // (self.gradient_accumulation_steps or 1)
 
     def apply(self, grads: Sequence, trainable_variables: Any = None) -> None:
-        variables = trainable_variables or trained_by(self)
+        """Make an update, and count it for those of `trainable_variables` alone."""
+        variables = trainable_variables or _keras.trained_by(self)
         super().apply(grads, trainable_variables)
         if len(grads):
             self._clock.assign_add(self._mask(variables, "int64"))
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        index = self._get_variable_index(variable)
-        factor = self._factors[index] * self._phase_factor
+        """Make the parent's step and the weight decay at the rate of `variable`."""
+        index = _keras.variable_index(self, variable)
+        factor = self._factors[index] * self._common_factor
         rate = ops.cast(learning_rate, "float32") * factor
         if self.weight_decay is not None and self.decay_mask[index]:
             weight_decay = ops.cast(self.weight_decay, variable.dtype)
@@ -100,13 +100,16 @@ class VariableRates:
         super().update_step(gradient, variable, rate)
 
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
-        # Keras pairs var_list with the averages by position, without comparing
-        # their lengths: a frozen subset would get other layers' averages.
+        """Give the variables that were updated their averages.
+
+        Keras pairs `var_list` with the averages by position, without comparing their
+        lengths: a frozen subset would get other layers' averages.
+        """
         if not self.use_ema:
             return
-        averages = self._model_variables_moving_average
-        updates = value(self._clock)
-        for variable, average, count in zip(trained_by(self), averages, updates):
+        averages = _keras.moving_averages(self)
+        updates = _keras.value(self._clock)
+        for variable, average, count in zip(_keras.trained_by(self), averages, updates):
             if count:  # of the others somebody may have set the value since
                 variable.assign(average)
 
@@ -114,19 +117,13 @@ class VariableRates:
         """Do nothing: update_step decays at the variable's own rate."""
 
     def _clip_gradients(self, grads: Sequence) -> list:
-        if keras.backend.backend() != "tensorflow":
-            return super()._clip_gradients(grads)
-        import tensorflow as tf
-
-        # Adam squares the rows of a sparse gradient before it adds up repeated ones.
-        grads = [tf.convert_to_tensor(each) for each in grads]
-        context = tf.distribute.get_replica_context()
-        replicas = context.num_replicas_in_sync if context else 1
+        grads = _keras.dense(grads)
+        replicas = _keras.replicas_in_step()
         clips = self.clipnorm or self.global_clipnorm or self.clipvalue
         if replicas == 1 or not clips:
             return super()._clip_gradients(grads)
-        grads = context.all_reduce(tf.distribute.ReduceOp.SUM, grads)
-        return [each / replicas for each in super()._clip_gradients(grads)]
+        grads = super()._clip_gradients(_keras.sum_over_replicas(grads))
+        return [each / replicas for each in grads]
 
     def _backend_apply_gradients(self, grads: Sequence, variables: Sequence) -> None:
         self.__dict__["_moving"] = self._mask(variables, bool)
@@ -136,7 +133,7 @@ class VariableRates:
         if not self.use_ema:
             return
         first = ops.equal(self.iterations, 0)
-        averages = self._model_variables_moving_average
+        averages = _keras.moving_averages(self)
         moving = self.__dict__["_moving"]
         for variable, average, moves in zip(variables, averages, moving, strict=True):
             keep = ops.where(first, 0.0, self.ema_momentum if moves else 1.0)
@@ -144,8 +141,8 @@ class VariableRates:
             average.assign(keep * average + (1 - keep) * variable)
 
     def _mask(self, variables: Sequence, dtype: Any) -> np.ndarray:
-        mask = np.zeros(len(trained_by(self)), dtype)
-        mask[[self._get_variable_index(each) for each in variables]] = 1
+        mask = np.zeros(len(_keras.trained_by(self)), dtype)
+        mask[[_keras.variable_index(self, each) for each in variables]] = 1
         return mask
 
 
@@ -166,6 +163,7 @@ class NadamRates(VariableRates):
     """VariableRates where the product of momentum schedules is each variable's own."""
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Create the slots, and a product of momentums for each of `variables`."""
         if self.built:
             return
         super().build(variables)
@@ -193,9 +191,6 @@ class NadamRates(VariableRates):
         self, gradient: Any, variable: Any, plain: Any, rate: Any, factor: Any
     ) -> None:
         """Make the parent's step with the product of `variable`."""
-        shared = self._u_product
-        self.__dict__["_u_product"] = self._products[self.__dict__["_at"]]
-        try:
+        product = self._products[self.__dict__["_at"]]
+        with _keras.momentum_product(self, product):
             super().scaled_step(gradient, variable, plain, rate, factor)
-        finally:
-            self.__dict__["_u_product"] = shared
