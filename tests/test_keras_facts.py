@@ -158,7 +158,7 @@ def test_a_schedule_cannot_be_assigned_over():
 
 
 # Rates by group. If these fail: keras.optimizers.MultiOptimizer may do instead of
-# discriminative(), and Layout may bind by path instead of by position.
+# discriminative(), and RateTable may bind by path instead of by position.
 
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading:UserWarning")

@@ -20,7 +20,7 @@ from keras_transfer.callbacks.phases import Phase
 from keras_transfer.callbacks.phases import Phases
 from keras_transfer.callbacks.phases import to_config
 from keras_transfer.distribute.check import check as check_replicas
-from keras_transfer.optimizers.build_over_phases import prepare
+from keras_transfer.optimizers.build_over_phases import build_over_phases
 from keras_transfer.optimizers.discriminative import as_groups
 
 CHECKPOINTS = (keras.callbacks.BackupAndRestore, keras.callbacks.ModelCheckpoint)
@@ -178,7 +178,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         self._bind_to(model)
         self._check_neighbours()
         union = self.phases.variables(*self.phases)
-        if prepare(model, union, self.phases.groups):
+        if build_over_phases(model, union, self.phases.groups):
             self._functions.clear()
         record_start(model)
 

@@ -209,11 +209,11 @@ def _copy(
 
 def _like(optimizer: keras.Optimizer, rate: float) -> keras.Optimizer:
     config = _keras.settings(optimizer)
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        inner = _like(optimizer.inner_optimizer, rate)
-        return type(optimizer)(**config | {"inner_optimizer": inner})
+    inner = _keras.inner_optimizer(optimizer)
+    if inner is not optimizer:
+        return type(optimizer)(**config | {"inner_optimizer": _like(inner, rate)})
     if isinstance(optimizer, Discriminative):
-        config["layout"] = optimizer.layout
+        config["layout"] = optimizer.rate_table
     return type(optimizer).from_config(config | {"learning_rate": rate})
 
 

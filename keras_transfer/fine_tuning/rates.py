@@ -10,7 +10,7 @@ from keras_transfer import _keras
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.optimizers.discriminative import Discriminative
 from keras_transfer.optimizers.discriminative import discriminative
-from keras_transfer.optimizers.discriminative import with_layout
+from keras_transfer.optimizers.discriminative import with_rate_table
 from keras_transfer.optimizers.schedules import SlantedTriangular
 
 # The stem learns at this share of the head's rate, and the groups between in equal
@@ -43,8 +43,6 @@ def give_slanted_rates(
             # The schedule counts updates.
             updates = batches // (optimizer.gradient_accumulation_steps or 1)
             schedule = SlantedTriangular(float(rate), max(1, updates))
-            layout = optimizer.layout
-            if layout.variables is not None:
-                layout = layout.excluding(optimizer)
-            optimizer = with_layout(optimizer, layout, learning_rate=schedule)
+            table = optimizer.rate_table.excluding(optimizer)
+            optimizer = with_rate_table(optimizer, table, learning_rate=schedule)
     _keras.replace_optimizer(model, optimizer)

@@ -8,11 +8,11 @@ from keras_transfer import _keras
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.optimizers.discriminative import check_supported
 from keras_transfer.optimizers.discriminative import Discriminative
-from keras_transfer.optimizers.discriminative import with_layout
-from keras_transfer.optimizers.rate_table import Layout
+from keras_transfer.optimizers.discriminative import with_rate_table
+from keras_transfer.optimizers.rate_table import RateTable
 
 
-def prepare(
+def build_over_phases(
     model: keras.Model, union: Sequence[keras.Variable], groups: LayerGroups
 ) -> bool:
     """Make the optimizer of `model` a discriminative one, built over `union`.
@@ -55,13 +55,10 @@ def prepare(
         )
     with _keras.scope(model):
         if ready:
-            layout = old.layout
-            if layout.variables is not None:
-                layout = layout.excluding(old)
+            table = old.rate_table.excluding(old)
         else:
-            ones = dict.fromkeys(groups.names, 1.0)
-            layout = Layout.of(groups, ones, old)
-        new = with_layout(old, layout)
+            table = RateTable.of(groups, dict.fromkeys(groups.names, 1.0), old)
+        new = with_rate_table(old, table)
         new.build(union)
         _keras.replace_optimizer(model, new)
         model.optimizer.build(union)

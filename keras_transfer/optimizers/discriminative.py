@@ -17,9 +17,9 @@ from keras_transfer.backbones.groups import layer_groups
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.distribute.check import check_settings
 from keras_transfer.optimizers.rate_table import check_rate
-from keras_transfer.optimizers.rate_table import Layout
 from keras_transfer.optimizers.rate_table import nearest
 from keras_transfer.optimizers.rate_table import RateKey
+from keras_transfer.optimizers.rate_table import RateTable
 from keras_transfer.optimizers.variable_rates import AdafactorRates
 from keras_transfer.optimizers.variable_rates import NadamRates
 from keras_transfer.optimizers.variable_rates import VariableRates
@@ -56,7 +56,7 @@ def discriminative(
             name, or `(group name, regular expression)` for those variables of the
             group whose path the expression is found in; later keys win. LoRA+
             is `{("head", "lora_b"): 16.0}`.
-        no_decay: True keeps weight decay off biases and normalisation weights; a list
+        no_decay: True keeps weight decay off biases and normalization weights; a list
             of regular expressions keeps it off the variables whose path they are
             found in. Default False.
 
@@ -106,16 +106,16 @@ def discriminative(
         name: check_rate(name, decay**depth)
         for name, depth in zip(groups.names, depths, strict=True)
     }
-    layout = Layout.of(groups, factors, optimizer, rates=rates, no_decay=no_decay)
-    return with_layout(optimizer, layout)
+    table = RateTable.of(groups, factors, optimizer, rates=rates, no_decay=no_decay)
+    return with_rate_table(optimizer, table)
 
 
-def with_layout(
-    optimizer: keras.Optimizer, layout: Layout, **changed: object
+def with_rate_table(
+    optimizer: keras.Optimizer, table: RateTable, **changed: object
 ) -> keras.Optimizer:
     """Return a new, discriminative optimizer with the settings of `optimizer`."""
     kind = SUBCLASSES.get(type(optimizer), type(optimizer))
-    return kind(**settings(optimizer) | {"layout": layout} | changed)
+    return kind(**settings(optimizer) | {"layout": table} | changed)
 
 
 def as_groups(model_or_groups: keras.Model | LayerGroups) -> LayerGroups:
@@ -129,7 +129,7 @@ def check_supported(optimizer: keras.Optimizer) -> None:
     """Check that `optimizer` is of a class we can extend and has made no update.
 
     Raises:
-        TypeError: If it is no Keras optimizer.
+        TypeError: If it is not a Keras optimizer.
         ValueError: If its class is not supported or it has been used.
     """
     if not isinstance(optimizer, keras.Optimizer):
@@ -160,16 +160,17 @@ def check_supported(optimizer: keras.Optimizer) -> None:
 class Discriminative:
     """What all discriminative optimizers add to their Keras parent."""
 
-    def __init__(self, *args, layout: Layout | Mapping, **kwargs) -> None:
+    # The argument has the name that the table has in the config of saved files.
+    def __init__(self, *args, layout: RateTable | Mapping, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        if not isinstance(layout, Layout):
-            layout = Layout.from_config(layout)
-        self.layout = layout
+        if not isinstance(layout, RateTable):
+            layout = RateTable.from_config(layout)
+        self.rate_table = layout
 
     @property
     def rates(self) -> dict[str, float]:
         """The factor of each slot: a group, or `group:pattern`."""
-        return dict(zip(self.layout.slots, self._slot_factors(), strict=True))
+        return dict(zip(self.rate_table.slots, self._slot_factors(), strict=True))
 
     def set_rates(self, rates: Mapping[RateKey, float]) -> None:
         """Change the factors of some slots; a compiled `fit` follows.
@@ -189,9 +190,9 @@ class Discriminative:
                     f"There is no rate of the name {name!r}. {nearest(name, new)}"
                 )
             new[name] = check_rate(name, rate)
-        self.layout = self.layout.with_factors(new.values())
+        self.rate_table = self.rate_table.with_factors(new.values())
         if self.built:
-            self._factors.assign(self.bound.row_factors(self.layout.factors))
+            self._factors.assign(self.bound.row_factors(self.rate_table.factors))
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create the slots of `variables`, each bound to its rate.
@@ -201,24 +202,24 @@ class Discriminative:
         """
         if self.built:
             return
-        self.bound = self.layout.bind(variables).excluding(self)
+        self.bound = self.rate_table.bind(variables).excluding(self)
         self.decay_mask = tuple(row.decays for row in self.bound.rows)
-        self.initial_factors = np.array(self.bound.row_factors(self.layout.factors))
+        self.initial_factors = np.array(self.bound.row_factors(self.rate_table.factors))
         super().build(variables)
 
     def get_config(self) -> dict:
-        """Return the parent's config and the layout by position."""
-        layout = self.layout
+        """Return the parent's config and the rates by position."""
+        table = self.rate_table
         if self.built:
-            layout = self.bound
-        elif layout.variables is not None:
-            layout = layout.bind(layout.trained_now()).excluding(self)
-        layout = layout.with_factors(self._slot_factors())
-        return super().get_config() | {"layout": layout.to_config()}
+            table = self.bound
+        elif table.variables is not None:
+            table = table.bind(table.trained_now()).excluding(self)
+        table = table.with_factors(self._slot_factors())
+        return super().get_config() | {"layout": table.to_config()}
 
     def _slot_factors(self) -> tuple[float, ...]:
         """Return the factors as they are now: a reloaded state may have set them."""
-        factors = list(self.layout.factors)
+        factors = list(self.rate_table.factors)
         if self.built:
             rows = zip(self.bound.rows, value(self._factors), strict=True)
             for row, factor in rows:

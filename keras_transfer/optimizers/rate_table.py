@@ -15,7 +15,7 @@ from keras_transfer._arguments import positive
 from keras_transfer._keras import decays
 from keras_transfer.backbones.groups import LayerGroups
 
-# The last part of the path of biases and of the weights of normalisation layers.
+# The last part of the path of biases and of the weights of normalization layers.
 BIAS_AND_NORMALIZATION = (r"(^|/)(bias|beta|gamma|scale)$",)
 
 # A name of `rates`: a layer group, or a group and a pattern over variable paths.
@@ -44,7 +44,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class RateTable:
     """Slots with one factor each, and a row for each variable, in a fixed order.
 
     `variables` are the live objects of the rows; it is None after reloading, when
@@ -65,8 +65,8 @@ class Layout:
         *,
         rates: Mapping[RateKey, float] | None = None,
         no_decay: bool | Iterable[str] = False,
-    ) -> Layout:
-        """Return the layout of all weights of the model of `groups`."""
+    ) -> RateTable:
+        """Return the table of all weights of the model of `groups`."""
         slots = dict(factors)
         slot_of = {
             id(variable): group.name for group in groups for variable in group.variables
@@ -100,11 +100,11 @@ class Layout:
             )
             for weight, variable in enumerate(variables)
         )
-        layout = cls(tuple(names), tuple(slots.values()), rows, tuple(variables))
-        return layout.excluding(optimizer)
+        table = cls(tuple(names), tuple(slots.values()), rows, tuple(variables))
+        return table.excluding(optimizer)
 
-    def bind(self, variables: Sequence[keras.Variable]) -> Layout:
-        """Return the layout of `variables`, in their order.
+    def bind(self, variables: Sequence[keras.Variable]) -> RateTable:
+        """Return the table of `variables`, in their order.
 
         Raises:
             ValueError: If one of them has no row.
@@ -123,8 +123,13 @@ class Layout:
         chosen = tuple(rows[id(each)] for each in variables)
         return dataclasses.replace(self, rows=chosen, variables=tuple(variables))
 
-    def excluding(self, optimizer: keras.Optimizer) -> Layout:
-        """Return the layout without the decay that `optimizer` was told to leave."""
+    def excluding(self, optimizer: keras.Optimizer) -> RateTable:
+        """Return the table without the decay that `optimizer` was told to leave.
+
+        One that was reloaded and is not bound yet stays as it is.
+        """
+        if self.variables is None:
+            return self
         rows = tuple(
             dataclasses.replace(row, decays=row.decays and decays(optimizer, variable))
             for row, variable in zip(self.rows, self.variables, strict=True)
@@ -136,8 +141,8 @@ class Layout:
         pairs = zip(self.variables, self.rows, strict=True)
         return [each for each, row in pairs if each.trainable and not row.idle]
 
-    def with_factors(self, factors: Iterable[float]) -> Layout:
-        """Return the layout with other factors of its slots."""
+    def with_factors(self, factors: Iterable[float]) -> RateTable:
+        """Return the table with other factors of its slots."""
         return dataclasses.replace(self, factors=tuple(factors))
 
     def row_factors(self, factors: Sequence[float]) -> list[float]:
@@ -145,7 +150,7 @@ class Layout:
         return [factors[row.slot] for row in self.rows]
 
     def to_config(self) -> dict:
-        """Return the layout as JSON-plain columns."""
+        """Return the table as JSON-plain columns."""
         rows = self.rows
         if self.variables is not None:
             flags = [bool(each.trainable) for each in self.variables]
@@ -163,8 +168,8 @@ class Layout:
         }
 
     @classmethod
-    def from_config(cls, config: Mapping) -> Layout:
-        """Return the layout that `to_config` wrote."""
+    def from_config(cls, config: Mapping) -> RateTable:
+        """Return the table that `to_config` wrote."""
         columns = ("weights", "slot_of", "decays", "names", "shapes", "trainable")
         rows = tuple(
             Row(weight, slot, decay, name, tuple(shape), trainable)
@@ -210,7 +215,7 @@ def found(pattern: str, variables: Iterable[keras.Variable]) -> list[keras.Varia
     """Return the variables in whose path the regular expression is found.
 
     Raises:
-        ValueError: If it is no regular expression.
+        ValueError: If it is not a regular expression.
     """
     try:
         return [each for each in variables if re.search(pattern, each.path)]
@@ -242,7 +247,7 @@ def _matched(groups: LayerGroups, key: RateKey) -> tuple[str, Sequence[keras.Var
         paths = [variable.path for variable in groups[group].variables]
         raise ValueError(
             f"The pattern {pattern!r} matches no variable of group {group!r}, whose "
-            f"variables are {paths}. Mend the pattern or leave it out."
+            f"variables are {paths}. Fix the pattern or leave it out."
         )
     return f"{group}:{pattern}", matched
 
@@ -263,7 +268,7 @@ def _undecayed(
     if isinstance(no_decay, str):
         raise TypeError(
             f"no_decay={no_decay!r} is a string. Pass True for biases and "
-            "normalisation weights, or a list of regular expressions."
+            "normalization weights, or a list of regular expressions."
         )
     patterns = BIAS_AND_NORMALIZATION if no_decay is True else tuple(no_decay)
     skipped = set()

@@ -15,7 +15,7 @@ import keras
 
 from keras_transfer import _keras
 from keras_transfer.optimizers.discriminative import Discriminative
-from keras_transfer.optimizers.rate_table import Layout
+from keras_transfer.optimizers.rate_table import RateTable
 
 
 def resume(
@@ -84,7 +84,7 @@ def resume(
             # A keras-hub Task compiles itself when made; that optimizer goes.
             warnings.filterwarnings("ignore", message="Skipping variable loading")
             model = keras.saving.load_model(path, compile=False, safe_mode=safe_mode)
-        union, trained = _rows_to_variables(model, inner.layout)
+        union, trained = _rows_to_variables(model, inner.rate_table)
         _keras.train_only(model, union)
         _compile(model, compiled)
         if not model.optimizer.built:
@@ -151,13 +151,13 @@ def _complete(path: pathlib.Path) -> Iterator[None]:
 
 
 def _rows_to_variables(
-    model: keras.Model, layout: Layout
+    model: keras.Model, table: RateTable
 ) -> tuple[list[keras.Variable], list[keras.Variable]]:
     """Return what the optimizer has slots for, and what was trained at the end."""
     weights = model.weights
     wrong = [
         row.name
-        for row in layout.rows
+        for row in table.rows
         if row.weight >= len(weights) or not row.matches(weights[row.weight])
     ]
     if wrong:
@@ -166,6 +166,6 @@ def _rows_to_variables(
             f"at their place: {wrong[:5]}. The model was built in another way than "
             "when it was saved."
         )
-    union = [weights[row.weight] for row in layout.rows]
-    trained = [weights[row.weight] for row in layout.rows if row.trainable]
+    union = [weights[row.weight] for row in table.rows]
+    trained = [weights[row.weight] for row in table.rows if row.trainable]
     return union, trained

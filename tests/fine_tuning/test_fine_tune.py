@@ -81,7 +81,7 @@ def test_each_strategy_trains_what_it_says(strategy, phases, counts, end, capsys
     assert (CACHED in said) == (strategy != "full")
     if strategy == "auto":
         assert "strategy 'probe', by a rule of thumb for 12 labels: under 500" in said
-    start = kt.analysis.start.start_of(model)
+    start = kt.analysis.recorded_start.start_of(model)
     first = start.get(model.weights[-2])
     assert not np.array_equal(first, _keras.value(model.weights[-2]))
 
