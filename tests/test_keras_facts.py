@@ -29,7 +29,7 @@ def data(count=8):
     return x, rng.normal(size=(count, 3)).astype("float32")
 
 
-# Flags. If these fail: _keras.train_only and FrozenBackbone can set one flag and have
+# Flags. If these fail: train_only and FrozenBackbone can set one flag and have
 # done, instead of going through every layer and variable.
 
 

@@ -23,7 +23,6 @@ from keras_transfer._keras.layers import learnable as learnable
 from keras_transfer._keras.layers import listed as listed
 from keras_transfer._keras.layers import no_autocast as no_autocast
 from keras_transfer._keras.layers import own_weights as own_weights
-from keras_transfer._keras.layers import pinned as pinned
 from keras_transfer._keras.layers import release as release
 from keras_transfer._keras.layers import remove_child as remove_child
 from keras_transfer._keras.layers import restore as restore
@@ -32,7 +31,6 @@ from keras_transfer._keras.layers import set_flag as set_flag
 from keras_transfer._keras.layers import set_flags as set_flags
 from keras_transfer._keras.layers import snapshot as snapshot
 from keras_transfer._keras.layers import sublayers as sublayers
-from keras_transfer._keras.layers import train_only as train_only
 from keras_transfer._keras.layers import value as value
 from keras_transfer._keras.optimizer import decays as decays
 from keras_transfer._keras.optimizer import inner_optimizer as inner_optimizer

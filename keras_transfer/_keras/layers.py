@@ -31,55 +31,6 @@ def flat_layers(layer: keras.Layer) -> list[keras.Layer]:
     return list({id(each): each for each in layer._flatten_layers()}.values())
 
 
-def train_only(
-    model: keras.Model,
-    variables: Iterable[keras.Variable],
-    layers: Iterable[keras.Layer] | None = None,
-) -> None:
-    """Make exactly those of `variables` learn that can, and freeze the rest.
-
-    A layer is frozen if nothing in or below it learns. One that holds statistics
-    alone follows `layers`, those that learn; without `layers` it stays as it is.
-    """
-    able = {id(v) for each in flat_layers(model) for v in each._trainable_variables}
-    learning = {id(variable) for variable in variables} & able
-    chosen = None if layers is None else {id(layer) for layer in layers}
-    for layer in flat_layers(model):
-        weights = {id(weight) for weight in layer.weights}
-        # Not by the setter, which would hand the flag down to all below.
-        if weights & able:
-            layer._trainable = bool(weights & learning)
-        elif weights and chosen is not None:
-            layer._trainable = id(layer) in chosen
-    for weight in model.weights:
-        weight.trainable = id(weight) in learning
-
-
-def pinned(model: keras.Model) -> set[int]:
-    """Return the ids of the variables that are frozen though their layer is not.
-
-    Somebody froze them one by one: the kernels under Keras's LoRA, or in BitFit.
-    """
-    owners = {}
-    for layer in flat_layers(model):
-        for variable in layer._trainable_variables:
-            owners.setdefault(id(variable), []).append(layer)
-    frozen = {id(each) for each in model.weights if not each.trainable} & set(owners)
-    return {
-        each
-        for each in frozen
-        if all(
-            # A parent is not frozen either if only its children learn.
-            layer._trainable
-            and (
-                any(v.trainable for v in layer._trainable_variables)
-                or not layer._layers
-            )
-            for layer in owners[each]
-        )
-    }
-
-
 def learnable(layer: keras.Layer) -> list[keras.Variable]:
     """Return the weights of `layer` itself that follow its trainable flag."""
     return list(layer._trainable_variables)

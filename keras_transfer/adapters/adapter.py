@@ -36,6 +36,7 @@ from keras_transfer.adapters.targets import head_layers
 from keras_transfer.adapters.targets import Target
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.layer_paths import located
+from keras_transfer.backbones.training_flags import train_only
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -263,7 +264,7 @@ def _freeze(model: keras.Layer, trained: list[keras.Variable]) -> None:
         if id(layer) not in skipped and layer.weights:
             adapted_layer.hold(layer, trained)
     own = [v for part in parts for v in part.weights]
-    _keras.train_only(model, [*learning, *own, *trained])
+    train_only(model, [*learning, *own, *trained])
     for layer in _keras.flat_layers(model):
         below = _keras.flat_layers(layer)
         able = any(map(_keras.learnable, below))

@@ -13,6 +13,7 @@ from keras_transfer._arguments import one_of
 from keras_transfer._arguments import whole_number
 from keras_transfer.analysis.recorded_start import record_start
 from keras_transfer.backbones.groups import LayerGroups
+from keras_transfer.backbones.training_flags import train_only
 from keras_transfer.callbacks.monitor import Monitor
 from keras_transfer.callbacks.monitor import PhaseState
 from keras_transfer.callbacks.phases import check_thaws
@@ -196,9 +197,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         """Freeze and thaw for the phase of `epoch`."""
         self._now = self._phase_at(epoch)
         phase = self.phases[self._now]
-        _keras.train_only(
-            self.model, self.phases.variables(phase), self.phases.layers(phase)
-        )
+        train_only(self.model, self.phases.variables(phase), self.phases.layers(phase))
         self._optimizer.set_common_factor(phase.rate)
         # fit() looks the function up at each step, so that exchanging it is enough.
         weights = tuple(weight.trainable for weight in self.model.weights)

@@ -14,11 +14,11 @@ from keras_transfer._arguments import whole_number
 from keras_transfer._keras import flags_kept
 from keras_transfer._keras import flat_layers
 from keras_transfer._keras import own_weights
-from keras_transfer._keras import pinned
-from keras_transfer._keras import train_only
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.groups import LayerGroup
 from keras_transfer.backbones.groups import LayerGroups
+from keras_transfer.backbones.training_flags import pinned
+from keras_transfer.backbones.training_flags import train_only
 from keras_transfer.optimizers.rate_table import check_rate
 
 

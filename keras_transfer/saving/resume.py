@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import keras
 
 from keras_transfer import _keras
+from keras_transfer.backbones.training_flags import train_only
 from keras_transfer.optimizers.discriminative import Discriminative
 from keras_transfer.optimizers.rate_table import RateTable
 
@@ -85,13 +86,13 @@ def resume(
             warnings.filterwarnings("ignore", message="Skipping variable loading")
             model = keras.saving.load_model(path, compile=False, safe_mode=safe_mode)
         union, trained = _rows_to_variables(model, inner.rate_table)
-        _keras.train_only(model, union)
+        train_only(model, union)
         _compile(model, compiled)
         if not model.optimizer.built:
             model.optimizer.build(union)
         with _complete(path):
             model.load_weights(path)
-    _keras.train_only(model, trained)
+    train_only(model, trained)
     return model
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import keras_transfer as kt
 from keras_transfer import _keras
+from keras_transfer.backbones.training_flags import train_only
 from keras_transfer.callbacks.monitor import PhaseState
 from tests import tiny
 from tests.contracts.callback_contract import CallbackContract
@@ -198,7 +199,7 @@ def test_the_first_late_update_is_one_learning_rate_where_stock_adam_makes_more(
             fit(model, callback, epochs=1)
         else:
             optimizer.build(model.trainable_variables)
-            _keras.train_only(model, model.layers[1].weights)
+            train_only(model, model.layers[1].weights)
         model.optimizer.iterations.assign(1000)
         more = [callback] if ours else []
         fit(model, recorder, *more, initial_epoch=1, epochs=2, batch_size=16)
