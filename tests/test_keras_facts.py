@@ -1,6 +1,6 @@
 """What Keras 3 does that we work around: a failure here says what of ours may go.
 
-Others are pinned beside the test of ours that they explain: toggles without a retrace
+Others are pinned next to the test of ours that they explain: toggles without a retrace
 and Adam's late updates in callbacks/test_gradual_unfreezing.py; averages in the wrong
 layer, sparse gradients and lost decay choices in optimizers/test_discriminative.py;
 flags that keras-hub forgets in models/test_transfer_classifier.py, with the optimizer's
@@ -323,7 +323,7 @@ def test_a_metric_of_two_models_is_not_reset_before_it_is_built():
 
 
 def test_weights_are_saved_without_the_seeds(tmp_path):
-    # If this fails: RunFolder need not save them beside the weights.
+    # If this fails: RunFolder need not save them next to the weights.
     model = keras.Sequential([keras.Input((6,)), layers.Dropout(0.5), layers.Dense(3)])
     model.compile("sgd", "mse")
     model.save_weights(tmp_path / "first.weights.h5")

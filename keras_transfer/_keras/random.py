@@ -1,4 +1,4 @@
-"""The random state of Keras, and of all that draws beside it."""
+"""The random state of Keras, and of everything else that draws numbers."""
 
 import contextlib
 import random
@@ -42,7 +42,7 @@ def random_state_kept() -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
-        # One that was made meanwhile goes: Python's state would seed it again alike.
+        # One made meanwhile goes: with Python's state back it would get the same seed.
         global_state.set_global_attribute(name, keras_seed)
         if keras_seed:
             restore([keras_seed.state], keras_state)

@@ -116,7 +116,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
             )
         if phases is not None and epochs_per_phase != 1:
             raise ValueError(
-                f"epochs_per_phase={epochs_per_phase} has no effect beside `phases`, "
+                f"epochs_per_phase={epochs_per_phase} has no effect next to `phases`, "
                 "which have their own epochs. Leave one of them out."
             )
         if isinstance(phases, str):
@@ -173,7 +173,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         return cls(**config)
 
     def set_model(self, model: keras.Model) -> None:
-        """Check everything and prepare the optimizer, before training starts."""
+        """Check everything and build the optimizer, before training starts."""
         super().set_model(model)
         check_replicas(model)
         self._bind_to(model)

@@ -12,7 +12,7 @@ from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.optimizers.discriminative import as_groups
 from keras_transfer.optimizers.discriminative import Discriminative
 
-# Callbacks that write the logs somewhere, and so must stand behind.
+# Callbacks that write the logs somewhere, and so must come after.
 WRITERS = (keras.callbacks.TensorBoard, keras.callbacks.CSVLogger)
 
 
@@ -30,7 +30,7 @@ class LayerGroupLogs(keras.callbacks.Callback):
       `GradualUnfreezing` or `fine_tune`. It is absolute where `w_0` is all zeros.
 
     History, CSVLogger and TensorBoard keep what is in the logs, TensorBoard as scalars
-    named `epoch_learning_rate/<group>` beside Keras's own. Put this callback before
+    named `epoch_learning_rate/<group>` next to Keras's own. Put this callback before
     them, and behind a `GradualUnfreezing` or a callback that sets the rate.
 
     Args:

@@ -261,7 +261,7 @@ def _check_model(model: keras.Model) -> None:
 def _check_range(lowest: float, highest: float, steps: int, smoothing: float) -> None:
     if not 0 < lowest < highest < math.inf:
         raise ValueError(
-            f"lowest={lowest} and highest={highest} are no range of learning rates. "
+            f"lowest={lowest} and highest={highest} are not a range of learning rates. "
             "They must be finite, above 0, and `lowest` below `highest`."
         )
     why = "fewer points do not show where the loss falls"

@@ -80,7 +80,7 @@ class Phase:
         if isinstance(value, tuple | list) and 1 < len(value) <= len(names):
             return cls(*value)
         raise TypeError(
-            f"{value!r} is no phase. Write Phase(groups, epochs), a tuple (groups, "
+            f"{value!r} is not a phase. Write Phase(groups, epochs), a tuple (groups, "
             f"epochs) or (groups, epochs, rate), or a dict with keys of {names}."
         )
 

@@ -6,12 +6,12 @@ from keras_transfer import _keras
 
 
 def synchronize_batch_norm(model: keras.Model) -> keras.Model:
-    """Have each BatchNormalization of `model` normalise by the batch of all replicas.
+    """Have each BatchNormalization of `model` normalize by the batch of all replicas.
 
     By default a replica takes mean and variance from its own share of the batch, so
     several replicas do not train as one, least of all with few examples on each. The
     moving averages also differ from replica to replica; Keras saves and evaluates
-    those of the first. Synchronised, each layer adds up count, sum and sum of squares
+    those of the first. Synchronized, each layer adds up count, sum and sum of squares
     over the replicas, and all replicas do and hold what one would:
 
         mean = sum x / n,  variance = sum x^2 / n - mean^2
@@ -54,7 +54,7 @@ def synchronize_batch_norm(model: keras.Model) -> keras.Model:
     if not found:
         raise ValueError(
             f"There is no BatchNormalization in {model.name!r}: there is nothing to "
-            "synchronise."
+            "synchronize."
         )
     masked = [each.name for each in found if _keras.sees_mask(each)]
     if masked:
@@ -65,5 +65,5 @@ def synchronize_batch_norm(model: keras.Model) -> keras.Model:
     for layer in found:
         layer.synchronized = True
     if model.train_function is not None:
-        model.make_train_function(force=True)  # the one there is was traced without
+        model.make_train_function(force=True)  # the present one was traced without
     return model

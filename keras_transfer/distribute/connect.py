@@ -27,8 +27,8 @@ def connect(
     and compile the model inside `with strategy.scope():`, and call `fit` outside it.
 
     `batch_size` is that of all replicas together. On several replicas float16 skips a
-    step on all of them if one overflows, for which a fault of Keras is mended, and
-    what Keras cannot do there is told by `check`.
+    step on all of them if one overflows, for which a fault of Keras is fixed;
+    `check` says what Keras cannot do there.
 
     The way to a TPU (Colab, a TPU VM, or a name or address) is written from
     TensorFlow's documentation; it was not run. It needs TensorFlow for TPUs
@@ -45,7 +45,7 @@ def connect(
 
     Raises:
         ValueError: If `devices` is unknown, or a device that was asked for is not
-            there; if `tpu` is given beside other devices.
+            there; if `tpu` is given next to other devices.
         RuntimeError: If a TPU was found and TensorFlow cannot reach it.
 
     Example:
@@ -69,7 +69,7 @@ def connect(
         )
     if tpu is not None and devices not in ("auto", "tpu"):
         raise ValueError(
-            f"tpu={tpu!r} has no effect beside devices={devices!r}. Leave one out."
+            f"tpu={tpu!r} has no effect next to devices={devices!r}. Leave one out."
         )
     if not isinstance(devices, str):
         strategy = _on(list(devices))
@@ -109,7 +109,7 @@ def describe(strategy: tf.distribute.Strategy) -> str:
 
 
 def find_tpu() -> str | None:
-    """Return the address of the TPU that the environment tells of, or None."""
+    """Return the address of the TPU that the environment names, or None."""
     address = os.environ.get("COLAB_TPU_ADDR")
     if address:
         return f"grpc://{address}"
@@ -130,7 +130,7 @@ def _several_workers() -> bool:
 def _on_tpu(address: str | None) -> tf.distribute.TPUStrategy:
     if address is None:
         raise ValueError(
-            "devices='tpu', but nothing tells of a TPU: none of COLAB_TPU_ADDR, "
+            "devices='tpu', but nothing names a TPU: none of COLAB_TPU_ADDR, "
             f"{', '.join(TPU_VARIABLES)} is set, and none is in this machine. On Colab "
             "choose a TPU runtime; else pass tpu=name or tpu='local'."
         )

@@ -22,7 +22,7 @@ def multi_worker(*, seed: int | None = 0) -> tf.distribute.MultiWorkerMirroredSt
     share of every batch; the results are those of one process, to rounding.
 
     In stock keras 3.15 `fit` raises under this strategy, for two faults
-    (keras-team/keras#20585). They are mended in this process while Keras has them;
+    (keras-team/keras#20585). They are fixed in this process while Keras has them;
     whatever runs under another strategy goes through Keras's own code.
 
     If a worker dies, the next step of the others raises `UnavailableError`, some

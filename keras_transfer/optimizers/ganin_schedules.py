@@ -20,7 +20,7 @@ class GaninRampUp(keras.optimizers.schedules.LearningRateSchedule):
 
     which is `end * tanh(gamma * p / 2)`, and is computed so, since the difference
     loses digits in float32 where p is small. At T it is `0.9999 * end` with the
-    default gamma, and it stays there. Although a schedule, it is no learning
+    default gamma, and it stays there. Although a schedule, it is not a learning
     rate: pass it as the strength of a `kt.layers.GradientReversal`.
 
     Args:

@@ -646,7 +646,7 @@ def test_a_monitor_that_is_not_logged_is_refused():
         (dict(patience=3), "no effect without a monitor"),
         (dict(monitor="loss", patience=0), "above 0"),
         (dict(epochs_per_phase=0), "above 0"),
-        (dict(phases=[("head", 1)], epochs_per_phase=2), "no effect beside"),
+        (dict(phases=[("head", 1)], epochs_per_phase=2), "no effect next to"),
         (dict(phases=[]), "no phases"),
     ],
     ids=str,

@@ -118,7 +118,7 @@ def test_wrong_phases_are_refused(phases, message):
     "phase", ["dense_2", None, ("dense_2",), ("dense_2", 1, 1.0, 1), {"group": "x"}]
 )
 def test_what_is_no_phase_is_refused(phase):
-    with pytest.raises(TypeError, match="is no phase"):
+    with pytest.raises(TypeError, match="is not a phase"):
         Phase.of(phase)
 
 

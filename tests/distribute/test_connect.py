@@ -78,13 +78,13 @@ def test_devices_must_be_distinct_and_there(devices):
 def test_arguments():
     with pytest.raises(ValueError, match="'npu' is unknown"):
         connect("npu")
-    with pytest.raises(ValueError, match="no effect beside devices='cpu'"):
+    with pytest.raises(ValueError, match="no effect next to devices='cpu'"):
         connect("cpu", tpu="local")
 
 
 def test_where_a_tpu_is_looked_for(monkeypatch):
     assert find_tpu() is None
-    with pytest.raises(ValueError, match="nothing tells of a TPU"):
+    with pytest.raises(ValueError, match="nothing names a TPU"):
         connect("tpu")
     for name in reversed(VARIABLES):
         monkeypatch.setenv(name, f"at {name}")

@@ -112,7 +112,7 @@ def test_a_shuffled_epoch_shows_each_example_once(first):
 
 
 @pytest.mark.slow
-def test_only_what_keras_cannot_do_is_mended(first):
+def test_only_what_keras_cannot_do_is_fixed(first):
     # If this fails: _keras.fix_workers has switched itself off, and may go.
     _, found = first
     build, reduce = found["faults"]

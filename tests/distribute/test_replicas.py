@@ -150,7 +150,7 @@ def test_stock_keras_writes_what_overflowed_on_another_replica(strategy, stock_c
 def test_an_overflow_on_one_replica_skips_the_step_on_all(strategy, kind):
     def wrap(sgd, model):
         if kind == "stock":
-            kt.distribute.connect("cpu")  # it mends Keras's check
+            kt.distribute.connect("cpu")  # it fixes Keras's check
             return sgd
         return kt.optimizers.discriminative(sgd, model)
 
@@ -160,7 +160,7 @@ def test_an_overflow_on_one_replica_skips_the_step_on_all(strategy, kind):
     assert _keras.value(model.optimizer.dynamic_scale) == 2.0**14  # half of the first
 
 
-def test_the_mends_are_put_in_place_once():
+def test_the_fixes_are_put_in_place_once():
     _keras.fix_loss_scale()
     _keras.fix_workers()
     assert _keras.fix_loss_scale() == _keras.fix_workers() == []

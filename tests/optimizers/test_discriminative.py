@@ -340,7 +340,7 @@ def test_stock_ema_of_a_frozen_subset_writes_into_the_wrong_layer():
     model.layers[1].trainable = False
     first = model.get_weights()[0]
     model.fit(x, y, epochs=2, verbose=0)
-    # If this fails, Keras mended its pairing and ours can go.
+    # If this fails, Keras fixed its pairing and ours can go.
     assert np.allclose(model.get_weights()[2], first)
 
 
