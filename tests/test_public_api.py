@@ -10,13 +10,13 @@ import sys
 
 import keras
 
-from keras_transfer.models.domain_adaptation import DomainAdaptation
+from keras_transfer.models.two_domain_model import TwoDomainModel
 from keras_transfer.optimizers.discriminative import SUBCLASSES
 from tests import public
 
 # Which contract a component of each kind is to pass; a Model is a Layer too.
 CONTRACTS = {
-    DomainAdaptation: "DomainContract",
+    TwoDomainModel: "DomainContract",
     keras.Model: "ModelContract",
     keras.layers.Layer: "LayerContract",
     keras.Optimizer: "OptimizerContract",

@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_transfer import _keras
+from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.models.source_only import SourceOnly
 
 
@@ -20,39 +21,26 @@ class AdaBN(SourceOnly):
     """Learn on the source; then let BatchNorm take its statistics from the target.
 
     What differs between domains in the mean and variance of a channel is taken out by
-    the layers that are there for it. Nothing is trained for that: after the source's
-    labels have been learnt (`fit`, which passes the target by), `adapt` runs the target
+    the layers that exist for it. Nothing is trained for that: after the source's
+    labels have been learned (`fit`, which ignores the target), `adapt` runs the target
     through and replaces each moving mean and variance by that of all its examples.
     `adapt_batch_norm` does the same to any model.
 
     Args:
-        feature_extractor: A functional or built Sequential model with a
-            `BatchNormalization`, or a backbone, read as by `kt.backbones.features`. Its
-            inputs are those of this model.
-        label_head: A layer or model from features `(batch, width)` to outputs
-            `(batch, classes)`.
-        name: Name of the model.
+        feature_extractor: As in `DANN`, with a `BatchNormalization`.
+        label_head: As in `DANN`.
+        name: As in `DANN`.
 
     Input shape:
-        That of the feature extractor; in `fit` a dictionary of two such inputs,
-        `"source"` and `"target"`, too.
+        As in `SourceOnly`.
 
     Output shape:
-        That of the label head, `(batch, classes)`.
+        As in `SourceOnly`.
 
     Example:
         ```python
-        import keras
-        import numpy as np
-        import keras_transfer as kt
-
-        features = keras.Sequential(
-            [
-                keras.Input((4,)),
-                keras.layers.Dense(8, activation="relu"),
-                keras.layers.BatchNormalization(),
-            ]
-        )
+        norm = keras.layers.BatchNormalization()
+        features = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), norm])
         model = kt.models.AdaBN(features, keras.layers.Dense(2))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile("adam", loss, metrics=["accuracy"])
@@ -62,8 +50,8 @@ class AdaBN(SourceOnly):
         ```
 
     Raises:
-        TypeError: If a part is of another kind.
-        ValueError: If the features are no vectors, or there is no BatchNormalization.
+        TypeError: As in `SourceOnly`.
+        ValueError: As in `SourceOnly`, and if there is no BatchNormalization.
 
     Reference:
         Li, Wang, Shi, Liu and Hou, 2016, "Revisiting Batch Normalization For Practical
@@ -72,13 +60,13 @@ class AdaBN(SourceOnly):
 
     def __init__(
         self,
-        feature_extractor: keras.Model,
+        feature_extractor: keras.Model | FrozenBackbone,
         label_head: keras.Layer,
         *,
         name: str | None = None,
     ):
         super().__init__(feature_extractor, label_head, name=name)
-        _layers(self)
+        _batch_norms(self)
 
     def adapt(self, target: object, batch_size: int = 128) -> None:
         """Take the statistics of `target`, unlabelled; see `adapt_batch_norm`."""
@@ -88,7 +76,7 @@ class AdaBN(SourceOnly):
 def adapt_batch_norm(model: keras.Model, target: object, batch_size: int = 128) -> None:
     """Replace the statistics of each BatchNormalization by those of another domain.
 
-    One pass over the target: each batch runs through normalised by its own statistics,
+    One pass over the target: each batch runs through normalized by its own statistics,
     as in training, while dropout is off, and its mean and variance count by its number
     of examples; the variance is that of all examples, with what the means of batches
     differ by. Nothing else changes, and where the pass fails nothing does.
@@ -121,15 +109,15 @@ def adapt_batch_norm(model: keras.Model, target: object, batch_size: int = 128) 
         Li, Wang, Shi, Liu and Hou, 2016, "Revisiting Batch Normalization For Practical
         Domain Adaptation", arXiv 1603.04779, algorithm 1.
     """
-    layers = _layers(model)
-    found = {id(layer): Moments() for layer in layers}
+    layers = _batch_norms(model)
+    moments = {id(layer): Moments() for layer in layers}
 
     def call(layer: keras.Layer, original: Callable, x: object, **kwargs) -> object:
         outputs = original(x, **kwargs | {"training": True})
-        mean, variance = (_keras.value(each) for each in _statistics(layer))
+        mean, variance = map(_keras.value, _statistics(layer))
         mask = kwargs.get("mask")
         count = len(x) if mask is None else float(ops.sum(ops.cast(mask, "float32")))
-        found[id(layer)].add(count, mean, variance)
+        moments[id(layer)].add(count, mean, variance)
         return outputs
 
     with _keras.flags_kept(model), _settings_kept(layers):
@@ -139,7 +127,7 @@ def adapt_batch_norm(model: keras.Model, target: object, batch_size: int = 128) 
         with _keras.calls_through(layers, call):
             for batch in _batches(target, batch_size):
                 model(batch, training=False)
-    new = [found[id(layer)].result(layer.name) for layer in layers]
+    new = [moments[id(layer)].result(layer.name) for layer in layers]
     for layer, values in zip(layers, new, strict=True):
         _assign(layer, values)
 
@@ -203,18 +191,18 @@ def _assign(layer: keras.Layer, values: Sequence[np.ndarray]) -> None:
         variable.assign(value)
 
 
-def _layers(model: keras.Model) -> list[keras.Layer]:
-    found = [
+def _batch_norms(model: keras.Model) -> list[keras.Layer]:
+    layers = [
         layer
         for layer in _keras.flat_layers(model)
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
-    if not found:
+    if not layers:
         raise ValueError(
             f"'{model.name}' has no BatchNormalization, whose statistics could be "
             "adapted. Choose another method, such as kt.models.DANN."
         )
-    return found
+    return layers
 
 
 def _batches(target: object, batch_size: int) -> Iterator[object]:

@@ -1,4 +1,6 @@
-"""AroundBackbone: the base of functional models that are built around a backbone."""
+"""BackboneModel: the base of functional models that are built around a backbone."""
+
+from __future__ import annotations
 
 import keras
 
@@ -6,12 +8,12 @@ from keras_transfer import _keras
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
-class AroundBackbone(keras.Model):
+class BackboneModel(keras.Model):
     """A functional model in which what its outputs do not need never trains.
 
     The flags of its layers and weights belong to its config (`flags_config`), since
     keras-hub backbones forget theirs in a `.keras` file, and with them the optimizer
-    loses its state.
+    loses its state. A subclass defines `get_config`.
 
     Args:
         inputs: Symbolic inputs.
@@ -30,16 +32,16 @@ class AroundBackbone(keras.Model):
         name: str | None,
     ):
         super().__init__(inputs=inputs, outputs=outputs, name=name)
-        known = {id(weight) for weight in unused}
-        layers = [
+        ids = {id(weight) for weight in unused}
+        idle_layers = [
             layer
             for layer in _keras.flat_layers(self)
-            if layer.weights and all(id(each) in known for each in layer.weights)
+            if layer.weights and all(id(weight) in ids for weight in layer.weights)
         ]
         # By layer, out of Keras's sight: an adapter that comes later is idle there too.
         self._unused = lambda: {
-            *known,
-            *(id(weight) for layer in layers for weight in layer.weights),
+            *ids,
+            *(id(weight) for layer in idle_layers for weight in layer.weights),
         }
 
     @property
@@ -55,53 +57,64 @@ class AroundBackbone(keras.Model):
     @property
     def non_trainable_variables(self) -> list[keras.Variable]:
         """All variables but `trainable_variables`."""
-        return self._others(self.variables, self.trainable_variables)
+        return _others(self.variables, self.trainable_variables)
 
     @property
     def non_trainable_weights(self) -> list[keras.Variable]:
         """All weights but `trainable_weights`."""
-        return self._others(self.weights, self.trainable_weights)
+        return _others(self.weights, self.trainable_weights)
 
     def _without_idle(self, variables: list) -> list[keras.Variable]:
         # Keras asks before __init__ has ended, too.
         unused = getattr(self, "_unused", set)()
         return [variable for variable in variables if id(variable) not in unused]
 
-    def _others(self, variables: list, known: list) -> list[keras.Variable]:
-        known = {id(variable) for variable in known}
-        return [variable for variable in variables if id(variable) not in known]
+    def flags_config(self) -> dict:
+        """Return which layers and which weights train, for `get_config`."""
+        return {
+            "trainable_layers": list(_keras.flags(self)),
+            "trainable_weights": [weight.trainable for weight in self.weights],
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict, custom_objects: dict | None = None
+    ) -> BackboneModel:
+        """Return the model of `get_config`, with the same trainable set.
+
+        Raises:
+            ValueError: If the model has another number of layers or weights.
+        """
+        config = {
+            name: keras.saving.deserialize_keras_object(value, custom_objects)
+            if isinstance(value, dict) and "class_name" in value
+            else value
+            for name, value in config.items()
+        }
+        flags = [config.pop(f"trainable_{x}", None) for x in ("layers", "weights")]
+        model = cls(**config)
+        # Here, since Keras builds the optimizer over what trains right after.
+        if flags[0] is not None:
+            _restore_flags(model, *flags)
+        return model
 
 
-def flags_config(model: keras.Model) -> dict:
-    """Return what `restore_flags` takes: which layers and which weights train."""
-    return {
-        "trainable_layers": list(_keras.flags(model)),
-        "trainable_weights": [x.trainable for x in model.weights],
-    }
+def _others(variables: list, excluded: list) -> list[keras.Variable]:
+    excluded = {id(variable) for variable in excluded}
+    return [variable for variable in variables if id(variable) not in excluded]
 
 
-def restore_flags(
-    model: keras.Model,
-    trainable_layers: list[bool] | None,
-    trainable_weights: list[bool] | None,
+def _restore_flags(
+    model: BackboneModel, trainable_layers: list[bool], trainable_weights: list[bool]
 ) -> None:
-    """Set the flags of `flags_config`, layer by layer, then by weight; None sets none.
-
-    It is to be called in from_config, since Keras builds the optimizer over what trains
-    right after.
-
-    Raises:
-        ValueError: If the model has another number of layers or weights.
-    """
-    if trainable_layers is None:
-        return
-    found = _keras.flags(model)
-    layers, weights = len(trainable_layers), len(trainable_weights)
-    if len(found) != layers or len(model.weights) != weights:
+    """Set the flags of `flags_config`, layer by layer, then by weight."""
+    saved = len(trainable_layers), len(trainable_weights)
+    present = len(_keras.flags(model)), len(model.weights)
+    if saved != present:
         raise ValueError(
-            f"The config of '{model.name}' has trainable flags of {layers} "
-            f"layers and {weights} weights, but the model has {len(found)} and "
-            f"{len(model.weights)}. It was saved with another version of the "
+            f"The config of '{model.name}' has trainable flags of {saved[0]} "
+            f"layers and {saved[1]} weights, but the model has {present[0]} and "
+            f"{present[1]}. It was saved with another version of the "
             "backbone. Remove 'trainable_layers' and 'trainable_weights' from the "
             "config to have all train."
         )

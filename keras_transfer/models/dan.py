@@ -1,15 +1,15 @@
-"""DAN: features and outputs of both domains alike in a kernel's eyes."""
+"""DAN: features and outputs that a kernel cannot distinguish by domain."""
 
 import keras
 
 from keras_transfer.losses.mmd import MMD
-from keras_transfer.models.domain import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
+from keras_transfer.models.two_streams import Domain
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class DAN(DomainAdaptation):
-    """Learn features and outputs whose distributions a kernel cannot tell apart.
+    """Learn features and outputs that a kernel cannot distinguish by domain.
 
     The maximum mean discrepancy (MMD) of both domains is added to the loss, once for
     the features f and once for the label head's outputs g, with s the strength:
@@ -20,46 +20,28 @@ class DAN(DomainAdaptation):
     be a little below 0. `fit` logs `mmd_loss` and `strength`.
 
     Args:
-        feature_extractor: A functional or built Sequential model, or a backbone, read
-            as by `kt.backbones.features`. Its inputs are those of this model.
-        label_head: A layer or model from features `(batch, width)` to outputs
-            `(batch, classes)`.
-        strength: Weight of the loss, 0 or more, without unit: a number, a
-            `keras.Variable`, or a schedule over the optimizer's steps; None for Ganin's
-            rise from 0 to 1 over the running fit, the default.
-        total_steps: Updates over which a strength of None rises. Defaults to None:
-            those of the running fit, which must know its number of batches.
-        name: Name of the model.
+        feature_extractor: As in `DANN`.
+        label_head: As in `DANN`.
+        strength: As in `DANN`, but the weight of the loss.
+        total_steps: As in `DANN`.
+        name: As in `DANN`.
 
     Input shape:
-        That of the feature extractor; in `fit` a dictionary of two such inputs,
-        `"source"` and `"target"`.
+        As in `DANN`.
 
     Output shape:
-        That of the label head, `(batch, classes)`.
+        As in `DANN`.
 
     Example:
         ```python
-        import keras
-        import numpy as np
-        import keras_transfer as kt
-
-        features = keras.Sequential(
-            [keras.Input((4,)), keras.layers.Dense(8, activation="relu")]
-        )
-        model = kt.models.DAN(features, keras.layers.Dense(2))
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile("adam", loss, metrics=["accuracy"])
-        xs, ys, xt = np.random.rand(32, 4), np.arange(32) % 2, np.random.rand(24, 4)
-        data = kt.data.domain_dataset((xs, ys), xt, batch_size=8)
-        model.fit(data, epochs=2, shuffle=False, verbose=0)
-        assert model.predict(xt, verbose=0).shape == (24, 2)
+        features = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
+        model = kt.models.DAN(features, keras.layers.Dense(2), strength=0.3)
         ```
+        It is compiled and fitted as in `DANN`.
 
     Raises:
-        TypeError: If a part is of another kind.
-        ValueError: If the features are no vectors, or the strength is out of range; in
-            `fit`, if the data has one domain only, or labels of the target.
+        TypeError: As in `DANN`.
+        ValueError: As in `DANN`, without a domain head.
 
     Reference:
         Long, Cao, Wang and Jordan, 2015, "Learning Transferable Features with Deep

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import keras
-from keras import ops
 
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.layers.gradient_reversal import reverse_gradient
-from keras_transfer.losses.domain_classification import DomainClassification
-from keras_transfer.models.domain import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
-from keras_transfer.models.strength import Strength
-from keras_transfer.models.two_streams import last_activation
+from keras_transfer.models.domain_adaptation import Strength
+from keras_transfer.models.domain_head import domain_penalty
+from keras_transfer.models.domain_head import LOGS
+from keras_transfer.models.domain_head import make_domain_head
+from keras_transfer.models.two_streams import Domain
+from keras_transfer.models.two_streams import join
+from keras_transfer.models.two_streams import split
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class DANN(DomainAdaptation):
-    """Learn features from which the label can be told, and the domain cannot.
+    """Learn features that show the label, but not the domain.
 
-    A domain head learns to tell the source from the target by the features; the
+    A domain head learns to distinguish source and target by the features; the
     gradient of its loss is reversed on its way into the feature extractor, which so
     learns to mislead it. With features f, label head g, domain head d, strength s:
 
         label loss    L_y = mean over the source of CE(g(f(x)), y)
         domain loss   L_d = 1/2 mean over the source of BCE(d(f(x)), 0)
                           + 1/2 mean over the target of BCE(d(f(x)), 1)
-        g minimises L_y,  d minimises L_d,  f minimises L_y - s L_d
+        g minimizes L_y,  d minimizes L_d,  f minimizes L_y - s L_d
 
     Both domains run through the extractor side by side, so that a BatchNormalization
-    that trains normalises them together; `kt.backbones.FrozenBackbone` keeps it fixed.
+    that trains normalizes them together; `kt.backbones.FrozenBackbone` keeps it fixed.
 
-    Use it where a task has labels in one domain only: photographs beside renderings,
+    Use it where a task has labels in one domain only: photographs next to renderings,
     reviews of another product. `kt.data.domain_dataset` makes its data. Compile it
     with the loss and metrics of the labels; `fit` logs `domain_loss`,
     `domain_accuracy` (0.5 where the domains are confused) and `strength` as well. A
@@ -46,10 +48,10 @@ class DANN(DomainAdaptation):
             `(batch, classes)`.
         domain_head: A layer or model from features to one logit an example. Defaults
             to a Dense layer of 100 units with ReLU and one of 1 unit.
-        strength: Strength of the reversal, without unit: a number, a `keras.Variable`,
-            or a schedule over the optimizer's steps. Defaults to None: Ganin's
-            `2 / (1 + exp(-10 p)) - 1`, where p is the share of epochs x steps of the
-            running `fit` that is done. It is reckoned in the graph from
+        strength: Strength of the reversal, 0 or more, without unit: a number, a
+            `keras.Variable`, or a schedule over the optimizer's steps. Defaults to
+            None: Ganin's `2 / (1 + exp(-10 p)) - 1`, where p is the share of epochs x
+            steps of the running `fit` that is done. It is computed in the graph from
             `optimizer.iterations`, so that it is right after a resume.
         total_steps: Updates until p = 1. Defaults to None: those of the running fit,
             which must know its number of batches.
@@ -81,8 +83,8 @@ class DANN(DomainAdaptation):
         ```
 
     Raises:
-        TypeError: If a part is of another kind.
-        ValueError: If the features are no vectors, the domain head does not give one
+        TypeError: If an argument is of another kind.
+        ValueError: If the features are not vectors, the domain head does not give one
             logit, or the strength is out of range; in `fit`, if the data has one
             domain only, or labels of the target, or does not know its length.
 
@@ -91,7 +93,8 @@ class DANN(DomainAdaptation):
         17(59), arXiv 1505.07818.
     """
 
-    logs = ("domain_loss", "domain_accuracy")
+    arguments = (*DomainAdaptation.arguments, "domain_head")
+    logs = LOGS
 
     def __init__(
         self,
@@ -104,74 +107,17 @@ class DANN(DomainAdaptation):
         name: str | None = None,
     ):
         super().__init__(
-            feature_extractor,
-            label_head,
-            strength=strength,
-            total_steps=total_steps,
-            name=name,
+            feature_extractor, label_head, strength, total_steps=total_steps, name=name
         )
         self.domain_head = make_domain_head(self, domain_head)
 
     def compare(self, source: Domain, target: Domain, training: bool) -> dict:
         """Return the logits of the domain head by domain."""
-        strength = self.strength_now()
-        features = ops.concatenate([source.features, target.features])
-        logits = self.domain_head(
-            reverse_gradient(features, strength), training=training
-        )
-        count = ops.shape(source.features)[0]
-        return {"source": logits[:count], "target": logits[count:]}
+        features = join(source.features, target.features)
+        reversed_features = reverse_gradient(features, self.strength_now())
+        logits = self.domain_head(reversed_features, training=training)
+        return split(logits, source.size)
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
         """Return the domain head's loss, and record how often it is right."""
-        logits = compared["source"], compared["target"]
-        self.record("domain_accuracy", domain_accuracy(*logits), logits[0])
-        return {"domain_loss": (DomainClassification()(*logits), 1.0)}
-
-    def get_config(self) -> dict:
-        """Return the arguments, and which layers and weights train."""
-        head = keras.saving.serialize_keras_object(self.domain_head)
-        return super().get_config() | {"domain_head": head}
-
-
-def make_domain_head(
-    model: DomainAdaptation, head: keras.Layer | None, width: int | None = None
-) -> keras.Layer:
-    """Return a built domain head for features of `width`, or those of the model.
-
-    Raises:
-        TypeError: If `head` is no layer.
-        ValueError: If it does not give one logit an example.
-    """
-    if head is None:
-        layers = [
-            keras.layers.Dense(100, activation="relu"),
-            keras.layers.Dense(1, dtype="float32"),
-        ]
-        head = keras.Sequential(layers, name="domain_head")
-    if not isinstance(head, keras.Layer):
-        raise TypeError(
-            f"domain_head is a {type(head).__name__}. Pass a Keras layer or model that "
-            "ends in one logit, or None."
-        )
-    width = model.width if width is None else width
-    shape = tuple(head(keras.Input((width,))).shape)
-    if shape != (None, 1):
-        raise ValueError(
-            f"The domain head '{head.name}' gives outputs of shape {shape}. It must "
-            "give one logit an example: end with keras.layers.Dense(1)."
-        )
-    activation = last_activation(head)
-    if activation not in (None, keras.activations.linear):
-        raise ValueError(
-            f"The domain head '{head.name}' ends in the activation "
-            f"{activation.__name__}, but its outputs are read as logits. End without "
-            "an activation."
-        )
-    return head
-
-
-def domain_accuracy(source: object, target: object) -> object:
-    """Return how often logits tell the domain, each domain counted as half."""
-    right = [ops.mean(ops.cast(x, "float32")) for x in (source < 0, target >= 0)]
-    return sum(right) / 2
+        return domain_penalty(self, compared["source"], compared["target"])

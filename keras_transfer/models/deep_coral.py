@@ -6,9 +6,9 @@ import keras
 
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.losses.coral import CORAL
-from keras_transfer.models.domain import Domain
 from keras_transfer.models.domain_adaptation import DomainAdaptation
-from keras_transfer.models.strength import Strength
+from keras_transfer.models.domain_adaptation import Strength
+from keras_transfer.models.two_streams import Domain
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -25,45 +25,28 @@ class DeepCORAL(DomainAdaptation):
     outputs, as they are. `fit` logs `coral_loss` and `strength`.
 
     Args:
-        feature_extractor: A functional or built Sequential model, or a backbone, read
-            as by `kt.backbones.features`. Its inputs are those of this model.
-        label_head: A layer or model from features `(batch, width)` to outputs
-            `(batch, classes)`.
-        strength: Weight of the loss, 0 or more, without unit: a number, a
-            `keras.Variable`, or a schedule over the optimizer's steps. Defaults to 1.
-        total_steps: Updates over which a strength of None rises. Defaults to None:
-            those of the running fit, which must know its number of batches.
-        name: Name of the model.
+        feature_extractor: As in `DANN`.
+        label_head: As in `DANN`.
+        strength: As in `DANN`, but the weight of the loss. Defaults to 1.
+        total_steps: As in `DANN`.
+        name: As in `DANN`.
 
     Input shape:
-        That of the feature extractor; in `fit` a dictionary of two such inputs,
-        `"source"` and `"target"`.
+        As in `DANN`.
 
     Output shape:
-        That of the label head, `(batch, classes)`.
+        As in `DANN`.
 
     Example:
         ```python
-        import keras
-        import numpy as np
-        import keras_transfer as kt
-
-        features = keras.Sequential(
-            [keras.Input((4,)), keras.layers.Dense(8, activation="relu")]
-        )
-        model = kt.models.DeepCORAL(features, keras.layers.Dense(2))
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile("adam", loss, metrics=["accuracy"])
-        xs, ys, xt = np.random.rand(32, 4), np.arange(32) % 2, np.random.rand(24, 4)
-        data = kt.data.domain_dataset((xs, ys), xt, batch_size=8)
-        model.fit(data, epochs=2, shuffle=False, verbose=0)
-        assert model.predict(xt, verbose=0).shape == (24, 2)
+        features = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
+        model = kt.models.DeepCORAL(features, keras.layers.Dense(2), strength=0.5)
         ```
+        It is compiled and fitted as in `DANN`.
 
     Raises:
-        TypeError: If a part is of another kind.
-        ValueError: If the features are no vectors, or the strength is out of range; in
-            `fit`, if the data has one domain only, or labels of the target.
+        TypeError: As in `DANN`.
+        ValueError: As in `DANN`, without a domain head.
 
     Reference:
         Sun and Saenko, 2016, "Deep CORAL: Correlation Alignment for Deep Domain
@@ -82,11 +65,7 @@ class DeepCORAL(DomainAdaptation):
         name: str | None = None,
     ):
         super().__init__(
-            feature_extractor,
-            label_head,
-            strength=strength,
-            total_steps=total_steps,
-            name=name,
+            feature_extractor, label_head, strength, total_steps=total_steps, name=name
         )
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:

@@ -1,8 +1,9 @@
-"""ImportanceWeighting: labels of the source, weighed by their odds in the target."""
+"""ImportanceWeighting: labels of the source, weighted by their odds in the target."""
 
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import keras
 from keras import ops
@@ -12,22 +13,24 @@ from keras_transfer.analysis.domains.importance_weights import COLLAPSED
 from keras_transfer.analysis.domains.importance_weights import DomainOverlapWarning
 from keras_transfer.analysis.domains.importance_weights import SEPARABLE
 from keras_transfer.backbones.frozen import FrozenBackbone
-from keras_transfer.losses.domain_classification import DomainClassification
-from keras_transfer.models.dann import domain_accuracy
-from keras_transfer.models.dann import make_domain_head
-from keras_transfer.models.domain import Domain
-from keras_transfer.models.domain_adaptation import DomainAdaptation
+from keras_transfer.models.domain_head import domain_penalty
+from keras_transfer.models.domain_head import LOGS
+from keras_transfer.models.domain_head import make_domain_head
+from keras_transfer.models.two_domain_model import TwoDomainModel
+from keras_transfer.models.two_streams import Domain
 from keras_transfer.models.two_streams import is_two_streams
+from keras_transfer.models.two_streams import join
+from keras_transfer.models.two_streams import split
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
-class ImportanceWeighting(DomainAdaptation):
-    """Weigh each example of the source by how much likelier the target makes it.
+class ImportanceWeighting(TwoDomainModel):
+    """Weight each example of the source by how much likelier the target makes it.
 
     For a covariate shift: the same question in both domains, other frequencies of the
-    examples. A domain head d learns to tell the domains by the features, without
+    examples. A domain head d learns to distinguish the domains by the features, without
     changing these; its odds are the ratio of the densities, by which the loss of the
-    labels is weighed, normalised over each batch of n:
+    labels is weighted, normalized over each batch of n:
 
         w_i = exp(d(f_i)) / (mean over the batch of exp(d(f_j)))
         L = mean over the source of w_i CE_i + L_d
@@ -38,33 +41,23 @@ class ImportanceWeighting(DomainAdaptation):
     of fewer than 10 cannot be), or the domain head errs on less than 5 % of the
     examples, there is a `DomainOverlapWarning`: where the domains do not overlap no
     weight can help, and an alignment such as `DANN` is wanted. For weights that are
-    reckoned once on fixed features see `kt.analysis.importance_weights`.
+    computed once on fixed features see `kt.analysis.importance_weights`.
 
     Args:
-        feature_extractor: A functional or built Sequential model, or a backbone, read
-            as by `kt.backbones.features`. Its inputs are those of this model.
-        label_head: A layer or model from features `(batch, width)` to outputs
-            `(batch, classes)`.
-        domain_head: A layer or model from features to one logit an example. Defaults
-            to a Dense layer of 100 units with ReLU and one of 1 unit.
-        name: Name of the model.
+        feature_extractor: As in `DANN`.
+        label_head: As in `DANN`.
+        domain_head: As in `DANN`.
+        name: As in `DANN`.
 
     Input shape:
-        That of the feature extractor; in `fit` a dictionary of two such inputs,
-        `"source"` and `"target"`.
+        As in `DANN`.
 
     Output shape:
-        That of the label head, `(batch, classes)`.
+        As in `DANN`.
 
     Example:
         ```python
-        import keras
-        import numpy as np
-        import keras_transfer as kt
-
-        features = keras.Sequential(
-            [keras.Input((4,)), keras.layers.Dense(8, activation="relu")]
-        )
+        features = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
         model = kt.models.ImportanceWeighting(features, keras.layers.Dense(2))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile("adam", loss, metrics=["accuracy"])
@@ -75,9 +68,8 @@ class ImportanceWeighting(DomainAdaptation):
         ```
 
     Raises:
-        TypeError: If a part is of another kind.
-        ValueError: If the features are no vectors, or the domain head does not give one
-            logit; in `fit`, if the data has one domain only, or labels of the target.
+        TypeError: As in `DANN`.
+        ValueError: As in `DANN`, without a strength.
 
     Reference:
         Sugiyama, Krauledat and Mueller, 2007, "Covariate Shift Adaptation by Importance
@@ -85,7 +77,8 @@ class ImportanceWeighting(DomainAdaptation):
         "Discriminative Learning Under Covariate Shift", JMLR 10.
     """
 
-    logs = ("domain_loss", "domain_accuracy", "effective_sample_size")
+    arguments = (*TwoDomainModel.arguments, "domain_head")
+    logs = (*LOGS, "effective_sample_size")
 
     def __init__(
         self,
@@ -95,49 +88,33 @@ class ImportanceWeighting(DomainAdaptation):
         *,
         name: str | None = None,
     ):
-        super().__init__(feature_extractor, label_head, strength=1.0, name=name)
+        super().__init__(feature_extractor, label_head, name=name)
         self.domain_head = make_domain_head(self, domain_head)
 
     def compare(self, source: Domain, target: Domain, training: bool) -> dict:
         """Return the logits of the domain head by domain."""
-        features = ops.concatenate([source.features, target.features])
-        logits = self.domain_head(ops.stop_gradient(features), training=training)
-        count = ops.shape(source.features)[0]
-        return {"source": logits[:count], "target": logits[count:]}
+        features = ops.stop_gradient(join(source.features, target.features))
+        logits = self.domain_head(features, training=training)
+        return split(logits, source.size)
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
         """Return the domain head's loss, and record what the weights are worth."""
-        logits = compared["source"], compared["target"]
-        self.record("domain_accuracy", domain_accuracy(*logits), logits[0])
         weights = _weights(compared["source"])
         share = 1.0 / ops.mean(ops.square(weights))  # the mean of the weights is 1
         self.record("effective_sample_size", share, weights)
-        return {"domain_loss": (DomainClassification()(*logits), 1.0)}
+        return domain_penalty(self, compared["source"], compared["target"])
 
-    def compute_loss(
-        self,
-        x: object = None,
-        y: object = None,
-        y_pred: object = None,
-        sample_weight: object = None,
-        training: bool = True,
+    def label_loss(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool
     ) -> object:
-        """Return the loss; in training that of the labels is weighed."""
+        """Return the loss of the labels; in training it is weighted."""
         if training and is_two_streams(x):
             weights = _weights(y_pred["compared"]["source"])
             if sample_weight is not None:
                 given = ops.cast(sample_weight, weights.dtype)
                 weights = weights * ops.reshape(given, (-1,))
             sample_weight = weights
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
-
-    def compute_metrics(
-        self, x: object, y: object, y_pred: object, sample_weight: object = None
-    ) -> dict:
-        """Return the metrics; there is no strength here."""
-        found = super().compute_metrics(x, y, y_pred, sample_weight)
-        found.pop("strength", None)
-        return found
+        return super().label_loss(x, y, y_pred, sample_weight, training)
 
     def fit(self, *args: object, **kwargs: object) -> keras.callbacks.History:
         """Train as any model does, and warn if the weights collapsed at the end."""
@@ -156,8 +133,8 @@ class ImportanceWeighting(DomainAdaptation):
         )
         seen = float(_keras.value(size.count)) > 0
         share, right = (float(_keras.value(x.result())) for x in (size, accuracy))
-        for each in (size, accuracy):
-            each.reset_state()  # so that each epoch is told of once
+        for metric in (size, accuracy):
+            metric.reset_state()  # so that each epoch is reported once
         if seen and (share < COLLAPSED or right > 1 - SEPARABLE):
             warnings.warn(
                 f"The effective sample size is {share:.1%} of a batch, and the domain "
@@ -169,16 +146,9 @@ class ImportanceWeighting(DomainAdaptation):
                 stacklevel=3,
             )
 
-    def get_config(self) -> dict:
-        """Return the arguments, and which layers and weights train."""
-        config = super().get_config()
-        del config["strength"], config["total_steps"]
-        head = keras.saving.serialize_keras_object(self.domain_head)
-        return config | {"domain_head": head}
-
 
 def _weights(logits: object) -> object:
-    """Return the odds of the target, normalised over the batch to a mean of 1."""
+    """Return the odds of the target, normalized over the batch to a mean of 1."""
     logits = ops.stop_gradient(ops.cast(logits[:, 0], "float32"))
     count = ops.cast(ops.shape(logits)[0], "float32")
     return ops.softmax(logits, axis=-1) * count

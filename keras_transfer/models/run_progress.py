@@ -28,7 +28,7 @@ class RunProgress:
         )
         self._offset = keras.Variable(0, **settings)
         self._total = keras.Variable(total_steps or 0, **settings)
-        self._known = total_steps is not None
+        self._has_total = total_steps is not None
 
     def start_epoch(self, model: keras.Model) -> None:
         """Take over what the running fit of `model` says; call it as an epoch begins.
@@ -50,7 +50,7 @@ class RunProgress:
         accumulated = inner.gradient_accumulation_steps or 1
         if self.total_steps is None:
             self._total.assign(max(run.epochs * run.steps // accumulated, 1))
-            self._known = True
+            self._has_total = True
         elif self.total_steps < run.steps // accumulated:
             raise ValueError(
                 f"total_steps is {self.total_steps}, but one epoch has "
@@ -68,13 +68,13 @@ class RunProgress:
                 f"{_remedy(model)}."
             )
 
-    def check_known(self, model: keras.Model) -> None:
-        """Check that there is a total to reckon with.
+    def check_total(self, model: keras.Model) -> None:
+        """Check that there is a total to count towards.
 
         Raises:
             ValueError: If `fit` is not running and no total was given.
         """
-        if not self._known:
+        if not self._has_total:
             raise ValueError(
                 f"The strength of {type(model).__name__} is None: it rises over the "
                 "steps of `fit`, which is not running. To train step by step pass "
@@ -94,5 +94,5 @@ class RunProgress:
 
 
 def _remedy(model: keras.Model) -> str:
-    takes = "total_steps= to it, or " if "total_steps" in model.get_config() else ""
+    takes = "total_steps= to it, or " if "total_steps" in model.arguments else ""
     return takes + "strength=kt.optimizers.GaninRampUp(total_steps)"

@@ -1,42 +1,37 @@
 """SourceOnly: the reference without adaptation, with the interface of the methods."""
 
+from typing import Any
+
 import keras
 
-from keras_transfer.models.domain_adaptation import DomainAdaptation
+from keras_transfer.models.two_domain_model import TwoDomainModel
+from keras_transfer.models.two_streams import check_streams
+from keras_transfer.models.two_streams import is_two_streams
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
-class SourceOnly(DomainAdaptation):
+class SourceOnly(TwoDomainModel):
     """Learn from the labels of the source alone, as the reference of every method.
 
-    It trains on the data of `kt.data.domain_dataset`, whose target it passes by, as
-    well as on plain `(x, y)`: labelled data of the target makes it the other
-    reference, of training on the target. Each method's gain is told by the two
+    It trains on the data of `kt.data.domain_dataset`, whose target it ignores, as well
+    as on plain `(x, y)`: labeled data of the target makes it the other reference, of
+    training on the target. The two show each method's gain
     (`kt.analysis.AdaptationTable`).
 
     Args:
-        feature_extractor: A functional or built Sequential model, or a backbone, read
-            as by `kt.backbones.features`. Its inputs are those of this model.
-        label_head: A layer or model from features `(batch, width)` to outputs
-            `(batch, classes)`.
-        name: Name of the model.
+        feature_extractor: As in `DANN`.
+        label_head: As in `DANN`.
+        name: As in `DANN`.
 
     Input shape:
-        That of the feature extractor, or a dictionary of two such inputs, `"source"`
-        and `"target"`.
+        As in `DANN`; in `fit` plain input as well.
 
     Output shape:
-        That of the label head, `(batch, classes)`.
+        As in `DANN`.
 
     Example:
         ```python
-        import keras
-        import numpy as np
-        import keras_transfer as kt
-
-        features = keras.Sequential(
-            [keras.Input((4,)), keras.layers.Dense(8, activation="relu")]
-        )
+        features = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
         model = kt.models.SourceOnly(features, keras.layers.Dense(2))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile("adam", loss, metrics=["accuracy"])
@@ -44,27 +39,32 @@ class SourceOnly(DomainAdaptation):
         ```
 
     Raises:
-        TypeError: If a part is of another kind.
-        ValueError: If the features are no vectors.
+        TypeError: As in `DANN`.
+        ValueError: As in `DANN`, of the features and the label head.
 
     Reference:
         Ganin et al., 2016, "Domain-Adversarial Training of Neural Networks", arXiv
         1505.07818, section 5.2 ("source only" and "train on target").
     """
 
-    adapts = False
+    def call(
+        self, inputs: Any, training: bool | None = None, mask: Any = None
+    ) -> object:
+        """Return the outputs; in training those of the source alone."""
+        if not (training and is_two_streams(inputs)):
+            return super().call(inputs, training=training, mask=mask)
+        check_streams(self, inputs, training)
+        # Statistics and activity losses of the network would be the target's too.
+        features, outputs = self._network()(inputs["source"], training=True)
+        return {"source": outputs, "features": {"source": features}}
 
-    def __init__(
+    def compute_loss(
         self,
-        feature_extractor: keras.Model,
-        label_head: keras.Layer,
-        *,
-        name: str | None = None,
-    ):
-        super().__init__(feature_extractor, label_head, strength=0.0, name=name)
-
-    def get_config(self) -> dict:
-        """Return the arguments, and which layers and weights train."""
-        config = super().get_config()
-        del config["strength"], config["total_steps"]
-        return config
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> object:
+        """Return the loss of the labels, of the source or of plain data."""
+        return self.label_loss(x, y, y_pred, sample_weight, training)

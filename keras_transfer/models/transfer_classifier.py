@@ -7,13 +7,11 @@ from keras_transfer._arguments import whole_number
 from keras_transfer.backbones.features import connect
 from keras_transfer.backbones.features import unwrap
 from keras_transfer.backbones.frozen import FrozenBackbone
-from keras_transfer.models.backbone_model import AroundBackbone
-from keras_transfer.models.backbone_model import flags_config
-from keras_transfer.models.backbone_model import restore_flags
+from keras_transfer.models.backbone_model import BackboneModel
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
-class TransferClassifier(AroundBackbone):
+class TransferClassifier(BackboneModel):
     """Classify with a backbone, one vector of features, dropout and a Dense layer.
 
     The model computes `logits = W dropout(pool(backbone(x))) + b`. keras-hub
@@ -67,7 +65,7 @@ class TransferClassifier(AroundBackbone):
         ```
 
     Raises:
-        TypeError: If the backbone is no model, or a Task with a head already.
+        TypeError: If the backbone is not a model, or is a Task with a head already.
         ValueError: If the backbone is not built, the pooling does not fit, or
             `num_classes` or `dropout` is out of range.
 
@@ -113,21 +111,5 @@ class TransferClassifier(AroundBackbone):
             "activation": keras.activations.serialize(activation),
             "dtype": keras.dtype_policies.serialize(dropout.dtype_policy),
             "name": self.name,
-            **flags_config(self),
+            **self.flags_config(),
         }
-
-    @classmethod
-    def from_config(
-        cls, config: dict, custom_objects: dict | None = None
-    ) -> "TransferClassifier":
-        """Return the model of `get_config`, with the same trainable set."""
-        config = dict(config)
-        flags = [config.pop(f"trainable_{x}", None) for x in ("layers", "weights")]
-        backbone = config.pop("backbone")
-        if isinstance(backbone, dict):
-            backbone = keras.saving.deserialize_keras_object(
-                backbone, custom_objects=custom_objects
-            )
-        model = cls(backbone, config.pop("num_classes"), **config)
-        restore_flags(model, *flags)
-        return model

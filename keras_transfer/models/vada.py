@@ -11,8 +11,12 @@ from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.losses.batch_loss import BatchLoss
 from keras_transfer.losses.conditional_entropy import ConditionalEntropy
 from keras_transfer.models.dann import DANN
-from keras_transfer.models.domain import Domain
-from keras_transfer.models.strength import Strength
+from keras_transfer.models.domain_adaptation import Strength
+from keras_transfer.models.two_domain_model import TwoDomainModel
+from keras_transfer.models.two_streams import Domain
+from keras_transfer.models.two_streams import join
+from keras_transfer.models.two_streams import split
+from keras_transfer.models.two_streams import STREAMS
 
 PROBE = 1e-2  # length of the trial step, as a share of the radius
 LOGS = ("entropy_loss", "source_smoothness_loss", "target_smoothness_loss")
@@ -29,58 +33,40 @@ class VADA(DANN):
 
         L = CE(source) + L_d + w_s mean V(source) + w_t mean (H + V)(target)
 
-    r is found by one power iteration. Where the inputs are no single float array, as
+    r is found by one power iteration. Where the inputs are not one float array, as
     with token ids, the step is taken in the features instead. `fit` logs the four
     losses, `domain_accuracy` and `strength`. The paper's second phase (DIRT-T) is not
     here.
 
     Args:
-        feature_extractor: A functional or built Sequential model, or a backbone, read
-            as by `kt.backbones.features`. Its inputs are those of this model.
-        label_head: A layer or model from features `(batch, width)` to outputs
-            `(batch, classes)`, two classes or more.
-        domain_head: A layer or model from features to one logit an example. Defaults to
-            a Dense layer of 100 units with ReLU and one of 1 unit.
-        strength: Strength of the reversal, 0 or more, without unit: a number, a
-            `keras.Variable`, or a schedule over the optimizer's steps; None for Ganin's
-            rise from 0 to 1 over the running fit, the default. The paper has 0.01, with
-            which a network without normalisation gave most of MNIST-M one class.
+        feature_extractor: As in `DANN`.
+        label_head: As in `DANN`, for two classes or more.
+        domain_head: As in `DANN`.
+        strength: As in `DANN`. The paper has 0.01, with which a network without
+            normalization gave most of MNIST-M one class.
         radius: Euclidean length of r, positive, in the unit of the inputs (of the
             features, for token ids). Defaults to 3.5, the paper's for images of pixels
             in [-1, 1] or so.
         smoothing: The weights (w_s, w_t), 0 or more. Defaults to (1, 0.1).
-        name: Name of the model.
+        name: As in `DANN`.
 
     Input shape:
-        That of the feature extractor; in `fit` a dictionary of two such inputs,
-        `"source"` and `"target"`.
+        As in `DANN`.
 
     Output shape:
-        That of the label head, `(batch, classes)`.
+        As in `DANN`.
 
     Example:
         ```python
-        import keras
-        import numpy as np
-        import keras_transfer as kt
-
-        features = keras.Sequential(
-            [keras.Input((4,)), keras.layers.Dense(8, activation="relu")]
-        )
-        model = kt.models.VADA(features, keras.layers.Dense(2))
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile("adam", loss, metrics=["accuracy"])
-        xs, ys, xt = np.random.rand(32, 4), np.arange(32) % 2, np.random.rand(24, 4)
-        data = kt.data.domain_dataset((xs, ys), xt, batch_size=8)
-        model.fit(data, epochs=2, shuffle=False, verbose=0)
-        assert model.predict(xt, verbose=0).shape == (24, 2)
+        features = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
+        model = kt.models.VADA(features, keras.layers.Dense(2), radius=0.5)
         ```
+        It is compiled and fitted as in `DANN`.
 
     Raises:
-        TypeError: If a part is of another kind.
-        ValueError: If the features are no vectors, a head has the wrong outputs, or the
-            strength is out of range; in `fit`, if the data has one domain only, or
-            labels of the target.
+        TypeError: As in `DANN`.
+        ValueError: As in `DANN`, and if the label head has one output, the radius is
+            not positive, or the smoothing is not a pair of weights.
 
     Reference:
         Shu, Bui, Narui and Ermon, 2018, "A DIRT-T Approach to Unsupervised Domain
@@ -88,6 +74,13 @@ class VADA(DANN):
         Training", arXiv 1704.03976.
     """
 
+    arguments = (
+        *TwoDomainModel.arguments,
+        "domain_head",
+        "strength",
+        "radius",
+        "smoothing",
+    )
     logs = (*DANN.logs, *LOGS)
     least_classes = 2
 
@@ -106,49 +99,33 @@ class VADA(DANN):
             feature_extractor, label_head, domain_head, strength, name=name
         )
         self.radius = positive("radius", radius)
-        if len(smoothing) != 2 or not all(0 <= each < 1e9 for each in smoothing):
+        if len(smoothing) != 2 or not all(0 <= x < 1e9 for x in smoothing):
             raise ValueError(
                 f"smoothing is {smoothing!r}. It is a pair of weights, of source and "
                 "target, 0 or more."
             )
-        self.smoothing = tuple(float(each) for each in smoothing)
+        self.smoothing = tuple(float(weight) for weight in smoothing)
         self._random = keras.random.SeedGenerator()
 
     def compare(self, source: Domain, target: Domain, training: bool) -> dict:
         """Return what DANN compares, and for each example how far it is from smooth."""
         # Both domains in one batch, as in the pass that they are compared with: apart,
         # BatchNormalization would see another distribution.
-        both = Domain(
-            *keras.tree.map_structure(lambda *x: ops.concatenate(x), source, target)
-        )
-        divergence, count = self._divergence(both, training), ops.shape(source[1])[0]
+        both = Domain(*join(source, target))
+        divergence = split(self._divergence(both, training), source.size)
         return super().compare(source, target, training) | {
-            "source_smoothness": divergence[:count],
-            "target_smoothness": divergence[count:],
+            f"{name}_smoothness": divergence[name] for name in STREAMS
         }
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
         """Return the losses of DANN, of entropy and of smoothness."""
-        of_source, of_target = self.smoothing
+        losses = super().penalties(source, target, compared)
         entropy = ConditionalEntropy()(None, self.logits(target.outputs))
-        mean = ExampleMean()
-        return super().penalties(source, target, compared) | {
-            "entropy_loss": (entropy, of_target),
-            "source_smoothness_loss": (
-                mean(None, compared["source_smoothness"]),
-                of_source,
-            ),
-            "target_smoothness_loss": (
-                mean(None, compared["target_smoothness"]),
-                of_target,
-            ),
-        }
-
-    def get_config(self) -> dict:
-        """Return the arguments, and which layers and weights train."""
-        config = super().get_config()
-        del config["total_steps"]
-        return config | {"radius": self.radius, "smoothing": list(self.smoothing)}
+        losses["entropy_loss"] = (entropy, self.smoothing[1])
+        for name, weight in zip(STREAMS, self.smoothing, strict=True):
+            smoothness = ExampleMean()(None, compared[f"{name}_smoothness"])
+            losses[f"{name}_smoothness_loss"] = (smoothness, weight)
+        return losses
 
     def _divergence(self, domain: Domain, training: bool) -> object:
         """Return KL(p(x) || p(x + r)) of each example."""
@@ -166,7 +143,7 @@ class VADA(DANN):
         )
 
     def _worst(self, x: object, outputs: object, run: object) -> object:
-        # The trial step is too short for half precision; float64 data has it alike.
+        # The trial step is too short for half precision; float64 is cast as well.
         x = ops.cast(x, "float32")
         fixed = ops.stop_gradient(self.logits(outputs))
 

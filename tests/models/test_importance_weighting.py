@@ -26,9 +26,6 @@ class TestImportanceWeighting(DomainContract):
     kind = ImportanceWeighting
     replicas = "halves"
 
-    def strength_logs(self, model):
-        return []
-
     def test_loss_is_that_of_the_paper(self):
         model, x = self.compiled(), streams(8, 5)
         source, target = seen(model, x).values()
