@@ -138,15 +138,15 @@ class TwoDomainModel(BackboneModel):
         training: bool = True,
     ) -> object:
         """Return the loss of the labels, and of two streams that of the method."""
-        if not is_two_streams(x):
-            if training:
-                raise ValueError(
-                    f"{type(self).__name__} learns from two domains, but `fit` was "
-                    "given one. Pass kt.data.domain_dataset(source, target, "
-                    'batch_size) or x={"source": ..., "target": ...}.'
-                )
-            return self.label_loss(x, y, y_pred, sample_weight, training)
+        if training and not is_two_streams(x):
+            raise ValueError(
+                f"{type(self).__name__} learns from two domains, but `fit` was given "
+                "one. Pass kt.data.domain_dataset(source, target, batch_size) or "
+                'x={"source": ..., "target": ...}.'
+            )
         loss = self.label_loss(x, y, y_pred, sample_weight, training)
+        if not is_two_streams(x):
+            return loss
         penalties = self.penalties(*read_domains(x, y_pred), y_pred["compared"])
         for name, (value, factor) in penalties.items():
             self.record(name, _keras.unscaled(value), y_pred["source"])
