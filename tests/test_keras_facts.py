@@ -280,7 +280,7 @@ def test_a_keras_hub_task_does_not_shuffle_arrays():
 
 
 def test_a_dataset_of_unknown_length_makes_an_update_too_many():
-    # If this fails: data.repeats.with_length can go.
+    # If this fails: data.epochs.with_length can go.
     known = tf.data.Dataset.from_tensor_slices(data()).batch(4)
     unknown = known.filter(lambda x, y: True)
     updates = []

@@ -1,4 +1,4 @@
-"""cut: a model taken apart below its head, where features can be cached."""
+"""A model taken apart below its head, where features can be cached."""
 
 import inspect
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import keras
 from keras_transfer import _keras
 from keras_transfer.backbones.groups import LayerGroup
 
-# Random layers that are a regularisation of features, off when these are cached.
+# Random layers that are a regularization of features, off when these are cached.
 REGULARIZERS = (
     keras.layers.AlphaDropout,
     keras.layers.Dropout,
@@ -20,8 +20,8 @@ REGULARIZERS = (
 )
 REGULARIZER_NAMES = ("DropBlock2D", "DropPath", "StochasticDepth")
 
-# Packages whose random layers can be told by the generator that they hold.
-KNOWN = ("keras", "keras_cv", "keras_hub", "keras_transfer")
+# Packages whose random layers are recognized by the generator that they hold.
+PACKAGES = ("keras", "keras_cv", "keras_hub", "keras_transfer")
 
 
 class Cut(NamedTuple):
@@ -31,7 +31,7 @@ class Cut(NamedTuple):
     head: keras.Model
 
 
-def cut(model: keras.Model, head: LayerGroup) -> Cut:
+def cut_at_head(model: keras.Model, head: LayerGroup) -> Cut:
     """Return a functional model in two parts, the upper one with all of `head`.
 
     `Cut.head(Cut.body(x))` is `model(x)`. What has no weights and is not random, such
@@ -95,17 +95,17 @@ def _key(tensor: keras.KerasTensor) -> tuple[int, int]:
 
 def _calls(output: keras.KerasTensor) -> dict[tuple[int, int], _Call]:
     """Return all calls that `output` depends on, each after those it depends on."""
-    found, waiting = {}, [output]
+    calls, waiting = {}, [output]
     while waiting:
         tensor = waiting[-1]
         operation, call, inputs = _keras.source(tensor)
-        missing = [each for each in inputs if _key(each) not in found]
+        missing = [x for x in inputs if _key(x) not in calls]
         if missing:
             waiting.extend(missing)
             continue
         waiting.pop()
-        found.setdefault((id(operation), call), _Call(operation, inputs))
-    return found
+        calls.setdefault((id(operation), call), _Call(operation, inputs))
+    return calls
 
 
 def _below(calls: dict, head: set[int]) -> set[tuple[int, int]]:
@@ -125,7 +125,7 @@ def _below(calls: dict, head: set[int]) -> set[tuple[int, int]]:
         layers = _layers(call.operation)
         if any(_may_be_random(layer) or layer.weights for layer in layers):
             continue
-        if all(_key(each) in needed for each in call.inputs):
+        if all(_key(tensor) in needed for tensor in call.inputs):
             needed.add(key)
     return needed
 
@@ -137,13 +137,14 @@ def _layers(operation: object) -> list[keras.Layer]:
 
 
 def _augments(layer: keras.Layer) -> bool:
-    known = isinstance(layer, REGULARIZERS) or type(layer).__name__ in REGULARIZER_NAMES
-    return _may_be_random(layer) and not layer.weights and not known
+    named = type(layer).__name__ in REGULARIZER_NAMES
+    regularizes = named or isinstance(layer, REGULARIZERS)
+    return _may_be_random(layer) and not layer.weights and not regularizes
 
 
 def _may_be_random(layer: keras.Layer) -> bool:
     """Return whether a layer draws random numbers, or another's may in training."""
     if _keras.is_random(layer):
         return True
-    ours = type(layer).__module__.partition(".")[0] in KNOWN
+    ours = type(layer).__module__.partition(".")[0] in PACKAGES
     return not ours and "training" in inspect.signature(layer.call).parameters

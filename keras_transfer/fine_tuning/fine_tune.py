@@ -1,45 +1,16 @@
-"""fine_tune: a pretrained model made to fit a small labelled set, in one call."""
+"""fine_tune: a pretrained model fitted to a small labelled set, in one call."""
 
 from __future__ import annotations
 
 import os
-import zlib
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_transfer import _keras
-from keras_transfer._arguments import whole_number
-from keras_transfer.backbones.fingerprint import RowDigest
-from keras_transfer.backbones.frozen import FrozenBackbone
-from keras_transfer.backbones.groups import layer_groups
-from keras_transfer.backbones.groups import LayerGroups
-from keras_transfer.callbacks.gradual_unfreezing import GradualUnfreezing
-from keras_transfer.callbacks.phases import Phase
-from keras_transfer.callbacks.phases import Phases
-from keras_transfer.callbacks.phases import to_config
-from keras_transfer.data.epochs import Epochs
-from keras_transfer.data.examples import map_arrays
-from keras_transfer.data.repeats import with_length
-from keras_transfer.distribute.check import check as check_replicas
-from keras_transfer.fine_tuning.inputs import all_classes
-from keras_transfer.fine_tuning.inputs import check_model
-from keras_transfer.fine_tuning.inputs import check_settings
-from keras_transfer.fine_tuning.inputs import checked_labels
-from keras_transfer.fine_tuning.inputs import without_none
 from keras_transfer.fine_tuning.phased_fit import PhasedFit
-from keras_transfer.fine_tuning.rates import give_slanted_rates
-from keras_transfer.fine_tuning.run_folder import RunFolder
-from keras_transfer.fine_tuning.strategies import Recipe
-from keras_transfer.fine_tuning.strategies import recipe
-
-CHUNK = 1024  # rows whose bytes are copied at a time
-
-RATE_CALLBACKS = (
-    keras.callbacks.LearningRateScheduler,
-    keras.callbacks.ReduceLROnPlateau,
-)
+from keras_transfer.fine_tuning.run import Run
+from keras_transfer.fine_tuning.strategies import give_slanted_rates
 
 
 def fine_tune(
@@ -137,124 +108,34 @@ def fine_tune(
         Howard and Gugger 2020, fastai: A Layered API for Deep Learning,
         arXiv:2002.04688 (`fine_tune`).
     """
-    check_model(model)
-    check_replicas(model)
-    epochs = whole_number("epochs", epochs)
-    data, validation_data = without_none(data), without_none(validation_data)
-    settings = check_settings(settings, data)
-    batch_size, callbacks = settings.pop("batch_size"), settings.pop("callbacks")
-    labels, held_out = checked_labels(model, data, validation_data, batch_size)
-    settings["class_weight"] = all_classes(settings.get("class_weight"), labels)
-    groups = layer_groups(model)
-    count, frozen = _rows(labels), _is_frozen(model)
-    plan = recipe(strategy, _learnable(groups), epochs, count, frozen=frozen)
-    unfreezing = GradualUnfreezing(groups, plan.phases)
-    history, folder = keras.callbacks.History(), None
-    if directory is not None:
-        run = _run(model, plan, epochs, batch_size, data, labels)
-        folder = RunFolder(directory, run, history)
-    seed = int(np.random.randint(2**31))
-    data = _in_epochs(data, batch_size, seed, labels)
-    validation_data = _in_epochs(validation_data, batch_size, 0, held_out)
-    steps = _num_batches(data)
-    every = [unfreezing, *callbacks, history]
-    every[-1:-1] = [data.clock] if isinstance(data, Epochs) else []
-    every += [folder.callback] if folder else []
+    run = Run.of(model, data, validation_data, epochs, strategy, directory, settings)
     with _keras.optimizer_kept(model):
-        own_rate = any(isinstance(each, RATE_CALLBACKS) for each in callbacks)
-        give_slanted_rates(model, groups, None if own_rate else epochs * steps)
-        fit = PhasedFit(model, every, epochs, steps, seed, settings)
-        if folder:
-            fit.seed, fit.done = folder.begin(model, seed), folder.epoch
-    if isinstance(data, Epochs):
-        data.seed = fit.seed
-    if settings["verbose"]:
-        _print_plan(plan, unfreezing, folder)
-    if folder and folder.finished:
+        give_slanted_rates(model, run.groups, run.scheduled_batches)
+        fit = PhasedFit(run)
+        if run.folder:
+            run.folder.begin(model, run.seed)
+    if run.verbose:
+        _print_start(run)
+    if run.finished:
         # The flags of the last phase; what callbacks have written stays as it is.
-        unfreezing.on_epoch_begin(fit.done - 1)
-        unfreezing.on_train_end()
+        run.unfreezing.on_epoch_begin(run.done - 1)
+        run.unfreezing.on_train_end()
     else:
-        fit.run(unfreezing.phases, data, validation_data, directory)
-    if settings["verbose"]:
-        _print_end(groups)
-    return history
+        fit.train()
+    if run.verbose:
+        _print_end(run)
+    return run.history
 
 
-def _learnable(groups: LayerGroups) -> list[str]:
-    """Return the names of groups that are not of frozen BatchNorm alone, or pinned."""
-    phases = Phases(groups, [Phase(tuple(groups.names))], "frozen")
-    return [name for name in groups.names if phases.variables(Phase(name))]
+def _print_start(run: Run) -> None:
+    print(f"fine_tune: strategy {run.strategy.name!r}, {run.strategy.reason}")
+    print(run.unfreezing.phases)
+    if run.finished:
+        print(f"this run has ended after {run.done} epochs; nothing is trained")
+    elif run.done:
+        print(f"{run.done} epochs are done already")
 
 
-def _is_frozen(model: keras.Model) -> bool:
-    return any(isinstance(x, FrozenBackbone) for x in _keras.flat_layers(model))
-
-
-def _run(
-    model: keras.Model,
-    plan: Recipe,
-    epochs: int,
-    batch_size: int | None,
-    data: Any,
-    labels: Any,
-) -> dict:
-    """Return what makes a run, to tell it from another."""
-    optimizer = _keras.inner_optimizer(model.optimizer)
-    rate = _keras.settings(optimizer)["learning_rate"]
-    # The order of arrays counts, since an epoch's follows from it and the seed; that
-    # of a dataset may be another in each pass.
-    known = map_arrays(np.asarray, data) if isinstance(data, tuple) else labels
-    digest = RowDigest()
-    for each in keras.tree.flatten(known):
-        rows = each if known is not labels else np.sort(each, axis=None)
-        for start in range(0, len(rows), CHUNK):
-            digest.update(rows[start : start + CHUNK])
-    return {
-        "strategy": plan.strategy,
-        "phases": to_config(plan.phases),
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "optimizer": type(optimizer).__name__,
-        "learning_rate": rate if isinstance(rate, float) else type(rate).__name__,
-        "weights": zlib.crc32(str([x.shape for x in model.weights]).encode()),
-        "data": digest.value(),
-    }
-
-
-def _rows(labels: Any) -> int:
-    return len(keras.tree.flatten(labels)[0])
-
-
-def _in_epochs(data: Any, batch_size: int | None, seed: int, labels: Any) -> Any:
-    """Return arrays as `Epochs`, and a dataset with its length."""
-    if isinstance(data, tuple):
-        return Epochs(data, batch_size or 32, seed)
-    if hasattr(data, "cardinality"):
-        return with_length(data, _rows(labels))
-    return data
-
-
-def _num_batches(data: Any) -> int:
-    if isinstance(data, Epochs):
-        return data.batches
-    if isinstance(data, keras.utils.PyDataset):
-        return data.num_batches
-    known = int(data.cardinality())
-    return known if known >= 0 else sum(1 for _ in data)
-
-
-def _print_plan(
-    plan: Recipe, unfreezing: GradualUnfreezing, folder: RunFolder | None
-) -> None:
-    print(f"fine_tune: strategy {plan.strategy!r}, {plan.reason}")
-    print(unfreezing.phases)
-    if folder and folder.finished:
-        print(f"this run has ended after {folder.epoch} epochs; nothing is trained")
-    elif folder and folder.epoch:
-        print(f"{folder.epoch} epochs are done already")
-
-
-def _print_end(groups: LayerGroups) -> None:
-    learning = [group.name for group in groups if group.trainable_variables]
+def _print_end(run: Run) -> None:
+    learning = [group.name for group in run.groups if group.trainable_variables]
     print(f"fine_tune: what trains stays {', '.join(learning)}, as in the last phase")

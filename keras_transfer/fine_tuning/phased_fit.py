@@ -3,133 +3,194 @@
 from __future__ import annotations
 
 import math
-import os
 import pathlib
+import time
+import warnings
 from typing import Any
-from typing import NamedTuple
 
 import keras
 
-from keras_transfer.callbacks.phases import Phases
+from keras_transfer import _keras
+from keras_transfer.backbones.feature_cache import cache_features
+from keras_transfer.backbones.groups import LayerGroup
 from keras_transfer.data.epochs import Epochs
-from keras_transfer.data.repeats import same_order
-from keras_transfer.fine_tuning.cached_head import CachedHead
+from keras_transfer.data.epochs import repeated
+from keras_transfer.fine_tuning.cut_at_head import cut_at_head
+from keras_transfer.fine_tuning.run import Run
+
+# What the head does by itself must be what the model does.
+STEPS = ("call", "train_step", "test_step", "compute_loss", "compute_metrics")
 
 # Logs of GradualUnfreezing, which the bar would write as 0.0000e+00.
 TOLD = ("phase", "seconds", "trainable_parameters")
 
+AUTOTUNE = -1  # that of tf.data
+
 
 class PhasedFit:
-    """Fit a model in phases, with callbacks that see a single training.
+    """Fit the model of a run in phases, with callbacks that see a single training.
+
+    Their `model` is the whole model in both fits. Making a PhasedFit sets it.
 
     Args:
-        model: The compiled model.
-        callbacks: List of callbacks, GradualUnfreezing first; their `model` is the
-            whole model in both fits.
-        epochs: Epochs of all phases together.
-        steps: Batches an epoch.
-        seed: Seed of the order of cached features.
-        settings: Other arguments of `fit`.
+        run: The run. Its model has the optimizer that is to train it.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        callbacks: list[keras.callbacks.Callback],
-        epochs: int,
-        steps: int,
-        seed: int,
-        settings: dict,
-    ) -> None:
-        self.model = model
-        self.epochs = epochs
-        self.steps = steps
-        self.done = 0
-        self.seed = seed
-        self.settings = dict(settings)
-        self.verbose = self.settings.pop("verbose")
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.head = self.refusal = None
+        if run.done < run.head_epochs:
+            try:
+                self.head = CachedHead(run.model, run.groups[-1])
+            except ValueError as reason:
+                self.refusal = str(reason)
+        callbacks = [*run.callbacks, run.clock, run.history]
+        if run.folder:
+            callbacks.append(run.folder.callback)
+        if run.verbose != 0:
+            callbacks.append(_Progress())
+        if self.head:
+            # GradualUnfreezing logs the seconds of the epoch; the last may stop it.
+            callbacks = [_Cost(self.head), *callbacks, _Stop(self.head)]
         self.callbacks = _AcrossFits(
-            callbacks if self.verbose == 0 else [*callbacks, _Progress()],
-            model=model,
-            verbose=self.verbose,
-            epochs=epochs,
-            steps=steps,
+            [run.unfreezing, *callbacks],
+            model=run.model,
+            verbose=run.verbose,
+            epochs=run.epochs,
+            steps=run.num_batches,
         )
 
-    def run(
-        self,
-        phases: Phases,
-        data: Any,
-        validation_data: Any,
-        directory: str | os.PathLike | None,
-    ) -> None:
+    def train(self) -> None:
         """Train all epochs that are not done, and tell the callbacks."""
-        self.model.stop_training = False
+        run = self.run
+        run.model.stop_training = False
         self.callbacks.begin()
-        alone = [*phases.starts()[1:], self.epochs][0]
-        head = (phases.groups.names[-1],)
-        if phases[0].groups == head and self.done < alone:
-            self._fit_head(phases, data, validation_data, directory, alone)
-        if self.done < self.epochs and not self.model.stop_training:
-            self._fit(data, validation_data)
+        done = run.done
+        if done < run.head_epochs and self._fit_head():
+            done = run.head_epochs
+        if done < run.epochs and not run.model.stop_training:
+            self._fit(done)
         self.callbacks.end()
 
-    def _fit_head(
-        self, phases: Phases, data: Any, validation_data: Any, directory: Any, end: int
-    ) -> None:
+    def _fit_head(self) -> bool:
+        """Train the head on cached features; return False if there can be none."""
+        run = self.run
         try:
-            head = CachedHead(self.model, phases.groups[-1])
-            train, validation = _source(data), None
-            if validation_data is not None:
-                validation = _source(validation_data, "of validation")
+            if self.refusal:
+                raise ValueError(self.refusal)
+            train, validation = repeated(run.data, "of training"), None
+            if run.validation_data is not None:
+                validation = repeated(run.validation_data, "of validation")
         except ValueError as reason:
-            if self.verbose:
+            if run.verbose:
                 print(f"phase 0 runs the whole model in each epoch: {reason}")
-            return
-        if self.verbose:
+            return False
+        if run.verbose:
             print("phase 0 runs on features that are computed once")
-        arrays = []
-        for name, source in (("features", train), ("validation_features", validation)):
-            path = None
-            if directory is not None and source is not None and source.repeats:
-                path = pathlib.Path(directory) / name
-            if source is not None:
-                arrays.append(head.features(source.dataset, path, self.verbose))
+        arrays = self._features(train, "features")
         batch_size = train.batch_size
-        examples = len(keras.tree.flatten(arrays[0][1])[0])
-        if math.ceil(examples / batch_size) != self.steps:  # batches of several sizes
-            batch_size = math.ceil(examples / self.steps)
-        settings = dict(self.settings)
+        examples = len(keras.tree.flatten(arrays[1])[0])
+        if math.ceil(examples / batch_size) != run.num_batches:  # of several sizes
+            batch_size = math.ceil(examples / run.num_batches)
+        settings = dict(run.settings)
         if validation is not None:
-            epochs = Epochs(arrays[1], validation.batch_size, None)
+            held_out = self._features(validation, "validation_features")
+            epochs = Epochs(held_out, validation.batch_size, None)
             settings["validation_data"] = epochs.dataset
-        head.fit(
-            Epochs(arrays[0], batch_size, self.seed if train.shuffles else None),
+        seed = run.seed if train.shuffled else None
+        self.head.fit(
+            Epochs(arrays, batch_size, seed, run.clock),
             self.callbacks,
-            initial_epoch=self.done,
-            epochs=end,
-            verbose=self.verbose,
+            initial_epoch=run.done,
+            epochs=run.head_epochs,
+            verbose=run.verbose,
             **settings,
         )
-        self.done = end
+        return True
 
-    def _fit(self, data: Any, validation_data: Any) -> None:
+    def _features(self, data: Any, name: str) -> tuple:
+        path = None
+        if self.run.folder and data.same_order:
+            path = self.run.folder.path / name
+        return self.head.features(data.dataset, path, self.run.verbose)
+
+    def _fit(self, done: int) -> None:
+        run = self.run
+        validation_data = run.validation_data
         if isinstance(validation_data, Epochs):
             validation_data = validation_data.in_order
-        arguments = {"x": data}
-        if isinstance(data, Epochs):
-            arguments = {"x": data.dataset}
-        if not isinstance(data, keras.utils.PyDataset):
+        arguments = {"x": run.data}
+        if isinstance(run.data, Epochs):
+            arguments = {"x": run.data.dataset}
+        if not isinstance(run.data, keras.utils.PyDataset):
             arguments["shuffle"] = False  # or Keras warns that it cannot
-        self.model.fit(
+        run.model.fit(
             **arguments,
             validation_data=validation_data,
             callbacks=self.callbacks,
-            initial_epoch=self.done,
-            epochs=self.epochs,
-            verbose=self.verbose,
-            **self.settings,
+            initial_epoch=done,
+            epochs=run.epochs,
+            verbose=run.verbose,
+            **run.settings,
         )
+
+
+class CachedHead:
+    """Fit a head alone, with the loss, metrics and optimizer of the whole model.
+
+    The head holds the layers of the model and its optimizer is the model's own, so
+    that the model has learned when the head has, and training goes on from there.
+
+    Args:
+        model: A built and compiled model.
+        group: Its last layer group.
+
+    Raises:
+        ValueError: If features cannot be cached below the head, with the reason.
+    """
+
+    def __init__(self, model: keras.Model, group: LayerGroup) -> None:
+        for name in STEPS:
+            if getattr(model, name).__module__.partition(".")[0] != "keras":
+                raise ValueError(f"{type(model).__name__} has a {name} of its own")
+        if _keras.inner_optimizer(model.optimizer).use_ema:
+            raise ValueError("the optimizer keeps averages of all weights")
+        self.model = model
+        self.seconds = 0.0  # of computing features, since the last epoch
+        with _keras.scope(model):
+            self.body, self.head = cut_at_head(model, group)
+        self.head.stop_training = False  # as `fit` sets it
+
+    def features(self, dataset: Any, path: pathlib.Path | None, verbose: int) -> tuple:
+        """Return arrays of features, labels and, if there are, sample weights."""
+        began = time.perf_counter()
+        weighted = len(dataset.element_spec) == 3
+        preprocessor = getattr(self.model, "preprocessor", None)
+        if preprocessor is not None:
+            dataset = dataset.map(preprocessor, num_parallel_calls=AUTOTUNE)
+        with warnings.catch_warnings():
+            # It may shuffle: the order of this one pass is that of the arrays.
+            warnings.filterwarnings("ignore", message="Two passes over the dataset")
+            rows = cache_features(self.body, dataset, path, verbose=verbose)
+        arrays = next(rows.batch(len(rows)).as_numpy_iterator())
+        self.seconds += time.perf_counter() - began
+        return arrays if weighted else arrays[:2]
+
+    def fit(
+        self, train: Epochs, callbacks: keras.callbacks.CallbackList, **settings: Any
+    ) -> None:
+        """Fit the head, with callbacks that see the whole model."""
+        arguments = _keras.compile_arguments(self.model)
+        # What the model has is wrapped for mixed precision, if it is to be.
+        arguments |= {"optimizer": self.model.optimizer, "auto_scale_loss": False}
+        with _keras.scope(self.model):
+            self.head.compile(**arguments)
+        self.head.history = None  # it is the model's
+        # Both have the metrics that the user made, and Keras resets those of a model
+        # only once it has built them.
+        self.model.reset_metrics()
+        self.head.fit(train.dataset, callbacks=callbacks, shuffle=False, **settings)
+        self.head.reset_metrics()
 
 
 class _AcrossFits(keras.callbacks.CallbackList):
@@ -162,33 +223,29 @@ class _Progress(keras.callbacks.ProgbarLogger):
         super().on_epoch_end(epoch, shown)
 
 
-class _Source(NamedTuple):
-    """Data whose features can be cached.
+class _Cost(keras.callbacks.Callback):
+    """Add the seconds of computing features to those of the epoch after it."""
 
-    `repeats` tells whether each pass has the same order, so that a cache on disk can
-    be used again; `shuffles` whether each epoch of training has an order of its own.
-    """
+    def __init__(self, cached: CachedHead) -> None:
+        super().__init__()
+        self.cached = cached
 
-    dataset: Any
-    batch_size: int
-    repeats: bool
-    shuffles: bool
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        logs["seconds"] += self.cached.seconds
+        self.cached.seconds = 0.0
 
 
-def _source(data: Any, role: str = "of training") -> _Source:
-    """Return data to cache.
+class _Stop(keras.callbacks.Callback):
+    """Stop the fit of the head where a callback stops that of the whole model."""
 
-    Raises:
-        ValueError: If their features cannot be cached, with the reason.
-    """
-    if isinstance(data, Epochs):
-        return _Source(data.in_order, data.batch_size, repeats=True, shuffles=True)
-    if isinstance(data, keras.utils.PyDataset):
-        raise ValueError(f"a PyDataset, as that {role}, may differ in each pass")
-    try:
-        repeats = same_order(data)
-    except ValueError as reason:
-        raise ValueError(f"{reason} (that {role})") from reason
-    first = next(data.take(1).as_numpy_iterator())
-    size = len(keras.tree.flatten(first)[-1])
-    return _Source(data, size, repeats=repeats, shuffles=not repeats)
+    async_safe = True  # the fit of the whole model is dispatched as without it
+
+    def __init__(self, cached: CachedHead) -> None:
+        super().__init__()
+        self.head = cached.head
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.head.stop_training |= self.model.stop_training
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.head.stop_training |= self.model.stop_training

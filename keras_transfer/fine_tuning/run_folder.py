@@ -1,10 +1,12 @@
-"""A folder that a run of fine-tuning can be gone on from after a kill."""
+"""A folder in which a run of fine-tuning goes on after a kill."""
 
 from __future__ import annotations
 
 import json
 import os
 import pathlib
+import zlib
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,10 +14,14 @@ import numpy as np
 from keras_transfer import _keras
 from keras_transfer._whole_file import is_partial
 from keras_transfer._whole_file import replace_file
+from keras_transfer.backbones.fingerprint import RowDigest
+from keras_transfer.data.examples import map_arrays
 
 STATE = "fine_tune.json"
 START = "fine_tune_0.weights.h5"
 END = "fine_tune_end.weights.h5"
+
+CHUNK = 1024  # rows whose bytes are copied at a time
 
 
 class RunFolder:
@@ -51,6 +57,11 @@ class RunFolder:
         return self.state["epoch"] if self.state else 0
 
     @property
+    def seed(self) -> int | None:
+        """The seed of the run; None before it has begun."""
+        return self.state["seed"] if self.state else None
+
+    @property
     def finished(self) -> bool:
         """Whether the run has ended, by its number of epochs or by a callback."""
         return bool(self.state) and self.state["finished"]
@@ -60,18 +71,17 @@ class RunFolder:
         """A callback that saves the state after each epoch, and at the end."""
         return _Saves(self)
 
-    def begin(self, model: keras.Model, seed: int) -> int:
-        """Save the start, or load what was saved last; return the seed of the run."""
+    def begin(self, model: keras.Model, seed: int) -> None:
+        """Save the start with the seed of a new run, or load what was saved last."""
         if self.state is None:
             self.path.mkdir(parents=True, exist_ok=True)
             self.save(model, 0, START, seed)
-            return seed
+            return
         model.load_weights(self.path / self.state["weights"])
         seeds = _keras.seeds(model)
         for variable, value in zip(seeds, self.state["seeds"], strict=True):
             variable.assign(np.array(value, variable.dtype))
         self.restore_history()
-        return self.state["seed"]
 
     def restore_history(self) -> None:
         """Give the History the epochs that are done."""
@@ -137,6 +147,34 @@ class RunFolder:
         return state
 
 
+def identity(model: keras.Model, data: Any, labels: Any) -> dict:
+    """Return what distinguishes the model and the data of a run from those of others.
+
+    Args:
+        model: The compiled model.
+        data: Tuple of arrays, or a dataset.
+        labels: All labels of `data`, as of `read_labels`.
+    """
+    optimizer = _keras.inner_optimizer(model.optimizer)
+    rate = _keras.settings(optimizer)["learning_rate"]
+    # The order of arrays counts, since an epoch's follows from it and the seed; that
+    # of a dataset may be another in each pass.
+    if isinstance(data, tuple):
+        arrays = keras.tree.flatten(map_arrays(np.asarray, data))
+    else:
+        arrays = [np.sort(array, axis=None) for array in keras.tree.flatten(labels)]
+    digest = RowDigest()
+    for array in arrays:
+        for start in range(0, len(array), CHUNK):
+            digest.update(array[start : start + CHUNK])
+    return {
+        "optimizer": type(optimizer).__name__,
+        "learning_rate": rate if isinstance(rate, float) else type(rate).__name__,
+        "weights": zlib.crc32(str([x.shape for x in model.weights]).encode()),
+        "data": digest.value(),
+    }
+
+
 class _Saves(keras.callbacks.Callback):
     """Saves into a RunFolder."""
 
@@ -150,13 +188,13 @@ class _Saves(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Save the state after `epoch`."""
-        done, seed = epoch + 1, self.folder.state["seed"]
-        self.folder.save(self.model, done, f"fine_tune_{done}.weights.h5", seed)
+        done, name = epoch + 1, f"fine_tune_{epoch + 1}.weights.h5"
+        self.folder.save(self.model, done, name, self.folder.seed)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Save the state again: a callback may have put the best weights back."""
         folder = self.folder
-        folder.save(self.model, folder.epoch, END, folder.state["seed"], end=True)
+        folder.save(self.model, folder.epoch, END, folder.seed, end=True)
 
 
 def _plain(value: object) -> object:

@@ -1,11 +1,20 @@
-"""Strategies of fine-tuning: which layer groups learn in which epochs."""
+"""Strategies of fine-tuning: which layer groups learn in which epochs, how fast."""
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import keras
+
+from keras_transfer import _keras
 from keras_transfer._arguments import one_of
+from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.callbacks.phases import Phase
+from keras_transfer.optimizers.discriminative import Discriminative
+from keras_transfer.optimizers.discriminative import discriminative
+from keras_transfer.optimizers.discriminative import with_rate_table
+from keras_transfer.optimizers.schedules import SlantedTriangular
 
 STRATEGIES = ("auto", "probe", "lp-ft", "gradual", "full")
 
@@ -17,72 +26,106 @@ MANY = 5000
 # that move, and needs it, to get far in few epochs.
 ALONE_RATE = 10.0
 
+# The stem learns at this share of the head's rate, and the groups between in equal
+# ratios: the rule of fastai's `fine_tune`.
+STEM_SHARE = 0.01
 
-class Recipe(NamedTuple):
+
+class Strategy(NamedTuple):
     """A strategy by name, its phases, and why it was chosen."""
 
-    strategy: str
+    name: str
     phases: list[Phase]
     reason: str
 
 
-def recipe(
-    strategy: str, names: Sequence[str], epochs: int, labels: int, *, frozen: bool
-) -> Recipe:
-    """Return the phases of a strategy.
+def choose_strategy(
+    name: str, names: Sequence[str], epochs: int, labels: int, *, frozen: bool
+) -> Strategy:
+    """Return the strategy of a name, and for "auto" the one that suits the labels.
 
     Args:
-        strategy: One of `STRATEGIES`.
+        name: One of `STRATEGIES`.
         names: The layer groups that can learn, stem first, head last.
         epochs: Epochs of all phases together.
         labels: Number of labelled examples.
         frozen: Whether the backbone can never thaw.
 
     Returns:
-        A `Recipe`; the last phase has no end.
+        A `Strategy`; its last phase has no end.
 
     Raises:
         ValueError: If the strategy is unknown, has more phases than epochs, or would
             thaw what can never thaw.
     """
-    one_of("strategy", strategy, STRATEGIES)
+    one_of("strategy", name, STRATEGIES)
     reason = "as asked"
     lowest = 0  # the first group that learns at any time
-    if strategy == "auto" and frozen:
-        strategy, reason = "probe", "the backbone is a FrozenBackbone"
-    elif strategy == "auto":
-        strategy, lowest, reason = _by_labels(labels, len(names))
+    if name == "auto" and frozen:
+        name, reason = "probe", "the backbone is a FrozenBackbone"
+    elif name == "auto":
+        name, lowest, reason = _by_labels(labels, len(names))
     head = (names[-1],)
-    if strategy == "probe":
-        return Recipe(strategy, [Phase(head, rate=ALONE_RATE)], reason)
+    if name == "probe":
+        return Strategy(name, [Phase(head, rate=ALONE_RATE)], reason)
     if frozen:
         raise ValueError(
-            f"strategy={strategy!r} thaws the backbone, but the model holds a "
+            f"strategy={name!r} thaws the backbone, but the model holds a "
             "FrozenBackbone, which never thaws. Build the model on its "
             "`FrozenBackbone.layer`, or take strategy='probe'."
         )
     if len(names) == 1:
         reason = "only one layer group can learn"
-        return Recipe("probe", [Phase(head, rate=ALONE_RATE)], reason)
-    if strategy == "full":
-        return Recipe(strategy, [Phase(tuple(names))], reason)
+        return Strategy("probe", [Phase(head, rate=ALONE_RATE)], reason)
+    if name == "full":
+        return Strategy(name, [Phase(tuple(names))], reason)
     if epochs < 2:
         raise ValueError(
-            f"epochs={epochs} cannot hold the strategy {strategy!r} ({reason}): the "
+            f"epochs={epochs} cannot hold the strategy {name!r} ({reason}): the "
             "head learns alone first. Give 2 epochs or more, or take strategy='probe' "
             "or 'full'."
         )
     alone = max(1, epochs // 3)
     phases = [Phase(head, alone, ALONE_RATE)]
-    if strategy == "lp-ft":
-        return Recipe(strategy, [*phases, Phase(tuple(names))], reason)
+    if name == "lp-ft":
+        return Strategy(name, [*phases, Phase(tuple(names))], reason)
     thawed = len(names) - 1 - lowest
     steps = min(thawed, epochs - alone)
     for step in range(1, steps + 1):
         count = math.ceil(thawed * step / steps)
         phases.append(Phase(tuple(names[-1 - count :]), 1))
     phases[-1] = Phase(phases[-1].groups)
-    return Recipe(strategy, phases, reason)
+    return Strategy(name, phases, reason)
+
+
+def give_slanted_rates(
+    model: keras.Model, groups: LayerGroups, batches: int | None
+) -> None:
+    """Give a compiled model smaller rates towards the stem, along a slanted triangle.
+
+    Args:
+        model: A compiled model. A `discriminative` optimizer keeps its factors, and
+            a schedule of its own stays.
+        groups: The layer groups of `model`.
+        batches: Length of the schedule in batches; None sets no schedule.
+
+    Raises:
+        ValueError: If the optimizer cannot have factors.
+    """
+    optimizer = _keras.inner_optimizer(model.optimizer)
+    with _keras.scope(model):
+        if not isinstance(optimizer, Discriminative):
+            depth = max(1, len(groups) - 1)
+            decay = STEM_SHARE ** (1 / depth)
+            optimizer = discriminative(optimizer, groups, decay=decay)
+        rate = _keras.settings(optimizer)["learning_rate"]
+        if batches is not None and isinstance(rate, numbers.Real):
+            # The schedule counts updates.
+            updates = batches // (optimizer.gradient_accumulation_steps or 1)
+            schedule = SlantedTriangular(float(rate), max(1, updates))
+            table = optimizer.rate_table.excluding(optimizer)
+            optimizer = with_rate_table(optimizer, table, learning_rate=schedule)
+    _keras.replace_optimizer(model, optimizer)
 
 
 def _by_labels(labels: int, groups: int) -> tuple[str, int, str]:

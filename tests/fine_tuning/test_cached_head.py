@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import keras_transfer as kt
 from keras_transfer import _keras
-from keras_transfer.fine_tuning.cached_head import CachedHead
+from keras_transfer.fine_tuning.phased_fit import CachedHead
 from tests import tiny
 from tests.contracts.compare import assert_close
 

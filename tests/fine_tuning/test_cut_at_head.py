@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer.fine_tuning.cut_at_head import cut
+from keras_transfer.fine_tuning.cut_at_head import cut_at_head
 from tests import tiny
 from tests.contracts.compare import assert_close
 
@@ -30,7 +30,7 @@ class Foreign(layers.Layer):
 
 
 def cut_of(model):
-    return cut(model, kt.layer_groups(model)[-1])
+    return cut_at_head(model, kt.layer_groups(model)[-1])
 
 
 def stack(*above, below=()):
@@ -81,7 +81,7 @@ MODELS = {
 def test_the_parts_make_the_model(name, tmp_path):
     model = MODELS[name]()
     groups = kt.layer_groups(model)
-    parts = cut(model, groups[-1])
+    parts = cut_at_head(model, groups[-1])
     x = tokens()
     if name != "task":
         x = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:]))
@@ -197,7 +197,7 @@ def test_what_cannot_be_cut_is_refused_with_the_reason(make, message):
     model = make()
     model, head = model if isinstance(model, tuple) else (model, None)
     with pytest.raises(ValueError, match=message):
-        cut(model, head or kt.layer_groups(model)[-1])
+        cut_at_head(model, head or kt.layer_groups(model)[-1])
 
 
 def test_an_unknown_layer_above_the_backbone_stays_live():

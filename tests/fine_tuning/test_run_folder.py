@@ -47,10 +47,13 @@ def files(path):
 
 def test_weights_slots_seeds_and_history_come_back(tmp_path):
     folder, model = folder_of(tmp_path / "new" / "run"), make()
-    assert folder.begin(model, 7) == 7 and not folder.finished
+    assert folder.seed is None
+    folder.begin(model, 7)
+    assert folder.seed == 7 and not folder.finished
     epoch(folder, model, 0)
     again, other = folder_of(folder.path), make()
-    assert again.epoch == 1 and again.begin(other, 8) == 7
+    assert again.epoch == 1 and again.seed == 7
+    again.begin(other, 7)
     for kind in (lambda x: x.weights, lambda x: x.optimizer.variables, _keras.seeds):
         assert_close(arrays(kind(other)), arrays(kind(model)))
     assert len(_keras.seeds(other)) == 1

@@ -3,14 +3,14 @@
 import pytest
 
 from keras_transfer.fine_tuning.strategies import ALONE_RATE
-from keras_transfer.fine_tuning.strategies import recipe
+from keras_transfer.fine_tuning.strategies import choose_strategy
 from keras_transfer.fine_tuning.strategies import STRATEGIES
 
 NAMES = ["stem", "a", "b", "c", "d", "head"]
 
 
 def plan(strategy, epochs=9, labels=10, names=NAMES, frozen=False):
-    return recipe(strategy, names, epochs, labels, frozen=frozen)
+    return choose_strategy(strategy, names, epochs, labels, frozen=frozen)
 
 
 def lengths(phases):
@@ -35,7 +35,7 @@ def lengths(phases):
 def test_phases_of_each_strategy(strategy, epochs, expected):
     made = plan(strategy, epochs)
     assert lengths(made.phases) == expected
-    assert made.strategy == strategy and made.reason == "as asked"
+    assert made.name == strategy and made.reason == "as asked"
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -63,7 +63,7 @@ def test_phases_fit_into_the_epochs_and_thaw_from_the_head_down(strategy, groups
 )
 def test_auto_follows_the_number_of_labels(labels, strategy, lowest):
     made = plan("auto", labels=labels)
-    assert made.strategy == strategy
+    assert made.name == strategy
     assert made.phases[-1].groups == tuple(NAMES[lowest:])
     assert f"rule of thumb for {labels:,} labels" in made.reason
 
@@ -82,7 +82,7 @@ def test_the_head_alone_learns_faster():
 
 def test_a_frozen_backbone_is_probed_and_never_thawed():
     made = plan("auto", labels=9999, frozen=True)
-    assert made.strategy == "probe" and "FrozenBackbone" in made.reason
+    assert made.name == "probe" and "FrozenBackbone" in made.reason
     assert plan("probe", frozen=True).reason == "as asked"
     for strategy in ("lp-ft", "gradual", "full"):
         with pytest.raises(ValueError, match=r"`FrozenBackbone\.layer`"):
@@ -91,7 +91,7 @@ def test_a_frozen_backbone_is_probed_and_never_thawed():
 
 def test_a_single_group_is_all_that_can_learn():
     made = plan("full", names=["head"])
-    assert made.strategy == "probe" and "only one" in made.reason
+    assert made.name == "probe" and "only one" in made.reason
 
 
 def test_too_few_epochs_and_unknown_strategies_are_refused():

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import keras_transfer as kt
 from keras_transfer import _keras
-from keras_transfer.fine_tuning.inputs import all_classes
+from keras_transfer.fine_tuning.run import all_classes
 from tests import tiny
 from tests.contracts.compare import assert_close
 
