@@ -43,7 +43,7 @@ def fine_tune(
     by its discriminative subclass: the stem learns at 1/100 of that rate, the groups
     between in equal ratios, along `SlantedTriangular` over all epochs; the head while
     it is alone, a mere linear probe, at 10 times that rate. A `discriminative`
-    optimizer keeps its factors, a schedule of your own stays, and beside a
+    optimizer keeps its factors, a schedule of your own stays, and next to a
     LearningRateScheduler or ReduceLROnPlateau none is set. BatchNorm below the head
     stays frozen.
 
@@ -78,7 +78,7 @@ def fine_tune(
         `seconds`, and its `trainable_parameters`.
 
     Raises:
-        TypeError: If `model` is no model or `data` of an unknown kind.
+        TypeError: If `model` is not a model or `data` of an unknown kind.
         ValueError: If the model is not built, not compiled, or was trained; if data
             are empty, endless, or their labels missing, out of range, of one class or
             fewer than the classes; if a setting is unknown, the strategy does not fit

@@ -174,7 +174,7 @@ def check_model(model: keras.Model) -> None:
     """Check that a model is built, compiled, and was not trained.
 
     Raises:
-        TypeError: If it is no model.
+        TypeError: If it is not a model.
         ValueError: If it is not ready.
     """
     if not isinstance(model, keras.Model):
@@ -245,7 +245,7 @@ def checked_labels(
 
     Raises:
         TypeError: If data are of an unknown kind.
-        ValueError: If data are empty or endless, or their labels cannot be learnt.
+        ValueError: If data are empty or endless, or their labels cannot be learned.
     """
     fit_arguments(model, data, 1, batch_size)
     labels = read_labels(data)

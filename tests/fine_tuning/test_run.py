@@ -1,4 +1,6 @@
-"""Bad input is refused before anything is changed."""
+"""A run is known, and bad input refused, before anything is changed."""
+
+import dataclasses
 
 import keras
 import numpy as np
@@ -8,6 +10,7 @@ import tensorflow as tf
 import keras_transfer as kt
 from keras_transfer import _keras
 from keras_transfer.fine_tuning.run import all_classes
+from keras_transfer.fine_tuning.run import Run
 from tests import tiny
 from tests.contracts.compare import assert_close
 
@@ -60,6 +63,43 @@ def state(model):
         [weight.trainable for weight in model.weights],
         model.get_weights(),
     )
+
+
+def run_of(model, path=None, **settings):
+    return Run.of(model, data(), data(6), 3, "lp-ft", path, {"verbose": 0} | settings)
+
+
+def test_a_run_is_made_once_and_changes_nothing(tmp_path):
+    model = make()
+    *before, weights = state(model)
+    run = run_of(model, tmp_path / "run", batch_size=5, class_weight={1: 2.0})
+    *after, same = state(model)
+    assert after == before and not (tmp_path / "run").exists()
+    assert_close(same, weights)
+    assert (run.strategy.name, run.head_epochs, run.epochs) == ("lp-ft", 1, 3)
+    assert (run.num_batches, run.scheduled_batches) == (3, 9)
+    assert (run.done, run.finished, run.verbose) == (0, False, 0)
+    assert run.settings == {"class_weight": {0: 1.0, 1: 2.0, 2: 1.0}}
+    assert run.data.seed == run.seed and run.data.clock is run.clock
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        run.seed = 0
+
+
+def test_a_run_goes_on_with_the_seed_of_its_folder(tmp_path):
+    keras.utils.set_random_seed(1)
+    seed = run_of(make()).seed
+    keras.utils.set_random_seed(1)
+    history = kt.fine_tune(
+        make(), data(), epochs=3, strategy="lp-ft", directory=tmp_path, verbose=0
+    )
+    again = run_of(make(), tmp_path)
+    assert again.seed == again.data.seed == seed
+    assert (again.done, again.finished) == (len(history.epoch), True)
+
+
+def test_a_callback_that_sets_the_rate_leaves_no_schedule():
+    scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: 0.1)
+    assert run_of(make(), callbacks=scheduler).scheduled_batches is None
 
 
 def refused(model, error, message, **arguments):
