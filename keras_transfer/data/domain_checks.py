@@ -1,4 +1,4 @@
-"""What two domains must be: source with labels, target without, and alike in x."""
+"""What two domains must be: source with labels, target without, the same in x."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def check_batched(source: Stream, target: Stream, batched: bool) -> None:
         if batched and not each.is_dataset:
             raise ValueError(
                 f"{promise}`{each.name}` is arrays. Pass a batch_size; a dataset "
-                "beside arrays is then one of single examples."
+                "next to arrays is then one of single examples."
             )
     scalars = 0 in [each.shape.rank for each in keras.tree.flatten(target.spec)]
     if batched and not source.looks_batched:
@@ -82,7 +82,7 @@ def check_batched(source: Stream, target: Stream, batched: bool) -> None:
 
 
 def check_same(source: Stream, target: Stream, batched: bool) -> None:
-    """Check that the x of both are alike in structure, rank, shape and dtype.
+    """Check that the x of both have the same structure, rank, shape and dtype.
 
     Raises:
         ValueError: If they are not.
@@ -148,7 +148,7 @@ def _check_classes(labels: Any) -> None:
     if (labels == labels[:1]).all():
         raise ValueError(
             f"All {len(labels)} labels of `source` are of one class, {labels[0]}: "
-            "there is nothing to tell apart. Are the data sorted by class, and cut?"
+            "there is nothing to distinguish. Are the data sorted by class, and cut?"
         )
 
 

@@ -34,7 +34,7 @@ class Clock(keras.callbacks.Callback):
 
 
 class Epochs:
-    """Shuffle arrays anew in each epoch of `fit`, and equally when it is resumed.
+    """Shuffle arrays in each epoch of `fit`, in the same way when it is resumed.
 
     Keras does not shuffle the arrays of a keras-hub Task at all, and the order in
     which it shuffles others depends on what was drawn before. The order here is

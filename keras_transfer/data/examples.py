@@ -180,8 +180,8 @@ def map_arrays(function: Callable[[np.ndarray], Any], data: Any) -> Any:
     array = np.asarray(data)
     if array.ndim == 0 or not _is_plain(array):
         raise TypeError(
-            f"`data` holds a {type(data).__name__} that is no array of examples. Pass "
-            "arrays of one example a row, or a tf.data.Dataset for ragged ones."
+            f"`data` holds a {type(data).__name__} that is not an array of examples. "
+            "Pass arrays of one example a row, or a tf.data.Dataset for ragged ones."
         )
     return function(array)
 

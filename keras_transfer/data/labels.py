@@ -56,7 +56,7 @@ def labels_of(element: Any) -> Any:
     """Return y of `(x, y)` or `(x, y, sample_weight)`: arrays, tensors or specs.
 
     Raises:
-        ValueError: If it is no such tuple, or y is None.
+        ValueError: If it is not such a tuple, or y is None.
     """
     if not isinstance(element, tuple) or len(element) not in (2, 3):
         what = type(element).__name__
@@ -85,10 +85,10 @@ def check_classes(labels: np.ndarray, num_classes: int) -> None:
         num_classes: Number of classes of the model, at least 2.
 
     Raises:
-        ValueError: If labels are no whole numbers from 0 to `num_classes - 1`,
+        ValueError: If labels are not whole numbers from 0 to `num_classes - 1`,
             fewer than the classes, or all of one class.
     """
-    why = "there is nothing to tell apart in one class"
+    why = "there is nothing to distinguish in one class"
     whole_number("num_classes", num_classes, 2, why=why)
     classes = f"0 to {num_classes - 1}"
     labels = whole_numbers(labels, classes)
@@ -108,7 +108,7 @@ def check_classes(labels: np.ndarray, num_classes: int) -> None:
     if np.count_nonzero(counts) == 1:
         raise ValueError(
             f"All {labels.size} labels are of one class, {labels[0]}: there is nothing "
-            "to tell apart. Are the data sorted by class, and cut?"
+            "to distinguish. Are the data sorted by class, and cut?"
         )
     missing = np.flatnonzero(counts == 0)
     if missing.size:
@@ -124,7 +124,7 @@ def whole_numbers(labels: Any, expected: str) -> np.ndarray:
     """Return labels of shape `(count,)` or `(count, 1)` as int64 of `(count,)`.
 
     Raises:
-        ValueError: If the shape is another, or a label is no whole number.
+        ValueError: If the shape is another, or a label is not a whole number.
     """
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -137,7 +137,7 @@ def whole_numbers(labels: Any, expected: str) -> np.ndarray:
         )
     if labels.dtype.kind not in "biufV":  # "V" are bfloat16 and its like
         raise ValueError(
-            f"The labels are no numbers, but {labels.dtype}: {listed(labels)}. Number "
+            f"The labels are not numbers but {labels.dtype}: {listed(labels)}. Number "
             f"the classes, {expected}."
         )
     numbers = labels.astype("float64")
@@ -151,7 +151,7 @@ def whole_numbers(labels: Any, expected: str) -> np.ndarray:
     wrong = labels[(numbers != np.trunc(numbers)) | (np.abs(numbers) > 2**53)]
     if wrong.size:
         raise ValueError(
-            f"{wrong.size} of {labels.size} labels are no whole numbers: "
+            f"{wrong.size} of {labels.size} labels are not whole numbers: "
             f"{listed(np.unique(wrong))}. Class labels are {expected}."
         )
     return labels.astype("int64")

@@ -55,7 +55,7 @@ def check_labels(
 def _check_numbers(labels: np.ndarray) -> None:
     if labels.dtype.kind not in "biufV":  # "V" are bfloat16 and its like
         raise ValueError(
-            f"The labels are no numbers, but {labels.dtype}: {listed(labels.flat)}. "
+            f"The labels are not numbers but {labels.dtype}: {listed(labels.flat)}. "
             "Number the classes from 0."
         )
     if labels.dtype.kind in "fV":
@@ -93,8 +93,8 @@ def _check_binary(labels: np.ndarray, output: tuple, learnt: bool) -> None:
         )
     if learnt and (labels == labels.flat[0]).all():
         raise ValueError(
-            f"All {labels.size} labels are {labels.flat[0]}: there is nothing to tell "
-            "apart. Are the data sorted by class, and cut?"
+            f"All {labels.size} labels are {labels.flat[0]}: there is nothing to "
+            "distinguish. Are the data sorted by class, and cut?"
         )
 
 

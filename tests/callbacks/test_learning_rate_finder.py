@@ -459,7 +459,7 @@ def test_a_task_takes_its_raw_inputs():
         (lambda: (*data(), *data()), ValueError, "tuple of 4"),
         (lambda: (data()[0], data(9)[1]), ValueError, r"\[9, 40\] examples"),
         (lambda: data(0), ValueError, "no example"),
-        (lambda: (1.0, 2.0), TypeError, "no array of examples"),
+        (lambda: (1.0, 2.0), TypeError, "not an array of examples"),
         (lambda: dataset().unbatch(), ValueError, "not batched"),
         (lambda: dataset().take(0), ValueError, "is empty"),
         (lambda: (data()[0] * np.nan, data()[1]), ValueError, "first batch is nan"),

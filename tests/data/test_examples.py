@@ -145,7 +145,7 @@ def test_the_number_of_examples(arrays):
     [
         ((X, Y[:3]), ValueError, r"arrays of `source` have \[3, 5\] examples"),
         (X[:0], ValueError, "`source` is empty"),
-        ((X, 3), TypeError, "no array of examples"),
+        ((X, 3), TypeError, "not an array of examples"),
     ],
 )
 def test_arrays_that_do_not_fit(arrays, error, message):

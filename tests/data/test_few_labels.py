@@ -215,7 +215,7 @@ def test_a_class_with_too_few_is_named():
         (np.eye(3)[Y] * 0.5, r"shape \(36, 3\) and are not one-hot"),
         (np.ones((36, 3)), "not one-hot"),
         (np.zeros((36, 2, 2)), "one whole number an example"),
-        (Y + 0.5, "no whole numbers"),
+        (Y + 0.5, "not whole numbers"),
         (np.where(Y == 0, -1, Y), "9 of 36 labels are below 0: -1.*without label"),
         (np.where(Y == 0, np.nan, Y), "NaN"),
         (None, "no labels"),

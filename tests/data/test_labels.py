@@ -116,7 +116,7 @@ def test_data_without_labels_to_read_are_refused(data, message):
         (iter(dataset(X, Y).batch(2)), "gone through once"),
         ([X, Y], "`data` is a list"),
         (X, "`data` is a ndarray"),
-        ((X, 3), "no array of examples"),
+        ((X, 3), "not an array of examples"),
     ],
 )
 def test_other_data_are_refused(data, message):
@@ -126,7 +126,7 @@ def test_other_data_are_refused(data, message):
 
 def test_ragged_labels_are_refused():
     ragged = tf.ragged.constant([[1], [1, 2], [], [3], [4]])
-    with pytest.raises(TypeError, match="no array of examples"):
+    with pytest.raises(TypeError, match="not an array of examples"):
         read_labels((X, ragged))
     with pytest.raises(TypeError, match="must be dense tensors"):
         read_labels(dataset(X, ragged).batch(2))
@@ -158,15 +158,15 @@ def test_truth_values_are_two_classes():
         ([0, 1, 2, 3, 3], r"2 of 5 labels are outside 0 to 2: 3\. .* 3 classes"),
         ([0, -1, 9, 2], "2 of 4 labels are outside 0 to 2: -1, 9"),
         (list(range(20)), "3, 4, 5, 6, 7 and 12 more"),
-        ([0, 0.5, 1, 2], "1 of 4 labels are no whole numbers: 0.5"),
-        ([0, 1, 2, np.inf], "no whole numbers: inf"),
-        ([0, 1, 2, 1e30], r"no whole numbers: 1e\+30"),
+        ([0, 0.5, 1, 2], "1 of 4 labels are not whole numbers: 0.5"),
+        ([0, 1, 2, np.inf], "not whole numbers: inf"),
+        ([0, 1, 2, 1e30], r"not whole numbers: 1e\+30"),
         ([0, 1, np.nan, 2], "1 of 4 labels are NaN"),
         ([1, 1, 1, 1], "All 4 labels are of one class, 1"),
         ([0, 2], r"2 label\(s\) for 3 classes"),
         (np.eye(3), "one-hot"),
-        (["a", "b", "c"], "no numbers, but <U1: a, b, c"),
-        (np.array(["0", "1", "2"], object), "no numbers"),
+        (["a", "b", "c"], "not numbers but <U1: a, b, c"),
+        (np.array(["0", "1", "2"], object), "not numbers"),
     ],
 )
 def test_classes_that_cannot_be_learnt_are_refused(labels, message):

@@ -133,7 +133,7 @@ DATA = {
     "negative": (labelled([0, 1, 2, -1]), ValueError, "outside 0 to 2: -1"),
     "one class": (labelled([1] * 9), ValueError, "of one class, 1"),
     "NaN": (labelled([0, 1, np.nan, 2]), ValueError, "1 of 4 labels are NaN"),
-    "words": (labelled(["good", "bad", "ugly"]), ValueError, "no numbers"),
+    "words": (labelled(["good", "bad", "ugly"]), ValueError, "not numbers"),
     "one-hot": (labelled(np.eye(3)), ValueError, "argmax"),
 }
 

@@ -76,8 +76,8 @@ class Reading:
         wrong = (labels < 0) | (labels >= self.num_classes) | (labels % 1 != 0)
         if wrong.any():
             raise ValueError(
-                f"{wrong.sum()} of {len(labels)} labels in a batch of `data` are no "
-                f"class of the model, such as {labels[wrong][0]}. The "
+                f"{wrong.sum()} of {len(labels)} labels in a batch of `data` are not "
+                f"a class of the model, such as {labels[wrong][0]}. The "
                 f"{self.num_classes} classes are numbered from 0 to "
                 f"{self.num_classes - 1}."
             )
@@ -110,7 +110,7 @@ class Reading:
         if _outside(outputs):
             raise ValueError(
                 f"The model gives {outputs.min():.4g} to {outputs.max():.4g}, which "
-                "are no probabilities. If they are logits, compile it with a loss of "
+                "are not probabilities. If they are logits, compile it with a loss of "
                 "from_logits=True."
             )
         return np.log(np.maximum(outputs, TINY)), np.log(np.maximum(1 - outputs, TINY))

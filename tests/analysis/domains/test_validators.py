@@ -254,7 +254,7 @@ def test_from_logits_must_be_said_by_a_bool():
         (np.arange(40) % 5 - 1, "outside 0 to 4"),
         (np.full(40, 0.5), "whole numbers"),
         (np.full((40, 5), 0.2), "one-hot"),
-        (np.array(["a", "b"] * 20), "no numbers"),
+        (np.array(["a", "b"] * 20), "not numbers"),
         (np.full(40, np.nan), "NaN"),
     ],
 )

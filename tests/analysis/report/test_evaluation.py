@@ -385,7 +385,7 @@ def test_outputs_that_stop_being_probabilities_are_refused():
     x = np.full((40, 1), 0.5, "float32")
     x[-1] = 7
     model = identity(1, "relu")
-    with pytest.raises(ValueError, match="0.5 to 7, which are no probabilities"):
+    with pytest.raises(ValueError, match="0.5 to 7, which are not probabilities"):
         evaluation(model, x, np.ones(40, int))
 
 

@@ -457,7 +457,7 @@ def test_an_error_halfway_changes_nothing():
     before = state(model)
     keras.utils.set_random_seed(3)
     y[-1] = 3
-    with pytest.raises(ValueError, match="no class of the model") as caught:
+    with pytest.raises(ValueError, match="not a class of the model") as caught:
         kt.report(model, data=(x, y))
     # The traceback, which is still held, must hold nothing back.
     assert state(model) == before
