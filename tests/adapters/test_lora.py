@@ -323,6 +323,7 @@ def test_a_subclass_with_a_call_of_its_own_is_no_target():
         adapters.LoRA(rank=2, targets="doubled").attach(model)
 
 
+@pytest.mark.slow
 def test_gradual_unfreezing_trains_the_pairs_and_never_the_base():
     model = models.nested()
     adapters.LoRA(rank=2).attach(model, "idle")

@@ -111,6 +111,7 @@ def test_a_stranger_loads_the_merged_file(tmp_path):
     assert_close(np.load(tmp_path / "y.npy"), model.predict(X, verbose=0), 1e-6)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_trains_on_after_merge_and_after_unmerge():
     model = models.compiled(attached())
     fit(model, X, Y)

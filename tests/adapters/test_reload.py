@@ -82,6 +82,7 @@ def test_neither_factor_dies_of_a_reload(kind, tmp_path):
     assert_close(again.get_weights(), model.get_weights(), 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("discriminative", [False, True])
 def test_resume_keeps_all_slots(discriminative, tmp_path):
     model = models.nested()
