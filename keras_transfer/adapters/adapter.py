@@ -2,26 +2,26 @@
 
 To add a technique write one file with
 
-1. one or more subclasses of `Part` (adapter_part.py): what is added to one layer, with
-   hooks on the layer's inputs, its sum before the activation, and its result, and how
-   it folds;
+1. one or more subclasses of `Part` (adapter_part.py): what is added to one layer;
 2. a recipe, a subclass of `Adapter`, whose `parts` maps Keras layer classes to the part
    for them, whose `part(target)` makes one part, and whose get_config is JSON-plain.
 
-Both are registered with Keras. All else is here and in in_place/ and is the same for
-each technique: finding the layers, attaching all or nothing, freezing, names,
-switching, reload, merge. A technique without parts overrides `trained` alone and names
-the weights of the model's own that are to learn.
+Both are registered with Keras. All else is the same for each technique: attaching all
+or nothing, freezing, switching, reload, merge, files. A technique without parts names
+in `trained` the weights of the model's own that are to learn.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from collections.abc import Sequence
 
 import keras
+import numpy as np
 
 from keras_transfer import _keras
 from keras_transfer.adapters.adapter_part import all_parts
@@ -30,13 +30,15 @@ from keras_transfer.adapters.in_place import adapted_layer
 from keras_transfer.adapters.in_place.compiled_model import activate
 from keras_transfer.adapters.in_place.compiled_model import retrace
 from keras_transfer.adapters.in_place.compiled_model import stale_optimizers
-from keras_transfer.adapters.in_place.rollback import all_or_nothing
+from keras_transfer.adapters.in_place.frozen_weights import freeze_all_but
+from keras_transfer.adapters.in_place.frozen_weights import train_only
+from keras_transfer.adapters.in_place.layer_state import all_or_nothing
+from keras_transfer.adapters.in_place.layer_state import recipes_of
 from keras_transfer.adapters.targets import find
 from keras_transfer.adapters.targets import head_layers
 from keras_transfer.adapters.targets import Target
 from keras_transfer.backbones.frozen import FrozenBackbone
-from keras_transfer.backbones.layer_paths import located
-from keras_transfer.backbones.training_flags import train_only
+from keras_transfer.backbones.layer_paths import owners
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -116,33 +118,35 @@ class Adapter:
                 matches, a number does not fit a layer, the model's strategy is not
                 entered, or its optimizer has made updates. Nothing is changed then.
         """
-        _check_model(model, name)
-        taken = adapted_layer.recipes_of(model)
-        targets = self.find(model)
-        trained = self.trained(model, targets)
-        self._check_alone(model, trained, taken)
-        replacements = stale_optimizers(model, new_weights=True)
-        hosts = targets if self.parts else []
-        pairs = [(target.layer, self.part(target)) for target in hosts]
-        for layer, part in pairs:
-            part.name = name
-            part.create(layer)
-        self.link([part for _, part in pairs])
-        with all_or_nothing(model):
-            owners = _owners(model, trained)
-            adapted_layer.install(model, name, self.resolved(targets), pairs, owners)
-            adapted_layer.upgrade(model)
-            _freeze(model, trained)
-            activate(model, {name: 1.0})
-            retrace(model, replacements)
-        _tell(self, model, name, len(pairs) or len(owners))
+        check_name(model, name)
+        plan = self.plan(model)
+        plan.install(model, name)
+        print(plan.summary(model, name))
         return model
+
+    def plan(self, model: keras.Layer, targets: list[Target] | None = None) -> Plan:
+        """Return what `attach` would add to `model`, which is not changed.
+
+        Args:
+            model: As in `attach`.
+            targets: The layers that it goes to. Default None, for what `find` returns.
+
+        Raises:
+            ValueError: If it cannot have this adapter, as in `attach`.
+        """
+        _check_model(model)
+        targets = self.find(model) if targets is None else targets
+        trained = self.trained(model, targets)
+        self._check_alone(model, trained)
+        hosts = targets if self.parts else []
+        pairs = [(target, self.part(target)) for target in hosts]
+        return Plan(self.resolved(targets), tuple(pairs), tuple(trained))
 
     def resolved(self, targets: list[Target]) -> Adapter:
         """Return a copy with paths in place of layer objects, so that it is JSON."""
         recipe = copy.copy(self)
         if not _is_plain(self.targets):
-            recipe.targets = [f"^{re.escape(each.path)}$" for each in targets]
+            recipe.targets = [f"^{re.escape(target.path)}$" for target in targets]
         return recipe
 
     def get_config(self) -> dict:
@@ -157,8 +161,8 @@ class Adapter:
                 "cannot hold. Attach it; kt.adapters.attached(model) gives the recipe "
                 "with their paths."
             )
-        plain = isinstance(self.targets, str) or self.targets is None
-        return {"targets": self.targets if plain else list(self.targets)}
+        single = isinstance(self.targets, str | None)
+        return {"targets": self.targets if single else list(self.targets)}
 
     @classmethod
     def from_config(cls, config: dict) -> Adapter:
@@ -166,13 +170,11 @@ class Adapter:
         return cls(**config)
 
     def __repr__(self) -> str:
-        given = [
-            f"{key}={value!r}" for key, value in vars(self).items() if key[0] != "_"
-        ]
+        given = [f"{k}={value!r}" for k, value in vars(self).items() if k[0] != "_"]
         return f"{type(self).__name__}({', '.join(given)})"
 
-    def _check_alone(self, model: keras.Layer, trained: list, taken: dict) -> None:
-        for other, recipe in taken.items():
+    def _check_alone(self, model: keras.Layer, trained: list) -> None:
+        for other, recipe in recipes_of(model).items():
             if trained or recipe.trained(model, recipe.find(model)):
                 raise ValueError(
                     f"{type(self).__name__} and the attached {other!r} cannot stand in "
@@ -181,25 +183,106 @@ class Adapter:
                 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What an adapter adds to a model, before anything of the model is changed.
+
+    Args:
+        recipe: The recipe that stays with the model; paths stand in it for layers.
+        pairs: The layers that get a part, each with its part, still without weights.
+        trained: The model's own weights that learn too.
+    """
+
+    recipe: Adapter
+    pairs: tuple[tuple[Target, Part], ...]
+    trained: tuple[keras.Variable, ...]
+
+    def install(
+        self,
+        model: keras.Layer,
+        name: str,
+        values: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+        own: Sequence[tuple[keras.Variable, np.ndarray]] = (),
+    ) -> None:
+        """Make the weights, put them into `model`, and freeze the rest.
+
+        Args:
+            model: The model of the plan.
+            name: Name of the adapter, which `check_name` has let pass.
+            values: Dict of path of a target to values of its part's weights by name.
+                Default None, for those that the technique starts with.
+            own: Pairs of a weight of the model's own and its new value.
+
+        Raises:
+            ValueError: If the model's optimizer has made updates. Nothing is changed
+                then.
+        """
+        replacements = stale_optimizers(model, new_weights=True)
+        pairs = [(target.layer, part) for target, part in self.pairs]
+        for target, part in self.pairs:
+            part.name = name
+            part.create(target.layer)
+            for key, value in (values or {}).get(target.path, {}).items():
+                part.named_weights[key].assign(value)
+        self.recipe.link([part for _, part in pairs])
+        with all_or_nothing(model, [variable for variable, _ in own]):
+            for variable, value in own:
+                variable.assign(value)
+            spared, learning = self._head(model)
+            for layer in freeze_all_but(model, spared, self.trained):
+                adapted_layer.upgrade(layer)
+            trained_layers = owners(model, self.trained)
+            adapted_layer.install(model, name, self.recipe, pairs, trained_layers)
+            adapted_layer.upgrade(model)
+            train_only(model, spared, [*learning, *self.trained])
+            activate(model, {name: 1.0})
+            retrace(model, replacements)
+
+    def summary(self, model: keras.Layer, name: str) -> str:
+        """Return the line about the installed adapter."""
+        gates = {id(part.gate) for _, part in all_parts(model)}
+        total = sum(math.prod(v.shape) for v in model.weights if id(v) not in gates)
+        learning = {id(v): math.prod(v.shape) for v in model.trainable_weights}
+        head = {id(v) for layer in head_layers(model) for v in layer.trainable_weights}
+        inside = sum(size for key, size in learning.items() if key in head)
+        trains, kind = sum(learning.values()), type(self.recipe).__name__
+        count = len(self.pairs) or len(owners(model, self.trained))
+        about = f"; {inside:,} of them are the head's" if inside else ""
+        return (
+            f"{kind} {name!r} on {count} layers of {model.name!r}: {trains:,} of "
+            f"{total:,} parameters train ({trains / total:.2%}{about})"
+        )
+
+    def _head(self, model: keras.Layer) -> tuple[set[int], list[keras.Variable]]:
+        """Return the head's layers (ids) that get no part, and what of it learns."""
+        hosts = {id(host) for host, _ in all_parts(model)}
+        hosts |= {id(target.layer) for target, _ in self.pairs}
+        spared = [layer for layer in head_layers(model) if id(layer) not in hosts]
+        learning = [v for layer in spared for v in layer.weights if v.trainable]
+        return {id(layer) for layer in spared}, learning
+
+
 def _is_plain(targets: object) -> bool:
     several = isinstance(targets, list | tuple | set | frozenset)
-    return not any(
-        isinstance(each, keras.Layer) for each in (targets if several else [targets])
-    )
+    targets = targets if several else [targets]
+    return not any(isinstance(target, keras.Layer) for target in targets)
 
 
 def check_name(model: keras.Layer, name: str) -> None:
     """Check that `name` can be that of a new adapter of `model`.
 
     Raises:
-        ValueError: If it is not well formed, or taken.
+        TypeError: If `model` is not a Keras layer.
+        ValueError: If the name is not well formed, or taken.
     """
+    if not isinstance(model, keras.Layer):
+        raise TypeError(f"An adapter goes to a Keras model, not to {model!r}.")
     if not (isinstance(name, str) and NAME.fullmatch(name)):
         raise ValueError(
             f"The name {name!r} is no name for an adapter: use letters, digits, '_' "
             "and '-'."
         )
-    taken = adapted_layer.recipes_of(model)
+    taken = recipes_of(model)
     if name in taken:
         raise ValueError(
             f"The model {model.name!r} has an adapter {name!r} already: "
@@ -208,16 +291,13 @@ def check_name(model: keras.Layer, name: str) -> None:
         )
 
 
-def _check_model(model: object, name: str) -> None:
-    if not isinstance(model, keras.Layer):
-        raise TypeError(f"An adapter goes to a Keras model, not to {model!r}.")
-    check_name(model, name)
+def _check_model(model: keras.Layer) -> None:
     if not model.built or not model.weights:
         raise ValueError(
             f"The model {model.name!r} is not built, so it has no weights to adapt. "
             "Call it once on a batch, or give a Sequential a `keras.Input`."
         )
-    known = adapted_layer.recipes_of(model)
+    known = recipes_of(model)
     for host, part in all_parts(model):
         if part.name not in known:
             raise ValueError(
@@ -238,49 +318,3 @@ def _check_model(model: object, name: str) -> None:
             "tf.distribute strategies, and could not be trained. Attach inside the "
             "`with strategy.scope():` that the model was made in."
         )
-
-
-def _owners(model: keras.Layer, variables: list[keras.Variable]) -> list[keras.Layer]:
-    chosen = {id(each) for each in variables}
-    return [
-        layer
-        for layer in _keras.flat_layers(model)
-        if any(id(each) in chosen for each in _keras.own_weights(layer))
-    ]
-
-
-def _freeze(model: keras.Layer, trained: list[keras.Variable]) -> None:
-    """Hold all but the parts and the head. A part in the head freezes its layer."""
-    spared = {
-        id(layer)
-        for layer in head_layers(model)
-        if not any(isinstance(each, Part) for each in _keras.sublayers(layer))
-    }
-    head = [v for x in _keras.flat_layers(model) if id(x) in spared for v in x.weights]
-    learning = [v for v in head if v.trainable]
-    parts = [part for _, part in all_parts(model)]
-    skipped = spared | {id(part) for part in parts}
-    for layer in located(model).values():
-        if id(layer) not in skipped and layer.weights:
-            adapted_layer.hold(layer, trained)
-    own = [v for part in parts for v in part.weights]
-    train_only(model, [*learning, *own, *trained])
-    for layer in _keras.flat_layers(model):
-        below = _keras.flat_layers(layer)
-        able = any(map(_keras.learnable, below))
-        if layer.weights and not able and id(layer) not in spared:
-            _keras.set_flag(layer, False)
-
-
-def _tell(recipe: Adapter, model: keras.Layer, name: str, count: int) -> None:
-    gates = {id(part.gate) for _, part in all_parts(model)}
-    total = sum(math.prod(v.shape) for v in model.weights if id(v) not in gates)
-    learning = {id(v): math.prod(v.shape) for v in model.trainable_weights}
-    head = {id(v) for layer in head_layers(model) for v in layer.trainable_weights}
-    inside = sum(size for key, size in learning.items() if key in head)
-    trains = sum(learning.values())
-    text = (
-        f"{type(recipe).__name__} {name!r} on {count} layers of {model.name!r}: "
-        f"{trains:,} of {total:,} parameters train ({trains / total:.2%}"
-    )
-    print(text + (f"; {inside:,} of them are the head's)" if inside else ")"))

@@ -28,9 +28,9 @@ class Part(keras.layers.Layer):
     the adapter in use, 0 for the others), so that no traced graph goes stale when
     another is used.
 
-    A technique subclasses this, registers the subclass, adds its variables in
-    `create_weights` by `self.weight`, uses them in a hook, and says in `fold` how they
-    go into the host's own weights, if they can.
+    A technique subclasses this, registers the subclass, names its weights in
+    `weight_specs`, uses them in a hook (each is an attribute of its name), and says in
+    `fold` how they go into the host's own weights, if they can.
 
     Args:
         name: Name of the adapter.
@@ -54,8 +54,17 @@ class Part(keras.layers.Layer):
         self.__dict__["learning"] = _keras.learnable(self)
         self.built = True
 
+    def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
+        """Return shape and initializer of each of the technique's weights by name.
+
+        What a file has for this part is compared with them before any is made.
+        """
+        return {}
+
     def create_weights(self, host: keras.Layer) -> None:
-        """Make the technique's own weights by `self.weight`."""
+        """Make the weights of `weight_specs`, as attributes of their names."""
+        for name, (shape, initializer) in self.weight_specs(host).items():
+            setattr(self, name, self.weight(name, shape, initializer))
 
     def weight(
         self, name: str, shape: tuple, initializer: object, *, trainable: bool = True

@@ -46,14 +46,16 @@ class BottleneckPart(Part):
         self.size = size
         self.activation = activation
 
-    def create_weights(self, host: keras.Layer) -> None:
-        """Make both layers, the second of zeros."""
+    def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
+        """Return those of both layers, the second of zeros."""
         width = matrix.sizes(host)[1]
         uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-        self.down = self.weight("down", (width, self.size), uniform)
-        self.down_bias = self.weight("down_bias", (self.size,), "zeros")
-        self.up = self.weight("up", (self.size, width), "zeros")
-        self.up_bias = self.weight("up_bias", (width,), "zeros")
+        return {
+            "down": ((width, self.size), uniform),
+            "down_bias": ((self.size,), "zeros"),
+            "up": ((self.size, width), "zeros"),
+            "up_bias": ((width,), "zeros"),
+        }
 
     def on_result(self, host: keras.Layer, outputs: object) -> object:
         """Add what the small network makes of the result."""

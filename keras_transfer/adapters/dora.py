@@ -27,12 +27,15 @@ class Magnitudes:
 
     layer_class = None
 
+    def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
+        """Return those of the pair, and a length for each column of the weight."""
+        size = matrix.sizes(host)[1]
+        return super().weight_specs(host) | {"magnitude": ((size,), "zeros")}
+
     def create_weights(self, host: keras.Layer) -> None:
-        """Make the pair, and the lengths of the columns of the host's weight."""
+        """Make the pair, and the lengths that the columns have now."""
         super().create_weights(host)
         self.__dict__["host"] = weakref.ref(host)
-        size = matrix.sizes(host)[1]
-        self.magnitude = self.weight("magnitude", (size,), "zeros")
         self.magnitude.assign(self.norm(host, of_sum=False))
 
     def norm(self, host: keras.Layer, *, of_sum: bool = True) -> object:

@@ -39,10 +39,10 @@ class IA3Scale(Part):
         super().__init__(name, dtype)
         self.of_inputs = of_inputs
 
-    def create_weights(self, host: keras.Layer) -> None:
-        """Make the factors, ones."""
+    def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
+        """Return the factors, ones."""
         size = matrix.sizes(host)[0 if self.of_inputs else 1]
-        self.scale = self.weight("ia3_scale", (size,), "ones")
+        return {"ia3_scale": ((size,), "ones")}
 
     def on_inputs(self, host: keras.Layer, inputs: object) -> object:
         """Scale the inputs if it is they that are scaled."""
@@ -60,7 +60,7 @@ class IA3Scale(Part):
 
     def fold(self, host: keras.Layer, weights: dict[str, np.ndarray]) -> None:
         """Scale the rows of the kernel, or its columns and the bias."""
-        factors = 1 + gate_value(self) * (_keras.value(self.scale) - 1)
+        factors = 1 + gate_value(self) * (_keras.value(self.ia3_scale) - 1)
         kernel = matrix.as_matrix(host, weights["kernel"])
         if self.of_inputs:
             # A convolution has each of its inputs at each place of its window.
@@ -86,8 +86,10 @@ class IA3Scale(Part):
             )
         new = type(self)(self.of_inputs, name)
         new.create(host)
-        changes = [weight * (_keras.value(part.scale) - 1) for part, weight in others]
-        new.scale.assign(1 + sum(changes))
+        changes = [
+            weight * (_keras.value(part.ia3_scale) - 1) for part, weight in others
+        ]
+        new.ia3_scale.assign(1 + sum(changes))
         return new
 
     def get_config(self) -> dict:
@@ -96,7 +98,7 @@ class IA3Scale(Part):
 
     def _factors(self, dtype: object) -> object:
         gate = ops.cast(self.gate, dtype)
-        return 1 + gate * (ops.cast(self.scale, dtype) - 1)
+        return 1 + gate * (ops.cast(self.ia3_scale, dtype) - 1)
 
 
 @keras.saving.register_keras_serializable("keras_transfer")

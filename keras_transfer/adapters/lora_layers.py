@@ -7,8 +7,8 @@ import keras
 from keras_transfer import _keras
 from keras_transfer._arguments import dropout_rate
 from keras_transfer.adapters import adapter_part as parts
-from keras_transfer.adapters.in_place import frozen_weights
 from keras_transfer.adapters.in_place.forward import Hooked
+from keras_transfer.adapters.in_place.frozen_weights import freeze
 from keras_transfer.adapters.low_rank import ConvPair
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
@@ -38,7 +38,7 @@ class LowRankLayer(Hooked):
         kind = self.part_class
         check_host(self, self.name, kind, self.rank)
         part = kind(self.rank, self.alpha / self.rank, self.dropout)
-        frozen_weights.hold(self)
+        freeze(self)
         part.create(self)
         parts.add(self, part)
 

@@ -54,13 +54,19 @@ class LowRankPair(Part):
         """Return the rank at which the pair is as free as the host's own weight."""
         return min(int(np.prod(shape)) for shape in cls.shapes(host))
 
-    def create_weights(self, host: keras.Layer) -> None:
-        """Make A, uniform in +-1/sqrt(fan in), and B, zeros, as PEFT does."""
+    def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
+        """Return A, uniform in +-1/sqrt(fan in), and B, zeros, as PEFT has them."""
         into, out = self.shapes(host)
         # torch's kaiming_uniform_(a=sqrt(5)).
         uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-        self.lora_a = self.weight("lora_a", (*into, self.rank), uniform)
-        self.lora_b = self.weight("lora_b", (self.rank, *out), "zeros")
+        return {
+            "lora_a": ((*into, self.rank), uniform),
+            "lora_b": ((self.rank, *out), "zeros"),
+        }
+
+    def create_weights(self, host: keras.Layer) -> None:
+        """Make the weights, and what drops the inputs of A."""
+        super().create_weights(host)
         if self.dropout:
             self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
 
@@ -235,11 +241,13 @@ class EmbeddingPair(LowRankPair):
         """Return the shapes of A and B without the axis of the rank."""
         return (host.input_dim,), (host.output_dim,)
 
-    def create_weights(self, host: keras.Layer) -> None:
-        """Make A, zeros, and B, normal, as PEFT does for embeddings."""
+    def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
+        """Return A, zeros, and B, normal, as PEFT has them for embeddings."""
         normal = keras.initializers.RandomNormal(stddev=1.0)
-        self.lora_a = self.weight("lora_a", (host.input_dim, self.rank), "zeros")
-        self.lora_b = self.weight("lora_b", (self.rank, host.output_dim), normal)
+        return {
+            "lora_a": ((host.input_dim, self.rank), "zeros"),
+            "lora_b": ((self.rank, host.output_dim), normal),
+        }
 
     def on_outputs(
         self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object

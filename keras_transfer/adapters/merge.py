@@ -10,16 +10,17 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
-from keras_transfer.adapters.adapter_part import add
 from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.adapter_part import gate_value
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.adapter_part import parts_of
 from keras_transfer.adapters.in_place import adapted_layer
-from keras_transfer.adapters.in_place import frozen_weights
 from keras_transfer.adapters.in_place.compiled_model import renew_optimizers
 from keras_transfer.adapters.in_place.compiled_model import retrace
 from keras_transfer.adapters.in_place.forward import Hooked
+from keras_transfer.adapters.in_place.layer_state import first_state
+from keras_transfer.adapters.in_place.layer_state import LayerState
+from keras_transfer.adapters.in_place.layer_state import recipes_of
 from keras_transfer.backbones.layer_paths import weights_of
 
 
@@ -27,12 +28,7 @@ from keras_transfer.backbones.layer_paths import weights_of
 class Kept:
     """What a layer was before the merge, and the digest of its weights after it."""
 
-    kind: type
-    recipes: dict
-    before: frozen_weights.Before | None
-    learnable: tuple[keras.Variable, ...]
-    flags: tuple[bool, dict[str, bool]]
-    parts: tuple[Part, ...]
+    state: LayerState
     values: dict[str, np.ndarray]
     optimizer: keras.Optimizer | None
     digest: str = ""
@@ -85,8 +81,7 @@ def merge(model: keras.Layer) -> keras.Layer:
     kept = {
         layer: _keep(layer, folded.get(layer, {}))
         for layer in _keras.flat_layers(model)
-        if isinstance(layer, adapted_layer.Adapted | Hooked)
-        or frozen_weights.before(layer)
+        if isinstance(layer, adapted_layer.Adapted | Hooked) or first_state(layer)
     }
     for layer, values in folded.items():
         own = weights_of(layer)
@@ -133,7 +128,7 @@ def unmerge(model: keras.Layer) -> keras.Layer:
             "merged model that was saved and reloaded holds the sums alone: attach the "
             "adapter to the base model instead."
         )
-    new = list(adapted_layer.recipes_of(model))
+    new = list(recipes_of(model))
     if new:
         raise ValueError(
             f"The model {model.name!r} has new adapters {new}. Detach them before "
@@ -150,17 +145,7 @@ def unmerge(model: keras.Layer) -> keras.Layer:
         own = weights_of(layer)
         for name, value in kept.values.items():
             own[name].assign(value)
-        adapted_layer.set_class(layer, kept.kind)
-        for part in kept.parts:
-            add(layer, part)
-        if kept.recipes:
-            layer.__dict__["_recipes"] = kept.recipes
-        frozen_weights.set_before(layer, kept.before)
-        _keras.release(layer, kept.learnable)
-        flag, flags = kept.flags
-        _keras.set_flag(layer, flag)
-        for name, value in flags.items():
-            own[name].trainable = value
+        kept.state.give_back()
         if kept.optimizer is not None:
             _keras.replace_optimizer(layer, _keras.inner_optimizer(kept.optimizer))
     retrace(model)
@@ -205,7 +190,7 @@ def check_any(model: keras.Layer) -> None:
     Raises:
         ValueError: If it has none.
     """
-    if not adapted_layer.recipes_of(model) and not any(True for _ in all_parts(model)):
+    if not recipes_of(model) and not any(True for _ in all_parts(model)):
         raise ValueError(
             f"The model {model.name!r} contains no adapters. Attach one, or pass the "
             "model that contains them."
@@ -230,12 +215,7 @@ def _fold(layer: keras.Layer, active: list[Part]) -> dict[str, np.ndarray]:
 def _keep(layer: keras.Layer, folded: dict[str, np.ndarray]) -> Kept:
     own = weights_of(layer)
     return Kept(
-        kind=type(layer),
-        recipes=layer.__dict__.get("_recipes", {}),
-        before=frozen_weights.before(layer),
-        learnable=tuple(_keras.learnable(layer)),
-        flags=(layer.trainable, {name: v.trainable for name, v in own.items()}),
-        parts=tuple(parts_of(layer)),
+        state=LayerState.of(layer),
         values={name: _keras.value(own[name]).copy() for name in folded},
         optimizer=getattr(layer, "optimizer", None),
     )

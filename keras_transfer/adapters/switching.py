@@ -1,13 +1,17 @@
-"""Several adapters on one model: which are there, which is in use, none."""
+"""Several adapters on one model: which it has, which is in use, none, or a sum."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from collections.abc import Mapping
 
 import keras
 
+from keras_transfer import _keras
+from keras_transfer._arguments import number
 from keras_transfer.adapters.adapter import Adapter
+from keras_transfer.adapters.adapter import check_name
 from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.adapter_part import gate_value
 from keras_transfer.adapters.adapter_part import Part
@@ -18,6 +22,9 @@ from keras_transfer.adapters.in_place.compiled_model import activate
 from keras_transfer.adapters.in_place.compiled_model import renew_optimizers
 from keras_transfer.adapters.in_place.compiled_model import retrace
 from keras_transfer.adapters.in_place.compiled_model import stale_optimizers
+from keras_transfer.adapters.in_place.layer_state import all_or_nothing
+from keras_transfer.adapters.in_place.layer_state import own_recipes
+from keras_transfer.adapters.in_place.layer_state import recipes_of
 from keras_transfer.backbones.layer_paths import located
 
 
@@ -43,7 +50,7 @@ def attached(model: keras.Layer) -> dict[str, Adapter]:
     Reference:
         PEFT, `PeftModel.peft_config`.
     """
-    return adapted_layer.recipes_of(model)
+    return recipes_of(model)
 
 
 def active(model: keras.Layer) -> dict[str, float]:
@@ -200,12 +207,66 @@ def remove(model: keras.Layer, name: str) -> None:
     for host, part in list(all_parts(model)):
         if part.name == name:
             take_away(host, part)
-    adapted_layer.forget(model, name)
+    for layer in _keras.flat_layers(model):
+        own_recipes(layer).pop(name, None)
     if attached(model):
         retrace(model)
     else:
         adapted_layer.restore(model)
         renew_optimizers(model)
+
+
+def add_weighted(model: keras.Layer, name: str, weights: Mapping[str, float]) -> None:
+    """Add an adapter that is a weighted sum of others, and use it.
+
+    It is exact: on each layer its rank is the sum of theirs (in PEFT
+    `combination_type="cat"`). It can be trained further.
+
+    Args:
+        model: A model with adapters of one technique, on the same layers.
+        name: Name of the new adapter.
+        weights: Dict of name to finite weight: `{"first": 0.3, "second": 0.7}`.
+
+    Raises:
+        ValueError: If a name is unknown or the new one taken, a weight is not finite,
+            or the adapters cannot be summed.
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+        for each in ("first", "second"):
+            kt.adapters.LoRA(rank=2, targets="all-linear").attach(model, each)
+        kt.adapters.add_weighted(model, "sum", {"first": 0.3, "second": 0.7})
+        assert kt.adapters.active(model) == {"sum": 1.0}
+        ```
+
+    Reference:
+        PEFT, `LoraModel.add_weighted_adapter`.
+    """
+    if not weights:
+        raise ValueError("weights is empty, so there is nothing to sum.")
+    for each, weight in weights.items():
+        check_known(model, each)
+        number(f"The weight of {each!r}", weight)
+    recipes = recipes_of(model)
+    kinds = {type(recipes[each]) for each in weights}
+    if len(kinds) > 1:
+        names = sorted(kind.__name__ for kind in kinds)
+        raise ValueError(f"Adapters of different techniques cannot be summed: {names}.")
+    check_name(model, name)
+    by_host: dict[int, tuple[keras.Layer, list[tuple[Part, float]]]] = {}
+    for host, part in all_parts(model):
+        if part.name in weights:
+            pair = by_host.setdefault(id(host), (host, []))
+            pair[1].append((part, weights[part.name]))
+    pairs = [(host, ps[0][0].joined(host, ps, name)) for host, ps in by_host.values()]
+    with all_or_nothing(model):
+        adapted_layer.install(model, name, recipes[next(iter(weights))], pairs)
+        activate(model, {name: 1.0})
+        retrace(model)
 
 
 def refresh(model: keras.Layer) -> None:

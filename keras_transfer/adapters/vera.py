@@ -83,16 +83,20 @@ class Vectors:
         super().__init__(rank, 1.0, dropout, name, dtype)
         self.initial = initial
 
+    def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
+        """Return the vectors: one between the matrices, and one of the outputs."""
+        start = keras.initializers.Constant(self.initial)
+        return {
+            "vera_lambda_d": ((self.rank,), start),
+            "vera_lambda_b": ((matrix.sizes(host)[1],), "zeros"),
+        }
+
     def create_weights(self, host: keras.Layer) -> None:
         """Make the vectors, and wait for `share` to give the matrices."""
-        self.size = into, out = matrix.sizes(host)
+        super().create_weights(host)
+        self.size = matrix.sizes(host)
         # Both matrices are uniform in +-sqrt(6 / fan in), of numbers in +-1.
-        self.scaling = 6 / math.sqrt(into * self.rank)
-        start = keras.initializers.Constant(self.initial)
-        self.vera_d = self.weight("vera_lambda_d", (self.rank,), start)
-        self.vera_b = self.weight("vera_lambda_b", (out,), "zeros")
-        if self.dropout:
-            self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
+        self.scaling = 6 / math.sqrt(self.size[0] * self.rank)
 
     def share(self, projection: keras.layers.Layer) -> None:
         """Take the matrices from `projection`, in place of what was there."""
@@ -110,21 +114,21 @@ class Vectors:
 
     def scaled(self, hidden: object) -> object:
         """Return the product with A, times the vector, the scaling and the gate."""
-        return super().scaled(hidden) * ops.cast(self.vera_d, hidden.dtype)
+        return super().scaled(hidden) * ops.cast(self.vera_lambda_d, hidden.dtype)
 
     def on_outputs(
         self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
     ) -> object:
         """Add the product with both matrices, times the vector of the outputs."""
         product = super().on_outputs(host, inputs, 0.0, **kwargs)
-        vector = ops.cast(self.vera_b, product.dtype)
+        vector = ops.cast(self.vera_lambda_b, product.dtype)
         return outputs + product * matrix.beside_outputs(host, vector)
 
     def delta(self, host: keras.Layer) -> np.ndarray:
         """Return what is added to the host's weight, in its shape, gate left out."""
         into, out = self.size
-        a = _keras.value(self.projection.a)[:into] * _keras.value(self.vera_d)
-        b = _keras.value(self.projection.b)[:, :out] * _keras.value(self.vera_b)
+        a = _keras.value(self.projection.a)[:into] * _keras.value(self.vera_lambda_d)
+        b = _keras.value(self.projection.b)[:, :out] * _keras.value(self.vera_lambda_b)
         return self.scaling * self.product(host, a, b)
 
     # Not that of LoRA: what each adds is a product of its two vectors.

@@ -9,7 +9,7 @@ import keras
 from keras_transfer import _keras
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import Part
-from keras_transfer.adapters.in_place import frozen_weights
+from keras_transfer.adapters.in_place.layer_state import first_state
 from keras_transfer.adapters.targets import head_layers
 from keras_transfer.adapters.targets import select
 from keras_transfer.adapters.targets import Target
@@ -62,8 +62,8 @@ class OwnWeights(Adapter):
 
 def own_learnable(layer: keras.Layer) -> Sequence[keras.Variable]:
     """Return the weights of `layer` itself that learn as a rule, held now or not."""
-    before = frozen_weights.before(layer)
-    return before.variables if before else _keras.learnable(layer)
+    first = first_state(layer)
+    return first.learnable if first else _keras.learnable(layer)
 
 
 def is_norm(layer: keras.Layer) -> bool:

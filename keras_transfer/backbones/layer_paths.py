@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import keras
 
 from keras_transfer import _keras
@@ -25,6 +27,18 @@ def weights_of(layer: keras.Layer) -> dict[str, keras.Variable]:
     for variable in _keras.own_weights(layer):
         found[_free(variable.name, found)] = variable
     return found
+
+
+def owners(
+    model: keras.Layer, variables: Iterable[keras.Variable]
+) -> list[keras.Layer]:
+    """Return the layers of `model` that hold any of `variables` themselves."""
+    chosen = {id(variable) for variable in variables}
+    return [
+        layer
+        for layer in _keras.flat_layers(model)
+        if any(id(weight) in chosen for weight in _keras.own_weights(layer))
+    ]
 
 
 def above(model: keras.Layer, chosen: set[int]) -> list[keras.Layer]:

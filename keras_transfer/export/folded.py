@@ -12,8 +12,9 @@ import tensorflow as tf
 from keras_transfer import _keras
 from keras_transfer.adapters.adapter_part import gate_value
 from keras_transfer.adapters.adapter_part import parts_of
-from keras_transfer.adapters.in_place import adapted_layer
+from keras_transfer.adapters.in_place.adapted_layer import plain_of
 from keras_transfer.adapters.in_place.forward import Hooked
+from keras_transfer.adapters.in_place.layer_state import set_class
 from keras_transfer.backbones.layer_paths import weights_of
 
 
@@ -46,8 +47,8 @@ class Folded:
         states = [(variable, copy.value()) for variable, copy in self.values]
         with contextlib.ExitStack() as stack:
             for layer, kind in zip(self.plain, kinds, strict=True):
-                stack.callback(adapted_layer.set_class, layer, kind)
-                adapted_layer.set_class(layer, adapted_layer.plain_of(layer))
+                stack.callback(set_class, layer, kind)
+                set_class(layer, plain_of(layer))
             if states:
                 stack.enter_context(keras.StatelessScope(state_mapping=states))
             yield

@@ -1,24 +1,28 @@
-"""Our own adapter file: a safetensors file of small weights, with a JSON recipe."""
+"""Our own adapter file: a safetensors file of small weights, with a JSON header."""
 
 from __future__ import annotations
 
-import contextlib
-import io
+import dataclasses
 import pathlib
 from collections.abc import Mapping
+from collections.abc import Set
 
 import keras
 import numpy as np
 
 from keras_transfer import _keras
 from keras_transfer.adapters.adapter import check_name
+from keras_transfer.adapters.adapter import Plan
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.adapter_part import parts_of
 from keras_transfer.adapters.switching import attached
 from keras_transfer.adapters.switching import places as paths_of
+from keras_transfer.adapters.targets import nearest
 from keras_transfer.adapters.targets import Target
-from keras_transfer.saving.adapter_header import read_recipe
-from keras_transfer.saving.adapter_header import recipe_of
+from keras_transfer.saving.adapter_header import expressions
+from keras_transfer.saving.adapter_header import Header
+from keras_transfer.saving.adapter_header import header_of
+from keras_transfer.saving.adapter_header import read_header
 from keras_transfer.saving.base_model import backbone_of
 from keras_transfer.saving.base_model import check_same
 from keras_transfer.saving.base_model import chosen
@@ -28,9 +32,10 @@ from keras_transfer.saving.base_model import joined
 from keras_transfer.saving.base_model import paths_in
 from keras_transfer.saving.base_model import places_of
 from keras_transfer.saving.base_model import weight_names
-from keras_transfer.saving.restored import restored
 from keras_transfer.saving.tensor_file import TensorFile
 from keras_transfer.saving.tensor_file import write_tensors
+
+LEAVE_OUT = " Pass head=False to load the adapter alone."
 
 
 def save_file(
@@ -61,7 +66,7 @@ def save_file(
             if key in variables:
                 raise ValueError(f"Two weights of {model.name!r} are named {key!r}.")
             variables[key] = variable
-    recipe = recipe_of(
+    header = header_of(
         adapter,
         parts,
         name=name,
@@ -70,7 +75,7 @@ def save_file(
         dtype=dtype,
     )
     tensors = {k: _to_array(k, v, dtype) for k, v in sorted(variables.items())}
-    size = write_tensors(path, tensors, recipe.metadata())
+    size = write_tensors(path, tensors, header.metadata())
     of_head = sum(v.size for k, v in tensors.items() if k.startswith(HEAD))
     total = sum(value.size for value in tensors.values())
     return (
@@ -95,34 +100,166 @@ def load_file(
             Nothing is changed then.
     """
     file = TensorFile(path)
-    recipe = read_recipe(file)
-    name = recipe.name if name is None else name
+    header = read_header(file)
+    name = header.name if name is None else name
     check_name(model, name)
-    backbone, places = backbone_of(model), places_of(model)
+    places = places_of(model)
+    weights = weight_names(places)
     if check_base:
         # Before the paths, which mean nothing to another network.
-        changed = weight_names(places)
-        changed = [changed[key] for key in file.specs if key in changed]
-        check_same(fingerprint(backbone, changed), recipe.base, model)
+        changed = [weights[key] for key in file.specs if key in weights]
+        check_same(fingerprint(backbone_of(model), changed), header.base, model)
     of_head = {key for key in file.specs if key.startswith(HEAD)}
     has_head = any(place.startswith(HEAD) for place in places)
     wanted = set(file.specs) - (set() if head and has_head else of_head)
-    loaded = restored(model, file, recipe, wanted, places)
-    values = _keras.snapshot(loaded.own.values())
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(said):
-            loaded.attach(model, name)
-    except BaseException:
-        _keras.restore(loaded.own.values(), values)
-        raise
+    targets = _targets(model, file, header, wanted, places)
+    _check_head(model, file, wanted, weights)
+    own = {key: weights[key] for key in sorted(wanted & set(weights))}
+    plan = _plan(model, header, targets)
+    _check_own(file, plan, own, weights)
+    names = _part_names(file, plan, targets, wanted - set(own))
+    values = file.read(sorted(wanted))
+    plan.install(
+        model,
+        name,
+        {
+            path: {key: values[tensor] for key, tensor in tensors.items()}
+            for path, tensors in names.items()
+        },
+        [(variable, values[key]) for key, variable in own.items()],
+    )
     if not of_head:
         about = "it has no head"
     elif of_head <= wanted:
         about = f"its head too, {len(of_head)} weights"
     else:
         about = "its head was left out" + ("" if has_head else ": the model has none")
-    return f"{said.getvalue().strip()}; from {path.name!r}, {about}"
+    return f"{plan.summary(model, name)}; from {path.name!r}, {about}"
+
+
+def _targets(
+    model: keras.Layer,
+    file: TensorFile,
+    header: Header,
+    wanted: Set[str],
+    places: Mapping[str, keras.Layer],
+) -> dict[str, Target]:
+    """Return the layers that the adapter in a file is on, by their path in the file.
+
+    Raises:
+        ValueError: If the model lacks one, or there are none.
+    """
+    weights, paths = weight_names(places), paths_in(model)
+    own = sorted(wanted & set(weights))
+    of_parts = [key.rpartition("/")[0] for key in sorted(wanted - set(own))]
+    for place in of_parts:
+        if place not in places:
+            raise ValueError(
+                f"{str(file.path)!r} has weights for the layer {place!r}, which "
+                f"{model.name!r} does not have. {nearest(place, places)}"
+                + (LEAVE_OUT if place.startswith(HEAD) else "")
+            )
+    owners = [key.rpartition("/")[0] for key in own if not key.startswith(HEAD)]
+    hosts = dict.fromkeys(of_parts if header.technique.parts else owners)
+    if not hosts:
+        raise ValueError(
+            f"{str(file.path)!r} has no weights of an adapter for {model.name!r} "
+            "without its head."
+            if len(wanted) < len(file.specs)
+            else f"{str(file.path)!r} has no weights of an adapter."
+        )
+    return {place: Target(places[place], paths[id(places[place])]) for place in hosts}
+
+
+def _plan(model: keras.Layer, header: Header, targets: Mapping[str, Target]) -> Plan:
+    """Return the plan of the adapter in a file, with the parts as they are there."""
+    adapter = header.adapter({place: x.path for place, x in targets.items()})
+    layers = {id(target.layer) for target in targets.values()}
+    try:
+        found = {id(target.layer) for target in adapter.find(model)}
+    except ValueError:  # it has no default for this model
+        found = set()
+    if found != layers:
+        adapter.targets = expressions(target.path for target in targets.values())
+    plan = adapter.plan(model, list(targets.values()))
+    pairs = tuple(
+        (target, header.changed(part, place))
+        for place, (target, part) in zip(targets, plan.pairs, strict=False)
+    )
+    return dataclasses.replace(plan, pairs=pairs)
+
+
+def _check_own(
+    file: TensorFile,
+    plan: Plan,
+    own: Mapping[str, keras.Variable],
+    weights: Mapping[str, keras.Variable],
+) -> None:
+    """Check that a file has those of the model's own weights that the plan trains.
+
+    Raises:
+        ValueError: If it has others, or one does not fit.
+    """
+    trained = chosen(weights, plan.trained)
+    given, needed = ({k for k in x if not k.startswith(HEAD)} for x in (own, trained))
+    if given != needed:
+        raise ValueError(
+            f"{str(file.path)!r} has the weights {sorted(given - needed)[:5]} of the "
+            f"model's own, which {plan.recipe!r} does not train, and lacks "
+            f"{sorted(needed - given)[:5]}, which it does."
+        )
+    for key in sorted(given):
+        file.expect(key, own[key].shape, own[key].dtype)
+
+
+def _part_names(
+    file: TensorFile, plan: Plan, targets: Mapping[str, Target], wanted: Set[str]
+) -> dict[str, dict[str, str]]:
+    """Return the tensor of each weight of the parts, by the paths of their layers.
+
+    The shapes are compared before a weight is made, so that a file cannot ask for more
+    memory than it has itself.
+
+    Raises:
+        ValueError: If one is missing, left over, or has another shape.
+    """
+    names: dict[str, dict[str, str]] = {}
+    for place, (target, part) in zip(targets, plan.pairs, strict=False):
+        names[target.path] = {}
+        for key, (shape, _) in part.weight_specs(target.layer).items():
+            names[target.path][key] = joined(place, key)
+            file.expect(joined(place, key), shape, "float32")
+    surplus = sorted(wanted - {x for each in names.values() for x in each.values()})
+    if surplus:
+        raise ValueError(
+            f"{str(file.path)!r} has the tensors {surplus[:5]}, which the "
+            f"{type(plan.recipe).__name__} that it names has no weights for."
+        )
+    return names
+
+
+def _check_head(
+    model: keras.Layer,
+    file: TensorFile,
+    wanted: Set[str],
+    weights: Mapping[str, keras.Variable],
+) -> None:
+    """Check that the head in a file, if it has one, is the model's.
+
+    Raises:
+        ValueError: If it is another.
+    """
+    if not any(key.startswith(HEAD) for key in wanted):
+        return
+    for key, variable in weights.items():
+        if key.startswith(HEAD) and (variable.trainable or key in wanted):
+            try:
+                file.expect(key, variable.shape, variable.dtype)
+            except ValueError as problem:
+                raise ValueError(
+                    f"The head of {model.name!r} is not that of the file: {problem}"
+                    f"{LEAVE_OUT}"
+                ) from problem
 
 
 def _parts(

@@ -1,4 +1,4 @@
-"""The JSON recipe in an adapter file: what was attached, where, and to which base."""
+"""The JSON header of an adapter file: what was attached, where, and to which base."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMED_TARGETS = (None, "all-linear")
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class Header:
     """What an adapter file says beside its tensors.
 
     Args:
@@ -91,8 +91,26 @@ class Recipe:
                 f"The config {config} is none of a {self.technique.__name__}: {problem}"
             ) from problem
 
+    def changed(self, part: Part, place: str) -> Part:
+        """Return `part`, which the recipe gives a layer, with what the file changes.
 
-def recipe_of(
+        Raises:
+            ValueError: If the part does not take a change.
+        """
+        changes = self.changes.get(place)
+        if not changes:
+            return part
+        config = part.get_config()
+        for key, value in changes.items():
+            if key not in config or not _same_kind(value, config[key]):
+                raise ValueError(
+                    f"The file gives the part at {place!r} {key}={value!r}, which a "
+                    f"{type(part).__name__} does not take."
+                )
+        return type(part).from_config(config | changes)
+
+
+def header_of(
     adapter: Adapter,
     parts: Mapping[str, tuple[Target, Part]],
     *,
@@ -100,8 +118,8 @@ def recipe_of(
     base: Fingerprint,
     num_tensors: int,
     dtype: str,
-) -> Recipe:
-    """Return the recipe to save for an attached adapter, its parts given by path.
+) -> Header:
+    """Return the header to save for an attached adapter, its parts given by path.
 
     Raises:
         ValueError: If its class is not registered, or its config has something that is
@@ -124,9 +142,9 @@ def recipe_of(
         elif _are_texts(value):
             pattern = dict.fromkeys(value, True)
             config[key] = [p for p, x in paths.items() if by_pattern(pattern, x, False)]
-    recipe = Recipe(name, kind, config, {}, base, num_tensors, dtype)
+    header = Header(name, kind, config, {}, base, num_tensors, dtype)
     _check_config(config, set(parts))
-    plain = recipe.adapter(paths)
+    plain = header.adapter(paths)
     for place, (target, part) in parts.items():
         given = plain.part(target).get_config()
         own = part.get_config()
@@ -137,12 +155,12 @@ def recipe_of(
                 "A file keeps numbers alone."
             )
         if changed:
-            recipe.changes[place] = changed
-    return recipe
+            header.changes[place] = changed
+    return header
 
 
-def read_recipe(file: TensorFile) -> Recipe:
-    """Return the recipe of a file; nothing in it is believed before it is checked.
+def read_header(file: TensorFile) -> Header:
+    """Return the header of a file; nothing in it is believed before it is checked.
 
     Raises:
         ValueError: If there is none, it is of a newer format or an unknown technique,
@@ -188,7 +206,7 @@ def techniques() -> dict[str, type[Adapter]]:
     return found
 
 
-def _checked(said: dict, tensors: set[str]) -> Recipe:
+def _checked(said: dict, tensors: set[str]) -> Header:
     kinds = {
         "name": str,
         "technique": str,
@@ -225,7 +243,7 @@ def _checked(said: dict, tensors: set[str]) -> Recipe:
             raise ValueError(f"the base's {field.name!r} is no {kind.__name__}.")
     values = {key: said[key] for key in kinds}
     values |= {"technique": known[said["technique"]], "base": base}
-    return Recipe(**values)
+    return Header(**values)
 
 
 def _check_config(config: dict, places: set[str]) -> None:
@@ -250,3 +268,10 @@ def _check_config(config: dict, places: set[str]) -> None:
 
 def _are_texts(value: object) -> bool:
     return isinstance(value, list) and any(isinstance(each, str) for each in value)
+
+
+def _same_kind(value: float, own: object) -> bool:
+    """Return whether a number from a file is of the kind that a config has there."""
+    if isinstance(own, bool) or isinstance(value, bool):
+        return type(value) is type(own)
+    return isinstance(own, float) or (isinstance(own, int) and isinstance(value, int))

@@ -31,7 +31,7 @@ def adapted(layer, x, **kwargs):
     adapters.IA3(targets=layer.name, **kwargs).attach(model)
     models.disturb(model)
     _, _, part = next(places(model))
-    return model, part.scale.numpy()
+    return model, part.ia3_scale.numpy()
 
 
 @pytest.mark.parametrize("feedforward", [[], ["it"]])
@@ -131,7 +131,7 @@ def test_a_weighted_sum_is_that_of_the_changes():
     model, first = adapted(layer, x)
     adapters.IA3(targets="it").attach(model, "second")
     models.disturb(model, 0.7, "second")
-    second = list(places(model, "second"))[0][2].scale.numpy()
+    second = list(places(model, "second"))[0][2].ia3_scale.numpy()
     adapters.add_weighted(model, "sum", {"default": 0.5, "second": 2.0})
     scale = 1 + 0.5 * (first - 1) + 2 * (second - 1)
     expected = scale * (x @ layer.kernel.numpy() + layer.bias.numpy())

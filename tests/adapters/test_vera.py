@@ -55,13 +55,15 @@ def test_by_hand_in_layers_of_several_sizes():
     model = sequential()
     adapters.VeRA(rank=7, targets="layer", seed=3).attach(model)
     parts = [part for _, _, part in places(model)]
-    assert_close(parts[0].vera_d, np.full(7, 0.1, "float32"))
-    assert_close(parts[0].vera_b, np.zeros(5, "float32"))
+    assert_close(parts[0].vera_lambda_d, np.full(7, 0.1, "float32"))
+    assert_close(parts[0].vera_lambda_b, np.zeros(5, "float32"))
     models.disturb(model, 1.0)
     expected = x
     for layer, part in zip(model.layers, parts, strict=True):
         a, b = matrices(3, 7, layer.kernel.shape[0], layer.units)
-        hidden = expected @ a * part.vera_d.numpy() @ b * part.vera_b.numpy()
+        hidden = (
+            expected @ a * part.vera_lambda_d.numpy() @ b * part.vera_lambda_b.numpy()
+        )
         plain = expected @ layer.kernel.numpy() + layer.bias.numpy()
         expected = np.tanh(plain + hidden)
     assert_close(model(x), expected.astype("float32"), 1e-5)
@@ -101,7 +103,7 @@ def test_no_file_holds_the_matrices(make, tmp_path):
     models.disturb(model)
     model.save(tmp_path / "model.keras")
     size = (tmp_path / "model.keras").stat().st_size
-    vectors = sum(part.vera_d.numpy().nbytes for _, _, part in places(model))
+    vectors = sum(part.vera_lambda_d.numpy().nbytes for _, _, part in places(model))
     assert size < vectors + 200_000 < shared(model)[0].a.numpy().nbytes
     again = keras.models.load_model(tmp_path / "model.keras")
     assert len(shared(again)) == 1

@@ -8,7 +8,7 @@ import numpy as np
 from keras_transfer import _keras
 from keras_transfer import adapters
 from keras_transfer.adapters.adapter_part import all_parts
-from keras_transfer.adapters.in_place import adapted_layer
+from keras_transfer.adapters.in_place.layer_state import recipes_of
 from tests.adapters import models
 
 
@@ -49,7 +49,7 @@ def state(model):
         "flags": _keras.flags(model),
         "layers": [id(layer) for layer in layers],
         "classes": [type(layer) for layer in layers],
-        "recipes": list(adapted_layer.recipes_of(model)),
+        "recipes": list(recipes_of(model)),
         "parts": [(id(host), id(part)) for host, part in all_parts(model)],
         "optimizer": id(optimizer),
         "slots": [

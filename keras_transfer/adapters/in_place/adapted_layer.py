@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
+import weakref
 from collections.abc import Iterable
 from collections.abc import Iterator
 
@@ -12,10 +14,17 @@ import keras
 from keras_transfer import _keras
 from keras_transfer.adapters import adapter_part as parts
 from keras_transfer.adapters.adapter_part import Part
-from keras_transfer.adapters.in_place import frozen_weights
 from keras_transfer.adapters.in_place.forward import Hooked
-from keras_transfer.adapters.in_place.ordered import Ordered
-from keras_transfer.adapters.in_place.preset import stand_for_all
+from keras_transfer.adapters.in_place.frozen_weights import freeze
+from keras_transfer.adapters.in_place.frozen_weights import keep_frozen
+from keras_transfer.adapters.in_place.frozen_weights import Ordered
+from keras_transfer.adapters.in_place.layer_state import first_state
+from keras_transfer.adapters.in_place.layer_state import LayerState
+from keras_transfer.adapters.in_place.layer_state import note_recipe
+from keras_transfer.adapters.in_place.layer_state import own_recipes
+from keras_transfer.adapters.in_place.layer_state import recipes_of
+from keras_transfer.adapters.in_place.layer_state import set_class
+from keras_transfer.adapters.in_place.layer_state import set_first_state
 from keras_transfer.backbones.layer_paths import above
 from keras_transfer.backbones.layer_paths import located
 from keras_transfer.backbones.layer_paths import weights_of
@@ -44,7 +53,7 @@ class Adapted(Ordered):
     @trainable.setter
     def trainable(self, value: bool) -> None:
         super(Adapted, type(self)).trainable.fset(self, value)
-        frozen_weights.rest(self)
+        keep_frozen(self)
 
     def get_config(self) -> dict:
         """Return what remakes the layer with its parts and its trainable set."""
@@ -67,12 +76,12 @@ class Adapted(Ordered):
                 for part in parts.parts_of(layer)
             ],
             "before": {
-                path: _before_config(layer)
+                path: _first_config(layer)
                 for path, layer in places.items()
-                if frozen_weights.before(layer)
+                if first_state(layer)
             },
             "learning": {
-                "layers": [path for path, each in places.items() if each.trainable],
+                "layers": [path for path, layer in places.items() if layer.trainable],
                 "weights": {
                     path: names
                     for path, layer in places.items()
@@ -118,7 +127,42 @@ class Adapted(Ordered):
             super().compile_from_config(config)
 
 
-stand_for_all(Adapted)
+class AnyAdapted:
+    """Stands for all upgraded classes where Keras looks one up by its saved name.
+
+    The classes themselves are made when layers are upgraded, so a fresh process has
+    none. keras-hub's `from_preset` wants to know before it reads the config whether the
+    saved class is a subclass of the one it was called on, and a task's backbone the one
+    of its kind. Both is so for some class of ours, so this says yes to each; the config
+    then tells which it is.
+    """
+
+    __name__ = "Adapted"
+    __module__ = __name__
+
+    def __init__(self, maker: type) -> None:
+        self.from_config = maker.from_config
+        self.get_config = maker.get_config
+
+    @property
+    def __bases__(self) -> tuple[type, ...]:
+        """What `issubclass(this, ...)` goes by."""
+        hub = sys.modules.get("keras_hub")
+        if hub is None:
+            return ()
+        return (*_below(hub.models.Backbone), *_below(hub.models.Task))
+
+    def __eq__(self, other: object) -> bool:
+        return other is self or (isinstance(other, type) and other in self.__bases__)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+# from_preset() of keras-hub finds it under the name that `Adapted` is registered by.
+keras.saving.register_keras_serializable("keras_transfer", "Adapted")(
+    AnyAdapted(Adapted)
+)
 
 
 def base_of(layer: keras.Layer) -> type:
@@ -132,32 +176,13 @@ def plain_of(layer: keras.Layer) -> type:
     return getattr(base_of(layer), "plain_class", None) or base_of(layer)
 
 
-def recipes_of(model: keras.Layer) -> dict[str, object]:
-    """Return the recipes attached in or below `model` by the adapter's name."""
-    found: dict[str, object] = {}
-    for layer in _keras.flat_layers(model):
-        for name, recipe in own_recipes(layer).items():
-            found.setdefault(name, recipe)
-    # An outer model still knows what was taken away from an inner one.
-    there = {part.name for _, part in parts.all_parts(model)}
-    return {k: v for k, v in found.items() if k in there or not v.parts}
-
-
-def forget(model: keras.Layer, name: str) -> None:
-    """Drop the recipe of one adapter."""
-    for layer in _keras.flat_layers(model):
-        own_recipes(layer).pop(name, None)
-
-
 def restore(model: keras.Layer) -> None:
     """Take all parts away and make all layers what they were before the first."""
     for layer in _keras.flat_layers(model):
-        for part in parts.parts_of(layer):
-            parts.take_away(layer, part)
+        if first_state(layer):
+            first_state(layer).give_back()
         if isinstance(layer, Adapted | Hooked):
             set_class(layer, plain_of(layer))
-            layer.__dict__.pop("_recipes", None)
-        frozen_weights.release(layer)
 
 
 def upgrade(layer: keras.Layer, hooked: type | None = None) -> None:
@@ -166,24 +191,6 @@ def upgrade(layer: keras.Layer, hooked: type | None = None) -> None:
     if isinstance(layer, Adapted) and (hooked is None or isinstance(layer, Hooked)):
         return
     set_class(layer, _upgraded(base, hooked))
-
-
-def hold(layer: keras.Layer, learning: Iterable[keras.Variable] = ()) -> None:
-    """Hold the weights of `layer`, and its statistics if it has any.
-
-    No flag of a variable stops a BatchNormalization from moving its averages, only its
-    own. So it is upgraded, to refuse that flag wherever it comes from. So is a layer
-    of which a part learns, to keep its weights in order.
-    """
-    frozen_weights.hold(layer, learning)
-    able, free = frozen_weights.before(layer).variables, _keras.learnable(layer)
-    if len(_keras.own_weights(layer)) > len(able) or 0 < len(free) < len(able):
-        upgrade(layer)
-
-
-def set_class(layer: keras.Layer, kind: type) -> None:
-    """Change the class of a layer and nothing else."""
-    object.__setattr__(layer, "__class__", kind)
 
 
 def install(
@@ -209,12 +216,7 @@ def install(
             id(layer) in changed
             or any(id(x) in changed for x in _keras.flat_layers(layer))
         ):
-            layer.__dict__.setdefault("_recipes", {})[name] = recipe
-
-
-def own_recipes(layer: keras.Layer) -> dict[str, object]:
-    """Return the recipes that are noted at `layer` itself."""
-    return layer.__dict__.get("_recipes", {})
+            note_recipe(layer, name, recipe)
 
 
 @functools.cache
@@ -266,16 +268,15 @@ def _attach_again(layer: keras.Layer, recipes: dict, specs: list) -> None:
         recipe.link([p for _, p in parts.all_parts(layer) if p.name == name])
     upgrade(layer)
     for name, config in recipes.items():
-        layer.__dict__.setdefault("_recipes", {}).setdefault(
-            name, keras.saving.deserialize_keras_object(config)
-        )
+        if name not in own_recipes(layer):
+            note_recipe(layer, name, keras.saving.deserialize_keras_object(config))
 
 
-def _before_config(layer: keras.Layer) -> list:
-    before = frozen_weights.before(layer)
+def _first_config(layer: keras.Layer) -> list:
+    first = first_state(layer)
+    flags = {id(variable): flag for variable, flag in first.flags}
     names = {id(v): name for name, v in weights_of(layer).items()}
-    flags = zip(before.variables, before.flags, strict=True)
-    return [before.trainable, {names[id(v)]: flag for v, flag in flags}]
+    return [first.trainable, {names[id(v)]: flags[id(v)] for v in first.learnable}]
 
 
 def _learning(layer: keras.Layer) -> list[str]:
@@ -292,12 +293,27 @@ def _set_trainable(layer: keras.Layer, before: dict, learning: dict) -> None:
         chosen = [own[name] for name in free.get(path, ()) if name in own]
         trainable |= {id(variable) for variable in chosen}
         if path in before:
-            flag, flags = before[path]
-            variables = tuple(own[name] for name in flags)
-            frozen_weights.set_before(
-                each, frozen_weights.Before(flag, variables, tuple(flags.values()))
-            )
-            hold(each, chosen)
+            _set_first(each, *before[path])
+            if freeze(each, chosen):
+                upgrade(each)
     at = {id(each): path for path, each in places.items()}
     layers = [at.get(id(each)) in flagged for each in _keras.flat_layers(layer)]
     _keras.set_flags(layer, layers, [id(v) in trainable for v in layer.weights])
+
+
+def _set_first(layer: keras.Layer, trainable: bool, flags: dict) -> None:
+    """Set the first state as it was saved."""
+    own = weights_of(layer)
+    state = LayerState(
+        layer=weakref.ref(layer),
+        kind=base_of(layer),
+        learnable=tuple(own[name] for name in flags),
+        trainable=trainable,
+        flags=tuple((own[name], flag) for name, flag in flags.items()),
+    )
+    set_first_state(layer, state)
+
+
+def _below(kind: type) -> list[type]:
+    direct = kind.__subclasses__()
+    return [*direct, *(each for below in direct for each in _below(below))]

@@ -6,13 +6,14 @@ import pathlib
 import re
 import warnings
 import weakref
+from collections.abc import Mapping
 
 import keras
 import numpy as np
 
 from keras_transfer import _keras
+from keras_transfer.adapters.adapter import check_name
 from keras_transfer.adapters.adapter_part import Part
-from keras_transfer.adapters.adapter_part import parts_of
 from keras_transfer.adapters.dora import DoRA
 from keras_transfer.adapters.lora import LoRA
 from keras_transfer.adapters.lora import RsLoRA
@@ -91,6 +92,7 @@ def load_peft(
     Reference:
         Hugging Face PEFT, `PeftModel.from_pretrained`.
     """
+    check_name(model, name)
     file = files.read(path)
     mapping = _mapping(model)
     if problem := _difference(model):
@@ -102,20 +104,15 @@ def load_peft(
     layout = layout_of(file, mapping)
     values = _own_values(mapping, layout, _wrapped(layout))
     _check_head(file.config, mapping, layout)
-    recipe = _recipe(file.config, layout, model)
-    recipe.attach(model, name)
-    parts = [
-        _fill(pair, factors, name)
-        for pair in layout.pairs.values()
-        for factors in pair.factors
-    ]
-    for variable, value in values:
-        variable.assign(value)
+    paths = {id(layer): path or layer.name for path, layer in located(model).items()}
+    plan = _recipe(file.config, layout, paths).plan(model)
     if not _is_encoder(model, mapping):
         # PEFT leaves the output layer, which shares the matrix, without the pair.
-        for part in parts:
+        for _, part in plan.pairs:
             if isinstance(part, EmbeddingPair):
                 part.tied = False
+    plan.install(model, name, _part_values(layout, paths), values)
+    print(plan.summary(model, name))
     dtypes = {key: tensor.dtype for key, tensor in file.tensors.items()}
     origin = Origin(file.text, file.config, layout.prefix, layout.names, dtypes)
     _origins[next(places(model, name))[2]] = origin
@@ -239,9 +236,8 @@ def _check_head(config: dict, mapping: HubMapping, layout: Layout) -> None:
         )
 
 
-def _recipe(config: dict, layout: Layout, model: keras.Model) -> LoRA:
+def _recipe(config: dict, layout: Layout, paths: Mapping[int, str]) -> LoRA:
     """Return the recipe; what differs by module is keyed by the path in Keras."""
-    paths = {id(layer): path or layer.name for path, layer in located(model).items()}
     ranks, alphas, layers = {}, {}, []
     for pair in layout.pairs.values():
         for factors in pair.factors:
@@ -267,13 +263,21 @@ def _recipe(config: dict, layout: Layout, model: keras.Model) -> LoRA:
     )
 
 
-def _fill(pair: object, factors: object, name: str) -> Part:
-    part = next(each for each in parts_of(factors.layer) if each.name == name)
-    part.lora_a.assign(pair.a.T[factors.inputs].astype("float32"))
-    part.lora_b.assign(pair.b.T[:, factors.outputs].astype("float32"))
-    if pair.magnitude is not None:
-        part.magnitude.assign(pair.magnitude[factors.outputs].astype("float32"))
-    return part
+def _part_values(
+    layout: Layout, paths: Mapping[int, str]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return the values of each layer's pair by the layer's path."""
+    values = {}
+    for pair in layout.pairs.values():
+        for factors in pair.factors:
+            own = {
+                "lora_a": pair.a.T[factors.inputs].astype("float32"),
+                "lora_b": pair.b.T[:, factors.outputs].astype("float32"),
+            }
+            if pair.magnitude is not None:
+                own["magnitude"] = pair.magnitude[factors.outputs].astype("float32")
+            values[paths[id(factors.layer)]] = own
+    return values
 
 
 def _is_encoder(model: keras.Model, mapping: HubMapping) -> bool:
