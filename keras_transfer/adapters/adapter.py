@@ -33,14 +33,14 @@ from keras_transfer.adapters.in_place.compiled_model import stale_optimizers
 from keras_transfer.adapters.in_place.frozen_weights import freeze_all_but
 from keras_transfer.adapters.in_place.frozen_weights import train_only
 from keras_transfer.adapters.in_place.layer_state import all_or_nothing
+from keras_transfer.adapters.in_place.layer_state import check_name
 from keras_transfer.adapters.in_place.layer_state import recipes_of
+from keras_transfer.adapters.peft_format import PeftFormat
 from keras_transfer.adapters.targets import find
 from keras_transfer.adapters.targets import head_layers
 from keras_transfer.adapters.targets import Target
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.layer_paths import owners
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class Adapter:
@@ -55,6 +55,8 @@ class Adapter:
     # Keras layer class -> the Part for it. Subclasses of the former count too, as long
     # as they inherit its `call`.
     parts: Mapping[type, type[Part]] = {}
+    # How it lies in the files of Hugging Face PEFT; None where it has none.
+    peft: PeftFormat | None = None
 
     def __init__(self, targets: object = None) -> None:
         self.targets = targets
@@ -67,13 +69,14 @@ class Adapter:
         """
         raise NotImplementedError
 
-    def part_class(self, layer: keras.Layer) -> type[Part]:
+    @classmethod
+    def part_class(cls, layer: keras.Layer) -> type[Part]:
         """Return the class of part for `layer`, by the nearest class it is of."""
         for base in type(layer).__mro__:
-            if base in self.parts:
-                return self.parts[base]
+            if base in cls.parts:
+                return cls.parts[base]
         raise ValueError(
-            f"{type(self).__name__} knows no part for the {type(layer).__name__} "
+            f"{cls.__name__} knows no part for the {type(layer).__name__} "
             f"{layer.name!r}."
         )
 
@@ -183,6 +186,19 @@ class Adapter:
                 )
 
 
+def techniques() -> dict[str, type[Adapter]]:
+    """Return the registered recipes by their saved names: what a file may name."""
+    kinds, left = {}, [Adapter]
+    while left:
+        below = left.pop().__subclasses__()
+        left += below
+        for kind in below:
+            name = keras.saving.get_registered_name(kind)
+            if keras.saving.get_registered_object(name) is kind:
+                kinds[name] = kind
+    return kinds
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """What an adapter adds to a model, before anything of the model is changed.
@@ -266,29 +282,6 @@ def _is_plain(targets: object) -> bool:
     several = isinstance(targets, list | tuple | set | frozenset)
     targets = targets if several else [targets]
     return not any(isinstance(target, keras.Layer) for target in targets)
-
-
-def check_name(model: keras.Layer, name: str) -> None:
-    """Check that `name` can be that of a new adapter of `model`.
-
-    Raises:
-        TypeError: If `model` is not a Keras layer.
-        ValueError: If the name is not well formed, or taken.
-    """
-    if not isinstance(model, keras.Layer):
-        raise TypeError(f"An adapter goes to a Keras model, not to {model!r}.")
-    if not (isinstance(name, str) and NAME.fullmatch(name)):
-        raise ValueError(
-            f"The name {name!r} is no name for an adapter: use letters, digits, '_' "
-            "and '-'."
-        )
-    taken = recipes_of(model)
-    if name in taken:
-        raise ValueError(
-            f"The model {model.name!r} has an adapter {name!r} already: "
-            f"{taken[name]!r}. Give another name, or kt.adapters.remove(model, "
-            f"{name!r}) first."
-        )
 
 
 def _check_model(model: keras.Layer) -> None:

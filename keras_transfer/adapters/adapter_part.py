@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 
 import keras
 import numpy as np
 
 from keras_transfer import _keras
+from keras_transfer.adapters.peft_format import PeftTensor
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
@@ -39,6 +41,8 @@ class Part(keras.layers.Layer):
 
     # The public layer class that a host becomes an instance of; None for none.
     layer_class: type | None = None
+    # Its weights in the files of Hugging Face PEFT, by the ends of their names there.
+    peft_tensors: Mapping[str, PeftTensor] = {}
 
     def __init__(self, name: str = "default", dtype: object = None) -> None:
         super().__init__(name=name, dtype=dtype)
@@ -124,6 +128,20 @@ class Part(keras.layers.Layer):
         raise ValueError(
             f"{type(self).__name__} has no weighted sum: what it does is not linear in "
             "its weights."
+        )
+
+    def low_rank_factors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return A and B, if `inputs A B` is all that this part adds to the outputs.
+
+        The rank is the last axis of A and the first of B. Pairs of several adapters can
+        be stacked, and one chosen for each example.
+
+        Raises:
+            ValueError: If it does something else.
+        """
+        raise ValueError(
+            f"The adapter {self.name!r} has a {type(self).__name__}, which adds no "
+            "product of its inputs with a low-rank pair."
         )
 
     def save_own_variables(self, store: dict) -> None:

@@ -13,15 +13,15 @@ from keras_transfer._arguments import whole_number
 from keras_transfer.adapters import matrix
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import Part
-from keras_transfer.adapters.projections import ATTENTION_OUTPUTS
-from keras_transfer.adapters.projections import FEED_FORWARD_OUTPUTS
-from keras_transfer.adapters.projections import projections
 from keras_transfer.adapters.targets import candidates
 from keras_transfer.adapters.targets import find
 from keras_transfer.adapters.targets import head_layers
+from keras_transfer.adapters.targets import projections
 from keras_transfer.adapters.targets import Target
 from keras_transfer.adapters.weight_selection import is_norm
 from keras_transfer.backbones.layer_paths import located
+from keras_transfer.backbones.projections import ATTENTION_OUTPUTS
+from keras_transfer.backbones.projections import FEED_FORWARD_OUTPUTS
 
 
 @keras.saving.register_keras_serializable("keras_transfer")

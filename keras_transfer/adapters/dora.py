@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 
 import keras
@@ -16,6 +17,8 @@ from keras_transfer.adapters.lora import LoRA
 from keras_transfer.adapters.low_rank import ConvPair
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
+from keras_transfer.adapters.low_rank import LowRankPair
+from keras_transfer.adapters.peft_format import PeftTensor
 from keras_transfer.adapters.targets import Target
 
 # Stands in for the norm of a column of zeros, whose magnitude is 0 as well.
@@ -26,6 +29,9 @@ class Magnitudes:
     """Mixin for a pair: the sum of host and pair gets columns of learnt lengths."""
 
     layer_class = None
+    peft_tensors = LowRankPair.peft_tensors | {
+        "lora_magnitude_vector": PeftTensor("magnitude", ("outputs",), ("outputs",))
+    }
 
     def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
         """Return those of the pair, and a length for each column of the weight."""
@@ -81,8 +87,9 @@ class Magnitudes:
         changed = before + gate_value(self) * (after - before)
         weights["kernel"] = matrix.as_kernel(host, changed)
 
-    # Not that of LoRA: lengths and directions do not add up.
+    # Not those of LoRA: lengths and directions do not add up.
     joined = Part.joined
+    low_rank_factors = Part.low_rank_factors
 
     def load_own_variables(self, store: dict) -> None:
         """Load what is there. From weights of the base model take the lengths anew."""
@@ -160,6 +167,9 @@ class DoRA(LoRA):
         keras.layers.EinsumDense: DoRAEinsumPair,
         keras.layers.Conv2D: DoRAConvPair,
     }
+    peft = dataclasses.replace(
+        LoRA.peft, settings=LoRA.peft.settings | {"use_dora": True}
+    )
 
     def part(self, target: Target) -> Part:
         """Return the pair and the lengths of one layer."""

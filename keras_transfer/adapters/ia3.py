@@ -13,14 +13,14 @@ from keras_transfer.adapters import matrix
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import gate_value
 from keras_transfer.adapters.adapter_part import Part
-from keras_transfer.adapters.projections import FEED_FORWARD_OUTPUTS
-from keras_transfer.adapters.projections import is_one
-from keras_transfer.adapters.projections import KEYS_AND_VALUES
-from keras_transfer.adapters.projections import projections
 from keras_transfer.adapters.targets import by_pattern
 from keras_transfer.adapters.targets import check_patterns
 from keras_transfer.adapters.targets import find
+from keras_transfer.adapters.targets import projections
 from keras_transfer.adapters.targets import Target
+from keras_transfer.backbones.projections import FEED_FORWARD_OUTPUTS
+from keras_transfer.backbones.projections import is_one
+from keras_transfer.backbones.projections import KEYS_AND_VALUES
 
 
 @keras.saving.register_keras_serializable("keras_transfer")

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 
 import keras
 
 from keras_transfer._arguments import dropout_rate
+from keras_transfer._arguments import number
 from keras_transfer._arguments import one_of
+from keras_transfer._arguments import whole_number
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import Part
-from keras_transfer.adapters.lora_layers import LoRAConv2D
-from keras_transfer.adapters.lora_layers import LoRADense
-from keras_transfer.adapters.lora_layers import LoRAEinsumDense
-from keras_transfer.adapters.lora_layers import LoRAEmbedding
-from keras_transfer.adapters.ranks import check_alpha
-from keras_transfer.adapters.ranks import check_host
-from keras_transfer.adapters.ranks import check_rank
+from keras_transfer.adapters.low_rank import ConvPair
+from keras_transfer.adapters.low_rank import DensePair
+from keras_transfer.adapters.low_rank import EinsumPair
+from keras_transfer.adapters.low_rank import EmbeddingPair
+from keras_transfer.adapters.low_rank import LowRankPair
+from keras_transfer.adapters.peft_format import PeftFormat
 from keras_transfer.adapters.targets import biased_layers
 from keras_transfer.adapters.targets import by_pattern
 from keras_transfer.adapters.targets import check_patterns
@@ -78,12 +80,27 @@ class LoRA(Adapter):
     """
 
     parts = {
-        keras.layers.Dense: LoRADense.part_class,
-        keras.layers.EinsumDense: LoRAEinsumDense.part_class,
-        keras.layers.Conv2D: LoRAConv2D.part_class,
-        keras.layers.Embedding: LoRAEmbedding.part_class,
-        keras.layers.ReversibleEmbedding: LoRAEmbedding.part_class,
+        keras.layers.Dense: DensePair,
+        keras.layers.EinsumDense: EinsumPair,
+        keras.layers.Conv2D: ConvPair,
+        keras.layers.Embedding: EmbeddingPair,
+        keras.layers.ReversibleEmbedding: EmbeddingPair,
     }
+    peft = PeftFormat(
+        settings={"peft_type": "LORA", "use_dora": False, "use_rslora": False},
+        arguments={
+            "rank": "r",
+            "alpha": "lora_alpha",
+            "dropout": "lora_dropout",
+            "bias": "bias",
+        },
+        starts={
+            "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal")
+        },
+        ignored=frozenset(
+            {"eva_config", "fan_in_fan_out", "loftq_config", "qalora_group_size"}
+        ),
+    )
 
     def __init__(
         self,
@@ -117,9 +134,13 @@ class LoRA(Adapter):
         check_patterns((*self.rank_pattern, *self.alpha_pattern), targets)
         return targets
 
+    def divisor(self, rank: int) -> float:
+        """Return what alpha is divided by."""
+        return rank
+
     def scaling(self, rank: int, alpha: float) -> float:
         """Return the factor of the product."""
-        return alpha / rank
+        return alpha / self.divisor(rank)
 
     def part(self, target: Target) -> Part:
         """Return the pair for one layer."""
@@ -179,6 +200,61 @@ class RsLoRA(LoRA):
         with LoRA", arXiv:2312.03732.
     """
 
-    def scaling(self, rank: int, alpha: float) -> float:
-        """Return the factor of the product."""
-        return alpha / math.sqrt(rank)
+    peft = dataclasses.replace(
+        LoRA.peft, settings=LoRA.peft.settings | {"use_rslora": True}
+    )
+
+    def divisor(self, rank: int) -> float:
+        """Return what alpha is divided by."""
+        return math.sqrt(rank)
+
+
+def check_rank(rank: object) -> int:
+    """Return `rank` if it is a whole number above 0.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    return whole_number("rank", rank, why="a pair of rank 0 learns nothing")
+
+
+def check_alpha(alpha: object) -> float:
+    """Return `alpha` if it is a finite number, not 0.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if number("alpha", alpha) == 0:
+        raise ValueError("alpha=0 must not be 0: it scales what the pair adds.")
+    return alpha
+
+
+def check_host(
+    host: keras.Layer, path: str, kind: type[LowRankPair], rank: int
+) -> None:
+    """Check that a pair of `rank` can be put beside the weight of `host`.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    check_native(host)
+    largest = kind.largest_rank(host)
+    if rank > largest:
+        raise ValueError(
+            f"rank={rank} is too large for the layer {path!r}: at {largest} a pair is "
+            "as free as its weight. Choose a smaller one, for this layer by "
+            "rank_pattern, or leave it out of the targets."
+        )
+
+
+def check_native(host: keras.Layer) -> None:
+    """Check that Keras's own LoRA is not on `host`.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if getattr(host, "lora_enabled", False):
+        raise ValueError(
+            f"The layer {host.name!r} has Keras's own LoRA (enable_lora). The two do "
+            "not go together. Load the model anew, without it."
+        )

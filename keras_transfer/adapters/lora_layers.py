@@ -9,15 +9,15 @@ from keras_transfer._arguments import dropout_rate
 from keras_transfer.adapters import adapter_part as parts
 from keras_transfer.adapters.in_place.forward import Hooked
 from keras_transfer.adapters.in_place.frozen_weights import freeze
+from keras_transfer.adapters.lora import check_alpha
+from keras_transfer.adapters.lora import check_host
+from keras_transfer.adapters.lora import check_native
+from keras_transfer.adapters.lora import check_rank
 from keras_transfer.adapters.low_rank import ConvPair
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
 from keras_transfer.adapters.low_rank import EmbeddingPair
 from keras_transfer.adapters.low_rank import LowRankPair
-from keras_transfer.adapters.ranks import check_alpha
-from keras_transfer.adapters.ranks import check_host
-from keras_transfer.adapters.ranks import check_native
-from keras_transfer.adapters.ranks import check_rank
 
 
 class LowRankLayer(Hooked):
@@ -26,8 +26,7 @@ class LowRankLayer(Hooked):
     part_class: type[LowRankPair] = LowRankPair
 
     def _set_pair(self, rank: int, alpha: float, dropout: float) -> None:
-        self.rank = check_rank(rank)
-        self.alpha = check_alpha(alpha)
+        self.rank, self.alpha = check_rank(rank), check_alpha(alpha)
         self.dropout = dropout_rate("dropout", dropout)
 
     def build(self, input_shape: object = None) -> None:
@@ -35,9 +34,8 @@ class LowRankLayer(Hooked):
         if self.built:
             return
         super().build(input_shape)
-        kind = self.part_class
-        check_host(self, self.name, kind, self.rank)
-        part = kind(self.rank, self.alpha / self.rank, self.dropout)
+        check_host(self, self.name, self.part_class, self.rank)
+        part = self.part_class(self.rank, self.alpha / self.rank, self.dropout)
         freeze(self)
         part.create(self)
         parts.add(self, part)
@@ -139,9 +137,8 @@ class LoRADense(LowRankLayer, keras.layers.Dense):
         new = cls.from_config(layer.get_config() | {"trainable": True} | own)
         if layer.built:
             new.build(layer.get_build_config()["input_shape"])
-            for variable, source in zip(
-                _keras.own_weights(new), _keras.own_weights(layer), strict=True
-            ):
+            weights = zip(*map(_keras.own_weights, (new, layer)), strict=True)
+            for variable, source in weights:
                 variable.assign(source)
         return new
 
@@ -184,8 +181,7 @@ class LoRAEinsumDense(LowRankLayer, keras.layers.EinsumDense):
             kernel no matrix under this equation.
 
     Reference:
-        E. Hu et al., 2021, "LoRA: Low-Rank Adaptation of Large Language Models",
-        arXiv:2106.09685.
+        As in `LoRADense`: E. Hu et al., 2021, arXiv:2106.09685.
     """
 
     part_class = EinsumPair
@@ -234,10 +230,8 @@ class LoRAConv2D(LowRankLayer, keras.layers.Conv2D):
 
         layer = kt.adapters.LoRAConv2D(6, 3, rank=2)
         assert layer(np.ones((1, 8, 8, 4))).shape == (1, 6, 6, 6)
-        assert [tuple(v.shape) for v in layer.trainable_weights] == [
-            (3, 3, 4, 2),
-            (2, 6),
-        ]
+        shapes = [tuple(v.shape) for v in layer.trainable_weights]
+        assert shapes == [(3, 3, 4, 2), (2, 6)]
         ```
 
     Raises:
@@ -245,8 +239,7 @@ class LoRAConv2D(LowRankLayer, keras.layers.Conv2D):
             groups.
 
     Reference:
-        E. Hu et al., 2021, "LoRA: Low-Rank Adaptation of Large Language Models",
-        arXiv:2106.09685.
+        As in `LoRADense`: E. Hu et al., 2021, arXiv:2106.09685.
     """
 
     part_class = ConvPair
@@ -299,8 +292,7 @@ class LoRAEmbedding(LowRankLayer, keras.layers.Embedding):
         ValueError: If a number is not in its range, or the rank too large.
 
     Reference:
-        E. Hu et al., 2021, "LoRA: Low-Rank Adaptation of Large Language Models",
-        arXiv:2106.09685.
+        As in `LoRADense`: E. Hu et al., 2021, arXiv:2106.09685.
     """
 
     part_class = EmbeddingPair
@@ -321,9 +313,7 @@ class LoRAEmbedding(LowRankLayer, keras.layers.Embedding):
 
     def get_config(self) -> dict:
         """Return the arguments."""
-        config = super().get_config()
-        config.pop("dropout")
-        return config
+        return {k: v for k, v in super().get_config().items() if k != "dropout"}
 
 
 for _layer in (LoRADense, LoRAEinsumDense, LoRAConv2D, LoRAEmbedding):

@@ -9,10 +9,12 @@ import numpy as np
 from keras import ops
 
 from keras_transfer import _keras
+from keras_transfer.adapters import matrix
 from keras_transfer.adapters.adapter_part import gate_value
 from keras_transfer.adapters.adapter_part import Part
-from keras_transfer.adapters.kernel_axes import axis_sizes
-from keras_transfer.adapters.kernel_axes import kernel_axes
+from keras_transfer.adapters.matrix import axis_sizes
+from keras_transfer.adapters.matrix import kernel_axes
+from keras_transfer.adapters.peft_format import PeftTensor
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
@@ -26,6 +28,11 @@ class LowRankPair(Part):
         name: Name of the adapter.
         dtype: Policy of the computation.
     """
+
+    peft_tensors = {
+        "lora_A.weight": PeftTensor("lora_a", ("rank", "inputs"), ("inputs", "rank")),
+        "lora_B.weight": PeftTensor("lora_b", ("outputs", "rank"), ("rank", "outputs")),
+    }
 
     def __init__(
         self,
@@ -47,7 +54,8 @@ class LowRankPair(Part):
         Raises:
             ValueError: If the host's computation has no low-rank pair.
         """
-        raise NotImplementedError
+        into, out = matrix.sizes(host)
+        return (into,), (out,)
 
     @classmethod
     def largest_rank(cls, host: keras.Layer) -> int:
@@ -93,6 +101,10 @@ class LowRankPair(Part):
         """Return A B in the shape of the host's own weight."""
         return a @ b
 
+    def low_rank_factors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return A, and B times the scaling."""
+        return _keras.value(self.lora_a), self.scaling * _keras.value(self.lora_b)
+
     def fold(self, host: keras.Layer, weights: dict[str, np.ndarray]) -> None:
         """Add the product to the kernel."""
         weights["kernel"] = weights["kernel"] + gate_value(self) * self.delta(host)
@@ -124,11 +136,6 @@ class LowRankPair(Part):
 class DensePair(LowRankPair):
     """The pair of a Dense: A `(in, rank)`, B `(rank, out)`."""
 
-    @classmethod
-    def shapes(cls, host: keras.Layer) -> tuple[tuple, tuple]:
-        """Return the shapes of A and B without the axis of the rank."""
-        return (host.input_spec.axes[-1],), (host.units,)
-
     def on_outputs(
         self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
     ) -> object:
@@ -145,14 +152,6 @@ class EinsumPair(LowRankPair):
     A `(in, rank)`, B `(rank, out)`, as PEFT's for the same projection. The axes are in
     the order that they have in the kernel.
     """
-
-    @classmethod
-    def shapes(cls, host: keras.Layer) -> tuple[tuple, tuple]:
-        """Return the shapes of A and B without the axis of the rank."""
-        _, into, out = kernel_axes(host)
-        sizes = axis_sizes(host)
-        fold = [int(np.prod([sizes[axis] for axis in axes])) for axes in (into, out)]
-        return (fold[0],), (fold[1],)
 
     def on_outputs(
         self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
@@ -176,10 +175,7 @@ class EinsumPair(LowRankPair):
 
     def product(self, host: keras.Layer, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return A B in the shape of the kernel."""
-        kernel, into, out = kernel_axes(host)
-        sizes = axis_sizes(host)
-        product = (a @ b).reshape([sizes[axis] for axis in into + out])
-        return product.transpose([(into + out).index(axis) for axis in kernel])
+        return matrix.as_kernel(host, a @ b)
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
@@ -222,6 +218,11 @@ class EmbeddingPair(LowRankPair):
     reverse, to give logits, with tied weights, the product counts there too, unless
     `tied` is False: PEFT leaves it out, and then nothing can be folded.
     """
+
+    peft_tensors = {
+        "lora_embedding_A": LowRankPair.peft_tensors["lora_A.weight"],
+        "lora_embedding_B": LowRankPair.peft_tensors["lora_B.weight"],
+    }
 
     def __init__(
         self,

@@ -11,7 +11,6 @@ import keras
 from keras_transfer import _keras
 from keras_transfer._arguments import number
 from keras_transfer.adapters.adapter import Adapter
-from keras_transfer.adapters.adapter import check_name
 from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.adapter_part import gate_value
 from keras_transfer.adapters.adapter_part import Part
@@ -23,6 +22,7 @@ from keras_transfer.adapters.in_place.compiled_model import renew_optimizers
 from keras_transfer.adapters.in_place.compiled_model import retrace
 from keras_transfer.adapters.in_place.compiled_model import stale_optimizers
 from keras_transfer.adapters.in_place.layer_state import all_or_nothing
+from keras_transfer.adapters.in_place.layer_state import check_name
 from keras_transfer.adapters.in_place.layer_state import own_recipes
 from keras_transfer.adapters.in_place.layer_state import recipes_of
 from keras_transfer.backbones.layer_paths import located

@@ -16,14 +16,10 @@ from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.in_place.adapted_layer import plain_of
 from keras_transfer.backbones.groups import layer_groups
 from keras_transfer.backbones.layer_paths import located
+from keras_transfer.backbones.projections import CROSS
+from keras_transfer.backbones.projections import is_one
+from keras_transfer.backbones.projections import QUERY_AND_VALUE
 
-# The projections of queries and values by the names of keras-hub's families; a fused
-# one holds both. Cross-attention is left out, as in the paper.
-QUERY_AND_VALUE = re.compile(
-    r"(?:^|/)(?:query|value|[qv]_proj|(?:query|value)_(?:dense|proj|projector)"
-    r"|query_key_value|(?:attention_)?qkv)$"
-)
-CROSS = re.compile(r"cross|encoder_attention|enc_dec")
 LINEAR = (keras.layers.Dense, keras.layers.EinsumDense)
 # What a head and a backbone are told by; the group's name of `kt.layer_groups`.
 NOT_BLOCKS = ("stem", "head")
@@ -102,6 +98,28 @@ def select(model: keras.Layer, targets: object, known: list[Target]) -> list[Tar
     for each in targets:
         chosen |= _matched(each, model, known)
     return [target for target in known if id(target.layer) in chosen]
+
+
+def projections(
+    model: keras.Layer,
+    classes: Iterable[type],
+    patterns: Iterable[re.Pattern],
+    *,
+    cross: bool = False,
+) -> list[Target]:
+    """Return the layers of `classes` below the head that one of `patterns` matches.
+
+    Those of cross-attention only with `cross`.
+    """
+    patterns = tuple(patterns)
+    head = {id(layer) for layer in head_layers(model)}
+    return [
+        each
+        for each in candidates(model, classes)
+        if id(each.layer) not in head
+        and any(is_one(pattern, each.path) for pattern in patterns)
+        and (cross or not CROSS.search(each.path))
+    ]
 
 
 def head_layers(model: keras.Layer) -> list[keras.Layer]:

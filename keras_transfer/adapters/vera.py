@@ -15,10 +15,10 @@ from keras_transfer._arguments import whole_number
 from keras_transfer.adapters import matrix
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.lora import check_native
+from keras_transfer.adapters.lora import check_rank
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
-from keras_transfer.adapters.ranks import check_native
-from keras_transfer.adapters.ranks import check_rank
 from keras_transfer.adapters.targets import Target
 
 # The attribute of a part that holds the matrices.
@@ -71,6 +71,7 @@ class Vectors:
     """
 
     layer_class = None
+    peft_tensors = {}
 
     def __init__(
         self,
@@ -131,8 +132,9 @@ class Vectors:
         b = _keras.value(self.projection.b)[:, :out] * _keras.value(self.vera_lambda_b)
         return self.scaling * self.product(host, a, b)
 
-    # Not that of LoRA: what each adds is a product of its two vectors.
+    # Not those of LoRA: what each adds is a product of its two vectors.
     joined = Part.joined
+    low_rank_factors = Part.low_rank_factors
 
     def get_config(self) -> dict:
         """Return the arguments."""

@@ -10,6 +10,8 @@ from keras import Model
 
 from keras_transfer._keras import own_weights
 from keras_transfer._keras import sublayers
+from keras_transfer.backbones.layer_paths import joined
+from keras_transfer.backbones.layer_paths import walk
 
 # `stack2_block1_1_conv` -> `stack2_block1`, `transformer_layer_3` -> itself.
 WORD = r"(?:block|layer|stack|stage|group|encoder|decoder)_?\d+[a-z]?"
@@ -114,7 +116,7 @@ def _parts(
     labels = _labels(container, complete)
     # Backbones first: a layer that the head shares (a tied embedding) is theirs.
     inner = {
-        id(child): _parts(child, _join(path, child), seen, complete)
+        id(child): _parts(child, joined(path, child.name), seen, complete)
         for child in _children(container)
         if labels[id(child)] is CONTAINER
     }
@@ -255,7 +257,7 @@ def _opened(
     groups = [(container.name, _itself(container, path, seen))]
     for child in _children(container):
         if _is_model(child):
-            groups += _opened(child, _join(path, child), seen)
+            groups += _opened(child, joined(path, child.name), seen)
         else:
             groups.append((child.name, _owners(child, path, seen)))
     return groups
@@ -280,11 +282,8 @@ def _children(layer: Layer) -> list[Layer]:
 
 def _owners(layer: Layer, parent: str, seen: set[int]) -> list[Owner]:
     """Return the owners in and below `layer` that are not in `seen`, and mark them."""
-    if id(layer) in seen:
-        return []
-    path = _join(parent, layer)
-    owners = _itself(layer, path, seen)
-    return owners + [o for c in _children(layer) for o in _owners(c, path, seen)]
+    layers = walk(layer, joined(parent, layer.name), seen, _children)
+    return [Owner(each, path) for path, each in layers if own_weights(each)]
 
 
 def _itself(layer: Layer, path: str, seen: set[int]) -> list[Owner]:
@@ -292,7 +291,3 @@ def _itself(layer: Layer, path: str, seen: set[int]) -> list[Owner]:
     new = id(layer) not in seen
     seen.add(id(layer))
     return [Owner(layer, path or layer.name)] if new and own_weights(layer) else []
-
-
-def _join(path: str, layer: Layer) -> str:
-    return f"{path}/{layer.name}" if path else layer.name

@@ -1,8 +1,11 @@
-"""Where the layers of a model are: one path each, written as in layer groups."""
+"""Where the layers of a model are: one path each."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 
 import keras
 
@@ -16,9 +19,51 @@ def located(model: keras.Layer) -> dict[str, keras.Layer]:
     `kt.layer_groups(model, patterns=...)`. Where two layers have the same path the
     later ones end in `#2`, `#3`.
     """
-    found: dict[str, keras.Layer] = {}
-    _locate(model, "", found, set())
-    return found
+    layers: dict[str, keras.Layer] = {}
+    for path, layer in walk(model, "", set()):
+        layers[_free(path, layers)] = layer
+    return layers
+
+
+def walk(
+    layer: keras.Layer,
+    path: str,
+    seen: set[int],
+    below: Callable[[keras.Layer], Iterable[keras.Layer]] | None = None,
+) -> Iterator[tuple[str, keras.Layer]]:
+    """Yield path and layer for `layer`, which is at `path`, and for each below it.
+
+    What is in `seen` (ids) is left out, and what is yielded is put into it. `below`
+    returns the children of a layer; by default it is `children`.
+    """
+    if id(layer) in seen:
+        return
+    seen.add(id(layer))
+    yield path, layer
+    for child in (below or children)(layer):
+        yield from walk(child, joined(path, child.name), seen, below)
+
+
+def joined(path: str, name: str) -> str:
+    """Return the path of what is called `name` in the layer at `path`."""
+    return f"{path}/{name}" if path else name
+
+
+def numbered(
+    model: keras.Layer, class_of: Callable[[keras.Layer], type] = type
+) -> dict[str, keras.Layer]:
+    """Return what `located` does, by paths that are the same in each process.
+
+    Names that Keras numbers by itself, such as `dense_7`, are numbered anew in each
+    layer: Keras counts all that a process has ever made. Files hold such paths.
+
+    Args:
+        model: A model or layer.
+        class_of: What returns the class that a layer has its name from.
+    """
+    layers, seen = {"": model}, {id(model)}
+    _number(model, "", class_of, layers, seen)
+    return layers
 
 
 def weights_of(layer: keras.Layer) -> dict[str, keras.Variable]:
@@ -48,15 +93,6 @@ def above(model: keras.Layer, chosen: set[int]) -> list[keras.Layer]:
     return found
 
 
-def _locate(layer: keras.Layer, path: str, found: dict, seen: set[int]) -> None:
-    if id(layer) in seen:
-        return
-    seen.add(id(layer))
-    found[_free(path, found)] = layer
-    for child in children(layer):
-        _locate(child, f"{path}/{child.name}" if path else child.name, found, seen)
-
-
 def _above(
     layer: keras.Layer, chosen: set[int], known: dict[int, bool], found: list
 ) -> bool:
@@ -75,6 +111,36 @@ def children(layer: keras.Layer) -> list[keras.Layer]:
     return list(
         {id(each): each for each in [*shown, *_keras.sublayers(layer)]}.values()
     )
+
+
+def renumbered(name: str, counts: dict[str, int]) -> str:
+    """Return the name that Keras gives to the next one in a fresh process."""
+    number = counts[name] = counts.get(name, -1) + 1
+    return f"{name}_{number}" if number else name
+
+
+def _number(
+    layer: keras.Layer, path: str, class_of: Callable, layers: dict, seen: set[int]
+) -> None:
+    counts: dict[str, int] = {}
+    for child in children(layer):
+        own = _snake_case(class_of(child).__name__)
+        if re.fullmatch(rf"{own}(_\d+)?", child.name):
+            name = renumbered(own, counts)
+        else:
+            name = child.name
+        if id(child) in seen:
+            continue
+        seen.add(id(child))
+        place = _free(joined(path, name), layers)
+        layers[place] = child
+        _number(child, place, class_of, layers, seen)
+
+
+def _snake_case(name: str) -> str:
+    """Return the name that Keras gives to the first layer of a class."""
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def _free(name: str, taken: dict) -> str:

@@ -10,15 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_transfer import _keras
 from keras_transfer.adapters.adapter_part import Part
-from keras_transfer.adapters.kernel_axes import axis_sizes
-from keras_transfer.adapters.kernel_axes import kernel_axes
-from keras_transfer.adapters.low_rank import ConvPair
-from keras_transfer.adapters.low_rank import DensePair
-from keras_transfer.adapters.low_rank import EinsumPair
-from keras_transfer.adapters.low_rank import EmbeddingPair
-from keras_transfer.adapters.low_rank import LowRankPair
+from keras_transfer.adapters.matrix import axis_sizes
+from keras_transfer.adapters.matrix import kernel_axes
 
 
 class StackedPairs:
@@ -42,31 +36,30 @@ class StackedPairs:
     def __init__(
         self, host: keras.Layer, pairs: Sequence[Part | None], where: str
     ) -> None:
-        there = [pair for pair in pairs if pair is not None]
-        for pair in there:
-            if type(pair) not in SUMS:
-                raise ValueError(
-                    f"The adapter {pair.name!r} has a {type(pair).__name__} at "
-                    f"{where!r}. Those of LoRA alone can be stacked and chosen by "
-                    "example; export this adapter on its own, folded into the weights."
-                )
+        present = [pair for pair in pairs if pair is not None]
+        try:
+            factors = [pair.low_rank_factors() for pair in present]
+        except ValueError as problem:
+            raise ValueError(
+                f"{problem} It is at {where!r}. Those of LoRA alone can be stacked and "
+                "chosen by example; export this adapter on its own, folded into the "
+                "weights."
+            ) from problem
         self.host = host
-        self.sum = SUMS[type(there[0])]
-        self.rank = max(pair.rank for pair in there)
+        self.sum = next(SUMS[kind] for kind in type(host).__mro__ if kind in SUMS)
+        self.rank = max(len(b) for _, b in factors)
         self.a = tf.Variable(
-            np.stack([_filled(pair.lora_a, self.rank, -1) for pair in there]),
+            np.stack([_filled(a, self.rank, -1) for a, _ in factors]),
             name=f"{where}/adapters_a",
         )
         self.b = tf.Variable(
-            np.stack(
-                [pair.scaling * _filled(pair.lora_b, self.rank, 0) for pair in there]
-            ),
+            np.stack([_filled(b, self.rank, 0) for _, b in factors]),
             name=f"{where}/adapters_b",
         )
         # The row of each adapter, first of none at all; -1 where there is nothing.
-        self.rows = _rows(pairs, there)
+        self.rows = _rows(pairs, present)
         counted = [pair if getattr(pair, "tied", False) else None for pair in pairs]
-        self.tied_rows = _rows(counted, there)
+        self.tied_rows = _rows(counted, present)
 
     def __call__(
         self, inputs: tf.Tensor, outputs: tf.Tensor, index: tf.Tensor, reverse: bool
@@ -92,13 +85,12 @@ class StackedPairs:
         return tf.where(there[:, None, None], b, tf.zeros_like(b))
 
 
-def _rows(pairs: Sequence[Part | None], there: list[Part]) -> np.ndarray:
-    position = {id(pair): number for number, pair in enumerate(there)}
+def _rows(pairs: Sequence[Part | None], present: list[Part]) -> np.ndarray:
+    position = {id(pair): number for number, pair in enumerate(present)}
     return np.array([-1, *(position.get(id(p), -1) for p in pairs)], "int32")
 
 
-def _filled(variable: keras.Variable, rank: int, axis: int) -> np.ndarray:
-    value = _keras.value(variable)
+def _filled(value: np.ndarray, rank: int, axis: int) -> np.ndarray:
     widths = [(0, 0)] * value.ndim
     widths[axis] = (0, rank - value.shape[axis])
     return np.pad(value, widths)
@@ -228,10 +220,10 @@ def _free(taken: str) -> str:
     return next(each for each in string.ascii_letters if each not in taken)
 
 
-# What the pairs of a class add; subclasses of these compute something else.
-SUMS: dict[type[LowRankPair], Callable] = {
-    DensePair: _dense,
-    EinsumPair: _einsum_dense,
-    ConvPair: _conv,
-    EmbeddingPair: _embedding,
+# What the pairs at a layer of a class add.
+SUMS: dict[type, Callable] = {
+    keras.layers.Dense: _dense,
+    keras.layers.EinsumDense: _einsum_dense,
+    keras.layers.Conv2D: _conv,
+    keras.layers.Embedding: _embedding,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping
 from collections.abc import Set
@@ -11,15 +10,15 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
-from keras_transfer.adapters.adapter import check_name
 from keras_transfer.adapters.adapter import Plan
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.adapter_part import parts_of
+from keras_transfer.adapters.in_place.layer_state import check_name
 from keras_transfer.adapters.switching import attached
 from keras_transfer.adapters.switching import places as paths_of
 from keras_transfer.adapters.targets import nearest
 from keras_transfer.adapters.targets import Target
-from keras_transfer.saving.adapter_header import expressions
+from keras_transfer.backbones.layer_paths import joined
 from keras_transfer.saving.adapter_header import Header
 from keras_transfer.saving.adapter_header import header_of
 from keras_transfer.saving.adapter_header import read_header
@@ -28,7 +27,6 @@ from keras_transfer.saving.base_model import check_same
 from keras_transfer.saving.base_model import chosen
 from keras_transfer.saving.base_model import fingerprint
 from keras_transfer.saving.base_model import HEAD
-from keras_transfer.saving.base_model import joined
 from keras_transfer.saving.base_model import paths_in
 from keras_transfer.saving.base_model import places_of
 from keras_transfer.saving.base_model import weight_names
@@ -115,19 +113,15 @@ def load_file(
     targets = _targets(model, file, header, wanted, places)
     _check_head(model, file, wanted, weights)
     own = {key: weights[key] for key in sorted(wanted & set(weights))}
-    plan = _plan(model, header, targets)
+    plan = header.plan(model, targets)
     _check_own(file, plan, own, weights)
     names = _part_names(file, plan, targets, wanted - set(own))
     values = file.read(sorted(wanted))
-    plan.install(
-        model,
-        name,
-        {
-            path: {key: values[tensor] for key, tensor in tensors.items()}
-            for path, tensors in names.items()
-        },
-        [(variable, values[key]) for key, variable in own.items()],
-    )
+    of_parts = {
+        path: {key: values[tensor] for key, tensor in tensors.items()}
+        for path, tensors in names.items()
+    }
+    plan.install(model, name, of_parts, [(v, values[key]) for key, v in own.items()])
     if not of_head:
         about = "it has no head"
     elif of_head <= wanted:
@@ -169,24 +163,6 @@ def _targets(
             else f"{str(file.path)!r} has no weights of an adapter."
         )
     return {place: Target(places[place], paths[id(places[place])]) for place in hosts}
-
-
-def _plan(model: keras.Layer, header: Header, targets: Mapping[str, Target]) -> Plan:
-    """Return the plan of the adapter in a file, with the parts as they are there."""
-    adapter = header.adapter({place: x.path for place, x in targets.items()})
-    layers = {id(target.layer) for target in targets.values()}
-    try:
-        found = {id(target.layer) for target in adapter.find(model)}
-    except ValueError:  # it has no default for this model
-        found = set()
-    if found != layers:
-        adapter.targets = expressions(target.path for target in targets.values())
-    plan = adapter.plan(model, list(targets.values()))
-    pairs = tuple(
-        (target, header.changed(part, place))
-        for place, (target, part) in zip(targets, plan.pairs, strict=False)
-    )
-    return dataclasses.replace(plan, pairs=pairs)
 
 
 def _check_own(

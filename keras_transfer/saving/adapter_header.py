@@ -13,6 +13,8 @@ import keras
 from keras_transfer._arguments import is_number
 from keras_transfer._version import __version__
 from keras_transfer.adapters.adapter import Adapter
+from keras_transfer.adapters.adapter import Plan
+from keras_transfer.adapters.adapter import techniques
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.targets import by_pattern
 from keras_transfer.adapters.targets import Target
@@ -91,12 +93,32 @@ class Header:
                 f"The config {config} is none of a {self.technique.__name__}: {problem}"
             ) from problem
 
-    def changed(self, part: Part, place: str) -> Part:
-        """Return `part`, which the recipe gives a layer, with what the file changes.
+    def plan(self, model: keras.Layer, targets: Mapping[str, Target]) -> Plan:
+        """Return the plan of the adapter, with the parts as they are in the file.
+
+        Args:
+            model: The model.
+            targets: Dict of path in the file to the layer in the model.
 
         Raises:
-            ValueError: If the part does not take a change.
+            ValueError: If the config or a part does not fit.
         """
+        adapter = self.adapter({place: x.path for place, x in targets.items()})
+        layers = {id(target.layer) for target in targets.values()}
+        try:
+            by_itself = {id(target.layer) for target in adapter.find(model)}
+        except ValueError:  # it has no default for this model
+            by_itself = set()
+        if by_itself != layers:
+            adapter.targets = expressions(target.path for target in targets.values())
+        plan = adapter.plan(model, list(targets.values()))
+        pairs = tuple(
+            (target, self._changed(part, place))
+            for place, (target, part) in zip(targets, plan.pairs, strict=False)
+        )
+        return dataclasses.replace(plan, pairs=pairs)
+
+    def _changed(self, part: Part, place: str) -> Part:
         changes = self.changes.get(place)
         if not changes:
             return part
@@ -191,19 +213,6 @@ def read_header(file: TensorFile) -> Header:
 def expressions(paths: Iterable[str]) -> list[str]:
     """Return targets that match the layers at `paths` and no others."""
     return [f"^{re.escape(path)}$" for path in paths]
-
-
-def techniques() -> dict[str, type[Adapter]]:
-    """Return the classes that a file may name: registered subclasses of `Adapter`."""
-    found, left = {}, [Adapter]
-    while left:
-        below = left.pop().__subclasses__()
-        left += below
-        for kind in below:
-            name = keras.saving.get_registered_name(kind)
-            if keras.saving.get_registered_object(name) is kind:
-                found[name] = kind
-    return found
 
 
 def _checked(said: dict, tensors: set[str]) -> Header:

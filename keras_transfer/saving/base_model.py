@@ -18,8 +18,10 @@ from keras_transfer.adapters.in_place.adapted_layer import base_of
 from keras_transfer.adapters.in_place.adapted_layer import plain_of
 from keras_transfer.adapters.targets import head_layers
 from keras_transfer.backbones.frozen import FrozenBackbone
-from keras_transfer.backbones.layer_paths import children
+from keras_transfer.backbones.layer_paths import joined
 from keras_transfer.backbones.layer_paths import located
+from keras_transfer.backbones.layer_paths import numbered
+from keras_transfer.backbones.layer_paths import renumbered
 from keras_transfer.backbones.layer_paths import weights_of
 
 # In front of the path of a layer above the backbone, which begins at the model.
@@ -86,12 +88,12 @@ def places_of(model: keras.Layer) -> dict[str, keras.Layer]:
     # The backbone first: a weight that the head shares with it goes by its path there.
     places = {
         path: layer
-        for path, layer in _numbered(backbone).items()
+        for path, layer in numbered(backbone, base_of).items()
         if id(layer) not in head | ours
     }
     return places | {
         HEAD + path: layer
-        for path, layer in _numbered(model).items()
+        for path, layer in numbered(model, base_of).items()
         if id(layer) in head
     }
 
@@ -191,17 +193,12 @@ def paths_in(model: keras.Layer) -> dict[int, str]:
     return {id(layer): path or layer.name for path, layer in located(model).items()}
 
 
-def joined(place: str, name: str) -> str:
-    """Return the name of a tensor: a layer's path and the name of its weight."""
-    return f"{place}/{name}" if place else name
-
-
 def _base_layers(model: keras.Layer) -> dict[str, keras.Layer]:
     """Return the layers with weights that are the base's own, by their path."""
     skipped = _ours(model) | {id(layer) for layer in head_layers(model)}
     return {
         path: layer
-        for path, layer in _numbered(model).items()
+        for path, layer in numbered(model, base_of).items()
         if id(layer) not in skipped and _keras.own_weights(layer)
     }
 
@@ -213,33 +210,6 @@ def _ours(model: keras.Layer) -> set[int]:
     }
 
 
-def _numbered(model: keras.Layer) -> dict[str, keras.Layer]:
-    """Return `model` (under the path "") and the layers below by their path."""
-    found, seen = {"": model}, {id(model)}
-    _walk(model, "", found, seen)
-    return found
-
-
-def _walk(layer: keras.Layer, path: str, found: dict, seen: set[int]) -> None:
-    counts: dict[str, int] = {}
-    for child in children(layer):
-        own = _snake_case(base_of(child).__name__)
-        if re.fullmatch(rf"{own}(_\d+)?", child.name):
-            name = _renumbered(own, counts)
-        else:
-            name = child.name
-        if id(child) in seen:
-            continue
-        seen.add(id(child))
-        below = joined(path, name)
-        number = 1
-        while below in found:
-            number += 1
-            below = f"{joined(path, name)}#{number}"
-        found[below] = child
-        _walk(child, below, found, seen)
-
-
 def _weights(layer: keras.Layer) -> dict[str, keras.Variable]:
     """Return the layer's own weights by name, those without a name numbered anew."""
     counts: dict[str, int] = {}
@@ -247,25 +217,13 @@ def _weights(layer: keras.Layer) -> dict[str, keras.Variable]:
     # Attaching may move weights in the layer's list, but not in this order.
     for name, variable in sorted(weights_of(layer).items(), key=_order):
         unnamed = re.fullmatch(r"variable(_\d+)?", name)
-        found[_renumbered("variable", counts) if unnamed else name] = variable
+        found[renumbered("variable", counts) if unnamed else name] = variable
     return found
-
-
-def _renumbered(name: str, counts: dict[str, int]) -> str:
-    """Return the name that Keras gives to the next one in a fresh process."""
-    number = counts[name] = counts.get(name, -1) + 1
-    return f"{name}_{number}" if number else name
 
 
 def _order(item: tuple[str, keras.Variable]) -> tuple[str, int]:
     stem, _, number = item[0].rpartition("_")
     return (stem, int(number)) if number.isdecimal() else (item[0], 0)
-
-
-def _snake_case(name: str) -> str:
-    """Return the name that Keras gives to the first layer of a class."""
-    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def _settings(layer: keras.Layer) -> dict:

@@ -12,7 +12,8 @@ from keras_transfer.adapters.switching import active
 from keras_transfer.adapters.switching import attached
 from keras_transfer.adapters.switching import check_known
 from keras_transfer.saving import adapter_file
-from keras_transfer.saving.peft import load
+from keras_transfer.saving.peft.load import load_peft
+from keras_transfer.saving.peft.save import save_peft
 
 FORMATS = ("keras_transfer", "peft")
 DTYPES = ("float32", "float16")
@@ -91,7 +92,7 @@ def save_adapter(
                 "dtype and head are for files of keras_transfer. Leave them out with "
                 "format='peft'."
             )
-        load.save_peft(model, path, name=name, task_type=task_type)
+        save_peft(model, path, name=name, task_type=task_type)
         return
     if task_type is not None:
         raise ValueError(
@@ -176,7 +177,7 @@ def load_adapter(
                 "head and check_base are for files of keras_transfer. Leave them out "
                 "with a folder of PEFT."
             )
-        return load.load_peft(model, path, name=name or DEFAULT)
+        return load_peft(model, path, name=name or DEFAULT)
     print(adapter_file.load_file(model, path, name, head=head, check_base=check_base))
     return model
 

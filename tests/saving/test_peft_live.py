@@ -8,7 +8,7 @@ import pytest
 from keras_transfer import adapters
 from keras_transfer.adapters.switching import places
 from keras_transfer.saving.peft.load import load_peft
-from keras_transfer.saving.peft.load import save_peft
+from keras_transfer.saving.peft.save import save_peft
 from tests.contracts.compare import assert_close
 from tests.saving import peft_models
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import weakref
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from keras_transfer.adapters.adapter_part import gate_value
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.adapter_part import parts_of
 from keras_transfer.adapters.adapter_part import take_away
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,6 +138,29 @@ def recipes_of(model: keras.Layer) -> dict[str, object]:
     # An outer model still knows what was taken away from an inner one.
     with_parts = {part.name for _, part in all_parts(model)}
     return {k: v for k, v in recipes.items() if k in with_parts or not v.parts}
+
+
+def check_name(model: keras.Layer, name: str) -> None:
+    """Check that `name` can be that of a new adapter of `model`.
+
+    Raises:
+        TypeError: If `model` is not a Keras layer.
+        ValueError: If the name is not well formed, or taken.
+    """
+    if not isinstance(model, keras.Layer):
+        raise TypeError(f"An adapter goes to a Keras model, not to {model!r}.")
+    if not (isinstance(name, str) and NAME.fullmatch(name)):
+        raise ValueError(
+            f"The name {name!r} is no name for an adapter: use letters, digits, '_' "
+            "and '-'."
+        )
+    taken = recipes_of(model)
+    if name in taken:
+        raise ValueError(
+            f"The model {model.name!r} has an adapter {name!r} already: "
+            f"{taken[name]!r}. Give another name, or kt.adapters.remove(model, "
+            f"{name!r}) first."
+        )
 
 
 def set_class(layer: keras.Layer, kind: type) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import pathlib
 import re
@@ -11,6 +12,9 @@ import numpy as np
 
 from keras_transfer._arguments import number
 from keras_transfer._whole_file import replace_file
+from keras_transfer.adapters.adapter import Adapter
+from keras_transfer.adapters.adapter import techniques
+from keras_transfer.adapters.peft_format import PeftFormat
 from keras_transfer.saving.tensor_file import parse_json
 from keras_transfer.saving.tensor_file import TensorFile
 from keras_transfer.saving.tensor_file import write_tensors
@@ -18,19 +22,14 @@ from keras_transfer.saving.tensor_file import write_tensors
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 LARGEST_CONFIG = 1 << 20  # bytes; PEFT's own has about one thousand
-# What of a LoraConfig is read here, or has no bearing on what an adapter computes.
+# What of any config is read here, or has no bearing on what an adapter computes.
 KNOWN = {
-    *("alpha_pattern", "bias", "lora_alpha", "lora_dropout", "modules_to_save"),
-    *("peft_type", "r", "rank_pattern", "use_dora", "use_rslora", "task_type"),
-    *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version"),
-    *("revision", "megatron_core", "runtime_config", "qalora_group_size"),
-    *("ensure_weight_tying", "loftq_config", "eva_config", "fan_in_fan_out"),
-    # Which modules have a pair is told by the tensors themselves.
+    *("alpha_pattern", "rank_pattern", "modules_to_save", "task_type", "peft_version"),
+    *("auto_mapping", "base_model_name_or_path", "inference_mode", "revision"),
+    *("megatron_core", "runtime_config", "ensure_weight_tying"),
+    # Which modules have a part is told by the tensors themselves.
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
-    "init_lora_weights",
 }
-# The starts that leave the base model's own weights as they are.
-STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 # The types of numbers that a file may have, by safetensors' names.
 KINDS = ("F16", "BF16", "F32")
 
@@ -41,6 +40,7 @@ class PeftFile:
 
     text: bytes
     config: Mapping[str, object]
+    technique: type[Adapter]
     tensors: Mapping[str, np.ndarray]
 
 
@@ -68,8 +68,9 @@ def read(folder: str | pathlib.Path) -> PeftFile:
         raise ValueError(f"{CONFIG} in {str(folder)!r}: {problem}") from problem
     if not isinstance(config, dict):
         raise ValueError(f"{CONFIG} in {str(folder)!r} is no dict of settings.")
-    check_config(config)
-    return PeftFile(text, config, _tensors(folder / WEIGHTS))
+    technique = technique_of(config)
+    check_config(config, technique.peft)
+    return PeftFile(text, config, technique, _tensors(folder / WEIGHTS))
 
 
 def write(
@@ -82,26 +83,44 @@ def write(
     replace_file(folder / CONFIG, text)
 
 
-def check_config(config: Mapping[str, object]) -> None:
-    """Check that a LoraConfig asks for nothing but what is supported.
+def techniques_of_peft() -> list[type[Adapter]]:
+    """Return the recipes that PEFT's files can hold."""
+    return [kind for kind in techniques().values() if kind.peft is not None]
+
+
+def technique_of(config: Mapping[str, object]) -> type[Adapter]:
+    """Return the recipe that a config is of.
+
+    Raises:
+        ValueError: If it is of none.
+    """
+    for kind in techniques_of_peft():
+        if kind.peft.is_of(config):
+            return kind
+    tells = {key for kind in techniques_of_peft() for key in kind.peft.settings}
+    given = {key: value for key, value in config.items() if value and key in tells}
+    raise ValueError(
+        f"The adapter is {given} of PEFT. Read here are "
+        f"{[dict(kind.peft.settings) for kind in techniques_of_peft()]}."
+    )
+
+
+def check_config(config: Mapping[str, object], peft: PeftFormat) -> None:
+    """Check that a config asks for nothing but what is supported.
 
     Raises:
         ValueError: If it does.
     """
-    if config.get("peft_type") != "LORA":
-        raise ValueError(
-            f"The adapter is a {config.get('peft_type')!r} of PEFT. Read here is "
-            "'LORA' alone."
-        )
-    start = config.get("init_lora_weights")
-    if start not in STARTS:
-        raise ValueError(
-            f"init_lora_weights={start!r} changes the base model's own weights, and "
-            "the file does not hold the changed ones. Save it with PEFT's "
-            "`path_initial_model_for_weight_conversion`, which makes a plain LoRA."
-        )
+    for key, harmless in peft.starts.items():
+        if config.get(key) not in harmless:
+            raise ValueError(
+                f"{key}={config[key]!r} changes the base model's own weights, and the "
+                "file does not hold the changed ones. Save it with PEFT's "
+                "`path_initial_model_for_weight_conversion`, which makes a plain LoRA."
+            )
     # What is off is None, False or empty; so a setting of later versions is seen too.
-    unknown = {k: v for k, v in config.items() if v and k not in KNOWN}
+    known = KNOWN | peft.known
+    unknown = {k: v for k, v in config.items() if v and k not in known}
     if unknown:
         raise ValueError(f"The settings {unknown} of PEFT are not supported here.")
     if config.get("bias", "none") not in ("none", "all", "lora_only"):
@@ -110,8 +129,8 @@ def check_config(config: Mapping[str, object]) -> None:
         pattern = config.get(key) or {}
         if not isinstance(pattern, dict):
             raise ValueError(f"{key}={pattern!r} is no dict.")
-        for each in pattern:
-            _check_expression(key, each)
+        for expression in pattern:
+            _check_expression(key, expression)
         for value in pattern.values():
             number(key, value)
     targets = config.get("target_modules") or []
@@ -119,19 +138,66 @@ def check_config(config: Mapping[str, object]) -> None:
         _check_expression("target_modules", targets)
     elif not isinstance(targets, list):
         raise ValueError(f"target_modules={targets!r} is no list.")
-    for key in ("r", "lora_alpha"):
-        number(key, config.get(key))
-    number("lora_dropout", config.get("lora_dropout", 0.0))
+    for name in ("rank", "alpha"):
+        number(peft.arguments[name], config.get(peft.arguments[name]))
+    if dropout := peft.arguments.get("dropout"):
+        number(dropout, config.get(dropout, 0.0))
 
 
-def rank_and_alpha(config: Mapping[str, object], module: str) -> tuple[int, float]:
+def rank_and_alpha(
+    config: Mapping[str, object], peft: PeftFormat, module: str
+) -> tuple[int, float]:
     """Return the rank and the alpha that PEFT gives to `module`, its full name."""
-    found = []
-    for default, pattern in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")):
-        patterns = config.get(pattern) or {}
-        hits = [k for k in patterns if re.match(rf"(.*\.)?({k})$", module)]
-        found.append(patterns[hits[0]] if hits else config[default])
-    return found[0], found[1]
+    numbers = list(peft.rank_and_alpha(config))
+    for i, key in enumerate(("rank_pattern", "alpha_pattern")):
+        for expression, own in reversed((config.get(key) or {}).items()):
+            if re.match(rf"(.*\.)?({expression})$", module):
+                numbers[i] = own  # of several the first one counts
+    return numbers[0], numbers[1]
+
+
+def new_config(
+    recipe: Adapter, numbers: Mapping[str, tuple[int, float]], task_type: str | None
+) -> dict:
+    """Return the config of an adapter that does not come from a file of PEFT's.
+
+    Args:
+        recipe: The recipe.
+        numbers: Dict of a module's full name to its rank and alpha.
+        task_type: PEFT's name of the model with a head, or None.
+    """
+    arguments = {
+        key: getattr(recipe, name)
+        for name, key in recipe.peft.arguments.items()
+        if name not in ("rank", "alpha")
+    }
+    return {
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "target_modules": list(numbers),
+        "task_type": task_type,
+        **dict.fromkeys(recipe.peft.starts, True),
+        **recipe.peft.settings,
+        **arguments,
+        **number_settings(recipe.peft, numbers),
+    }
+
+
+def number_settings(
+    peft: PeftFormat, numbers: Mapping[str, tuple[int, float]]
+) -> dict[str, object]:
+    """Return rank and alpha, the commonest, with patterns for the modules' own."""
+    config: dict[str, object] = {}
+    for i, name in enumerate(("rank", "alpha")):
+        own = {module: both[i] for module, both in numbers.items()}
+        key = peft.arguments[name]
+        config[key] = collections.Counter(own.values()).most_common(1)[0][0]
+        config[f"{name}_pattern"] = {
+            re.escape(module): value
+            for module, value in own.items()
+            if value != config[key]
+        }
+    return config
 
 
 def _check_expression(key: str, text: str) -> None:

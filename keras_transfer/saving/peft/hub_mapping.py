@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from keras_transfer.adapters.lora import LoRA
+from keras_transfer.adapters import matrix
 from keras_transfer.backbones.layer_paths import located
 from keras_transfer.backbones.layer_paths import weights_of
 
@@ -20,6 +20,7 @@ from keras_transfer.backbones.layer_paths import weights_of
 PREFIXES = {"bert": "bert", "gpt2": "transformer"}
 # The weights that a pair can stand beside.
 MATRICES = ("kernel", "embeddings")
+MATRIX_LAYERS = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding)
 # Modules of Hugging Face's ...ForSequenceClassification that are the Dense layers of
 # keras-hub's text classifier, in order. keras-hub has no converter for them.
 HEADS = {
@@ -80,9 +81,9 @@ class HubMapping:
         if shares[0].variable.name not in MATRICES:
             return (sum(int(np.prod(each.variable.shape)) for each in shares),)
         factors = self.factors(key.removesuffix(".weight"))
-        size_in = len(factors[0].inputs)
-        size_out = sum(len(each.outputs) for each in factors)
-        return (size_out, size_in) if factors[0].rows_out else (size_in, size_out)
+        sizes = sizes_of(factors)
+        axes = ("outputs", "inputs") if factors[0].rows_out else ("inputs", "outputs")
+        return sizes[axes[0]], sizes[axes[1]]
 
     def module_of(self) -> dict[int, str]:
         """Return the Hugging Face module of each Keras layer (by id) with a matrix."""
@@ -101,15 +102,16 @@ class HubMapping:
         """
         shares = self.shares[f"{module}.weight"]
         for share in shares:
-            if share.variable.name not in MATRICES:
+            named = share.variable.name in MATRICES
+            if not named or not isinstance(share.layer, MATRIX_LAYERS):
                 raise ValueError(
                     f"The module {module!r} is the weight {share.variable.name!r} of "
                     f"the {type(share.layer).__name__} {share.layer.name!r}, beside "
                     "which no low-rank pair can be put in Keras."
                 )
         frames = [_frame(share) for share in shares]
-        size_in = len(frames[0].into)
-        size_out = sum(len(frame.out) for frame in frames)
+        size_in = frames[0].size_in
+        size_out = sum(frame.size_out for frame in frames)
         # A Linear has rows of outputs; GPT-2's Conv1D and embeddings rows of inputs.
         # For a square matrix only one of the two gives a pair.
         for rows_out in (True, False):
@@ -127,6 +129,23 @@ class HubMapping:
             f"{module!r} in a way that mixes its inputs and outputs, so a low-rank "
             "pair of the one is none of the other."
         )
+
+
+def sizes_of(factors: list[Factors]) -> dict[str, int]:
+    """Return the numbers of inputs and outputs of a module."""
+    size_out = sum(len(each.outputs) for each in factors)
+    return {"inputs": len(factors[0].inputs), "outputs": size_out}
+
+
+def mapping_of(model: keras.Model) -> HubMapping:
+    """Return the mapping of a model that is or contains a keras-hub backbone."""
+    import keras_hub
+
+    backbone = hub_backbone(model)
+    mapping = read_mapping(backbone)
+    if isinstance(model, keras_hub.models.TextClassifier):
+        mapping = with_head(mapping, model, backbone)
+    return mapping
 
 
 def read_mapping(backbone: keras.Model) -> HubMapping:
@@ -239,24 +258,21 @@ class _Config:
 
 @dataclasses.dataclass(frozen=True)
 class _Frame:
-    """Where each entry of a kernel lies in the product of its pair."""
+    """Where each entry of a kernel lies in the matrix of its inputs and outputs."""
 
-    into: np.ndarray
-    out: np.ndarray
+    size_in: int
+    size_out: int
     at_in: np.ndarray
     at_out: np.ndarray
 
 
 def _frame(share: Share) -> _Frame:
-    kind = LoRA().part_class(share.layer)
-    shapes = kind.shapes(share.layer)
-    if any(len(shape) != 1 for shape in shapes):
-        raise ValueError(f"The pair of {share.layer.name!r} is no pair of matrices.")
-    into, out = (np.arange(shape[0], dtype="float64") for shape in shapes)
-    pair = kind(1, 1.0)
-    at_in = pair.product(share.layer, into[:, None], np.ones((1, len(out))))
-    at_out = pair.product(share.layer, np.ones((len(into), 1)), out[None, :])
-    return _Frame(into, out, at_in.astype(int), at_out.astype(int))
+    layer, shape = share.layer, tuple(share.variable.shape)
+    if isinstance(layer, keras.layers.Embedding):
+        return _Frame(*shape, *np.indices(shape))
+    sizes = matrix.sizes(layer)
+    at_in, at_out = (matrix.as_kernel(layer, at) for at in np.indices(sizes))
+    return _Frame(*sizes, at_in, at_out)
 
 
 def _aligned(
@@ -266,8 +282,8 @@ def _aligned(
         into, out = share.read(into), share.read(out)
     except ValueError:  # the other orientation does not even have the shape
         return None
-    inputs = _table(frame.at_in, into, len(frame.into))
-    outputs = _table(frame.at_out, out, len(frame.out))
+    inputs = _table(frame.at_in, into, frame.size_in)
+    outputs = _table(frame.at_out, out, frame.size_out)
     fits = inputs is not None and outputs is not None
     return Factors(share.layer, inputs, outputs, rows_out) if fits else None
 

@@ -4,33 +4,56 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import weakref
 from collections.abc import Mapping
 
+import keras
 import numpy as np
 
+from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.saving.peft.files import PeftFile
 from keras_transfer.saving.peft.files import rank_and_alpha
 from keras_transfer.saving.peft.hub_mapping import Factors
 from keras_transfer.saving.peft.hub_mapping import HubMapping
+from keras_transfer.saving.peft.hub_mapping import sizes_of
 
+# Backbones whose embedding gives no logits, alone or in a text classifier.
+ENCODERS = ("albert", "bert", "distilbert", "roberta")
 ROOT = "base_model.model."
-PAIR = re.compile(
-    r"(.+)\.(lora_[AB]\.weight|lora_embedding_[AB]|lora_magnitude_vector)"
-)
-LINEAR = ("lora_A.weight", "lora_B.weight")
-EMBEDDING = ("lora_embedding_A", "lora_embedding_B")
-MAGNITUDE = "lora_magnitude_vector"
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """The tensors of one module: A `(rank, in)`, B `(out, rank)`, DoRA's lengths."""
+    """What an adapter has at one module: its numbers, its tensors by their names."""
 
     factors: list[Factors]
+    rank: int
     alpha: float
-    a: np.ndarray
-    b: np.ndarray
-    magnitude: np.ndarray | None = None
+    part: type[Part]
+    tensors: Mapping[str, np.ndarray]
+
+    def values(self, factors: Factors) -> dict[str, np.ndarray]:
+        """Return the weights of the part of one Keras layer of the module."""
+        at = {"inputs": factors.inputs, "outputs": factors.outputs}
+        return {
+            spec.weight: spec.read(self.tensors[name], at)
+            for name, spec in self.part.peft_tensors.items()
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a PEFT file was: its config, its names and types, its whole weights."""
+
+    text: bytes
+    config: Mapping[str, object]
+    prefix: str
+    plain: Mapping[str, str]
+    dtypes: Mapping[str, np.dtype]
+
+
+# What an adapter was loaded from, by its first part; in this process.
+origins: weakref.WeakKeyDictionary[Part, Origin] = weakref.WeakKeyDictionary()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,15 +81,15 @@ def layout_of(file: PeftFile, mapping: HubMapping) -> Layout:
     plain = {key: file.tensors[name] for key, name in names.items()}
     _check_known([f"{each}.weight" for each in pairs], mapping)
     _check_known(plain, mapping)
-    found = {
+    modules = {
         module: _pair(file, mapping, prefix, module, tensors)
         for module, tensors in pairs.items()
     }
-    if not found:
-        raise ValueError("The file holds no pair of LoRA.")
-    _check_targets(file.config, mapping, prefix, found)
-    _check_plain(file.config, mapping, found, plain)
-    return Layout(prefix, found, plain, names)
+    if not modules:
+        raise ValueError(f"The file holds no pair of {file.technique.__name__}.")
+    _check_targets(file.config, mapping, prefix, modules)
+    _check_plain(file.config, mapping, modules, plain)
+    return Layout(prefix, modules, plain, names)
 
 
 def name_of(prefix: str, mapping: HubMapping, key: str, *, wrapped: bool) -> str:
@@ -88,6 +111,33 @@ def is_target(config: Mapping[str, object], name: str) -> bool:
     return any(name == each or name.endswith(f".{each}") for each in targets or ())
 
 
+def is_encoder(model: keras.Model, mapping: HubMapping) -> bool:
+    """Return whether the embedding of `model` gives no logits."""
+    import keras_hub
+
+    kinds = (keras_hub.models.Backbone, keras_hub.models.TextClassifier)
+    return mapping.family in ENCODERS and isinstance(model, kinds)
+
+
+def check_tied(model: keras.Model, mapping: HubMapping, parts: list) -> None:
+    """Check that no pair counts in logits, where PEFT's would not.
+
+    Raises:
+        ValueError: If one does.
+    """
+    for path, host, part in parts:
+        if (
+            getattr(part, "tied", False)
+            and getattr(host, "tie_weights", False)
+            and not is_encoder(model, mapping)
+        ):
+            raise ValueError(
+                f"The pair on {path!r} counts in the logits too, since the model's "
+                "output shares the matrix. In PEFT it would not. Leave the embedding "
+                "out of the targets, or train it from a file of PEFT's."
+            )
+
+
 def _sorted(file: PeftFile, mapping: HubMapping) -> tuple[str, dict, dict]:
     names = {}
     for name in file.tensors:
@@ -97,14 +147,18 @@ def _sorted(file: PeftFile, mapping: HubMapping) -> tuple[str, dict, dict]:
     prefix = f"{mapping.prefix}."
     if not any(each.startswith(prefix) for each in names.values()):
         prefix = ""
+    kinds = {x for part in file.technique.parts.values() for x in part.peft_tensors}
+    ends = "|".join(map(re.escape, sorted(kinds)))
+    # `lora_` for LoRA: what else begins so is of its kind too.
+    begins = "|".join(sorted({re.escape(x.split("_")[0]) for x in kinds}))
     pairs: dict[str, dict[str, np.ndarray]] = {}
     plain: dict[str, str] = {}
     for name, key in names.items():
         bare = key.removeprefix(prefix)
-        match = PAIR.fullmatch(bare)
+        match = re.fullmatch(rf"(.+)\.({ends})", bare)
         if match:
             pairs.setdefault(match[1], {})[match[2]] = file.tensors[name]
-        elif "lora_" in bare:
+        elif re.search(rf"(?:{begins})_", bare):
             raise ValueError(f"The tensor {name!r} is of a kind not supported here.")
         elif (key := bare.replace(".base_layer.", ".")) in plain:
             raise ValueError(f"The file has {key!r} twice: {name!r}, {plain[key]!r}.")
@@ -138,34 +192,22 @@ def _pair(
     file: PeftFile, mapping: HubMapping, prefix: str, module: str, tensors: dict
 ) -> Pair:
     full = module if module in mapping.heads else prefix + module
-    config = file.config
     factors = mapping.factors(module)
-    embedding = mapping.shares[f"{module}.weight"][0].variable.name == "embeddings"
-    names = set(EMBEDDING if embedding else LINEAR)
-    if config.get("use_dora"):
-        names.add(MAGNITUDE)
-    if set(tensors) != names:
+    part = file.technique.part_class(factors[0].layer)
+    if set(tensors) != set(part.peft_tensors):
         raise ValueError(
             f"The module {full!r} has the tensors {sorted(tensors)} in the file, not "
-            f"{sorted(names)}."
+            f"{sorted(part.peft_tensors)}."
         )
-    rank, alpha = rank_and_alpha(config, full)
-    size_out = sum(len(each.outputs) for each in factors)
-    a, b = (tensors[each] for each in (EMBEDDING if embedding else LINEAR))
-    shapes = {"A": (rank, len(factors[0].inputs)), "B": (size_out, rank)}
-    for which, array in (("A", a), ("B", b)):
-        if array.shape != shapes[which]:
+    rank, alpha = rank_and_alpha(file.config, file.technique.peft, full)
+    sizes = sizes_of(factors) | {"rank": rank}
+    for name, spec in part.peft_tensors.items():
+        if tensors[name].shape != spec.shape(sizes):
             raise ValueError(
-                f"{which} of the module {full!r} has the shape {array.shape} in the "
-                f"file, but {shapes[which]} by its rank and the model."
+                f"{name} of the module {full!r} has the shape {tensors[name].shape} in "
+                f"the file, but {spec.shape(sizes)} by its rank and the model."
             )
-    magnitude = tensors.get(MAGNITUDE)
-    if magnitude is not None and magnitude.shape != (size_out,):
-        raise ValueError(
-            f"The {MAGNITUDE} of {full!r} has the shape {magnitude.shape}, not "
-            f"{(size_out,)}."
-        )
-    return Pair(factors, alpha, a, b, magnitude)
+    return Pair(factors, rank, alpha, part, tensors)
 
 
 def _check_targets(

@@ -1,12 +1,11 @@
-"""What save_peft writes: the tensors of an adapter, and the config that reads them."""
+"""save_peft: write an adapter as Hugging Face PEFT does."""
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import json
-import math
-import re
+import pathlib
+import warnings
 from collections.abc import Mapping
 
 import keras
@@ -14,194 +13,245 @@ import numpy as np
 
 from keras_transfer import _keras
 from keras_transfer._arguments import one_of
+from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import Part
-from keras_transfer.adapters.dora import DoRA
-from keras_transfer.adapters.lora import LoRA
-from keras_transfer.adapters.lora import RsLoRA
-from keras_transfer.adapters.low_rank import LowRankPair
 from keras_transfer.adapters.switching import attached
 from keras_transfer.adapters.switching import places
 from keras_transfer.adapters.targets import by_pattern
+from keras_transfer.backbones.match_huggingface import unmatched
+from keras_transfer.saving.peft.files import new_config
+from keras_transfer.saving.peft.files import number_settings
 from keras_transfer.saving.peft.files import rank_and_alpha
+from keras_transfer.saving.peft.files import techniques_of_peft
+from keras_transfer.saving.peft.files import write
 from keras_transfer.saving.peft.hub_mapping import Factors
 from keras_transfer.saving.peft.hub_mapping import hub_backbone
 from keras_transfer.saving.peft.hub_mapping import HubMapping
-from keras_transfer.saving.peft.layout import EMBEDDING
-from keras_transfer.saving.peft.layout import LINEAR
-from keras_transfer.saving.peft.layout import MAGNITUDE
+from keras_transfer.saving.peft.hub_mapping import mapping_of
+from keras_transfer.saving.peft.hub_mapping import sizes_of
+from keras_transfer.saving.peft.layout import check_tied
 from keras_transfer.saving.peft.layout import name_of
+from keras_transfer.saving.peft.layout import Origin
+from keras_transfer.saving.peft.layout import origins
 from keras_transfer.saving.peft.layout import ROOT
 
 TASKS = (None, "SEQ_CLS", "CAUSAL_LM", "FEATURE_EXTRACTION")
 
 
 @dataclasses.dataclass(frozen=True)
-class Origin:
-    """What a PEFT file was: its config, its names and types, its whole weights."""
-
-    text: bytes
-    config: Mapping[str, object]
-    prefix: str
-    plain: Mapping[str, str]
-    dtypes: Mapping[str, np.dtype]
-
-
-@dataclasses.dataclass(frozen=True)
 class Module:
-    """The pair of one Hugging Face module."""
+    """What an adapter has at one Hugging Face module."""
 
-    a: np.ndarray
-    b: np.ndarray
+    rank: int
     alpha: float
-    is_embedding: bool
     rows_out: bool
-    magnitude: np.ndarray | None = None
-
-    @property
-    def rank(self) -> int:
-        """The number of rows of A."""
-        return len(self.a)
+    tensors: Mapping[str, np.ndarray]
 
 
-def written(
+def save_peft(
+    model: keras.Model,
+    path: str | pathlib.Path,
+    *,
+    name: str = "default",
+    task_type: str | None = None,
+) -> None:
+    """Write an adapter as Hugging Face PEFT does, for `PeftModel.from_pretrained`.
+
+    One that was loaded by `load_peft` in this process goes back as it came, with its
+    config, the names and the types of its tensors; untrained, bit for bit. Another is
+    written for the bare model (`AutoModel`), or, with a task type, for the model with
+    that head. Three pairs with different A on a fused projection become one of the sum
+    of their ranks.
+
+    Args:
+        model: The model that the adapter is attached to.
+        path: Folder to write to; it is made.
+        name: Name of the adapter. Default `"default"`.
+        task_type: `"SEQ_CLS"` for a keras-hub text classifier, whose head goes along;
+            `"CAUSAL_LM"` or `"FEATURE_EXTRACTION"`. Default None, the bare model.
+
+    Example:
+        ```python
+        import tempfile
+
+        import keras_hub
+        import keras_transfer as kt
+        from keras_transfer.saving.peft.save import save_peft
+
+        backbone = keras_hub.models.DistilBertBackbone(
+            vocabulary_size=20,
+            num_layers=1,
+            num_heads=2,
+            hidden_dim=8,
+            intermediate_dim=16,
+            max_sequence_length=8,
+        )
+        kt.adapters.LoRA(rank=2, alpha=4).attach(backbone)
+        with tempfile.TemporaryDirectory() as folder:
+            save_peft(backbone, folder)
+        ```
+
+    Raises:
+        ValueError: If the adapter is no LoRA, a layer of it has no counterpart in
+            Hugging Face's model, or the model has a head that would be lost.
+
+    Reference:
+        Hugging Face PEFT, `PeftModel.save_pretrained`.
+    """
+    mapping = mapping_of(model)
+    parts = list(places(model, name))
+    origin = origins.get(parts[0][2]) if parts else None
+    if origin and task_type not in (None, origin.config.get("task_type")):
+        origin = None
+    check_tied(model, mapping, parts)
+    text, tensors = _written(model, name, mapping, task_type, origin)
+    if problem := unmatched(hub_backbone(model)):
+        warnings.warn(
+            f"Hugging Face's model will compute something else than this one: "
+            f"{problem}. kt.backbones.match_huggingface(backbone), before attaching, "
+            "makes them the same.",
+            stacklevel=2,
+        )
+    write(path, text, tensors)
+
+
+def _written(
     model: keras.Model,
     name: str,
     mapping: HubMapping,
     task_type: str | None,
     origin: Origin | None,
 ) -> tuple[bytes, dict[str, np.ndarray]]:
-    """Return the text of adapter_config.json and the tensors of an adapter.
-
-    Raises:
-        ValueError: If PEFT's LoRA cannot hold it.
-    """
+    """Return the text of adapter_config.json and the tensors of an adapter."""
     recipe = _recipe(model, name)
     modules = _modules(model, name, recipe, mapping)
     plain, prefix, wrapped = _plain(model, recipe, mapping, modules, task_type, origin)
-    tensors = {}
-    for key, module in modules.items():
-        full = key if key in mapping.heads else prefix + key
-        names = EMBEDDING if module.is_embedding else LINEAR
-        for each, array in zip(names, (module.a, module.b), strict=True):
-            tensors[f"{ROOT}{full}.{each}"] = array
-        if module.magnitude is not None:
-            tensors[f"{ROOT}{full}.{MAGNITUDE}"] = module.magnitude
+    modules = {k if k in mapping.heads else prefix + k: x for k, x in modules.items()}
+    tensors = {
+        f"{ROOT}{module}.{end}": array
+        for module, part in modules.items()
+        for end, array in part.tensors.items()
+    }
     for key in plain:
         full = name_of(prefix, mapping, key, wrapped=key in wrapped)
         full = origin.plain[key] if origin else full
         tensors[full] = _whole(mapping, key)
-    if origin is not None:
-        tensors = {k: v.astype(origin.dtypes[k]) for k, v in tensors.items()}
-    full = {k if k in mapping.heads else prefix + k: v for k, v in modules.items()}
-    if origin is not None and _unchanged(origin.config, full):
-        return origin.text, tensors
-    known = dict(origin.config) if origin else _settings(recipe, mapping, task_type)
-    config = known | _numbers(full)
+    numbers = {module: (x.rank, x.alpha) for module, x in modules.items()}
     if origin is None:
-        config["target_modules"] = list(full)
-        config["fan_in_fan_out"] = any(
-            not each.rows_out and not each.is_embedding for each in modules.values()
-        )
-    return json.dumps(config, indent=2, sort_keys=True).encode(), tensors
+        heads = list(dict.fromkeys(head.split(".")[0] for head in mapping.heads))
+        config = new_config(recipe, numbers, task_type)
+        config["modules_to_save"] = heads or None
+        config["fan_in_fan_out"] = not all(x.rows_out for x in modules.values())
+        return _text(config), tensors
+    tensors = {k: v.astype(origin.dtypes[k]) for k, v in tensors.items()}
+    if all(
+        rank_and_alpha(origin.config, recipe.peft, module) == both
+        for module, both in numbers.items()
+    ):
+        return origin.text, tensors
+    return _text({**origin.config, **number_settings(recipe.peft, numbers)}), tensors
 
 
-def _recipe(model: keras.Model, name: str) -> LoRA:
+def _text(config: Mapping[str, object]) -> bytes:
+    return json.dumps(config, indent=2, sort_keys=True).encode()
+
+
+def _recipe(model: keras.Model, name: str) -> Adapter:
     recipe = attached(model).get(name)
-    if not isinstance(recipe, LoRA):
+    if recipe is None or recipe.peft is None:
+        kinds = [kind.__name__ for kind in techniques_of_peft()]
         raise ValueError(
-            f"The adapter {name!r} is {recipe!r}. PEFT's LoRA format holds LoRA, "
-            f"RsLoRA and DoRA; the adapters here are {list(attached(model))}."
+            f"The adapter {name!r} is {recipe!r}. PEFT's format is known here for "
+            f"{', '.join(kinds[:-1])} and {kinds[-1]}; the adapters of the model are "
+            f"{list(attached(model))}."
         )
     return recipe
 
 
 def _modules(
-    model: keras.Model, name: str, recipe: LoRA, mapping: HubMapping
+    model: keras.Model, name: str, recipe: Adapter, mapping: HubMapping
 ) -> dict[str, Module]:
     module_of = mapping.module_of()
-    parts: dict[str, dict[int, tuple[Part, float]]] = {}
+    parts: dict[str, dict[int, Part]] = {}
+    alphas: dict[str, float] = {}
     for path, host, part in places(model, name):
-        if id(host) not in module_of or not isinstance(part, LowRankPair):
+        if id(host) not in module_of or not part.peft_tensors:
             raise ValueError(
                 f"The layer {path!r} ({type(host).__name__}) with its "
                 f"{type(part).__name__} has no counterpart in Hugging Face's "
                 f"{mapping.family!r}. Leave it out of the targets."
             )
-        alpha = _alpha(recipe, part, path)
-        parts.setdefault(module_of[id(host)], {})[id(host)] = (part, alpha)
-    order = dict.fromkeys(module_of.values())
+        module = module_of[id(host)]
+        parts.setdefault(module, {})[id(host)] = part
+        alphas.setdefault(module, _alpha(recipe, part, path))
     return {
-        each: _module(mapping, each, parts[each], recipe)
-        for each in order
-        if each in parts
+        module: _module(mapping, module, parts[module], recipe, alphas[module])
+        for module in dict.fromkeys(module_of.values())
+        if module in parts
     }
 
 
-def _alpha(recipe: LoRA, part: LowRankPair, path: str) -> float:
+def _alpha(recipe: Adapter, part: Part, path: str) -> float:
     """Return the alpha that gives the part's scaling: the recipe's, as a rule."""
     alpha = by_pattern(recipe.alpha_pattern, path, recipe.alpha)
-    if recipe.scaling(part.rank, alpha) == part.scaling:
+    if alpha / recipe.divisor(part.rank) == part.scaling:
         return alpha
-    return part.scaling * _divisor(recipe, part.rank)
-
-
-def _divisor(recipe: LoRA, rank: int) -> float:
-    return math.sqrt(rank) if isinstance(recipe, RsLoRA) else rank
+    return part.scaling * recipe.divisor(part.rank)
 
 
 def _module(
     mapping: HubMapping,
     module: str,
-    parts: Mapping[int, tuple[Part, float]],
-    recipe: LoRA,
+    parts: Mapping[int, Part],
+    recipe: Adapter,
+    alpha: float,
 ) -> Module:
-    """Return the pair of a module of which one or more Keras layers have a pair."""
+    """Return the tensors of a module of which one or more Keras layers have a part.
+
+    Parts with the same inputs' side share it. Of others the ranks are put one behind
+    another, each of use to the outputs of its own layer alone.
+    """
     factors = mapping.factors(module)
-    size_out = sum(len(each.outputs) for each in factors)
-    there = [
-        (each, *parts[id(each.layer)]) for each in factors if id(each.layer) in parts
-    ]
-    sides = [_side(each, part) for each, part, _ in there]
-    first, _, alpha = there[0]
-    scaling = there[0][1].scaling
-    shared = all(
-        np.array_equal(sides[0], side) and part.scaling == scaling
-        for side, (_, part, _) in zip(sides, there, strict=True)
-    )
-    a = sides[0] if shared else np.concatenate(sides)
-    b = np.zeros((size_out, len(a)), "float32")
+    pairs = [(x, parts[id(x.layer)]) for x in factors if id(x.layer) in parts]
+    first = pairs[0][1]
+    side = _input_side(*pairs[0])
+    shared = all(_input_side(*pair) == side for pair in pairs[1:])
+    rank = first.rank if shared else sum(part.rank for _, part in pairs)
+    sizes = sizes_of(factors) | {"rank": rank}
+    specs = first.peft_tensors
+    scaled = next(k for k, x in specs.items() if {"rank", "outputs"} <= set(x.axes))
+    tensors = {end: np.zeros(x.shape(sizes), "float32") for end, x in specs.items()}
     start = 0
-    for side, (each, part, _) in zip(sides, there, strict=True):
-        ranks = slice(start, start + len(side))
-        factor = np.float32(part.scaling / scaling)
-        b[each.outputs, ranks] = _keras.value(part.lora_b).T * factor
-        start = start if shared else ranks.stop
-    if not shared:
-        alpha = scaling * _divisor(recipe, len(a))
-    is_embedding = mapping.shares[f"{module}.weight"][0].variable.name == "embeddings"
-    magnitude = None
-    if isinstance(recipe, DoRA):
-        if len(there) < len(factors):
-            names = [each.layer.name for each in factors]
-            raise ValueError(
-                f"Hugging Face's {module!r} is {names} in Keras, of which only some "
-                "are targets. DoRA's lengths are of all of it: take all as targets."
-            )
-        magnitude = np.empty(size_out, "float32")
-        for each, part, _ in there:
-            magnitude[each.outputs] = _keras.value(part.magnitude)
-    return Module(a, b, alpha, is_embedding, first.rows_out, magnitude)
+    for each, part in pairs:
+        at = {"inputs": each.inputs, "outputs": each.outputs}
+        at["rank"] = np.arange(start, start + part.rank)
+        start += 0 if shared else part.rank
+        for end, spec in specs.items():
+            value = _keras.value(part.named_weights[spec.weight])
+            if end == scaled:
+                value = value * np.float32(part.scaling / first.scaling)
+            spec.write(tensors[end], value, at)
+    if len(pairs) < len(factors) and not all("rank" in x.axes for x in specs.values()):
+        raise ValueError(
+            f"Hugging Face's {module!r} is {[x.layer.name for x in factors]} in Keras, "
+            f"of which only some are targets. What a {type(recipe).__name__} has there "
+            "is of all of it: take all as targets."
+        )
+    alpha = alpha if shared else first.scaling * recipe.divisor(rank)
+    is_embedding = isinstance(factors[0].layer, keras.layers.Embedding)
+    return Module(rank, alpha, factors[0].rows_out or is_embedding, tensors)
 
 
-def _side(factors: Factors, part: Part) -> np.ndarray:
-    a = np.empty((part.rank, len(factors.inputs)), "float32")
-    a[:, factors.inputs] = _keras.value(part.lora_a).T
-    return a
+def _input_side(factors: Factors, part: Part) -> list:
+    """Return what two parts have in common if they can share the rank of a module."""
+    names = [x.weight for x in part.peft_tensors.values() if "outputs" not in x.axes]
+    values = [_keras.value(part.named_weights[name]).tobytes() for name in names]
+    return [part.scaling, part.rank, factors.inputs.tobytes(), *values]
 
 
 def _plain(
     model: keras.Model,
-    recipe: LoRA,
+    recipe: Adapter,
     mapping: HubMapping,
     modules: Mapping[str, Module],
     task_type: str | None,
@@ -229,9 +279,10 @@ def _plain(
     if origin is not None:
         return list(origin.plain), origin.prefix, wrapped
     biases = {key for key in mapping.shares if key.endswith(".bias")} - heads
-    if recipe.bias == "lora_only":
+    bias = getattr(recipe, "bias", "none")
+    if bias == "lora_only":
         biases &= wrapped
-    biases = biases if recipe.bias != "none" else set()
+    biases = biases if bias != "none" else set()
     bare = task_type in (None, "FEATURE_EXTRACTION")
     prefix = "" if bare else f"{mapping.prefix}."
     return sorted(biases | heads), prefix, wrapped
@@ -258,42 +309,3 @@ def _whole(mapping: HubMapping, key: str) -> np.ndarray:
     for share in shares:
         tensor.flat[share.read(index)] = _keras.value(share.variable)
     return tensor
-
-
-def _unchanged(config: Mapping[str, object], modules: Mapping[str, Module]) -> bool:
-    return all(
-        rank_and_alpha(config, name) == (module.rank, module.alpha)
-        for name, module in modules.items()
-    )
-
-
-def _numbers(modules: Mapping[str, Module]) -> dict:
-    """Return r and lora_alpha, the commonest, with patterns for the modules' own."""
-    config: dict = {}
-    for key, pattern, numbers in (
-        ("r", "rank_pattern", {k: m.rank for k, m in modules.items()}),
-        ("lora_alpha", "alpha_pattern", {k: m.alpha for k, m in modules.items()}),
-    ):
-        config[key] = collections.Counter(numbers.values()).most_common(1)[0][0]
-        config[pattern] = {
-            re.escape(name): number
-            for name, number in numbers.items()
-            if number != config[key]
-        }
-    return config
-
-
-def _settings(recipe: LoRA, mapping: HubMapping, task_type: str | None) -> dict:
-    heads = list(dict.fromkeys(each.split(".")[0] for each in mapping.heads))
-    return {
-        "base_model_name_or_path": None,
-        "bias": recipe.bias,
-        "inference_mode": True,
-        "init_lora_weights": True,
-        "lora_dropout": recipe.dropout,
-        "modules_to_save": heads or None,
-        "peft_type": "LORA",
-        "task_type": task_type,
-        "use_dora": isinstance(recipe, DoRA),
-        "use_rslora": isinstance(recipe, RsLoRA),
-    }

@@ -19,7 +19,7 @@ from keras_transfer.adapters.switching import places
 from keras_transfer.backbones.match_huggingface import match_huggingface
 from keras_transfer.saving.peft import files
 from keras_transfer.saving.peft.load import load_peft
-from keras_transfer.saving.peft.load import save_peft
+from keras_transfer.saving.peft.save import save_peft
 from tests import tiny
 from tests.contracts.compare import arrays
 from tests.contracts.compare import assert_close

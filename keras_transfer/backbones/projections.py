@@ -1,17 +1,14 @@
 """The projections of transformer blocks, told by their names in keras-hub."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterable
 
-import keras
-
-from keras_transfer.adapters.targets import candidates
-from keras_transfer.adapters.targets import CROSS
-from keras_transfer.adapters.targets import head_layers
-from keras_transfer.adapters.targets import Target
-
+# The projections of queries and values by the names of keras-hub's families; a fused
+# one holds both. Cross-attention is left out, as in the paper.
+QUERY_AND_VALUE = re.compile(
+    r"(?:^|/)(?:query|value|[qv]_proj|(?:query|value)_(?:dense|proj|projector)"
+    r"|query_key_value|(?:attention_)?qkv)$"
+)
+CROSS = re.compile(r"cross|encoder_attention|enc_dec")
 KEYS_AND_VALUES = re.compile(
     r"(?:^|/)(?:key|value|[kv]_proj|[kv]_dense_layer"
     r"|(?:key|value)_(?:dense|proj|projector)|query_key_value|(?:attention_)?qkv)$"
@@ -26,28 +23,6 @@ FEED_FORWARD_OUTPUTS = re.compile(
     r"|dense_4h_to_h|down_proj|output_projector"
     r"|[^/]*(?:mlp|ffn|layer|block)[^/]*/(?:fc2|dense_2))$"
 )
-
-
-def projections(
-    model: keras.Layer,
-    classes: Iterable[type],
-    patterns: Iterable[re.Pattern],
-    *,
-    cross: bool = False,
-) -> list[Target]:
-    """Return the layers of `classes` below the head that one of `patterns` matches.
-
-    Those of cross-attention only with `cross`.
-    """
-    patterns = tuple(patterns)
-    head = {id(layer) for layer in head_layers(model)}
-    return [
-        each
-        for each in candidates(model, classes)
-        if id(each.layer) not in head
-        and any(is_one(pattern, each.path) for pattern in patterns)
-        and (cross or not CROSS.search(each.path))
-    ]
 
 
 def is_one(pattern: re.Pattern, path: str) -> bool:
