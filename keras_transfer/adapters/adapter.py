@@ -290,9 +290,9 @@ def _check_model(model: keras.Layer) -> None:
             f"The model {model.name!r} is not built, so it has no weights to adapt. "
             "Call it once on a batch, or give a Sequential a `keras.Input`."
         )
-    known = recipes_of(model)
+    names = set(recipes_of(model))
     for host, part in all_parts(model):
-        if part.name not in known:
+        if part.name not in names:
             raise ValueError(
                 f"The model {model.name!r} has layers with a pair of their own, such "
                 f"as the {type(host).__name__} {host.name!r}. Adapters are attached to "

@@ -13,7 +13,7 @@ class PeftFormat:
     """How adapter_config.json tells a technique and its numbers.
 
     A recipe that has one also has `rank`, `alpha`, `rank_pattern`, `alpha_pattern` and
-    `divisor`, as `LoRA` does.
+    `divisor`, as `LoRA` does, and its parts have `rank` and `scaling`.
 
     Args:
         settings: What the technique is told by: `peft_type`, and flags that are on or

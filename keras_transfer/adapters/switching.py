@@ -248,11 +248,11 @@ def add_weighted(model: keras.Layer, name: str, weights: Mapping[str, float]) ->
     """
     if not weights:
         raise ValueError("weights is empty, so there is nothing to sum.")
-    for each, weight in weights.items():
-        check_known(model, each)
-        number(f"The weight of {each!r}", weight)
+    for summand, weight in weights.items():
+        check_known(model, summand)
+        number(f"The weight of {summand!r}", weight)
     recipes = recipes_of(model)
-    kinds = {type(recipes[each]) for each in weights}
+    kinds = {type(recipes[summand]) for summand in weights}
     if len(kinds) > 1:
         names = sorted(kind.__name__ for kind in kinds)
         raise ValueError(f"Adapters of different techniques cannot be summed: {names}.")
@@ -307,8 +307,8 @@ def check_known(model: keras.Layer, name: str) -> None:
     Raises:
         ValueError: If it has none.
     """
-    known = list(attached(model))
-    if name not in known:
+    names = list(attached(model))
+    if name not in names:
         raise ValueError(
-            f"The model {model.name!r} has no adapter {name!r}. It has {known}."
+            f"The model {model.name!r} has no adapter {name!r}. It has {names}."
         )

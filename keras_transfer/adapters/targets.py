@@ -48,7 +48,7 @@ def candidates(model: keras.Layer, classes: Iterable[type]) -> list[Target]:
 def own_call(layer: keras.Layer, classes: Iterable[type]) -> bool:
     """Return whether `layer` computes as one of `classes` does, by inherited code."""
     kind = plain_of(layer)
-    calls = {vars(each).get("call", getattr(each, "call", None)) for each in classes}
+    calls = {vars(kind).get("call", getattr(kind, "call", None)) for kind in classes}
     return getattr(kind, "call", None) in calls
 
 
@@ -66,27 +66,27 @@ def find(model: keras.Layer, targets: object, classes: Iterable[type]) -> list[T
         TypeError: If `targets` is nothing of this kind.
         ValueError: If it matches no layer; the nearest names are told.
     """
-    known = candidates(model, classes)
-    if not known:
-        names = sorted(each.__name__ for each in classes)
+    choices = candidates(model, classes)
+    if not choices:
+        names = sorted(kind.__name__ for kind in classes)
         raise ValueError(
             f"The model {model.name!r} has no layer that this adapter can go to: none "
             f"of {names}."
         )
     if targets is None:
-        return _default(model, known)
-    return select(model, targets, known)
+        return _default(model, choices)
+    return select(model, targets, choices)
 
 
-def select(model: keras.Layer, targets: object, known: list[Target]) -> list[Target]:
-    """Return those of `known` that `targets` of `find`, but for None, speak of.
+def select(model: keras.Layer, targets: object, choices: list[Target]) -> list[Target]:
+    """Return those of `choices` that `targets` of `find`, but for None, speak of.
 
     Raises:
         TypeError: If `targets` is nothing of this kind.
         ValueError: If one matches no layer; the nearest names are told.
     """
     if isinstance(targets, str) and targets == "all-linear":
-        return _all_linear(model, known)
+        return _all_linear(model, choices)
     if isinstance(targets, str | keras.Layer):
         targets = [targets]
     if not isinstance(targets, Sequence | set | frozenset) or not targets:
@@ -95,9 +95,9 @@ def select(model: keras.Layer, targets: object, known: list[Target]) -> list[Tar
             "over paths, nor a list of expressions or layers."
         )
     chosen: set[int] = set()
-    for each in targets:
-        chosen |= _matched(each, model, known)
-    return [target for target in known if id(target.layer) in chosen]
+    for wanted in targets:
+        chosen |= _matched(wanted, model, choices)
+    return [target for target in choices if id(target.layer) in chosen]
 
 
 def projections(
@@ -114,11 +114,11 @@ def projections(
     patterns = tuple(patterns)
     head = {id(layer) for layer in head_layers(model)}
     return [
-        each
-        for each in candidates(model, classes)
-        if id(each.layer) not in head
-        and any(is_one(pattern, each.path) for pattern in patterns)
-        and (cross or not CROSS.search(each.path))
+        target
+        for target in candidates(model, classes)
+        if id(target.layer) not in head
+        and any(is_one(pattern, target.path) for pattern in patterns)
+        and (cross or not CROSS.search(target.path))
     ]
 
 
@@ -165,7 +165,7 @@ def biased_layers(model: keras.Layer) -> list[keras.Layer]:
     return [
         layer
         for layer in located(model).values()
-        if any(each.name == "bias" for each in _keras.own_weights(layer))
+        if any(weight.name == "bias" for weight in _keras.own_weights(layer))
         and id(layer) not in head
     ]
 
@@ -183,43 +183,43 @@ def nearest(text: str, names: Iterable[str]) -> str:
     return f"The nearest are {near[:5]}, of {len(names)} layers."
 
 
-def _matched(target: object, model: keras.Layer, known: list[Target]) -> set[int]:
-    if isinstance(target, keras.Layer):
-        if any(each.layer is target for each in known):
-            return {id(target)}
-        inside = any(each is target for each in _keras.flat_layers(model))
+def _matched(wanted: object, model: keras.Layer, choices: list[Target]) -> set[int]:
+    if isinstance(wanted, keras.Layer):
+        if any(choice.layer is wanted for choice in choices):
+            return {id(wanted)}
+        inside = any(layer is wanted for layer in _keras.flat_layers(model))
         where = "cannot carry this adapter" if inside else "is not in the model"
         raise ValueError(
-            f"The layer {target.name!r} ({type(target).__name__}) {where}. "
-            f"{nearest(target.name, (each.path for each in known))}"
+            f"The layer {wanted.name!r} ({type(wanted).__name__}) {where}. "
+            f"{nearest(wanted.name, (choice.path for choice in choices))}"
         )
-    if not isinstance(target, str):
+    if not isinstance(wanted, str):
         raise TypeError(
-            f"A target is {target!r}. Give a regular expression over paths, or a layer."
+            f"A target is {wanted!r}. Give a regular expression over paths, or a layer."
         )
     try:
-        found = {id(each.layer) for each in known if re.search(target, each.path)}
+        chosen = {id(x.layer) for x in choices if re.search(wanted, x.path)}
     except re.error as problem:
         raise ValueError(
-            f"{target!r} is not a regular expression: {problem}."
+            f"{wanted!r} is not a regular expression: {problem}."
         ) from problem
-    if not found:
+    if not chosen:
         raise ValueError(
-            f"The target {target!r} matches no layer that this adapter can go to. "
-            f"{nearest(target, (each.path for each in known))}"
+            f"The target {wanted!r} matches no layer that this adapter can go to. "
+            f"{nearest(wanted, (choice.path for choice in choices))}"
         )
-    return found
+    return chosen
 
 
-def _default(model: keras.Layer, known: list[Target]) -> list[Target]:
-    linear = [each for each in known if isinstance(each.layer, LINEAR)]
-    found = [
-        each
-        for each in linear
-        if QUERY_AND_VALUE.search(each.path) and not CROSS.search(each.path)
+def _default(model: keras.Layer, choices: list[Target]) -> list[Target]:
+    linear = [target for target in choices if isinstance(target.layer, LINEAR)]
+    targets = [
+        target
+        for target in linear
+        if QUERY_AND_VALUE.search(target.path) and not CROSS.search(target.path)
     ]
-    if found:
-        return found
+    if targets:
+        return targets
     groups = layer_groups(model)
     blocks = {
         id(layer)
@@ -227,31 +227,31 @@ def _default(model: keras.Layer, known: list[Target]) -> list[Target]:
         if group.name not in NOT_BLOCKS and len(groups) > 2
         for layer in group.layers
     }
-    found = [
-        each
-        for each in known
-        if isinstance(each.layer, keras.layers.Conv2D) and id(each.layer) in blocks
+    targets = [
+        target
+        for target in choices
+        if isinstance(target.layer, keras.layers.Conv2D) and id(target.layer) in blocks
     ]
-    if found:
-        return found
+    if targets:
+        return targets
     raise ValueError(
         f"No default targets are known for the model {model.name!r}: it has neither "
         "query and value projections nor convolutions in numbered blocks. Give "
         "targets='all-linear', a regular expression over paths, or layers. Its paths "
-        f"are {[each.path for each in known][:20]}."
+        f"are {[target.path for target in choices][:20]}."
     )
 
 
-def _all_linear(model: keras.Layer, known: list[Target]) -> list[Target]:
+def _all_linear(model: keras.Layer, choices: list[Target]) -> list[Target]:
     head = {id(layer) for layer in head_layers(model)}
-    found = [
-        each
-        for each in known
-        if isinstance(each.layer, LINEAR) and id(each.layer) not in head
+    targets = [
+        target
+        for target in choices
+        if isinstance(target.layer, LINEAR) and id(target.layer) not in head
     ]
-    if not found:
+    if not targets:
         raise ValueError(
             f"targets='all-linear' finds no Dense or EinsumDense below the head of "
-            f"{model.name!r}. The layers are {[each.path for each in known][:20]}."
+            f"{model.name!r}. The layers are {[x.path for x in choices][:20]}."
         )
-    return found
+    return targets

@@ -224,11 +224,11 @@ class VeRA(Adapter):
         if not parts:
             return
         size = tuple(max(part.size[i] for part in parts) for i in (0, 1))
-        there = [getattr(part, SHARED, None) for part in parts]
-        shared = next((x for x in there if x is not None and x.size == size), None)
+        owned = [getattr(part, SHARED, None) for part in parts]
+        shared = next((x for x in owned if x is not None and x.size == size), None)
         if shared is None:
             shared = _Projection(self.seed, self.rank, size)
-        for part, own in zip(parts, there, strict=True):
+        for part, own in zip(parts, owned, strict=True):
             if own is not shared:
                 part.share(shared)
 

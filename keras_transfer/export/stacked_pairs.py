@@ -79,10 +79,10 @@ class StackedPairs:
         row = tf.gather(self.tied_rows if tied else self.rows, index)
         return tf.maximum(row, 0), row >= 0
 
-    def b_of(self, row: tf.Tensor, there: tf.Tensor, dtype: object) -> tf.Tensor:
+    def b_of(self, row: tf.Tensor, present: tf.Tensor, dtype: object) -> tf.Tensor:
         """Return B of each example, zeros where no adapter is."""
         b = tf.cast(tf.gather(self.b, row), dtype)
-        return tf.where(there[:, None, None], b, tf.zeros_like(b))
+        return tf.where(present[:, None, None], b, tf.zeros_like(b))
 
 
 def _rows(pairs: Sequence[Part | None], present: list[Part]) -> np.ndarray:
@@ -117,10 +117,10 @@ def _product(
     batch = source[0]
     rank = _free("".join(equation))
     hidden = "".join(axis for axis in source if axis not in into) + rank
-    row, there = stack.row(index)
+    row, present = stack.row(index)
     a = tf.cast(tf.gather(stack.a, row), inputs.dtype)
     a = tf.reshape(a, [-1, *sizes[0], stack.rank])
-    b = stack.b_of(row, there, inputs.dtype)
+    b = stack.b_of(row, present, inputs.dtype)
     b = tf.reshape(b, [-1, stack.rank, *sizes[1]])
     product = tf.einsum(f"{source},{batch}{into}{rank}->{hidden}", inputs, a)
     return tf.einsum(f"{hidden},{batch}{rank}{out}->{target}", product, b)
@@ -197,8 +197,8 @@ def _embedding(
     index: tf.Tensor,
     reverse: bool,
 ) -> tf.Tensor:
-    row, there = stack.row(index, tied=reverse)
-    b = stack.b_of(row, there, outputs.dtype)
+    row, present = stack.row(index, tied=reverse)
+    b = stack.b_of(row, present, outputs.dtype)
     batch, *others = string.ascii_letters[: inputs.shape.rank]
     if not reverse:
         words = tf.cast(inputs, tf.int32)

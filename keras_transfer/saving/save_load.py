@@ -189,19 +189,19 @@ def _check_model(model: object) -> None:
 
 def _chosen(model: keras.Layer, name: str | None) -> str:
     """Return the name of the adapter to save."""
-    known = list(attached(model))
-    if not known:
+    names = list(attached(model))
+    if not names:
         raise ValueError(
             f"The model {model.name!r} has no adapters. If they were merged, call "
             "kt.adapters.unmerge(model) first: a merged model holds sums alone."
         )
     if name is None:
         used = list(active(model))
-        if len(known) > 1 and len(used) != 1:
+        if len(names) > 1 and len(used) != 1:
             raise ValueError(
-                f"The model {model.name!r} has the adapters {known}, of which {used} "
+                f"The model {model.name!r} has the adapters {names}, of which {used} "
                 "are in use. Name the one to save."
             )
-        return known[0] if len(known) == 1 else used[0]
+        return names[0] if len(names) == 1 else used[0]
     check_known(model, name)
     return name

@@ -24,32 +24,32 @@ def stale_optimizers(
     Raises:
         ValueError: If one has made updates or is bound to layer groups.
     """
-    found = []
-    for each in _compiled(model):
-        inner = _inner(each.optimizer)
+    optimizers = []
+    for compiled in _compiled(model):
+        inner = _inner(compiled.optimizer)
         known = {id(variable) for variable in _keras.trained_by(inner)}
-        lacks = any(id(v) not in known for v in each.trainable_variables)
+        lacks = any(id(v) not in known for v in compiled.trainable_variables)
         if not (new_weights or lacks):
             continue
         kind = type(inner).__name__
         if isinstance(inner, Discriminative):
             raise ValueError(
-                f"The {kind} of {each.name!r} is bound to what the model trains now. "
-                "Attach first; then call discriminative() and compile()."
+                f"The {kind} of {compiled.name!r} is bound to what the model trains "
+                "now. Attach first; then call discriminative() and compile()."
             )
         if _keras.value(inner.iterations) > 0:
             raise ValueError(
-                f"The {kind} of {each.name!r} has made updates, and has no slots for "
-                "the new weights. Call model.compile() with a new optimizer first, or "
-                "attach before training."
+                f"The {kind} of {compiled.name!r} has made updates, and has no slots "
+                "for the new weights. Call model.compile() with a new optimizer first, "
+                "or attach before training."
             )
-        found.append((each, _fresh(each)))
-    return found
+        optimizers.append((compiled, _fresh(compiled)))
+    return optimizers
 
 
 def renew_optimizers(model: keras.Layer) -> None:
     """Give each compiled model a new optimizer of the same settings, and retrace."""
-    retrace(model, [(each, _fresh(each)) for each in _compiled(model)])
+    retrace(model, [(compiled, _fresh(compiled)) for compiled in _compiled(model)])
 
 
 def retrace(
@@ -61,13 +61,13 @@ def retrace(
     A function that exists is made anew at once, not set to None: a callback may be in
     the midst of `fit`.
     """
-    for each, optimizer in optimizers or ():
-        with _keras.scope(each):
-            _keras.replace_optimizer(each, optimizer)
-    for each in _models(model):
+    for compiled, optimizer in optimizers or ():
+        with _keras.scope(compiled):
+            _keras.replace_optimizer(compiled, optimizer)
+    for compiled in _models(model):
         for kind in ("train", "test", "predict"):
-            if getattr(each, f"{kind}_function", None) is not None:
-                getattr(each, f"make_{kind}_function")(force=True)
+            if getattr(compiled, f"{kind}_function", None) is not None:
+                getattr(compiled, f"make_{kind}_function")(force=True)
 
 
 def activate(model: keras.Layer, gates: Mapping[str, float]) -> None:
@@ -85,16 +85,16 @@ def activate(model: keras.Layer, gates: Mapping[str, float]) -> None:
             _keras.set_flag(part, False)
     for layer in reversed(_keras.flat_layers(model)):
         # Up to the root: a layer is frozen where nothing in or below it can learn.
-        if any(each.trainable for each in layer.weights):
+        if any(weight.trainable for weight in layer.weights):
             _keras.set_flag(layer, True)
 
 
 def _compiled(model: keras.Layer) -> list[keras.Model]:
     """Return the models that have a built optimizer."""
     return [
-        each
-        for each in _models(model)
-        if getattr(each, "optimizer", None) is not None and each.optimizer.built
+        compiled
+        for compiled in _models(model)
+        if getattr(compiled, "optimizer", None) is not None and compiled.optimizer.built
     ]
 
 
@@ -113,4 +113,6 @@ def _fresh(model: keras.Model) -> keras.Optimizer:
 
 
 def _models(model: keras.Layer) -> list[keras.Model]:
-    return [each for each in _keras.flat_layers(model) if isinstance(each, keras.Model)]
+    return [
+        layer for layer in _keras.flat_layers(model) if isinstance(layer, keras.Model)
+    ]

@@ -66,9 +66,9 @@ class LayerState:
         for part in parts_of(layer):
             if id(part) not in kept:
                 take_away(layer, part)
-        there = {id(part) for part in parts_of(layer)}
+        present = {id(part) for part in parts_of(layer)}
         for part, gate in self.parts:
-            if id(part) not in there:
+            if id(part) not in present:
                 add(layer, part)
             part.gate.assign(gate)
         set_class(layer, self.kind)

@@ -141,7 +141,8 @@ def _written(
         heads = list(dict.fromkeys(head.split(".")[0] for head in mapping.heads))
         config = new_config(recipe, numbers, task_type)
         config["modules_to_save"] = heads or None
-        config["fan_in_fan_out"] = not all(x.rows_out for x in modules.values())
+        if "fan_in_fan_out" in recipe.peft.known:
+            config["fan_in_fan_out"] = not all(x.rows_out for x in modules.values())
         return _text(config), tensors
     tensors = {k: v.astype(origin.dtypes[k]) for k, v in tensors.items()}
     if all(
@@ -222,8 +223,8 @@ def _module(
     scaled = next(k for k, x in specs.items() if {"rank", "outputs"} <= set(x.axes))
     tensors = {end: np.zeros(x.shape(sizes), "float32") for end, x in specs.items()}
     start = 0
-    for each, part in pairs:
-        at = {"inputs": each.inputs, "outputs": each.outputs}
+    for place, part in pairs:
+        at = {"inputs": place.inputs, "outputs": place.outputs}
         at["rank"] = np.arange(start, start + part.rank)
         start += 0 if shared else part.rank
         for end, spec in specs.items():
