@@ -31,7 +31,7 @@ from keras_transfer.adapters.in_place.compiled_model import activate
 from keras_transfer.adapters.in_place.compiled_model import retrace
 from keras_transfer.adapters.in_place.compiled_model import stale_optimizers
 from keras_transfer.adapters.in_place.frozen_weights import freeze_all_but
-from keras_transfer.adapters.in_place.frozen_weights import train_only
+from keras_transfer.adapters.in_place.frozen_weights import train_parts_and
 from keras_transfer.adapters.in_place.layer_state import all_or_nothing
 from keras_transfer.adapters.in_place.layer_state import check_name
 from keras_transfer.adapters.in_place.layer_state import recipes_of
@@ -250,7 +250,7 @@ class Plan:
             trained_layers = owners(model, self.trained)
             adapted_layer.install(model, name, self.recipe, pairs, trained_layers)
             adapted_layer.upgrade(model)
-            train_only(model, spared, [*learning, *self.trained])
+            train_parts_and(model, spared, [*learning, *self.trained])
             activate(model, {name: 1.0})
             retrace(model, replacements)
 

@@ -13,6 +13,7 @@ from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.in_place.layer_state import first_state
 from keras_transfer.adapters.in_place.layer_state import LayerState
 from keras_transfer.adapters.in_place.layer_state import set_first_state
+from keras_transfer.backbones.training_flags import train_only
 
 
 def freeze(layer: keras.Layer, learning: Iterable[keras.Variable] = ()) -> bool:
@@ -53,7 +54,7 @@ def freeze_all_but(
     ]
 
 
-def train_only(
+def train_parts_and(
     model: keras.Layer, spared: Set[int], variables: Iterable[keras.Variable]
 ) -> None:
     """Train `variables` and the parts; freeze a layer of which nothing can learn.
@@ -61,7 +62,7 @@ def train_only(
     It stays as it is if it is one of `spared` (ids).
     """
     of_parts = [v for _, part in all_parts(model) for v in part.weights]
-    _keras.train_only(model, [*variables, *of_parts])
+    train_only(model, [*variables, *of_parts])
     for layer in _keras.flat_layers(model):
         able = any(map(_keras.learnable, _keras.flat_layers(layer)))
         if layer.weights and not able and id(layer) not in spared:
