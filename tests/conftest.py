@@ -40,6 +40,12 @@ def pytest_collection_modifyitems(items):
         tiers.mark(item)
 
 
+def pytest_collection_finish():
+    """Let no collection go through all that has been imported."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def clean_memory():
     """Take away what a module leaves, so that later ones do not search it for garbage.

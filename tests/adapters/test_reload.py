@@ -261,6 +261,7 @@ def test_xla_trains_the_same():
     assert_close(results[1], results[0], 1e-5)
 
 
+@pytest.mark.slow
 def test_two_replicas_equal_one(strategy):
     start = models.nested().get_weights()
 
@@ -301,6 +302,7 @@ def test_attaching_outside_the_scope_is_an_error(strategy):
         adapters.LoRA(rank=2).attach(outside)
 
 
+@pytest.mark.slow
 def test_exports(tmp_path):
     model = trained()
     model.export(tmp_path / "served", verbose=False)
