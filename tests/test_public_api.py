@@ -178,7 +178,13 @@ def saved_classes():
     found = set(SUBCLASSES.values()) | set(CLASSES.values())
     for module in public.modules():
         own = [v for v in vars(module).values() if inspect.isclass(v)]
-        found |= {each for each in own if each.__module__ == module.__name__}
+        # Keras saves no callbacks: of those only the exported ones have a name.
+        found |= {
+            kind
+            for kind in own
+            if kind.__module__ == module.__name__
+            and not issubclass(kind, keras.callbacks.Callback)
+        }
     return sorted(
         # A private layer is made by the constructor of another, never from a config.
         (k for k in found if issubclass(k, KINDS) and not k.__name__.startswith("_")),
