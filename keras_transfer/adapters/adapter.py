@@ -137,13 +137,15 @@ class Adapter:
         Raises:
             ValueError: If it cannot have this adapter, as in `attach`.
         """
-        _check_model(model)
+        recipes = recipes_of(model)
+        _check_model(model, recipes)
         targets = self.find(model) if targets is None else targets
         trained = self.trained(model, targets)
-        self._check_alone(model, trained)
+        self._check_alone(model, trained, recipes)
         hosts = targets if self.parts else []
         pairs = [(target, self.part(target)) for target in hosts]
-        return Plan(self.resolved(targets), tuple(pairs), tuple(trained))
+        head = tuple(head_layers(model))
+        return Plan(self.resolved(targets), tuple(pairs), tuple(trained), head)
 
     def resolved(self, targets: list[Target]) -> Adapter:
         """Return a copy with paths in place of layer objects, so that it is JSON."""
@@ -176,8 +178,8 @@ class Adapter:
         given = [f"{k}={value!r}" for k, value in vars(self).items() if k[0] != "_"]
         return f"{type(self).__name__}({', '.join(given)})"
 
-    def _check_alone(self, model: keras.Layer, trained: list) -> None:
-        for other, recipe in recipes_of(model).items():
+    def _check_alone(self, model: keras.Layer, trained: list, recipes: dict) -> None:
+        for other, recipe in recipes.items():
             if trained or recipe.trained(model, recipe.find(model)):
                 raise ValueError(
                     f"{type(self).__name__} and the attached {other!r} cannot stand in "
@@ -207,11 +209,13 @@ class Plan:
         recipe: The recipe that stays with the model; paths stand in it for layers.
         pairs: The layers that get a part, each with its part, still without weights.
         trained: The model's own weights that learn too.
+        head: The layers above the backbone, which stay as they are.
     """
 
     recipe: Adapter
     pairs: tuple[tuple[Target, Part], ...]
     trained: tuple[keras.Variable, ...]
+    head: tuple[keras.Layer, ...]
 
     def install(
         self,
@@ -244,7 +248,7 @@ class Plan:
         with all_or_nothing(model, [variable for variable, _ in own]):
             for variable, value in own:
                 variable.assign(value)
-            spared, learning = self._head(model)
+            spared, learning = self._spared(model)
             for layer in freeze_all_but(model, spared, self.trained):
                 adapted_layer.upgrade(layer)
             trained_layers = owners(model, self.trained)
@@ -259,7 +263,7 @@ class Plan:
         gates = {id(part.gate) for _, part in all_parts(model)}
         total = sum(math.prod(v.shape) for v in model.weights if id(v) not in gates)
         learning = {id(v): math.prod(v.shape) for v in model.trainable_weights}
-        head = {id(v) for layer in head_layers(model) for v in layer.trainable_weights}
+        head = {id(v) for layer in self.head for v in layer.trainable_weights}
         inside = sum(size for key, size in learning.items() if key in head)
         trains, kind = sum(learning.values()), type(self.recipe).__name__
         count = len(self.pairs) or len(owners(model, self.trained))
@@ -269,11 +273,11 @@ class Plan:
             f"{total:,} parameters train ({trains / total:.2%}{about})"
         )
 
-    def _head(self, model: keras.Layer) -> tuple[set[int], list[keras.Variable]]:
+    def _spared(self, model: keras.Layer) -> tuple[set[int], list[keras.Variable]]:
         """Return the head's layers (ids) that get no part, and what of it learns."""
         hosts = {id(host) for host, _ in all_parts(model)}
         hosts |= {id(target.layer) for target, _ in self.pairs}
-        spared = [layer for layer in head_layers(model) if id(layer) not in hosts]
+        spared = [layer for layer in self.head if id(layer) not in hosts]
         learning = [v for layer in spared for v in layer.weights if v.trainable]
         return {id(layer) for layer in spared}, learning
 
@@ -284,15 +288,14 @@ def _is_plain(targets: object) -> bool:
     return not any(isinstance(target, keras.Layer) for target in targets)
 
 
-def _check_model(model: keras.Layer) -> None:
+def _check_model(model: keras.Layer, recipes: Mapping[str, Adapter]) -> None:
     if not model.built or not model.weights:
         raise ValueError(
             f"The model {model.name!r} is not built, so it has no weights to adapt. "
             "Call it once on a batch, or give a Sequential a `keras.Input`."
         )
-    names = set(recipes_of(model))
     for host, part in all_parts(model):
-        if part.name not in names:
+        if part.name not in recipes:
             raise ValueError(
                 f"The model {model.name!r} has layers with a pair of their own, such "
                 f"as the {type(host).__name__} {host.name!r}. Adapters are attached to "
