@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
-from keras_transfer.export.names import named
+from keras_transfer.export.request import named
 
 # Of the largest output. Folded adapters are rounded once more, fused operations sum
 # in another order; an int8 layer rounds what comes in.

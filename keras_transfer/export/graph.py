@@ -11,9 +11,9 @@ import keras
 import tensorflow as tf
 
 from keras_transfer.export.folded import Folded
-from keras_transfer.export.names import check_flat
-from keras_transfer.export.names import named
+from keras_transfer.export.request import check_flat
 from keras_transfer.export.request import Entry
+from keras_transfer.export.request import named
 
 
 def forward(model: keras.Model, plain: Entry, single: str, folded: Folded) -> Callable:

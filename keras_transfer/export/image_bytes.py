@@ -1,4 +1,4 @@
-"""ImageBytes: JPEG and PNG files in, decoded, resized and scaled in the graph."""
+"""Encoded images in: decoded, resized and scaled in the graph."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from collections.abc import Sequence
 
+import keras
 import tensorflow as tf
 
 from keras_transfer._arguments import one_of
@@ -127,6 +128,41 @@ class ImageBytes:
             return self.scale(pixels)
         scale, offset = (tf.constant(x, "float32") for x in (self.scale, self.offset))
         return pixels * scale + offset
+
+
+def image_entries(preprocessor: keras.Layer, plain: Entry) -> dict[str, Entry]:
+    """Return the entries of a Task that resizes and scales images itself.
+
+    `serving_default` takes what the Task's `predict` takes, images of one size with
+    values of 0 to 255; `image_bytes` takes files, each of its own size.
+    """
+    what = f"The preprocessor {type(preprocessor).__name__}"
+    (name,) = plain.specs
+    size = tuple(plain.specs[name].shape[1:3])
+    if None in size:
+        size = tuple(preprocessor.image_converter.image_size or size)
+    if None in size:
+        raise ValueError(
+            "The Task takes images of any size, and a batch has one. Give its "
+            "image_converter an image_size."
+        )
+
+    def prepare(tensors: dict[str, tf.Tensor]) -> object:
+        return fitted(preprocessor(tensors[name]), plain, what)
+
+    def prepare_bytes(tensors: dict[str, tf.Tensor]) -> object:
+        def resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+            return tf.cast(preprocessor(image), tf.float32)
+
+        return fitted(decoded(tensors["image_bytes"], size, resize), plain, what)
+
+    files = {"image_bytes": bytes_spec()}
+    images = tf.TensorSpec((None, None, None, 3), tf.float32, name=name)
+    return {
+        "serving_default": raw_entry({name: images}, prepare, preprocessor),
+        "preprocessed": plain,
+        "image_bytes": raw_entry(files, prepare_bytes, preprocessor),
+    }
 
 
 def bytes_spec() -> tf.TensorSpec:

@@ -20,8 +20,8 @@ from keras_transfer.adapters.switching import attached
 from keras_transfer.adapters.switching import check_known
 from keras_transfer.backbones.layer_paths import located
 from keras_transfer.export.graph import forward
-from keras_transfer.export.names import named
 from keras_transfer.export.request import Entry
+from keras_transfer.export.request import named
 from keras_transfer.export.stacked_pairs import StackedPairs
 
 INPUT = "adapter"  # of each signature: a name an example

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer.export.image_bytes import pixels_of
-from keras_transfer.export.names import named
 from keras_transfer.export.request import Entry
+from keras_transfer.export.request import named
 
 
 def requests(entries: Mapping[str, Entry], samples: object) -> dict[str, dict]:

@@ -16,8 +16,6 @@ import tensorflow as tf
 from keras_transfer._arguments import whole_number
 from keras_transfer._whole_file import new_path
 from keras_transfer.export import comparison
-from keras_transfer.export.backbone_features import features_of
-from keras_transfer.export.class_labels import with_labels
 from keras_transfer.export.folded import Folded
 from keras_transfer.export.graph import forward
 from keras_transfer.export.graph import signature
@@ -30,6 +28,8 @@ from keras_transfer.export.samples import requests
 from keras_transfer.export.samples import run
 from keras_transfer.export.samples import tensors_of
 from keras_transfer.export.signatures import entries_of
+from keras_transfer.export.signatures import features_of
+from keras_transfer.export.signatures import with_labels
 from keras_transfer.export.warmup import write_warmup
 
 
