@@ -41,7 +41,7 @@ def movement(groups: Sequence[LayerGroup], start: Lookup) -> Movement:
     """Return how far the weights of all of `groups` together have moved."""
     statistics = {id(v) for group in groups for v in _statistics(group)}
     moved_statistics, known_statistics = 0, 0
-    change, length, known, missing = 0.0, 0.0, 0, 0
+    change, length, compared, missing = 0.0, 0.0, 0, 0
     for variable in (v for group in groups for v in group.variables):
         before = start(variable)
         if before is None:
@@ -52,13 +52,13 @@ def movement(groups: Sequence[LayerGroup], start: Lookup) -> Movement:
             known_statistics += 1
             moved_statistics += now.tobytes() != before.tobytes()
         elif keras.backend.is_float_dtype(variable.dtype):
-            known += 1
+            compared += 1
             before = before.astype("float64")
             change += np.sum(np.square(now.astype("float64") - before)).item()
             length += np.sum(np.square(before)).item()
     norm = math.sqrt(change)
     return Movement(
-        norm=None if not known else norm / math.sqrt(length) if length else norm,
+        norm=None if not compared else norm / math.sqrt(length) if length else norm,
         relative=length != 0,
         statistics=len(statistics),
         statistics_moved=(
@@ -116,18 +116,18 @@ def lookup(groups: LayerGroups, reference: Any) -> Lookup:
     numbers = {id(variable): number for number, variable in enumerate(weights)}
 
     def start(variable: keras.Variable) -> np.ndarray:
-        found = arrays[numbers[id(variable)]]
-        return found if isinstance(found, np.ndarray) else value(found)
+        weight = arrays[numbers[id(variable)]]
+        return weight if isinstance(weight, np.ndarray) else value(weight)
 
     return start
 
 
 def _statistics(group: LayerGroup) -> list[keras.Variable]:
     held = {id(variable) for variable in group.variables}
-    found = [
+    statistics = [
         variable
         for layer in group.layers
         if isinstance(layer, keras.layers.BatchNormalization)
         for variable in (layer.moving_mean, layer.moving_variance)
     ]
-    return [variable for variable in found if id(variable) in held]
+    return [variable for variable in statistics if id(variable) in held]

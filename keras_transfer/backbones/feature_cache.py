@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer import _keras
-from keras_transfer.backbones.feature_rows import Arrays
+from keras_transfer.backbones.feature_rows import ArrayBatches
 from keras_transfer.backbones.feature_rows import check_first
 from keras_transfer.backbones.feature_rows import compare
 from keras_transfer.backbones.feature_rows import count
@@ -144,7 +144,7 @@ def cache_features(
     return tf.data.Dataset.from_tensor_slices(_joined(chunks))
 
 
-class _Batches:
+class _DatasetBatches:
     """The batches of a tf.data.Dataset as triples of arrays, in fixed order."""
 
     def __init__(self, dataset: tf.data.Dataset):
@@ -166,8 +166,8 @@ class _Batches:
         options = tf.data.Options()
         options.deterministic = True
         self.dataset = dataset.with_options(options)
-        known = int(dataset.cardinality())
-        self.batches = known if known >= 0 else None
+        cardinality = int(dataset.cardinality())
+        self.batches = cardinality if cardinality >= 0 else None
 
     def begin_twice(self) -> list[tuple]:
         """Return the first batch of two passes."""
@@ -179,11 +179,11 @@ class _Batches:
         return map(triple, self.dataset.as_numpy_iterator())
 
 
-def _source(dataset: object, batch_size: int) -> _Batches | Arrays:
+def _source(dataset: object, batch_size: int) -> _DatasetBatches | ArrayBatches:
     if isinstance(dataset, tf.data.Dataset):
-        return _Batches(dataset)
+        return _DatasetBatches(dataset)
     if isinstance(dataset, tuple | list):
-        return Arrays(dataset, batch_size)
+        return ArrayBatches(dataset, batch_size)
     raise TypeError(
         f"The dataset is a {type(dataset).__name__}. cache_features reads it more than "
         "once, in order: give a batched tf.data.Dataset of (x, y) or (x, y, "
@@ -241,10 +241,10 @@ def _check(piece: tuple, template: tuple, rows: int) -> None:
             f"The backbone gives {shapes} for {rows} examples, but features are rows: "
             "one for each example."
         )
-    found = template_of(piece)
-    if found != template:
+    structure = template_of(piece)
+    if structure != template:
         raise ValueError(
-            f"Examples differ in their features, labels or weights: here {found}, "
+            f"Examples differ in their features, labels or weights: here {structure}, "
             f"before {template} (dtype:shape). Pad all batches to one length, or pool "
             "with kt.backbones.features(backbone)."
         )
@@ -270,5 +270,5 @@ def _lazy(folder: Shards) -> tf.data.Dataset:
         lambda: map(folder.read, range(len(folder.entries))),
         output_signature=signature,
     )
-    known = tf.data.experimental.assert_cardinality(folder.rows)
-    return shards.unbatch().apply(known)
+    counted = tf.data.experimental.assert_cardinality(folder.rows)
+    return shards.unbatch().apply(counted)

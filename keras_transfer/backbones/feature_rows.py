@@ -12,7 +12,7 @@ from keras_transfer.backbones.feature_shards import Shards
 from keras_transfer.backbones.fingerprint import RowDigest
 
 
-class Arrays:
+class ArrayBatches:
     """Batches `(x, y, weight)` of whole arrays, the same in each pass."""
 
     def __init__(self, arrays: tuple | list, batch_size: int):

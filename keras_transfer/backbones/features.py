@@ -197,8 +197,8 @@ def _unused(network: keras.Model, key: str | None) -> list[keras.Variable]:
     if key is None:
         return []
     used = keras.Model(network.input, network.output[key]).weights
-    known = {id(weight) for weight in used}
-    return [weight for weight in network.weights if id(weight) not in known]
+    used_ids = {id(weight) for weight in used}
+    return [weight for weight in network.weights if id(weight) not in used_ids]
 
 
 def _padding_mask(inputs: object, key: str | None) -> keras.KerasTensor | None:
@@ -232,8 +232,8 @@ def _resolve(pooling: str | None, shape: tuple, name: str) -> str | None:
     return pooling
 
 
-def _data_format(layer: keras.Layer, found: str) -> str:
+def _data_format(layer: keras.Layer, data_format: str) -> str:
     """Return the data format of the last layer inside that has one."""
     for child in _keras.sublayers(layer):
-        found = _data_format(child, getattr(child, "data_format", found))
-    return found
+        data_format = _data_format(child, getattr(child, "data_format", data_format))
+    return data_format

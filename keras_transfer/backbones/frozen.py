@@ -159,7 +159,7 @@ class _StopGradient(keras.Layer):
 def _freeze(layer: keras.Layer) -> None:
     # Keras passes a flag on only where it changes, so a parent that is False
     # already does not reach a child that is True. Hence each one by itself.
-    for each in _keras.flat_layers(layer):
-        each.trainable = False
+    for part in _keras.flat_layers(layer):
+        part.trainable = False
     for variable in layer.weights:
         variable.trainable = False

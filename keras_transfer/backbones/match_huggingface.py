@@ -211,9 +211,9 @@ def _settings(
                 "model that the backbone was made from."
             )
         config = json.loads(path.read_text())
-    found = [config[key] for key in ACTIVATION_KEYS if key in config]
+    activations = [config[key] for key in ACTIVATION_KEYS if key in config]
     family = _family(backbone)
-    hidden_act = hidden_act or next(iter(found), USUAL.get(family))
+    hidden_act = hidden_act or next(iter(activations), USUAL.get(family))
     settings: dict = {}
     if _feed_forward(backbone) and hidden_act is not None:
         _activation(hidden_act)

@@ -144,16 +144,16 @@ def _labels(labels: Any, drawn: dict) -> list[np.ndarray | None]:
             "`labels` must be a pair (source_labels, target_labels), of which the "
             "second may be None."
         )
-    found = [None if each is None else np.asarray(each) for each in labels]
+    arrays = [None if each is None else np.asarray(each) for each in labels]
     for title, domains in drawn.items():
-        for name, rows, each in zip(MARKERS, domains, found, strict=True):
+        for name, rows, each in zip(MARKERS, domains, arrays, strict=True):
             if each is not None and each.shape != (len(rows),):
                 raise ValueError(
                     f"The {name} labels have the shape {each.shape}, and the panel "
                     f"{title!r} has {len(rows)} {name} examples. There must be one "
                     "class number for each."
                 )
-    return found
+    return arrays
 
 
 def _choose(count: int, most: int, seed: int) -> np.ndarray:

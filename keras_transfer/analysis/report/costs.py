@@ -62,15 +62,15 @@ def is_setting(name: str) -> bool:
     return name.startswith(SETTINGS)
 
 
-def plain(each: Any) -> float | int | str | None:
+def plain(value: Any) -> float | int | str | None:
     """Return a value as JSON has it; None for what is no finite number."""
-    if isinstance(each, str):
-        return each
-    if not is_number(each):
+    if isinstance(value, str):
+        return value
+    if not is_number(value):
         return None
-    if isinstance(each, numbers.Integral):
-        return int(each)
-    return float(each) if math.isfinite(each) else None
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if math.isfinite(value) else None
 
 
 def _read(history: Any) -> tuple[list[int], dict[str, Sequence]]:

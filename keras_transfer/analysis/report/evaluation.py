@@ -64,11 +64,11 @@ def _count(summary: Any, batches: Iterable[Batch]) -> tuple[int, list[tuple]]:
     for batch in batches:
         finite = np.isfinite(batch.outputs.astype("float64"))
         infinite += int((~finite.reshape(len(finite), -1).all(1)).sum())
-        for index, found in () if infinite else summary.add(batch):
-            key = (found["loss"], -(count + index))  # the first of equals
+        for index, mistake in () if infinite else summary.add(batch):
+            key = (mistake["loss"], -(count + index))  # the first of equals
             if len(worst) < WORST or key > worst[0][:2]:
-                found = {"index": count + index} | found
-                heapq.heappush(worst, (*key, found, batch.example(index)))
+                mistake = {"index": count + index} | mistake
+                heapq.heappush(worst, (*key, mistake, batch.example(index)))
             if len(worst) > WORST:
                 heapq.heappop(worst)
         count += len(batch.labels)

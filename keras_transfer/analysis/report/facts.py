@@ -71,22 +71,22 @@ def group_facts(groups: LayerGroups, start: Lookup | None) -> tuple[dict, dict]:
 
 
 def _moved(part: Sequence[LayerGroup], start: Lookup | None) -> tuple[dict, str | None]:
-    found = movement(part, start or (lambda variable: None))
-    norm, why = found.norm, None
+    distance = movement(part, start or (lambda variable: None))
+    norm, why = distance.norm, None
     count = sum(len(group.variables) for group in part)
     if norm is not None and not math.isfinite(norm):
         norm, why = None, "it has weights that are not finite"
-    elif start is not None and found.missing:
-        why = f"{found.missing} of its {count} variables have no recorded start"
+    elif start is not None and distance.missing:
+        why = f"{distance.missing} of its {count} variables have no recorded start"
         if norm is not None:
             why += "; the norm is of the others"
     elif start is not None and norm is None:
         why = "it has no weights but statistics and integers"
     return {
         "moved": norm,
-        "moved_is_relative": None if norm is None else found.relative,
-        "statistics": found.statistics,
-        "statistics_moved": found.statistics_moved,
+        "moved_is_relative": None if norm is None else distance.relative,
+        "statistics": distance.statistics,
+        "statistics_moved": distance.statistics_moved,
     }, why
 
 

@@ -24,7 +24,7 @@ SPREAD = 30  # ratio of moved norms above which the axis is logarithmic
 
 def plots(content: dict) -> dict[str, str]:
     """Return the plots that there is something for, as SVG by name."""
-    found = {}
+    images = {}
     with _style():
         for name, draw in (
             ("curves", _curves),
@@ -33,8 +33,8 @@ def plots(content: dict) -> dict[str, str]:
         ):
             figure = draw(content)
             if figure is not None:
-                found[name] = _svg(figure)
-    return found
+                images[name] = _svg(figure)
+    return images
 
 
 @contextlib.contextmanager
@@ -143,7 +143,7 @@ def _moved(content: dict) -> Any:
     """Draw how far each group moved, stem above and head below."""
     rows = content["groups"]
     norms = [row["moved"] for row in rows]
-    known = [norm for norm in norms if norm]
+    positive = [norm for norm in norms if norm]
     if not any(norm is not None for norm in norms):
         return None
     figure = _figure(7.6, 0.9 + 0.25 * len(rows))
@@ -152,13 +152,13 @@ def _moved(content: dict) -> Any:
     colors = [BLUE if row["moved_is_relative"] else ORANGE for row in rows]
     ax.barh(range(len(rows)), bars, color=colors, height=0.72)
     lowest = 0.0
-    if known and max(known) > SPREAD * min(known):
+    if positive and max(positive) > SPREAD * min(positive):
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter("{x:g}")  # the default asks for mathematics
-        lowest = min(known) / 3
-        ax.set_xlim(lowest, max(known) * 3)
+        lowest = min(positive) / 3
+        ax.set_xlim(lowest, max(positive) * 3)
     else:
-        ax.set_xlim(0, max(known, default=1) * 1.18)
+        ax.set_xlim(0, max(positive, default=1) * 1.18)
     for i, row in enumerate(rows):
         ax.annotate(
             "0" if row["moved"] == 0 else moved(row),
@@ -177,8 +177,8 @@ def _moved(content: dict) -> Any:
 
 def _confusion(content: dict) -> Any:
     """Draw the confusion matrix, each row as shares of its true class."""
-    found = content["evaluation"] or {}
-    counts = found.get("confusion_matrix")
+    evaluation = content["evaluation"] or {}
+    counts = evaluation.get("confusion_matrix")
     if counts is None:
         return None
     counts = np.array(counts)
@@ -190,7 +190,7 @@ def _confusion(content: dict) -> Any:
     ax.spines[:].set_visible(False)
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=ax, label="share of the true class", shrink=0.8)
-    names = [_short(each["name"], 16) for each in found["classes"]]
+    names = [_short(each["name"], 16) for each in evaluation["classes"]]
     small = 8 if size <= ANNOTATED else 6
     upright = max(map(len, names)) > 3
     ax.set_xticks(range(size), names, fontsize=small, rotation=90 if upright else 0)

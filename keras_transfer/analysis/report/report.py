@@ -127,9 +127,9 @@ def _start(groups: LayerGroups, reference: Any) -> tuple[Lookup | None, str | No
     """Return where the weights started, and what says so."""
     if reference is not None:
         return lookup(groups, reference), "the reference"
-    found = start_of(groups.model)
-    if found is None:
+    record = start_of(groups.model)
+    if record is None:
         return None, None
-    if found.name == groups.model.name:
-        return found.get, "what was recorded before training"
-    return found.get, f"what was recorded of {found.name!r} before training"
+    if record.name == groups.model.name:
+        return record.get, "what was recorded before training"
+    return record.get, f"what was recorded of {record.name!r} before training"

@@ -35,20 +35,21 @@ class Section:
 
 def sections(content: dict) -> list[Section]:
     """Return all that there is to show of the `content` of a report."""
-    found = [_head(content), _groups(content), _phases(content)]
-    found += _evaluation(content)
+    shown = [_head(content), _groups(content), _phases(content)]
+    shown += _evaluation(content)
     reasons = content["not_recorded"]
     if reasons:
         rows = tuple((clean(what), clean(why)) for what, why in reasons.items())
         title = "What was not recorded"
-        found.append(Section("missing", title, (), ("what", "why"), rows, (0, 1)))
-    return found
+        shown.append(Section("missing", title, (), ("what", "why"), rows, (0, 1)))
+    return shown
 
 
 def clean(text: str) -> str:
     """Return `text` on one line, without what would steer a terminal or a page."""
     return "".join(
-        each if unicodedata.category(each)[0] != "C" else " " for each in str(text)
+        letter if unicodedata.category(letter)[0] != "C" else " "
+        for letter in str(text)
     ).strip()
 
 
@@ -139,25 +140,27 @@ def _phases(content: dict) -> Section:
 
 
 def _evaluation(content: dict) -> list[Section]:
-    found = content["evaluation"]
+    evaluation = content["evaluation"]
     title = "On data"
-    if found is None:
+    if evaluation is None:
         return [Section("evaluation", title, (f"Data: {MISSING}.",))]
-    notes = [f"{found['examples']:,} examples; outputs read as {found['outputs']}."]
-    if found["kind"] == "numbers":
+    notes = [
+        f"{evaluation['examples']:,} examples; outputs read as {evaluation['outputs']}."
+    ]
+    if evaluation["kind"] == "numbers":
         notes.append(
-            f"Mean absolute error {found['mean_absolute_error']:.4g}, root mean "
-            f"squared error {found['root_mean_squared_error']:.4g}."
+            f"Mean absolute error {evaluation['mean_absolute_error']:.4g}, root mean "
+            f"squared error {evaluation['root_mean_squared_error']:.4g}."
         )
-        return [Section("evaluation", title, tuple(notes)), _worst(found)]
-    if found["kind"] == "labels":
+        return [Section("evaluation", title, tuple(notes)), _worst(evaluation)]
+    if evaluation["kind"] == "labels":
         notes.append(
-            f"All labels right: {found['accuracy']:.4f} of the examples. Single "
-            f"labels right: {found['label_accuracy']:.4f}."
+            f"All labels right: {evaluation['accuracy']:.4f} of the examples. Single "
+            f"labels right: {evaluation['label_accuracy']:.4f}."
         )
     else:
-        notes.append(f"Accuracy {found['accuracy']:.4f}.")
-    classes = found["classes"]
+        notes.append(f"Accuracy {evaluation['accuracy']:.4f}.")
+    classes = evaluation["classes"]
     if len(classes) > MOST:
         seen = [each for each in classes if each["recall"] is not None]
         classes = sorted(seen, key=lambda each: each["recall"])[:MOST]
@@ -172,14 +175,14 @@ def _evaluation(content: dict) -> list[Section]:
     )
     header = ("class", "examples", "recall")
     result = [Section("evaluation", title, tuple(notes), header, rows)]
-    if found["kind"] == "classes":
-        result.append(_confusion(found))
-    return [*result, _worst(found)]
+    if evaluation["kind"] == "classes":
+        result.append(_confusion(evaluation))
+    return [*result, _worst(evaluation)]
 
 
-def _confusion(found: dict) -> Section:
-    matrix = found["confusion_matrix"]
-    names = [clean(each["name"]) for each in found["classes"]]
+def _confusion(evaluation: dict) -> Section:
+    matrix = evaluation["confusion_matrix"]
+    names = [clean(each["name"]) for each in evaluation["classes"]]
     if matrix is not None and len(names) <= WIDEST:
         rows = tuple(
             (name, *(f"{count:,}" for count in row))
@@ -190,29 +193,29 @@ def _confusion(found: dict) -> Section:
         return Section("confusion", title, notes, ("true", *names), rows)
     rows = tuple(
         (clean(each["true"]), clean(each["predicted"]), f"{each['examples']:,}")
-        for each in found["most_confused"]
+        for each in evaluation["most_confused"]
     )
     header = ("true", "predicted", "examples")
     return Section("confusion", "Most confused", (), header, rows, (0, 1))
 
 
-def _worst(found: dict) -> Section:
+def _worst(evaluation: dict) -> Section:
     title = "Most wrong examples"
-    if not found["worst"]:
+    if not evaluation["worst"]:
         return Section("worst", title, ("None is wrong.",))
-    sure = "probability" in found["worst"][0]
+    sure = "probability" in evaluation["worst"][0]
     header = ("index", "true", "predicted", *(["p"] if sure else []))
-    header += ("error" if found["kind"] == "numbers" else "loss", "example")
+    header += ("error" if evaluation["kind"] == "numbers" else "loss", "example")
     rows = tuple(
         (
-            str(each["index"]),
-            clean(each["true"]),
-            clean(each["predicted"]),
-            *([f"{each['probability']:.3f}"] if sure else []),
-            f"{each['loss']:.4g}",
-            clean(each["example"]),
+            str(example["index"]),
+            clean(example["true"]),
+            clean(example["predicted"]),
+            *([f"{example['probability']:.3f}"] if sure else []),
+            f"{example['loss']:.4g}",
+            clean(example["example"]),
         )
-        for each in found["worst"]
+        for example in evaluation["worst"]
     )
     left = (1, 2, len(header) - 1)
     notes = ("p: the probability of the predicted class.",) if sure else ()

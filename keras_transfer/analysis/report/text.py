@@ -67,7 +67,7 @@ def _short(text: str, width: int) -> str:
 
 def _width(text: str) -> int:
     """Return how many columns `text` takes; those of East Asia take two."""
-    wide = sum(unicodedata.east_asian_width(each) in "WF" for each in text)
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
     return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
 
 
