@@ -17,7 +17,7 @@ from keras_transfer import _keras
 from keras_transfer._arguments import one_of
 from keras_transfer._whole_file import new_path
 from keras_transfer.export import comparison
-from keras_transfer.export.folded import Folded
+from keras_transfer.export.graph import Folded
 from keras_transfer.export.graph import forward
 from keras_transfer.export.graph import signature
 from keras_transfer.export.graph import write

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 import keras_transfer as kt
 from keras_transfer.export import export_serving
-from keras_transfer.export.folded import Folded
+from keras_transfer.export.graph import Folded
 from tests import tiny
 from tests.adapters import models as am
 from tests.export import files
