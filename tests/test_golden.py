@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import keras_transfer as kt
+from keras_transfer.backbones.fingerprint import of_network
 from tests.golden import bases
 from tests.golden.make_saved import facts
 from tests.golden.make_saved import joined
@@ -120,6 +121,19 @@ def test_a_run_of_fine_tune_goes_on(path, tmp_path):
     assert history.epoch == [0, 1, 2, 3, 4, 5]
     assert_same(history.history["val_loss"], arrays["val_loss"])
     assert_same(joined(model.weights), arrays["weights"])
+
+
+@pytest.mark.parametrize(
+    "name, fingerprint",
+    [
+        ("ia3", "c90854466081e574aa6030767305bd3e"),
+        ("lora", "6781d331af2778eba3fceb72fa86c926"),
+    ],
+)
+def test_features_cached_below_an_adapter_are_not_stale(name, fingerprint):
+    # As it was before the classes of adapted layers moved to another module.
+    model = keras.models.load_model(SAVED / "models" / f"{name}.keras", compile=False)
+    assert of_network(model) == fingerprint
 
 
 @each_of("features/*")

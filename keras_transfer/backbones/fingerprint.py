@@ -11,6 +11,11 @@ from keras_transfer import _keras
 
 # The features at inference do not depend on these keys of a config.
 UNIMPORTANT = ("trainable", "build_config", "compile_config", "shared_object_id")
+# A config names the module of a class. Where ours have moved they count as of before,
+# so that features that were cached then are still those of the network.
+BEFORE = {
+    "keras_transfer.adapters.in_place.adapted_layer": "keras_transfer.adapters.upgrade"
+}
 
 
 def of_network(network: keras.Model) -> str:
@@ -95,4 +100,6 @@ def _renamed(config: object, names: dict[str, str]) -> object:
         return {str(k): _renamed(v, names) for k, v in kept.items()}
     if isinstance(config, Sequence) and not isinstance(config, str | bytes):
         return [_renamed(value, names) for value in config]
-    return names.get(config, config) if isinstance(config, str) else config
+    if isinstance(config, str):
+        return names.get(config, BEFORE.get(config, config))
+    return config
