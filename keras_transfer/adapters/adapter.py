@@ -86,7 +86,7 @@ class Adapter:
         """Return the model's own weights that learn too; none by default.
 
         They are changed themselves, so an adapter with any of them cannot be switched
-        off, and no other can stand beside it.
+        off, and no other can be next to it.
         """
         return []
 
@@ -116,7 +116,7 @@ class Adapter:
             The model.
 
         Raises:
-            TypeError: If `model` is no Keras layer.
+            TypeError: If `model` is not a Keras layer.
             ValueError: If the model is not built, the name is taken, no layer
                 matches, a number does not fit a layer, the model's strategy is not
                 entered, or its optimizer has made updates. Nothing is changed then.

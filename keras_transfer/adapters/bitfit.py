@@ -26,7 +26,7 @@ class BitFit(OwnWeights):
     these there is `NormTuning`. Many convolutional networks have no other biases, and
     Llama and its like have none at all: attaching is an error there.
 
-    The model's own biases are changed. So another adapter cannot stand beside this
+    The model's own biases are changed. So another adapter cannot be next to this
     one, and it cannot be switched off. `kt.adapters.merge` and `kt.adapters.detach`
     make plain Keras layers of it, and both leave the learnt biases in place.
 

@@ -176,8 +176,8 @@ class Bottleneck(Adapter):
             )
         if self.size >= width:
             raise ValueError(
-                f"size={self.size} is no bottleneck behind {target.path!r}, which is "
-                f"{width} wide. Choose a smaller one."
+                f"size={self.size} is not a bottleneck behind {target.path!r}, which "
+                f"is {width} wide. Choose a smaller one."
             )
         return BottleneckPart(self.size, self.activation)
 
@@ -208,8 +208,8 @@ class PfeifferBottleneck(Bottleneck):
     """Put one small network into each block, behind the feed-forward network.
 
     As `Bottleneck`, with half the parameters and about the same results. The paper
-    finds this place best, and uses a width of 1/16 of the model's. Its normalisation
-    beside the adapter is not copied: the network is where Houlsby's second one is.
+    finds this place best, and uses a width of 1/16 of the model's. Its normalization
+    next to the adapter is not copied: the network is where Houlsby's second one is.
 
     Args:
         size: As in `Bottleneck`. Default 48, the paper's for BERT-base.

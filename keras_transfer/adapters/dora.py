@@ -154,7 +154,7 @@ class DoRA(LoRA):
         ```
 
     Raises:
-        TypeError: If a pattern is no dict.
+        TypeError: If a pattern is not a dict.
         ValueError: If a number is not in its range or `bias` is unknown.
 
     Reference:

@@ -141,7 +141,7 @@ class IA3(Adapter):
         ```
 
     Raises:
-        TypeError: If `feedforward` is no list of strings.
+        TypeError: If `feedforward` is not a list of strings.
 
     Reference:
         H. Liu et al., 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and
@@ -161,12 +161,14 @@ class IA3(Adapter):
         if feedforward is not None:
             if isinstance(feedforward, str) or not isinstance(feedforward, Iterable):
                 raise TypeError(
-                    f"feedforward={feedforward!r} is no list of expressions: write "
+                    f"feedforward={feedforward!r} is not a list of expressions: write "
                     f"[{feedforward!r}]."
                 )
             feedforward = list(feedforward)
             if not all(isinstance(each, str) for each in feedforward):
-                raise TypeError(f"feedforward={feedforward!r} holds what is no string.")
+                raise TypeError(
+                    f"feedforward={feedforward!r} holds a value that is not a string."
+                )
         self.feedforward = feedforward
 
     def find(self, model: keras.Layer) -> list[Target]:

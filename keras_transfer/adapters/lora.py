@@ -1,4 +1,4 @@
-"""LoRA and rank-stabilised LoRA: a low-rank pair beside each frozen matrix."""
+"""LoRA and rank-stabilized LoRA: a low-rank pair next to each frozen matrix."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class LoRA(Adapter):
         ```
 
     Raises:
-        TypeError: If a pattern is no dict.
+        TypeError: If a pattern is not a dict.
         ValueError: If a number is not in its range or `bias` is unknown.
 
     Reference:
@@ -115,7 +115,7 @@ class LoRA(Adapter):
         super().__init__(targets)
         for pattern in (rank_pattern, alpha_pattern):
             if not isinstance(pattern, Mapping | None):
-                raise TypeError(f"{pattern!r} is no dict of expressions to numbers.")
+                raise TypeError(f"{pattern!r} is not a dict of expressions to numbers.")
         for each in (rank, *(rank_pattern or {}).values()):
             check_rank(each)
         for each in (alpha, *(alpha_pattern or {}).values()):
@@ -192,7 +192,7 @@ class RsLoRA(LoRA):
         ```
 
     Raises:
-        TypeError: If a pattern is no dict.
+        TypeError: If a pattern is not a dict.
         ValueError: If a number is not in its range or `bias` is unknown.
 
     Reference:
@@ -232,7 +232,7 @@ def check_alpha(alpha: object) -> float:
 def check_host(
     host: keras.Layer, path: str, kind: type[LowRankPair], rank: int
 ) -> None:
-    """Check that a pair of `rank` can be put beside the weight of `host`.
+    """Check that a pair of `rank` can be added to the weight of `host`.
 
     Raises:
         ValueError: If it cannot.

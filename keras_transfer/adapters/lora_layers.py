@@ -52,7 +52,7 @@ class LoRADense(LowRankLayer, keras.layers.Dense):
 
     `y = act(x W + b + alpha / rank * (dropout(x) A) B)`. It takes the place of
     `keras.layers.Dense` in a model of your own; in a model that exists,
-    `kt.adapters.LoRA` puts pairs beside the layers that are there. Setting
+    `kt.adapters.LoRA` adds pairs to the layers that are there. Setting
     `trainable` freezes and thaws the pair, never W and b.
 
     Args:
@@ -125,7 +125,7 @@ class LoRADense(LowRankLayer, keras.layers.Dense):
             dropout: As in the constructor.
 
         Raises:
-            TypeError: If `layer` is no Dense.
+            TypeError: If `layer` is not a Dense.
             ValueError: If it has a pair already, or a number is not in its range.
         """
         if not isinstance(layer, keras.layers.Dense):

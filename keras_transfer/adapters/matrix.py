@@ -1,4 +1,4 @@
-"""The weight of a layer as a matrix of inputs and outputs, and vectors beside them."""
+"""The weight of a layer as a matrix of inputs and outputs, and vectors over these."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def kernel_axes(host: keras.Layer) -> tuple[str, str, str]:
     """Return the letters of the kernel: all, those contracted, and those it adds.
 
     Raises:
-        ValueError: If an axis is neither, so that the kernel is no matrix.
+        ValueError: If an axis is neither, so that the kernel is not a matrix.
     """
     source, rest = host.equation.replace(" ", "").split(",")
     kernel, target = rest.split("->")
@@ -45,7 +45,7 @@ def sizes(host: keras.Layer) -> tuple[int, int]:
     of those that it adds: a projection to 12 heads of 64 has 768 outputs.
 
     Raises:
-        ValueError: If the kernel of an EinsumDense is no matrix.
+        ValueError: If the kernel of an EinsumDense is not a matrix.
     """
     if isinstance(host, keras.layers.Dense):
         return host.input_spec.axes[-1], host.units

@@ -202,7 +202,7 @@ def _fold(layer: keras.Layer, active: list[Part]) -> dict[str, np.ndarray]:
         raise ValueError(
             f"The layer {layer.name!r} is quantised ({layer.quantization_mode}): its "
             "weight has few bits, and rounding would lose what was learnt. Keep the "
-            "adapter beside it."
+            "adapter."
         )
     own = weights_of(layer)
     before = {name: _keras.value(v).astype("float32") for name, v in own.items()}

@@ -25,7 +25,7 @@ class NormTuning(OwnWeights):
     normalises by the batch, and its moving mean and variance follow the new data, as
     in Frankle et al. They count among the weights of this adapter.
 
-    The model's own weights are changed. So another adapter cannot stand beside this
+    The model's own weights are changed. So another adapter cannot be next to this
     one, and it cannot be switched off. `kt.adapters.merge` and `kt.adapters.detach`
     make plain Keras layers of it, and both leave what was learnt in place.
 

@@ -10,14 +10,14 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class PeftFormat:
-    """How adapter_config.json tells a technique and its numbers.
+    """How adapter_config.json names a technique and its numbers.
 
     A recipe that has one also has `rank`, `alpha`, `rank_pattern`, `alpha_pattern` and
     `divisor`, as `LoRA` does, and its parts have `rank` and `scaling`.
 
     Args:
-        settings: What the technique is told by: `peft_type`, and flags that are on or
-            off, such as `use_dora`.
+        settings: What the technique is recognized by: `peft_type`, and flags that are
+            on or off, such as `use_dora`.
         arguments: Dict of the recipe's arguments, `rank` and `alpha` at least, to
             PEFT's names of them.
         starts: Dict of PEFT's settings of the start to the values that leave the base

@@ -21,7 +21,7 @@ from keras_transfer.backbones.projections import is_one
 from keras_transfer.backbones.projections import QUERY_AND_VALUE
 
 LINEAR = (keras.layers.Dense, keras.layers.EinsumDense)
-# What a head and a backbone are told by; the group's name of `kt.layer_groups`.
+# What a head and a backbone are recognized by; the group's name of `kt.layer_groups`.
 NOT_BLOCKS = ("stem", "head")
 
 
@@ -64,7 +64,7 @@ def find(model: keras.Layer, targets: object, classes: Iterable[type]) -> list[T
 
     Raises:
         TypeError: If `targets` is nothing of this kind.
-        ValueError: If it matches no layer; the nearest names are told.
+        ValueError: If it matches no layer; the error lists the nearest names.
     """
     choices = candidates(model, classes)
     if not choices:
@@ -83,7 +83,7 @@ def select(model: keras.Layer, targets: object, choices: list[Target]) -> list[T
 
     Raises:
         TypeError: If `targets` is nothing of this kind.
-        ValueError: If one matches no layer; the nearest names are told.
+        ValueError: If one matches no layer; the error lists the nearest names.
     """
     if isinstance(targets, str) and targets == "all-linear":
         return _all_linear(model, choices)

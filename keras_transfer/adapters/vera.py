@@ -216,7 +216,7 @@ class VeRA(Adapter):
         """Return the vectors of one layer."""
         check_native(target.layer)
         kind = self.part_class(target.layer)
-        kind.shapes(target.layer)  # raises where there is no matrix
+        kind.shapes(target.layer)  # raises where the kernel is not a matrix
         return kind(self.rank, self.dropout, self.initial)
 
     def link(self, parts: list[Part]) -> None:

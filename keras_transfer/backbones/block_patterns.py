@@ -1,4 +1,4 @@
-"""How a network's layers are told apart: stem, numbered blocks, head."""
+"""How a network's layers are distinguished: stem, numbered blocks, head."""
 
 import re
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ FAMILIES = (
     (r"^conv_(?:dw|pw)_(\d+)(?=_|$)", r"block_\1"),  # MobileNet
 )
 
-# Modules of layers without names, told by their last layer: (name of the module in
+# Modules of layers without names, found by their last layer: (name of the module in
 # the name of its last layer, last layer of the stem).
 JOINTS = (
     (r"^(mixed\d+)$", r"^max_pooling2d"),  # InceptionV3
@@ -50,7 +50,7 @@ COLLAPSE = (
     layers.GlobalMaxPooling3D,
 )
 
-# What a child of a container can be, beside a part of the block of some name.
+# What a child of a container can be, besides a part of the block of some name.
 STEM = object()
 CONTAINER = object()
 
@@ -200,7 +200,7 @@ def _block_name(name: str) -> str | None:
 def _has_blocks(layer: Layer, complete: bool = False) -> bool:
     """Return whether there are numbered blocks in or below `layer`.
 
-    One block is no series: it takes two, unless `layer` is known as a backbone.
+    One block is not a series: it takes two, unless `layer` is known as a backbone.
     """
     complete = complete or _is_backbone(layer)
     labels = list(_labels(layer, complete).values())

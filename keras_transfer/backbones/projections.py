@@ -1,4 +1,4 @@
-"""The projections of transformer blocks, told by their names in keras-hub."""
+"""The projections of transformer blocks, recognized by their names in keras-hub."""
 
 import re
 

@@ -47,7 +47,7 @@ class ManyAdapters:
         names: Names of those to export.
 
     Raises:
-        TypeError: If `names` is no list of strings.
+        TypeError: If `names` is not a list of strings.
         ValueError: If a name is unknown or there twice, or an adapter is not of LoRA
             alone.
     """

@@ -56,8 +56,8 @@ def save_file(
     if not adapter.parts:
         targets = _learning(model, places)
     trained = chosen(weights, adapter.trained(model, targets))
-    beside = _head_to_save(model, places, weights, parts)
-    variables = trained | beside
+    of_the_head = _head_to_save(model, places, weights, parts)
+    variables = trained | of_the_head
     for place, (_, part) in parts.items():
         for each, variable in part.named_weights.items():
             key = joined(place, each)
@@ -308,7 +308,7 @@ def _to_array(name: str, variable: keras.Variable, dtype: str) -> np.ndarray:
         return value
     if value.dtype == "float64" and dtype == "float32":
         return value  # of a model that computes in it
-    with np.errstate(over="ignore"):  # told below, with the name
+    with np.errstate(over="ignore"):  # the error below names it
         kept = value.astype(dtype)
     if np.isfinite(value).all() and not np.isfinite(kept).all():
         raise ValueError(

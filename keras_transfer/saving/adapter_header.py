@@ -25,20 +25,20 @@ from keras_transfer.saving.tensor_file import TensorFile
 KEY = "keras_transfer"
 FORMAT = 1
 # No expression is kept, but the paths that it matched: one from a file could take for
-# ever to match, and would depend on how deep the backbone lies. Targets that are no
+# ever to match, and would depend on how deep the backbone lies. Targets that are not a
 # name are the layers that the file has tensors of.
 NAMED_TARGETS = (None, "all-linear")
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What an adapter file says beside its tensors.
+    """What an adapter file says besides its tensors.
 
     Args:
         name: Name of the adapter when it was saved.
         technique: Class of its recipe.
         config: That recipe's own config, with paths in place of expressions; without
-            `targets` where that is no name.
+            `targets` where that is not a name.
         changes: Dict of path to what a part's config has other than the recipe
             gives it, as in a weighted sum.
         base: Fingerprint of the base.

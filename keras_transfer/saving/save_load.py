@@ -1,4 +1,4 @@
-"""save_adapter and load_adapter: what was learnt beside a frozen model, as a file."""
+"""save_adapter and load_adapter: what was learned next to a frozen model, as a file."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def save_adapter(
             `"SEQ_CLS"`. Default None, for the bare model.
 
     Raises:
-        TypeError: If `model` is no Keras layer.
-        ValueError: If the model has no such adapter, an argument is none of those
+        TypeError: If `model` is not a Keras layer.
+        ValueError: If the model has no such adapter, an argument is not one of those
             named, or a weight is NaN, infinite or too large for `dtype`.
         OSError: If the file cannot be written. The old one is there then.
 
@@ -142,7 +142,7 @@ def load_adapter(
         The model.
 
     Raises:
-        TypeError: If `model` is no Keras layer.
+        TypeError: If `model` is not a Keras layer.
         ValueError: If the file is missing, damaged, or not what it says; the base is
             another; a layer, tensor or shape does not fit; the head is another; the
             technique is unknown; the name is taken; or the model cannot be attached

@@ -10,7 +10,7 @@ def parse_json(text: bytes | str) -> object:
     """Return what JSON says, without repeated keys or numbers that are not finite.
 
     Raises:
-        ValueError: If it is no such JSON.
+        ValueError: If it is not such JSON.
     """
     try:
         return json.loads(

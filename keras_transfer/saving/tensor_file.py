@@ -69,7 +69,7 @@ class TensorFile:
         path: The file.
 
     Attributes:
-        metadata: Dict of string to string that the file has beside its tensors.
+        metadata: Dict of string to string that the file has next to its tensors.
         specs: Dict of a tensor's name to its `Spec`.
 
     Raises:

@@ -110,7 +110,7 @@ def test_refuses_what_cannot_be():
         adapters.Bottleneck(activation="no_such")
     with pytest.raises(ValueError, match="name of a Keras activation"):
         adapters.Bottleneck(activation=lambda x: x)
-    with pytest.raises(ValueError, match="no bottleneck"):
+    with pytest.raises(ValueError, match="not a bottleneck"):
         adapters.Bottleneck(size=16).attach(small())
     with pytest.raises(ValueError, match="last axis"):
         adapters.Bottleneck(size=2, targets="query").attach(small())

@@ -156,7 +156,7 @@ def test_where_it_goes_by_default(family, keys_and_values, inside):
 def test_refuses_what_cannot_be():
     with pytest.raises(TypeError, match="list of expressions"):
         adapters.IA3(feedforward="output")
-    with pytest.raises(TypeError, match="no string"):
+    with pytest.raises(TypeError, match="not a string"):
         adapters.IA3(feedforward=[3])
     with pytest.raises(ValueError, match="matches none of the targets"):
         adapters.IA3(feedforward=["outptu"]).attach(models.nested())

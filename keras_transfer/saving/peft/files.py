@@ -27,7 +27,7 @@ KNOWN = {
     *("alpha_pattern", "rank_pattern", "modules_to_save", "task_type", "peft_version"),
     *("auto_mapping", "base_model_name_or_path", "inference_mode", "revision"),
     *("megatron_core", "runtime_config", "ensure_weight_tying"),
-    # Which modules have a part is told by the tensors themselves.
+    # Which modules have a part is seen from the tensors themselves.
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
 }
 # The types of numbers that a file may have, by safetensors' names.
@@ -67,7 +67,7 @@ def read(folder: str | pathlib.Path) -> PeftFile:
     except ValueError as problem:
         raise ValueError(f"{CONFIG} in {str(folder)!r}: {problem}") from problem
     if not isinstance(config, dict):
-        raise ValueError(f"{CONFIG} in {str(folder)!r} is no dict of settings.")
+        raise ValueError(f"{CONFIG} in {str(folder)!r} is not a dict of settings.")
     technique = technique_of(config)
     check_config(config, technique.peft)
     return PeftFile(text, config, technique, _tensors(folder / WEIGHTS))
@@ -128,7 +128,7 @@ def check_config(config: Mapping[str, object], peft: PeftFormat) -> None:
     for key in ("rank_pattern", "alpha_pattern"):
         pattern = config.get(key) or {}
         if not isinstance(pattern, dict):
-            raise ValueError(f"{key}={pattern!r} is no dict.")
+            raise ValueError(f"{key}={pattern!r} is not a dict.")
         for expression in pattern:
             _check_expression(key, expression)
         for value in pattern.values():
@@ -137,7 +137,7 @@ def check_config(config: Mapping[str, object], peft: PeftFormat) -> None:
     if isinstance(targets, str):
         _check_expression("target_modules", targets)
     elif not isinstance(targets, list):
-        raise ValueError(f"target_modules={targets!r} is no list.")
+        raise ValueError(f"target_modules={targets!r} is not a list.")
     for name in ("rank", "alpha"):
         number(peft.arguments[name], config.get(peft.arguments[name]))
     if dropout := peft.arguments.get("dropout"):

@@ -18,7 +18,7 @@ from keras_transfer.backbones.layer_paths import weights_of
 
 # The name of the bare model inside one with a head, where the converter leaves it out.
 PREFIXES = {"bert": "bert", "gpt2": "transformer"}
-# The weights that a pair can stand beside.
+# The weights that a pair can be added to.
 MATRICES = ("kernel", "embeddings")
 MATRIX_LAYERS = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding)
 # Modules of Hugging Face's ...ForSequenceClassification that are the Dense layers of

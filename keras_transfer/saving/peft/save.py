@@ -92,8 +92,9 @@ def save_peft(
         ```
 
     Raises:
-        ValueError: If the adapter is no LoRA, a layer of it has no counterpart in
-            Hugging Face's model, or the model has a head that would be lost.
+        ValueError: If PEFT's files cannot hold the adapter, a layer of it has no
+            counterpart in Hugging Face's model, or the model has a head that would be
+            lost.
 
     Reference:
         Hugging Face PEFT, `PeftModel.save_pretrained`.
