@@ -6,6 +6,8 @@ import math
 import numbers
 from collections.abc import Iterable
 
+import numpy as np
+
 
 def whole_number(
     name: str,
@@ -121,6 +123,8 @@ def one_of(name: str, value: object, choices: Iterable, why: str = "") -> object
 
 def is_number(value: object) -> bool:
     """Return whether `value` is a real number, NumPy's included, and not a bool."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 

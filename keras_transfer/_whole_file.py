@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Iterator
 
 ENDING = ".partial"
+# What version 0.1.0 wrote to next to the state of a run and the index of a cache.
+OLD_NAMES = ("fine_tune.json.new", "index.json.tmp")
 
 
 def replace_file(path: str | os.PathLike, content: bytes) -> int:
@@ -61,7 +63,8 @@ def new_path(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def is_partial(path: pathlib.Path) -> bool:
     """Return whether `path` is what a killed process left of a file or folder."""
-    return path.name.startswith(".") and path.name.endswith(ENDING)
+    hidden = path.name.startswith(".") and path.name.endswith(ENDING)
+    return hidden or path.name in OLD_NAMES
 
 
 def remove_partials(folder: pathlib.Path) -> None:

@@ -51,7 +51,7 @@ def test_the_range_of_a_whole_number(settings, good, bad, text):
     assert str(error.value).endswith(text)
 
 
-@pytest.mark.parametrize("value", [3, 3.0, np.int64(3), np.float32(3)])
+@pytest.mark.parametrize("value", [3, 3.0, np.int64(3), np.float32(3), np.array(3.0)])
 def test_a_number_is_returned_as_a_float(value):
     result = number("rate", value)
     assert result == 3 and type(result) is float

@@ -38,12 +38,9 @@ class PhasedFit:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.head = self.refusal = None
+        self.head = None
         if run.done < run.head_epochs:
-            try:
-                self.head = CachedHead(run.model, run.groups[-1])
-            except ValueError as reason:
-                self.refusal = str(reason)
+            self.head = CachedHead(run.model, run.groups[-1])
         callbacks = [*run.callbacks, run.clock, run.history]
         if run.folder:
             callbacks.append(run.folder.callback)
@@ -76,8 +73,7 @@ class PhasedFit:
         """Train the head on cached features; return False if there can be none."""
         run = self.run
         try:
-            if self.refusal:
-                raise ValueError(self.refusal)
+            self.head.cut()
             train, validation = repeated(run.data, "of training"), None
             if run.validation_data is not None:
                 validation = repeated(run.validation_data, "of validation")
@@ -144,21 +140,28 @@ class CachedHead:
     Args:
         model: A built and compiled model.
         group: Its last layer group.
-
-    Raises:
-        ValueError: If features cannot be cached below the head, with the reason.
     """
 
     def __init__(self, model: keras.Model, group: LayerGroup) -> None:
+        self.model = model
+        self.group = group
+        self.body = self.head = None
+        self.seconds = 0.0  # of computing features, since the last epoch
+
+    def cut(self) -> None:
+        """Take the model apart into what computes the features, and the head.
+
+        Raises:
+            ValueError: If features cannot be cached below the head, with the reason.
+        """
+        model = self.model
         for name in STEPS:
             if getattr(model, name).__module__.partition(".")[0] != "keras":
                 raise ValueError(f"{type(model).__name__} has a {name} of its own")
         if _keras.inner_optimizer(model.optimizer).use_ema:
             raise ValueError("the optimizer keeps averages of all weights")
-        self.model = model
-        self.seconds = 0.0  # of computing features, since the last epoch
         with _keras.scope(model):
-            self.body, self.head = cut_at_head(model, group)
+            self.body, self.head = cut_at_head(model, self.group)
         self.head.stop_training = False  # as `fit` sets it
 
     def features(self, dataset: Any, path: pathlib.Path | None, verbose: int) -> tuple:
@@ -242,10 +245,14 @@ class _Stop(keras.callbacks.Callback):
 
     def __init__(self, cached: CachedHead) -> None:
         super().__init__()
-        self.head = cached.head
+        self.cached = cached
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self.head.stop_training |= self.model.stop_training
+        self._stop()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.head.stop_training |= self.model.stop_training
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.cached.head is not None:
+            self.cached.head.stop_training |= self.model.stop_training

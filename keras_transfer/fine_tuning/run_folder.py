@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_transfer import _keras
 from keras_transfer._whole_file import is_partial
+from keras_transfer._whole_file import remove_partials
 from keras_transfer._whole_file import replace_file
 from keras_transfer.backbones.fingerprint import RowDigest
 from keras_transfer.data.examples import map_arrays
@@ -73,8 +74,9 @@ class RunFolder:
 
     def begin(self, model: keras.Model, seed: int) -> None:
         """Save the start with the seed of a new run, or load what was saved last."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        remove_partials(self.path)
         if self.state is None:
-            self.path.mkdir(parents=True, exist_ok=True)
             self.save(model, 0, START, seed)
             return
         model.load_weights(self.path / self.state["weights"])

@@ -99,7 +99,8 @@ def read_loss(loss: Any) -> CompiledLoss:
 
     Args:
         loss: A name, an object, a class, a function, or a list or dictionary of one of
-            these, by the name of the output. Of several losses nothing is said.
+            these, by the name of the output. Of several losses nothing is said; None
+            stands for an output that has none.
 
     Raises:
         ValueError: If Keras does not know a loss of that name.
@@ -193,6 +194,14 @@ def _from_logits(loss: Any) -> bool | None:
     if found is None and isinstance(loss, keras.losses.Loss):
         found = loss.get_config().get("from_logits")
     elif found is None:
-        said = inspect.signature(loss).parameters.get("from_logits")
-        found = None if said is None else said.default
+        found = _default(loss, "from_logits")
     return found if isinstance(found, bool) else None
+
+
+def _default(function: Any, argument: str) -> Any:
+    """Return the default of an argument, or None where there is none to be read."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # written in C
+        return None
+    return parameters[argument].default if argument in parameters else None

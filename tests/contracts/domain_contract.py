@@ -73,7 +73,11 @@ def only_adds_a_loss(kind):
     """Return whether a method leaves all steps to the frame, but for its penalties."""
     if kind.__base__ is not DomainAdaptation or "penalties" not in vars(kind):
         return False
-    own = {name for name, value in vars(kind).items() if inspect.isroutine(value)}
+    own = {
+        name
+        for name, value in vars(kind).items()
+        if inspect.isroutine(value) or isinstance(value, property)
+    }
     return own <= LOSS_ALONE
 
 

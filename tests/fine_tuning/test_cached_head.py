@@ -212,7 +212,9 @@ def test_the_features_of_a_dataset_that_shuffles_are_shuffled_in_each_epoch():
 
 
 def head_of(model):
-    return CachedHead(model, kt.layer_groups(model)[-1])
+    cached = CachedHead(model, kt.layer_groups(model)[-1])
+    cached.cut()
+    return cached
 
 
 def test_what_cannot_be_cached_is_told():

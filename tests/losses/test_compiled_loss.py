@@ -127,6 +127,10 @@ def test_several_losses_say_nothing():
     assert found == CompiledLoss("2 losses")
 
 
+def test_a_loss_whose_arguments_cannot_be_read_says_nothing():
+    assert read_loss(max) == CompiledLoss("max")
+
+
 def test_a_name_that_keras_does_not_know_raises():
     with pytest.raises(ValueError, match="Could not interpret"):
         read_loss("squared_crossentropy")
