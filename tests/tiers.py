@@ -31,7 +31,8 @@ def mark(item):
 def reaches(function, seen=None):
     """Return whether a function names what starts a process, by helpers of its module.
 
-    Fixtures are not followed: a test whose fixture starts one is marked by hand.
+    Fixtures and methods are not followed: a test that starts one by them is marked by
+    hand.
     """
     seen = set() if seen is None else seen
     function = inspect.unwrap(function)
@@ -43,7 +44,10 @@ def reaches(function, seen=None):
         value = function.__globals__.get(name)
         if isinstance(value, types.ModuleType) and value.__name__ in PROCESSES:
             return True
-        own = getattr(value, "__module__", None) == function.__module__
+        home = getattr(value, "__module__", None)
+        if home in PROCESSES:
+            return True
+        own = home == function.__module__
         if inspect.isfunction(value) and own and reaches(value, seen):
             return True
     return False
