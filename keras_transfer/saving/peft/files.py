@@ -84,8 +84,8 @@ def write(
 
 
 def techniques_of_peft() -> list[type[Adapter]]:
-    """Return the recipes that PEFT's files can hold."""
-    return [kind for kind in techniques().values() if kind.peft is not None]
+    """Return the recipes that PEFT's files can hold; a subclass counts as its base."""
+    return [kind for kind in techniques().values() if vars(kind).get("peft")]
 
 
 def technique_of(config: Mapping[str, object]) -> type[Adapter]:
