@@ -484,10 +484,10 @@ def test_data_of_unknown_length_that_is_empty_is_refused():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(lowest=0.0), "no range of learning rates"),
-        (dict(lowest=1.0, highest=0.1), "no range of learning rates"),
-        (dict(highest=float("inf")), "no range of learning rates"),
-        (dict(highest=float("nan")), "no range of learning rates"),
+        (dict(lowest=0.0), "not a range of learning rates"),
+        (dict(lowest=1.0, highest=0.1), "not a range of learning rates"),
+        (dict(highest=float("inf")), "not a range of learning rates"),
+        (dict(highest=float("nan")), "not a range of learning rates"),
         (dict(steps=9), "a whole number of 10 or more"),
         (dict(steps=20.0), "a whole number of 10 or more"),
         (dict(smoothing=1.0), "below 1"),
