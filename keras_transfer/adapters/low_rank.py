@@ -167,8 +167,8 @@ class EinsumPair(LowRankPair):
         for axis in into:
             hidden = hidden.replace(axis, "")
         hidden += rank
-        a = ops.reshape(a, [*(sizes[axis] for axis in into), self.rank])
-        b = ops.reshape(b, [self.rank, *(sizes[axis] for axis in out)])
+        a = ops.reshape(a, [*(sizes[axis] for axis in into), a.shape[-1]])
+        b = ops.reshape(b, [b.shape[0], *(sizes[axis] for axis in out)])
         product = ops.einsum(f"{source},{into}{rank}->{hidden}", inputs, a)
         product = self.scaled(product)
         return outputs + ops.einsum(f"{hidden},{rank}{out}->{target}", product, b)
