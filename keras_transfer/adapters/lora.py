@@ -9,27 +9,21 @@ from collections.abc import Mapping
 import keras
 
 from keras_transfer._arguments import dropout_rate
-from keras_transfer._arguments import number
 from keras_transfer._arguments import one_of
-from keras_transfer._arguments import whole_number
-from keras_transfer.adapters.adapter import Adapter
-from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.low_rank import ConvPair
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
 from keras_transfer.adapters.low_rank import EmbeddingPair
-from keras_transfer.adapters.low_rank import LowRankPair
 from keras_transfer.adapters.peft_format import PeftFormat
+from keras_transfer.adapters.rank_and_alpha import RankedAdapter
 from keras_transfer.adapters.targets import biased_layers
-from keras_transfer.adapters.targets import by_pattern
-from keras_transfer.adapters.targets import check_patterns
 from keras_transfer.adapters.targets import Target
 
 BIAS = ("none", "all", "lora_only")
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
-class LoRA(Adapter):
+class LoRA(RankedAdapter):
     """Learn a low-rank change of chosen weight matrices instead of the matrices.
 
     `y = act(x W + b + alpha / rank * (dropout(x) A) B)` with W and b frozen, A of
@@ -100,6 +94,8 @@ class LoRA(Adapter):
         ignored=frozenset(
             {"eva_config", "fan_in_fan_out", "loftq_config", "qalora_group_size"}
         ),
+        remedy=" Save it with PEFT's `path_initial_model_for_weight_conversion`, which "
+        "makes a plain LoRA.",
     )
 
     def __init__(
@@ -112,44 +108,9 @@ class LoRA(Adapter):
         alpha_pattern: Mapping[str, float] | None = None,
         bias: str = "none",
     ) -> None:
-        super().__init__(targets)
-        for pattern in (rank_pattern, alpha_pattern):
-            if not isinstance(pattern, Mapping | None):
-                raise TypeError(f"{pattern!r} is not a dict of expressions to numbers.")
-        for each in (rank, *(rank_pattern or {}).values()):
-            check_rank(each)
-        for each in (alpha, *(alpha_pattern or {}).values()):
-            check_alpha(each)
-        one_of("bias", bias, BIAS)
-        self.rank = int(rank)
-        self.alpha = alpha
+        super().__init__(rank, alpha, targets, rank_pattern, alpha_pattern)
         self.dropout = dropout_rate("dropout", dropout)
-        self.rank_pattern = dict(rank_pattern or {})
-        self.alpha_pattern = dict(alpha_pattern or {})
-        self.bias = bias
-
-    def find(self, model: keras.Layer) -> list[Target]:
-        """Return the targets; each pattern must be for one of them."""
-        targets = super().find(model)
-        check_patterns((*self.rank_pattern, *self.alpha_pattern), targets)
-        return targets
-
-    def divisor(self, rank: int) -> float:
-        """Return what alpha is divided by."""
-        return rank
-
-    def scaling(self, rank: int, alpha: float) -> float:
-        """Return the factor of the product."""
-        return alpha / self.divisor(rank)
-
-    def part(self, target: Target) -> Part:
-        """Return the pair for one layer."""
-        layer = target.layer
-        rank = by_pattern(self.rank_pattern, target.path, self.rank)
-        alpha = by_pattern(self.alpha_pattern, target.path, self.alpha)
-        kind = self.part_class(layer)
-        check_host(layer, target.path, kind, rank)
-        return kind(rank, self.scaling(rank, alpha), dropout=self.dropout)
+        self.bias = one_of("bias", bias, BIAS)
 
     def trained(self, model: keras.Layer, targets: list[Target]) -> list:
         """Return the biases that learn too."""
@@ -162,8 +123,7 @@ class LoRA(Adapter):
 
     def get_config(self) -> dict:
         """Return the arguments."""
-        names = ("rank", "alpha", "dropout", "rank_pattern", "alpha_pattern", "bias")
-        return super().get_config() | {name: getattr(self, name) for name in names}
+        return super().get_config() | {"dropout": self.dropout, "bias": self.bias}
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
@@ -201,60 +161,11 @@ class RsLoRA(LoRA):
     """
 
     peft = dataclasses.replace(
-        LoRA.peft, settings=LoRA.peft.settings | {"use_rslora": True}
+        LoRA.peft,
+        settings=LoRA.peft.settings | {"use_rslora": True},
+        divisor=math.sqrt,
     )
 
-    def divisor(self, rank: int) -> float:
-        """Return what alpha is divided by."""
-        return math.sqrt(rank)
-
-
-def check_rank(rank: object) -> int:
-    """Return `rank` if it is a whole number above 0.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    return whole_number("rank", rank, why="a pair of rank 0 learns nothing")
-
-
-def check_alpha(alpha: object) -> float:
-    """Return `alpha` if it is a finite number, not 0.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if number("alpha", alpha) == 0:
-        raise ValueError("alpha=0 must not be 0: it scales what the pair adds.")
-    return alpha
-
-
-def check_host(
-    host: keras.Layer, path: str, kind: type[LowRankPair], rank: int
-) -> None:
-    """Check that a pair of `rank` can be added to the weight of `host`.
-
-    Raises:
-        ValueError: If it cannot.
-    """
-    check_native(host)
-    largest = kind.largest_rank(host)
-    if rank > largest:
-        raise ValueError(
-            f"rank={rank} is too large for the layer {path!r}: at {largest} a pair is "
-            "as free as its weight. Choose a smaller one, for this layer by "
-            "rank_pattern, or leave it out of the targets."
-        )
-
-
-def check_native(host: keras.Layer) -> None:
-    """Check that Keras's own LoRA is not on `host`.
-
-    Raises:
-        ValueError: If it is.
-    """
-    if getattr(host, "lora_enabled", False):
-        raise ValueError(
-            f"The layer {host.name!r} has Keras's own LoRA (enable_lora). The two do "
-            "not go together. Load the model anew, without it."
-        )
+    def scaling(self, rank: int, alpha: float) -> float:
+        """Return the factor of the product."""
+        return alpha / math.sqrt(rank)

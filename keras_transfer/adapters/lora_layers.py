@@ -9,15 +9,15 @@ from keras_transfer._arguments import dropout_rate
 from keras_transfer.adapters import adapter_part as parts
 from keras_transfer.adapters.in_place.forward import Hooked
 from keras_transfer.adapters.in_place.frozen_weights import freeze
-from keras_transfer.adapters.lora import check_alpha
-from keras_transfer.adapters.lora import check_host
-from keras_transfer.adapters.lora import check_native
-from keras_transfer.adapters.lora import check_rank
 from keras_transfer.adapters.low_rank import ConvPair
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
 from keras_transfer.adapters.low_rank import EmbeddingPair
 from keras_transfer.adapters.low_rank import LowRankPair
+from keras_transfer.adapters.rank_and_alpha import check_alpha
+from keras_transfer.adapters.rank_and_alpha import check_host
+from keras_transfer.adapters.rank_and_alpha import check_native
+from keras_transfer.adapters.rank_and_alpha import check_rank
 
 
 class LowRankLayer(Hooked):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,8 +13,8 @@ import numpy as np
 class PeftFormat:
     """How adapter_config.json names a technique and its numbers.
 
-    A recipe that has one also has `rank`, `alpha`, `rank_pattern`, `alpha_pattern` and
-    `divisor`, as `LoRA` does, and its parts have `rank` and `scaling`.
+    A recipe that has one also has `rank`, `alpha`, `rank_pattern` and `alpha_pattern`,
+    as `RankedAdapter` does, and its parts have `rank` and `scaling`.
 
     Args:
         settings: What the technique is recognized by: `peft_type`, and flags that are
@@ -23,12 +24,17 @@ class PeftFormat:
         starts: Dict of PEFT's settings of the start to the values that leave the base
             model's own weights as they are. True is written.
         ignored: Other settings that have no bearing on what the adapter computes.
+        divisor: What PEFT divides alpha by, from the rank. Default the rank itself.
+        remedy: What to do in PEFT about a start that `starts` does not list; it ends
+            the error. Default nothing.
     """
 
     settings: Mapping[str, object]
     arguments: Mapping[str, str]
     starts: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
+    divisor: Callable[[int], float] = float
+    remedy: str = ""
 
     @property
     def known(self) -> set[str]:

@@ -15,10 +15,10 @@ from keras_transfer._arguments import whole_number
 from keras_transfer.adapters import matrix
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import Part
-from keras_transfer.adapters.lora import check_native
-from keras_transfer.adapters.lora import check_rank
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
+from keras_transfer.adapters.rank_and_alpha import check_native
+from keras_transfer.adapters.rank_and_alpha import check_rank
 from keras_transfer.adapters.targets import Target
 
 # The attribute of a part that holds the matrices.

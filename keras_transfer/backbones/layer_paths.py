@@ -50,7 +50,7 @@ def joined(path: str, name: str) -> str:
 
 
 def numbered(
-    model: keras.Layer, class_of: Callable[[keras.Layer], type] = type
+    model: keras.Layer, class_of: Callable[[keras.Layer], type]
 ) -> dict[str, keras.Layer]:
     """Return what `located` does, by paths that are the same in each process.
 

@@ -590,6 +590,25 @@ class TestTechniques:
         assert type(adapters.attached(other)["default"]) is Stronger
         assert_equal(outputs(other, X), outputs(model, X))
 
+    @pytest.mark.parametrize("kind", [adapters.LoRA, adapters.RsLoRA, adapters.LoHa])
+    def test_numbers_of_numpy_are_kept_as_those_of_python(self, kind, path):
+        recipe = kind(
+            rank=np.int64(2),
+            alpha=np.float32(4),
+            targets="wide",
+            rank_pattern={"wide": np.int32(1)},
+            alpha_pattern={"wide": np.int64(3)},
+        )
+        numbers = (recipe.rank, recipe.alpha, *recipe.rank_pattern.values())
+        numbers += tuple(recipe.alpha_pattern.values())
+        assert numbers == (2, 4.0, 1, 3)
+        assert [type(each) for each in numbers] == [int, float, int, int]
+        model = small()
+        other = twin(small, model)
+        kt.save_adapter(trained(model, recipe), path)
+        kt.load_adapter(other, path)
+        assert_equal(outputs(other, X), outputs(model, X))
+
     def test_one_that_is_not_registered_is_refused(self, path):
         class Unknown(adapters.LoRA):
             pass

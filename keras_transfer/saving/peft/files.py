@@ -15,7 +15,7 @@ from keras_transfer._whole_file import replace_file
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter import techniques
 from keras_transfer.adapters.peft_format import PeftFormat
-from keras_transfer.saving.tensor_file import parse_json
+from keras_transfer.saving.strict_json import parse_json
 from keras_transfer.saving.tensor_file import TensorFile
 from keras_transfer.saving.tensor_file import write_tensors
 
@@ -114,9 +114,9 @@ def check_config(config: Mapping[str, object], peft: PeftFormat) -> None:
     for key, harmless in peft.starts.items():
         if config.get(key) not in harmless:
             raise ValueError(
-                f"{key}={config[key]!r} changes the base model's own weights, and the "
-                "file does not hold the changed ones. Save it with PEFT's "
-                "`path_initial_model_for_weight_conversion`, which makes a plain LoRA."
+                f"{key}={config[key]!r} is not one of {harmless}, which leave the base "
+                "model's own weights as they are, and the file does not hold the "
+                f"changed ones.{peft.remedy}"
             )
     # What is off is None, False or empty; so a setting of later versions is seen too.
     known = KNOWN | peft.known

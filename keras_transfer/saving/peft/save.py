@@ -196,9 +196,8 @@ def _modules(
 def _alpha(recipe: Adapter, part: Part, path: str) -> float:
     """Return the alpha that gives the part's scaling: the recipe's, as a rule."""
     alpha = by_pattern(recipe.alpha_pattern, path, recipe.alpha)
-    if alpha / recipe.divisor(part.rank) == part.scaling:
-        return alpha
-    return part.scaling * recipe.divisor(part.rank)
+    divisor = recipe.peft.divisor(part.rank)
+    return alpha if alpha / divisor == part.scaling else part.scaling * divisor
 
 
 def _module(
@@ -239,7 +238,7 @@ def _module(
             f"of which only some are targets. What a {type(recipe).__name__} has there "
             "is of all of it: take all as targets."
         )
-    alpha = alpha if shared else first.scaling * recipe.divisor(rank)
+    alpha = alpha if shared else first.scaling * recipe.peft.divisor(rank)
     is_embedding = isinstance(factors[0].layer, keras.layers.Embedding)
     return Module(rank, alpha, factors[0].rows_out or is_embedding, tensors)
 

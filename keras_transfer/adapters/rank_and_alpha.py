@@ -1,0 +1,130 @@
+"""RankedAdapter: the base of recipes of low-rank pairs, scaled by alpha / rank."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Mapping
+
+import keras
+
+from keras_transfer._arguments import number
+from keras_transfer._arguments import whole_number
+from keras_transfer.adapters.adapter import Adapter
+from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.low_rank import LowRankPair
+from keras_transfer.adapters.targets import by_pattern
+from keras_transfer.adapters.targets import check_patterns
+from keras_transfer.adapters.targets import Target
+
+
+class RankedAdapter(Adapter):
+    """Base of the recipes whose parts have a rank, and a scaling of alpha and rank.
+
+    Numbers are kept as Python's, whatever was passed, so that files can hold them.
+
+    Args:
+        rank: Rank of the parts.
+        alpha: Number from which `scaling` makes the factor of the product.
+        targets: As in `Adapter`.
+        rank_pattern: Dict of expression over the end of a path to a rank of its own.
+        alpha_pattern: The same for alpha.
+    """
+
+    # Rate on the inputs of A; 0 in a technique without.
+    dropout: float = 0.0
+
+    def __init__(
+        self,
+        rank: int,
+        alpha: float,
+        targets: object = None,
+        rank_pattern: Mapping[str, int] | None = None,
+        alpha_pattern: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(targets)
+        for pattern in (rank_pattern, alpha_pattern):
+            if not isinstance(pattern, Mapping | None):
+                raise TypeError(f"{pattern!r} is not a dict of expressions to numbers.")
+        self.rank = check_rank(rank)
+        self.alpha = check_alpha(alpha)
+        self.rank_pattern = {
+            path: check_rank(value) for path, value in (rank_pattern or {}).items()
+        }
+        self.alpha_pattern = {
+            path: check_alpha(value) for path, value in (alpha_pattern or {}).items()
+        }
+
+    def find(self, model: keras.Layer) -> list[Target]:
+        """Return the targets; each pattern must be for one of them."""
+        targets = super().find(model)
+        check_patterns((*self.rank_pattern, *self.alpha_pattern), targets)
+        return targets
+
+    def scaling(self, rank: int, alpha: float) -> float:
+        """Return the factor of the product."""
+        return alpha / rank
+
+    def part(self, target: Target) -> Part:
+        """Return the part for one layer."""
+        rank = by_pattern(self.rank_pattern, target.path, self.rank)
+        alpha = by_pattern(self.alpha_pattern, target.path, self.alpha)
+        kind = self.part_class(target.layer)
+        check_host(target.layer, target.path, kind, rank)
+        return kind(rank, self.scaling(rank, alpha), dropout=self.dropout)
+
+    def get_config(self) -> dict:
+        """Return the arguments."""
+        names = ("rank", "alpha", "rank_pattern", "alpha_pattern")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+def check_rank(rank: object) -> int:
+    """Return `rank` as an int if it is a whole number above 0.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    return whole_number("rank", rank, why="a pair of rank 0 learns nothing")
+
+
+def check_alpha(alpha: object) -> float:
+    """Return `alpha` as a Python number if it is finite and not 0.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    value = number("alpha", alpha)
+    if value == 0:
+        raise ValueError("alpha=0 must not be 0: it scales what the pair adds.")
+    return int(alpha) if isinstance(alpha, numbers.Integral) else value
+
+
+def check_host(
+    host: keras.Layer, path: str, kind: type[LowRankPair], rank: int
+) -> None:
+    """Check that a pair of `rank` can be added to the weight of `host`.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    check_native(host)
+    largest = kind.largest_rank(host)
+    if rank > largest:
+        raise ValueError(
+            f"rank={rank} is too large for the layer {path!r}: at {largest} a pair is "
+            "as free as its weight. Choose a smaller one, for this layer by "
+            "rank_pattern, or leave it out of the targets."
+        )
+
+
+def check_native(host: keras.Layer) -> None:
+    """Check that Keras's own LoRA is not on `host`.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if getattr(host, "lora_enabled", False):
+        raise ValueError(
+            f"The layer {host.name!r} has Keras's own LoRA (enable_lora). The two do "
+            "not go together. Load the model anew, without it."
+        )
