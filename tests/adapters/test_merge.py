@@ -9,6 +9,8 @@ import pytest
 
 from keras_transfer import _keras
 from keras_transfer import adapters
+from keras_transfer.adapters.in_place.layer_state import first_state
+from keras_transfer.adapters.in_place.layer_state import own_recipes
 from keras_transfer.adapters.switching import places
 from tests import tiny
 from tests.adapters import models
@@ -157,6 +159,34 @@ def test_detach_gives_the_base_back():
     for call in (adapters.detach, adapters.merge):
         with pytest.raises(ValueError, match="no adapters"):
             call(model)
+
+
+class ScaledHead(keras.layers.Layer):
+    """A head with a weight of its own and a layer below it."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = keras.layers.Dense(3, name="hidden")
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(3,), initializer="ones", name="scale")
+        self.hidden.build(shape)
+
+    def call(self, inputs):
+        return self.hidden(inputs) * self.scale
+
+
+@pytest.mark.parametrize("leave", [adapters.detach, adapters.merge])
+def test_no_layer_keeps_a_recipe(leave):
+    backbone = tiny.bert(num_layers=1, dropout=0.0, name="backbone")
+    head = ScaledHead(name="head")
+    outputs = head(backbone(backbone.input)["pooled_output"])
+    model = keras.Model(backbone.input, outputs)
+    adapters.LoRA(rank=2, targets="query|hidden").attach(model)
+    assert own_recipes(head) and first_state(head) is None
+    leave(model)
+    layers = _keras.flat_layers(model)
+    assert [each.name for each in layers if own_recipes(each)] == []
 
 
 def test_flags_of_before_come_back():

@@ -19,6 +19,7 @@ from keras_transfer.adapters.in_place.frozen_weights import freeze
 from keras_transfer.adapters.in_place.frozen_weights import keep_frozen
 from keras_transfer.adapters.in_place.frozen_weights import Ordered
 from keras_transfer.adapters.in_place.layer_state import first_state
+from keras_transfer.adapters.in_place.layer_state import forget_recipes
 from keras_transfer.adapters.in_place.layer_state import LayerState
 from keras_transfer.adapters.in_place.layer_state import note_recipe
 from keras_transfer.adapters.in_place.layer_state import own_recipes
@@ -181,6 +182,7 @@ def restore(model: keras.Layer) -> None:
     for layer in _keras.flat_layers(model):
         if first_state(layer):
             first_state(layer).give_back()
+        forget_recipes(layer)  # also where nothing was frozen: at a head
         if isinstance(layer, Adapted | Hooked):
             set_class(layer, plain_of(layer))
 

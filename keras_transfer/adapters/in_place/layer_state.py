@@ -72,7 +72,7 @@ class LayerState:
                 add(layer, part)
             part.gate.assign(gate)
         set_class(layer, self.kind)
-        layer.__dict__.pop("_recipes", None)
+        forget_recipes(layer)
         if self.recipes:
             layer.__dict__["_recipes"] = dict(self.recipes)
         set_first_state(layer, self.first)
@@ -105,7 +105,8 @@ def all_or_nothing(
 ) -> Iterator[None]:
     """Give the layers of `model` their states back if an error ends the block.
 
-    And the values of `changed`, weights of its own.
+    And the values of `changed`, weights of its own. Optimizers and traced functions
+    stay as they are: whoever changes them does so last.
     """
     states = [LayerState.of(layer) for layer in _keras.flat_layers(model)]
     changed = list(changed)
@@ -127,6 +128,11 @@ def own_recipes(layer: keras.Layer) -> dict[str, object]:
 def note_recipe(layer: keras.Layer, name: str, recipe: object) -> None:
     """Note at `layer` itself that the adapter `name` is in or below it."""
     layer.__dict__.setdefault("_recipes", {})[name] = recipe
+
+
+def forget_recipes(layer: keras.Layer) -> None:
+    """Note at `layer` itself that no adapter is in or below it."""
+    layer.__dict__.pop("_recipes", None)
 
 
 def recipes_of(model: keras.Layer) -> dict[str, object]:
