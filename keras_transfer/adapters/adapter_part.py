@@ -11,6 +11,12 @@ import numpy as np
 from keras_transfer import _keras
 from keras_transfer.adapters.peft_format import PeftTensor
 
+# The methods by which a part, or a low-rank pair, computes.
+COMPUTATION = (
+    *("on_inputs", "on_outputs", "on_result"),
+    *("dropped", "scaled", "factors"),
+)
+
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class Part(keras.layers.Layer):
@@ -49,11 +55,16 @@ class Part(keras.layers.Layer):
         self.supports_masking = True
 
     def create(self, host: keras.Layer) -> None:
-        """Make the weights for a built `host`."""
+        """Make the weights for a built `host`.
+
+        Raises:
+            ValueError: If they are not those of `weight_specs`.
+        """
         self.dtype_policy = policy_of(host)
         with _keras.inner_scope(host):
             self.gate = self.weight("gate", (), "ones", trainable=False)
             self.create_weights(host)
+        self._check_weights(host)
         # What learns while this adapter is in use; not an attribute that Keras tracks.
         self.__dict__["learning"] = _keras.learnable(self)
         self.built = True
@@ -61,7 +72,8 @@ class Part(keras.layers.Layer):
     def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
         """Return shape and initializer of each of the technique's weights by name.
 
-        What a file has for this part is compared with them before any is made.
+        All are to be here, also those that a `create_weights` of its own makes: what a
+        file has for this part is compared with them before any is made.
         """
         return {}
 
@@ -162,6 +174,18 @@ class Part(keras.layers.Layer):
         for name in names:
             own[name].assign(store[name])
 
+    def _check_weights(self, host: keras.Layer) -> None:
+        specs = self.weight_specs(host)
+        declared = {name: tuple(shape) for name, (shape, _) in specs.items()}
+        made = {name: tuple(v.shape) for name, v in self.named_weights.items()}
+        if made != declared:
+            raise ValueError(
+                f"{type(self).__name__} has made the weights {made} for "
+                f"{host.name!r}, but declares {declared}, so that no file of them "
+                "could be loaded. Return the name, shape and initializer of each from "
+                "`weight_specs(host)`; `create_weights` then makes them."
+            )
+
     def get_build_config(self) -> None:
         """Return nothing: the host makes the weights."""
 
@@ -195,6 +219,31 @@ def take_away(host: keras.Layer, part: Part) -> None:
 def attribute(name: str) -> str:
     """Return the attribute of a host that holds the part of adapter `name`."""
     return f"adapter_{name}"
+
+
+def check_overrides(part: Part, method: str) -> None:
+    """Check that `method` is of the class that says what `part` computes, or below.
+
+    A subclass that overrides a hook alone computes something else than what `method`,
+    which it inherits, returns.
+
+    Raises:
+        ValueError: If that is so.
+    """
+    classes = type(part).__mro__
+
+    def depth(name: str) -> int:
+        owners = (i for i, kind in enumerate(classes) if name in vars(kind))
+        return next(owners, len(classes))
+
+    changed = [name for name in COMPUTATION if depth(name) < depth(method)]
+    if changed:
+        raise ValueError(
+            f"The adapter {part.name!r} has a {type(part).__name__}, which overrides "
+            f"{changed}, but inherits `{method}` from {classes[depth(method)].__name__}"
+            ": that is of another computation. Override it as well; where it still "
+            f"holds, by `{method} = {classes[depth(method)].__name__}.{method}`."
+        )
 
 
 def gate_value(part: Part) -> float:

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_transfer import _keras
 from keras_transfer.adapters import matrix
+from keras_transfer.adapters.adapter_part import check_overrides
 from keras_transfer.adapters.adapter_part import gate_value
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.matrix import axis_sizes
@@ -116,6 +117,7 @@ class LowRankPair(Part):
 
         This is exact, as PEFT's `combination_type="cat"`.
         """
+        check_overrides(self, "joined")
         rank = sum(part.rank for part, _ in others)
         new = type(self)(rank, 1.0, self.dropout, name)
         new.create(host)
@@ -136,6 +138,10 @@ class LowRankPair(Part):
 class DensePair(LowRankPair):
     """The pair of a Dense: A `(in, rank)`, B `(rank, out)`."""
 
+    # What `on_outputs` adds is A B.
+    low_rank_factors = LowRankPair.low_rank_factors
+    joined = LowRankPair.joined
+
     def on_outputs(
         self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
     ) -> object:
@@ -152,6 +158,10 @@ class EinsumPair(LowRankPair):
     A `(in, rank)`, B `(rank, out)`, as PEFT's for the same projection. The axes are in
     the order that they have in the kernel.
     """
+
+    # What `on_outputs` adds is A B.
+    low_rank_factors = LowRankPair.low_rank_factors
+    joined = LowRankPair.joined
 
     def on_outputs(
         self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
@@ -186,6 +196,10 @@ class ConvPair(LowRankPair):
     `(rank, out)`.
     """
 
+    # What `on_outputs` adds is A B.
+    low_rank_factors = LowRankPair.low_rank_factors
+    joined = LowRankPair.joined
+
     @classmethod
     def shapes(cls, host: keras.Layer) -> tuple[tuple, tuple]:
         """Return the shapes of A and B without the axis of the rank."""
@@ -219,6 +233,10 @@ class EmbeddingPair(LowRankPair):
     `tied` is False: PEFT leaves it out, and then nothing can be folded.
     """
 
+    # What `on_outputs` adds is A B.
+    low_rank_factors = LowRankPair.low_rank_factors
+    joined = LowRankPair.joined
+
     peft_tensors = {
         "lora_embedding_A": LowRankPair.peft_tensors["lora_A.weight"],
         "lora_embedding_B": LowRankPair.peft_tensors["lora_B.weight"],
@@ -249,6 +267,10 @@ class EmbeddingPair(LowRankPair):
             "lora_a": ((host.input_dim, self.rank), "zeros"),
             "lora_b": ((self.rank, host.output_dim), normal),
         }
+
+    def create_weights(self, host: keras.Layer) -> None:
+        """Make the weights alone: no numbers of words are dropped."""
+        Part.create_weights(self, host)
 
     def on_outputs(
         self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object

@@ -170,6 +170,15 @@ def test_reversible_embedding_tied_output_included():
     assert_close(model(x), y, 1e-5)
 
 
+def test_an_embedding_has_no_dropout_to_draw_for():
+    layers = [keras.layers.Embedding(9, 6, name="words"), keras.layers.Dense(5)]
+    model = keras.Sequential([keras.Input((3,), dtype="int32"), *layers])
+    adapters.LoRA(rank=2, dropout=0.1, targets="words|dense").attach(model)
+    below = {path: len(_keras.flat_layers(part)) for path, _, part in places(model)}
+    assert below["words"] == 1
+    assert below.pop(layers[1].name) == 2
+
+
 def test_the_mask_of_an_embedding_passes():
     layer = keras.layers.Embedding(10, 4, mask_zero=True, name="words")
     model = keras.Sequential([keras.Input((3,)), layer, keras.layers.LSTM(2)])
