@@ -31,7 +31,7 @@ PROBE = 2  # rows of the batch with which the shapes are looked at
 
 
 class ManyAdapters:
-    """Several LoRA adapters of one model, to be chosen by example.
+    """Several adapters of low-rank pairs of one model, to be chosen by example.
 
     Each signature gets one more input, `adapter`, a string an example: the name of an
     adapter, or `""` for the model without one. One batch may mix them. All else, the
@@ -48,8 +48,8 @@ class ManyAdapters:
 
     Raises:
         TypeError: If `names` is not a list of strings.
-        ValueError: If a name is unknown or there twice, or an adapter is not of LoRA
-            alone.
+        ValueError: If a name is unknown or there twice, or an adapter is not of
+            low-rank pairs, those of LoRA, RsLoRA and LoHa, alone.
     """
 
     def __init__(self, model: keras.Model, names: Sequence[str]) -> None:

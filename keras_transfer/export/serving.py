@@ -59,7 +59,7 @@ def export_serving(
     An input that is no dictionary is named `inputs` (`inputs_0`, ... for a list), an
     output `outputs`. Half-precision outputs become float32.
 
-    LoRA and every adapter that can be is folded into a copy of the weights; the model
+    Every adapter that can be is folded into a copy of the weights; the model
     passed, its optimizer and its adapters stay as they are, also within `fit`. Each
     weight is written once, and only those that the call reads. The folder is written
     under a name that TensorFlow Serving passes over, loaded back, compared with the
@@ -82,11 +82,11 @@ def export_serving(
             also gives `label` (a string) and `label_id` (int64), the largest logit's.
         features: True, or a pooling of `kt.backbones.features`, for a signature
             `features`.
-        adapters: Names of LoRA adapters of the model, to be chosen by example. Each
-            signature then takes one more input `adapter`, a name an example, or `""`
-            for the model without any; a batch may mix them, and an unknown name is an
-            error. The head and all else are one for all. By default the adapters in
-            use are folded.
+        adapters: Names of LoRA, RsLoRA or LoHa adapters of the model, to be chosen by
+            example. Each signature then takes one more input `adapter`, a name an
+            example, or `""` for the model without any; a batch may mix them, and an
+            unknown name is an error. The head and all else are one for all. By default
+            the adapters in use are folded.
 
     Returns:
         The folder of the version.

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer.adapters.adapter_part import check_overrides
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.matrix import axis_sizes
 from keras_transfer.adapters.matrix import kernel_axes
@@ -30,7 +31,8 @@ class StackedPairs:
         where: Path of the layer.
 
     Raises:
-        ValueError: If a pair is not one of LoRA's.
+        ValueError: If one adds something else than a low-rank pair, or there is no sum
+            for the class of the host.
     """
 
     def __init__(
@@ -38,15 +40,15 @@ class StackedPairs:
     ) -> None:
         present = [pair for pair in pairs if pair is not None]
         try:
-            factors = [pair.low_rank_factors() for pair in present]
+            factors = [_factors(pair) for pair in present]
+            self.sum = _sum_of(host)
         except ValueError as problem:
             raise ValueError(
-                f"{problem} It is at {where!r}. Those of LoRA alone can be stacked and "
-                "chosen by example; export this adapter on its own, folded into the "
-                "weights."
+                f"{problem} It is at {where!r}. Low-rank pairs alone, such as those of "
+                "LoRA and LoHa, can be stacked and chosen by example; export this "
+                "adapter on its own, folded into the weights."
             ) from problem
         self.host = host
-        self.sum = next(SUMS[kind] for kind in type(host).__mro__ if kind in SUMS)
         self.rank = max(len(b) for _, b in factors)
         self.a = tf.Variable(
             np.stack([_filled(a, self.rank, -1) for a, _ in factors]),
@@ -83,6 +85,20 @@ class StackedPairs:
         """Return B of each example, zeros where no adapter is."""
         b = tf.cast(tf.gather(self.b, row), dtype)
         return tf.where(present[:, None, None], b, tf.zeros_like(b))
+
+
+def _factors(pair: Part) -> tuple[np.ndarray, np.ndarray]:
+    check_overrides(pair, "low_rank_factors")
+    return pair.low_rank_factors()
+
+
+def _sum_of(host: keras.Layer) -> Callable:
+    for kind in type(host).__mro__:
+        if kind in SUMS:
+            return SUMS[kind]
+    raise ValueError(
+        f"The layer {host.name!r} is none of {[kind.__name__ for kind in SUMS]}."
+    )
 
 
 def _rows(pairs: Sequence[Part | None], present: list[Part]) -> np.ndarray:

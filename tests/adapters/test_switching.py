@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_transfer import adapters
+from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.switching import places
 from tests.adapters import models
 from tests.contracts import fresh
@@ -29,6 +30,26 @@ def two(**kwargs):
         adapters.use(model, name)
         outputs[name] = run(model, X).numpy()
     return model, outputs
+
+
+class Bent(DensePair):
+    """A pair that computes something else, and says nothing about sums."""
+
+    def on_outputs(self, host, inputs, outputs, **kwargs):
+        return keras.ops.tanh(super().on_outputs(host, inputs, outputs, **kwargs))
+
+
+class Bending(adapters.LoRA):
+    parts = {keras.layers.Dense: Bent}
+
+
+def test_a_subclass_that_computes_otherwise_has_no_sum():
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5)])
+    for name in ("first", "second"):
+        Bending(rank=2, targets="dense").attach(model, name)
+    with pytest.raises(ValueError, match=r"Bent.*\['on_outputs'\].*`joined`"):
+        adapters.add_weighted(model, "sum", {"first": 0.5, "second": 0.5})
+    assert list(adapters.attached(model)) == ["first", "second"]
 
 
 def test_each_gives_its_own_outputs_without_a_stale_graph():

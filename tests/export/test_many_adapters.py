@@ -8,9 +8,11 @@ import tensorflow as tf
 import keras_transfer as kt
 from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.adapter_part import parts_of
+from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.export.many_adapters import ManyAdapters
 from keras_transfer.export.request import plain_entry
 from keras_transfer.export.serving import export_serving
+from keras_transfer.export.stacked_pairs import StackedPairs
 from tests import tiny
 
 NAMES = ["cat", "dog", "cow"]
@@ -242,8 +244,45 @@ def test_a_failed_trace_leaves_no_hooks():
 def test_other_techniques_are_refused(kind, more):
     model = tiny.mlp()
     kind(targets="dense_0", **more).attach(model, "other")
-    with pytest.raises(ValueError, match="Those of LoRA alone.*dense_0|dense_0.*LoRA"):
+    with pytest.raises(ValueError, match="dense_0.*Low-rank pairs alone"):
         ManyAdapters(model, ["other"])
+
+
+class Bent(DensePair):
+    """A pair that multiplies what it adds."""
+
+    def scaled(self, hidden):
+        return keras.ops.tanh(super().scaled(hidden))
+
+
+class Straight(Bent):
+    """One that says that it is A B all the same."""
+
+    low_rank_factors = DensePair.low_rank_factors
+
+
+class Row(keras.layers.Layer):
+    """A layer of somebody else's."""
+
+    def call(self, x):
+        return x
+
+
+def test_a_subclass_that_computes_otherwise_is_refused():
+    host = tiny.mlp().get_layer("dense_0")
+    pairs = [kind(2, 1.0, name="cat") for kind in (Bent, Straight)]
+    for pair in pairs:
+        pair.create(host)
+    with pytest.raises(ValueError, match=r"Bent.*\['scaled'\].*dense_0"):
+        StackedPairs(host, pairs[:1], "dense_0")
+    assert StackedPairs(host, pairs[1:], "dense_0").rank == 2
+
+
+def test_a_layer_without_a_sum_is_refused():
+    pair = DensePair(2, 1.0, name="cat")
+    pair.create(tiny.mlp().get_layer("dense_0"))
+    with pytest.raises(ValueError, match="'row' is none of.*Dense"):
+        StackedPairs(Row(name="row"), [pair], "row")
 
 
 def test_an_adapter_with_biases_is_refused():

@@ -31,7 +31,7 @@ from keras_transfer.saving.peft.layout import origins
 def load_peft(
     model: keras.Model, path: str | pathlib.Path, *, name: str = "default"
 ) -> keras.Model:
-    """Attach a LoRA adapter that Hugging Face PEFT has saved.
+    """Attach a LoRA, RsLoRA, DoRA or LoHa that Hugging Face PEFT has saved.
 
     Ranks, alphas, targets, dropout and rank stabilisation become the recipe; trained
     biases, and the classifier of a `TextClassifier`, become the model's own. The
