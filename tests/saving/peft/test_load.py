@@ -541,7 +541,7 @@ def test_what_peft_cannot_hold_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="has no adapter"):
         save_peft(model, tmp_path)
     adapters.BitFit().attach(model)
-    with pytest.raises(ValueError, match="LoRA, RsLoRA(,| and) DoRA"):
+    with pytest.raises(ValueError, match="known here for .*DoRA"):
         save_peft(model, tmp_path)
     model = peft_models.classifier("bert")
     adapters.LoRA(rank=2, targets=["query", "logits"]).attach(model)
