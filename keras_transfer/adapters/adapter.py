@@ -23,9 +23,9 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_transfer import _keras
 from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.check_model import check_model
 from keras_transfer.adapters.in_place import adapted_layer
 from keras_transfer.adapters.in_place.compiled_model import activate
 from keras_transfer.adapters.in_place.compiled_model import retrace
@@ -39,7 +39,6 @@ from keras_transfer.adapters.peft_format import PeftFormat
 from keras_transfer.adapters.targets import find
 from keras_transfer.adapters.targets import head_layers
 from keras_transfer.adapters.targets import Target
-from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.layer_paths import owners
 
 
@@ -138,7 +137,7 @@ class Adapter:
             ValueError: If it cannot have this adapter, as in `attach`.
         """
         recipes = recipes_of(model)
-        _check_model(model, recipes)
+        check_model(model, recipes)
         targets = self.find(model) if targets is None else targets
         trained = self.trained(model, targets)
         self._check_alone(model, trained, recipes)
@@ -205,6 +204,8 @@ def techniques() -> dict[str, type[Adapter]]:
 class Plan:
     """What an adapter adds to a model, before anything of the model is changed.
 
+    It is for one `install`, which makes the weights of its parts: plan again for more.
+
     Args:
         recipe: The recipe that stays with the model; paths stand in it for layers.
         pairs: The layers that get a part, each with its part, still without weights.
@@ -230,19 +231,21 @@ class Plan:
             model: The model of the plan.
             name: Name of the adapter, which `check_name` has let pass.
             values: Dict of path of a target to values of its part's weights by name.
-                Default None, for those that the technique starts with.
+                Weights that are not in it, by default all, are as the technique starts.
             own: Pairs of a weight of the model's own and its new value.
 
         Raises:
-            ValueError: If the model's optimizer has made updates. Nothing is changed
-                then.
+            ValueError: If the model's optimizer has made updates, or `values` has a
+                path or a weight that is not in the plan. Nothing is changed then.
         """
+        values = values or {}
+        self._check_values(values)
         replacements = stale_optimizers(model, new_weights=True)
         pairs = [(target.layer, part) for target, part in self.pairs]
         for target, part in self.pairs:
             part.name = name
             part.create(target.layer)
-            for key, value in (values or {}).get(target.path, {}).items():
+            for key, value in values.get(target.path, {}).items():
                 part.named_weights[key].assign(value)
         self.recipe.link([part for _, part in pairs])
         with all_or_nothing(model, [variable for variable, _ in own]):
@@ -273,6 +276,16 @@ class Plan:
             f"{total:,} parameters train ({trains / total:.2%}{about})"
         )
 
+    def _check_values(self, values: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        names = {x.path: set(part.weight_specs(x.layer)) for x, part in self.pairs}
+        for path, given in values.items():
+            if unknown := sorted(set(given) - names.get(path, set())):
+                raise ValueError(
+                    f"There are values for {unknown} of {path!r}, where the "
+                    f"{type(self.recipe).__name__} has no such weights. It has them at "
+                    f"{list(names)[:20]}."
+                )
+
     def _spared(self, model: keras.Layer) -> tuple[set[int], list[keras.Variable]]:
         """Return the head's layers (ids) that get no part, and what of it learns."""
         hosts = {id(host) for host, _ in all_parts(model)}
@@ -286,31 +299,3 @@ def _is_plain(targets: object) -> bool:
     several = isinstance(targets, list | tuple | set | frozenset)
     targets = targets if several else [targets]
     return not any(isinstance(target, keras.Layer) for target in targets)
-
-
-def _check_model(model: keras.Layer, recipes: Mapping[str, Adapter]) -> None:
-    if not model.built or not model.weights:
-        raise ValueError(
-            f"The model {model.name!r} is not built, so it has no weights to adapt. "
-            "Call it once on a batch, or give a Sequential a `keras.Input`."
-        )
-    for host, part in all_parts(model):
-        if part.name not in recipes:
-            raise ValueError(
-                f"The model {model.name!r} has layers with a pair of their own, such "
-                f"as the {type(host).__name__} {host.name!r}. Adapters are attached to "
-                "models without."
-            )
-    for layer in _keras.flat_layers(model):
-        if isinstance(layer, FrozenBackbone):
-            raise ValueError(
-                f"{layer.name!r} is a FrozenBackbone: no gradient reaches what is in "
-                "it, so an adapter there cannot learn. Build the model on "
-                "`frozen.layer` itself; attaching freezes it."
-            )
-    if not _keras.in_strategy_of(model):
-        raise ValueError(
-            f"The model {model.name!r} and the adapter would be under different "
-            "tf.distribute strategies, and could not be trained. Attach inside the "
-            "`with strategy.scope():` that the model was made in."
-        )

@@ -200,7 +200,8 @@ def _part_names(
         ValueError: If one is missing, left over, or has another shape.
     """
     names: dict[str, dict[str, str]] = {}
-    for place, (target, part) in zip(targets, plan.pairs, strict=False):
+    with_parts = bool(plan.recipe.parts)  # others have no pairs at all
+    for place, (target, part) in zip(targets, plan.pairs, strict=with_parts):
         names[target.path] = {}
         for key, (shape, _) in part.weight_specs(target.layer).items():
             names[target.path][key] = joined(place, key)

@@ -112,9 +112,10 @@ class Header:
         if by_itself != layers:
             adapter.targets = expressions(target.path for target in targets.values())
         plan = adapter.plan(model, list(targets.values()))
+        with_parts = bool(self.technique.parts)  # others have no pairs at all
         pairs = tuple(
             (target, self._changed(part, place))
-            for place, (target, part) in zip(targets, plan.pairs, strict=False)
+            for place, (target, part) in zip(targets, plan.pairs, strict=with_parts)
         )
         return dataclasses.replace(plan, pairs=pairs)
 

@@ -1,5 +1,8 @@
 """Plans of adapters: what is to be added, before anything changes, and with values."""
 
+import inspect
+
+import keras
 import numpy as np
 import pytest
 
@@ -8,27 +11,58 @@ from keras_transfer.adapters.adapter import techniques
 from tests import tiny
 from tests.saving.files import state
 
-RECIPES = [
-    adapters.BitFit(),
-    adapters.Bottleneck(size=2, targets="dense_0"),
-    adapters.DoRA(rank=2, targets="dense_0"),
-    adapters.IA3(targets="dense_0"),
-    adapters.LoRA(rank=2, targets="dense_0"),
-    adapters.VeRA(rank=2, targets="dense_0"),
-]
+OURS = {k: v for k, v in techniques().items() if k.startswith("keras_transfer>")}
+SHAPES = {"Conv2D": (6, 6, 2), "Embedding": (3,), "ReversibleEmbedding": (3,)}
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: type(recipe).__name__)
+def host_of(kind):
+    """Return a layer of a class that an adapter can be on."""
+    return {
+        "Dense": lambda: keras.layers.Dense(5, name="host"),
+        "EinsumDense": lambda: keras.layers.EinsumDense("ab,bc->ac", 5, name="host"),
+        "Conv2D": lambda: keras.layers.Conv2D(5, 3, name="host"),
+        "Embedding": lambda: keras.layers.Embedding(9, 6, name="host"),
+        "ReversibleEmbedding": lambda: keras.layers.ReversibleEmbedding(
+            9, 6, name="host"
+        ),
+    }[kind.__name__]()
+
+
+def model_on(kind):
+    """Return a model with a layer of a class below a normalization and a head."""
+    name = kind.__name__
+    dtype = "int32" if "Embedding" in name else "float32"
+    inputs = keras.Input(SHAPES.get(name, (4,)), dtype=dtype)
+    x = keras.layers.LayerNormalization(name="norm")(host_of(kind)(inputs))
+    outputs = keras.layers.Dense(2, name="logits")(keras.layers.Flatten()(x))
+    return keras.Model(inputs, outputs)
+
+
+def cases():
+    """Yield a recipe for each technique, class of host, and dropout if it has it."""
+    for technique in OURS.values():
+        given = inspect.signature(technique).parameters
+        numbers = {k: 2 for k in ("rank", "size") if k in given}
+        if technique.parts:
+            numbers["targets"] = "host"
+        rates = ({}, {"dropout": 0.1}) if "dropout" in given else ({},)
+        for kind in technique.parts or [keras.layers.Dense]:
+            for more in rates:
+                name = "-".join([technique.__name__, kind.__name__, *more])
+                yield pytest.param(technique(**numbers, **more), kind, id=name)
+
+
+@pytest.mark.parametrize("recipe, kind", [*cases()])
 class TestPlan:
-    def test_it_changes_nothing(self, recipe):
-        model = tiny.mlp()
+    def test_it_changes_nothing(self, recipe, kind):
+        model = model_on(kind)
         before = state(model)
         plan = recipe.plan(model)
         assert state(model) == before
         assert plan.pairs or plan.trained
 
-    def test_its_specs_are_those_of_the_weights_that_are_made(self, recipe):
-        model = tiny.mlp()
+    def test_its_specs_are_those_of_the_weights_that_are_made(self, recipe, kind):
+        model = model_on(kind)
         plan = recipe.plan(model)
         specs = [
             {name: shape for name, (shape, _) in part.weight_specs(x.layer).items()}
@@ -52,6 +86,17 @@ def test_values_are_those_that_are_given():
     assert np.array_equal(part.lora_b, b)
     assert np.array_equal(target.layer.bias, bias)
     assert list(adapters.attached(model)) == ["default"]
+
+
+@pytest.mark.parametrize("path, name", [("dense_1", "lora_b"), ("dense_0", "lora_c")])
+def test_values_that_are_not_in_the_plan_are_refused(path, name):
+    model = tiny.mlp()
+    before = state(model)
+    plan = adapters.LoRA(rank=2, targets="dense_0").plan(model)
+    with pytest.raises(ValueError, match=f"{name}.*{path}"):
+        plan.install(model, "default", {path: {name: np.ones((2, 2))}})
+    assert not any(part.built for _, part in plan.pairs)
+    assert state(model) == before
 
 
 def test_all_registered_recipes_are_known_by_their_saved_names():
