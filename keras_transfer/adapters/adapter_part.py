@@ -146,7 +146,8 @@ class Part(keras.layers.Layer):
         """Return A and B, if `inputs A B` is all that this part adds to the outputs.
 
         The rank is the last axis of A and the first of B. Pairs of several adapters can
-        be stacked, and one chosen for each example.
+        be stacked, and one chosen for each example. A class that overrides a hook says
+        anew whether this is so, see `check_overrides`; the same for `joined` of a pair.
 
         Raises:
             ValueError: If it does something else.

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 import keras
 
-from keras_transfer._arguments import is_number
 from keras_transfer._version import __version__
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter import Plan
@@ -263,17 +262,22 @@ def _check_config(config: dict, places: set[str]) -> None:
             raise ValueError(f"its targets are {value!r}, none of {NAMED_TARGETS}.")
         if isinstance(value, dict) or _are_texts(value):
             numbers = value.values() if isinstance(value, dict) else ()
-            good = set(value) <= places and all(map(is_number, numbers))
+            good = set(value) <= places and all(map(_is_number, numbers))
         else:
             several = value if isinstance(value, list) else [value]
             good = all(
-                isinstance(x, str | bool | None) or is_number(x) for x in several
+                isinstance(x, str | bool | None) or _is_number(x) for x in several
             )
         if not good:
             raise ValueError(
                 f"{key}={value!r} is not plain. An adapter file holds numbers, texts, "
                 "and paths of its layers, never objects of Keras."
             )
+
+
+def _is_number(value: object) -> bool:
+    """Return whether a number is Python's: JSON has none of NumPy's."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _are_texts(value: object) -> bool:

@@ -609,6 +609,14 @@ class TestTechniques:
         kt.load_adapter(other, path)
         assert_equal(outputs(other, X), outputs(model, X))
 
+    def test_numbers_that_json_does_not_have_are_refused(self, path):
+        model, recipe = small(), Stronger(rank=2, targets="wide")
+        recipe.alpha = np.float32(4)
+        recipe.attach(model)
+        with pytest.raises(ValueError, match="alpha=.*4.0.* is not plain"):
+            kt.save_adapter(model, path)
+        assert not path.exists()
+
     def test_one_that_is_not_registered_is_refused(self, path):
         class Unknown(adapters.LoRA):
             pass
