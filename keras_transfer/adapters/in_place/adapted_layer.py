@@ -161,9 +161,8 @@ class AnyAdapted:
 
 
 # from_preset() of keras-hub finds it under the name that `Adapted` is registered by.
-keras.saving.register_keras_serializable("keras_transfer", "Adapted")(
-    AnyAdapted(Adapted)
-)
+_register = keras.saving.register_keras_serializable("keras_transfer", "Adapted")
+_register(AnyAdapted(Adapted))
 
 
 def base_of(layer: keras.Layer) -> type:
