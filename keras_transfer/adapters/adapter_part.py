@@ -73,7 +73,8 @@ class Part(keras.layers.Layer):
         """Return shape and initializer of each of the technique's weights by name.
 
         All are to be here, also those that a `create_weights` of its own makes: what a
-        file has for this part is compared with them before any is made.
+        file has for this part is compared with them before any is made. One that is
+        random is given by `drawn`.
         """
         return {}
 
@@ -193,6 +194,20 @@ class Part(keras.layers.Layer):
     def get_config(self) -> dict:
         """Return the constructor's arguments but `dtype`, which is the host's."""
         return {"name": self.name}
+
+
+def uniform() -> dict:
+    """Return the start of torch's `kaiming_uniform_(a=sqrt(5))`, +-1/sqrt(fan in)."""
+    return drawn("VarianceScaling", scale=1 / 3, mode="fan_in", distribution="uniform")
+
+
+def drawn(kind: str, **config: object) -> dict:
+    """Return a random initializer that gets its seed when the weight is made.
+
+    An object has it from the start: specs that are only asked for would draw seeds,
+    and weights of one shape with one object would be equal.
+    """
+    return {"class_name": kind, "config": config}
 
 
 def parts_of(host: keras.Layer) -> list[Part]:

@@ -13,6 +13,7 @@ from keras_transfer._arguments import whole_number
 from keras_transfer.adapters import matrix
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.adapter_part import uniform
 from keras_transfer.adapters.targets import candidates
 from keras_transfer.adapters.targets import find
 from keras_transfer.adapters.targets import head_layers
@@ -49,9 +50,8 @@ class BottleneckPart(Part):
     def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
         """Return those of both layers, the second of zeros."""
         width = matrix.sizes(host)[1]
-        uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
         return {
-            "down": ((width, self.size), uniform),
+            "down": ((width, self.size), uniform()),
             "down_bias": ((self.size,), "zeros"),
             "up": ((self.size, width), "zeros"),
             "up_bias": ((width,), "zeros"),

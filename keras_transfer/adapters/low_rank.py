@@ -11,8 +11,10 @@ from keras import ops
 from keras_transfer import _keras
 from keras_transfer.adapters import matrix
 from keras_transfer.adapters.adapter_part import check_overrides
+from keras_transfer.adapters.adapter_part import drawn
 from keras_transfer.adapters.adapter_part import gate_value
 from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.adapter_part import uniform
 from keras_transfer.adapters.matrix import axis_sizes
 from keras_transfer.adapters.matrix import kernel_axes
 from keras_transfer.adapters.peft_format import PeftTensor
@@ -66,10 +68,8 @@ class LowRankPair(Part):
     def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
         """Return A, uniform in +-1/sqrt(fan in), and B, zeros, as PEFT has them."""
         into, out = self.shapes(host)
-        # torch's kaiming_uniform_(a=sqrt(5)).
-        uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
         return {
-            "lora_a": ((*into, self.rank), uniform),
+            "lora_a": ((*into, self.rank), uniform()),
             "lora_b": ((self.rank, *out), "zeros"),
         }
 
@@ -262,7 +262,7 @@ class EmbeddingPair(LowRankPair):
 
     def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
         """Return A, zeros, and B, normal, as PEFT has them for embeddings."""
-        normal = keras.initializers.RandomNormal(stddev=1.0)
+        normal = drawn("RandomNormal", stddev=1.0)
         return {
             "lora_a": ((host.input_dim, self.rank), "zeros"),
             "lora_b": ((self.rank, host.output_dim), normal),
