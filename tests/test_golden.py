@@ -117,6 +117,7 @@ def test_an_object_has_the_same_config(path):
     assert without_modules(config) == without_modules(json.loads(text))
 
 
+@pytest.mark.slow
 @each_of("runs/*")
 def test_a_run_of_fine_tune_goes_on(path, tmp_path):
     shutil.copytree(path, tmp_path / "run")

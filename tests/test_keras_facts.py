@@ -115,6 +115,7 @@ def test_building_again_loses_the_moments():
     assert not any(each.any() for each in arrays(momentums)[-6:])
 
 
+@pytest.mark.slow
 def test_fit_builds_the_optimizer_before_the_callbacks_under_a_strategy(strategy):
     built = []
 
@@ -161,6 +162,7 @@ def test_a_schedule_cannot_be_assigned_over():
 # discriminative(), and RateTable may bind by path instead of by position.
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Skipping variable loading:UserWarning")
 def test_multi_optimizer_loses_its_groups_on_reload(tmp_path):
     def reloaded(kind):
@@ -211,6 +213,7 @@ def test_nadam_steps_by_the_product_that_it_is_lent():
     assert moved[0] > 1.5 * moved[1] > 0
 
 
+@pytest.mark.slow
 def test_adafactor_caps_the_learning_rate():
     # If this fails: AdafactorRates may scale the rate as VariableRates does.
     moved = []
@@ -279,6 +282,7 @@ def test_a_keras_hub_task_does_not_shuffle_arrays():
     assert seen == [*range(8), *range(8)]
 
 
+@pytest.mark.slow
 def test_a_dataset_of_unknown_length_makes_an_update_too_many():
     # If this fails: data.epochs.with_length can go.
     known = tf.data.Dataset.from_tensor_slices(data()).batch(4)

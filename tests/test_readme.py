@@ -66,6 +66,7 @@ def test_the_two_lines_are_there(line):
     assert line in map(str.strip, TEXT.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(blocks(TEXT))))
 def test_code_runs(number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -1,11 +1,11 @@
-"""Which tests are slow: what starts a process, reads real weights, or is marked so."""
+"""Which tests are slow: processes, replicas, real weights, and what is marked so."""
 
 import inspect
 import types
 
 import pytest
 
-# Modules that start a process, and fixtures of real weights.
+# Modules that start a process, and fixtures of real weights and of several replicas.
 PROCESSES = {
     "multiprocessing",
     "subprocess",
@@ -13,18 +13,19 @@ PROCESSES = {
     "tests.export.plain_tensorflow",
     "tests.serving.exported",
 }
-WEIGHTS = {"minilm_folder"}
+WEIGHTS, REPLICAS = {"minilm_folder"}, {"strategy"}
 
 
 def mark(item):
     """Mark a test as slow by what it reaches for, or as its contract says.
 
-    A promise that a contract marks as dear is fast for the components whose test class
-    sets `representative`, and slow for all others.
+    A promise that a contract marks as dear, or that takes several replicas, is fast for
+    the components whose test class sets `representative`, and slow for all others.
     """
-    dear = item.get_closest_marker("dear")
+    fixtures = set(item.fixturenames)
+    dear = item.get_closest_marker("dear") or REPLICAS & fixtures
     shown = getattr(item.cls, "representative", False)
-    if (dear and not shown) or reaches(item.function) or WEIGHTS & {*item.fixturenames}:
+    if (dear and not shown) or reaches(item.function) or WEIGHTS & fixtures:
         item.add_marker(pytest.mark.slow)
 
 

@@ -182,6 +182,7 @@ def test_small_changes_of_length_count_in_half_precision():
     assert np.abs(ratio - 1.02).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_two_replicas_equal_one(strategy):
     x, y = random(8, 4), random(8, 3)
     values = []

@@ -141,6 +141,7 @@ def test_a_weighted_sum_is_that_of_the_changes():
         adapters.add_weighted(model, "other", {"inside": 0.5, "second": 2.0})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family, keys_and_values, inside",
     [("bert_of_one", 2, 1), ("t5", 2 * 2 + 2 * 4, 4), ("gemma", 6, 3)],

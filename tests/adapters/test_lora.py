@@ -63,6 +63,7 @@ def test_peft_counts_of_a_query_kernel():
     assert sum(v.numpy().size for v in model.trainable_weights) == 6144
 
 
+@pytest.mark.slow
 def test_convolutions_of_the_blocks_by_default():
     model = tiny.hub_resnet()
     y = model(models.images())
@@ -79,6 +80,7 @@ def test_convolutions_of_the_blocks_by_default():
     assert_close(model.non_trainable_weights, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny.cv_resnet, tiny.applications_resnet])
 def test_other_families_of_convolutional_networks(make):
     model = make()
@@ -209,6 +211,7 @@ def test_the_head_stays_as_it_is():
     assert len(frozen.trainable_weights) == 8
 
 
+@pytest.mark.slow
 def test_biases_of_the_targets_or_all_learn_if_asked():
     for bias, count in (("none", 0), ("lora_only", 4)):
         model = models.nested()
@@ -357,6 +360,7 @@ def test_gradual_unfreezing_trains_the_pairs_and_never_the_base():
     assert len(model.optimizer.variables) < 3 * 12 + 12  # slots for these alone
 
 
+@pytest.mark.slow
 def test_lora_plus_is_a_rate_of_its_own_for_b():
     model = models.nested()
     adapters.LoRA(rank=2).attach(model)
@@ -390,3 +394,12 @@ def test_config_is_json_plain():
     again = keras.saving.deserialize_keras_object(json.loads(json.dumps(config)))
     assert type(again) is adapters.RsLoRA
     assert again.get_config() == recipe.get_config()
+
+
+def test_a_seed_gives_the_start_that_it_always_gave():
+    # By version 0.1.0; asking what weights there will be may draw no seed.
+    model = tiny.mlp()
+    keras.utils.set_random_seed(0)
+    adapters.LoRA(rank=2, targets="dense_[01]").attach(model)
+    sums = [np.abs(v.numpy()).sum() for v in model.trainable_weights]
+    np.testing.assert_allclose(sums, [1.8951323, 0, 1.6838515, 0], rtol=1e-5)

@@ -48,6 +48,7 @@ def attached(make=models.nested, **kwargs):
     return models.disturb(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [models.nested, models.flat, models.task])
 def test_merged_equals_unmerged(make):
     model = make()
@@ -61,6 +62,7 @@ def test_merged_equals_unmerged(make):
     assert state(model) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [models.nested, models.task])
 def test_unmerge_gives_everything_back_bit_for_bit(make):
     model = attached(make)
@@ -225,6 +227,7 @@ def test_what_cannot_be_folded_changes_nothing():
     assert_close(run(model, x), y)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method:UserWarning")
 @pytest.mark.parametrize("mode", ["int8", "int4"])
 def test_a_quantised_base_reloads_as_trained(mode, tmp_path):

@@ -101,6 +101,7 @@ def test_resume_keeps_all_slots(discriminative, tmp_path):
     assert_close(again.get_weights(), model.get_weights(), 1e-6)
 
 
+@pytest.mark.slow
 def test_weights_files_keep_pairs_and_gates(tmp_path):
     model = trained()
     adapters.LoRA(rank=3).attach(models.compiled(model), "second")
@@ -115,6 +116,7 @@ def test_weights_files_keep_pairs_and_gates(tmp_path):
     assert adapters.active(other) == {"default": 1.0}
 
 
+@pytest.mark.slow
 def test_backup_and_restore_goes_on_as_if_never_stopped(tmp_path):
     class Stop(Exception):
         pass
@@ -204,6 +206,7 @@ def test_flags_off_and_on_thaw_nothing(make):
     assert models.trained_paths(model) == before
 
 
+@pytest.mark.slow
 def test_flags_off_and_on_leave_statistics_frozen():
     backbone = tiny.hub_resnet()
     adapters.LoRA(rank=2).attach(backbone)
@@ -216,6 +219,7 @@ def test_flags_off_and_on_leave_statistics_frozen():
     assert_close(backbone.non_trainable_variables, before)
 
 
+@pytest.mark.slow
 def test_attaching_after_compile_and_before_training_rebuilds():
     model = models.compiled(models.nested())
     model.optimizer.build(model.trainable_variables)
@@ -231,6 +235,7 @@ def test_attaching_after_compile_and_before_training_rebuilds():
     assert_close(model.predict(X, verbose=0), run(model, X), 1e-6)
 
 
+@pytest.mark.slow
 def test_attaching_after_training_says_how():
     model = models.compiled(models.nested())
     fit(model, X, Y)
@@ -248,6 +253,7 @@ def test_attaching_after_training_says_how():
         adapters.LoRA(rank=2).attach(other)
 
 
+@pytest.mark.slow
 def test_xla_trains_the_same():
     start = models.nested().get_weights()
     results = []
@@ -315,6 +321,7 @@ def test_exports(tmp_path):
     assert_close(out, run(model, X), 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*shuffle=True:UserWarning")
 # keras-hub keeps the optimizer in the weights of a task, and cannot load it.
 @pytest.mark.filterwarnings("ignore:Skipping variable loading:UserWarning")
@@ -343,6 +350,7 @@ def test_presets_of_a_backbone(tmp_path):
         assert len(again.trainable_variables) == 8
 
 
+@pytest.mark.slow
 def test_a_plain_reload_names_our_package_if_it_is_not_imported(tmp_path):
     import json
     import zipfile
@@ -379,6 +387,7 @@ def test_a_transfer_classifier_may_be_adapted_whole(tmp_path):
     assert_close(again.optimizer_variables, model.optimizer.variables)
 
 
+@pytest.mark.slow
 def test_copies_are_adapted_too():
     model = trained()
     copy = keras.models.clone_model(model)
@@ -386,6 +395,7 @@ def test_copies_are_adapted_too():
     assert_close(run(copy, X), run(model, X))
 
 
+@pytest.mark.slow
 def test_an_outer_graph_is_stale_until_refreshed():
     backbone = tiny.bert(num_layers=2, dropout=0.0)
     head = keras.layers.Dense(3)

@@ -52,6 +52,7 @@ def test_a_subclass_that_computes_otherwise_has_no_sum():
     assert list(adapters.attached(model)) == ["first", "second"]
 
 
+@pytest.mark.slow
 def test_each_gives_its_own_outputs_without_a_stale_graph():
     model, outputs = two()
     assert np.abs(outputs["first"] - outputs["second"]).max() > 1e-3
@@ -82,6 +83,7 @@ def test_disabled_is_the_base_model_exactly():
     assert adapters.active(model) == {"second": 1.0}
 
 
+@pytest.mark.slow
 def test_only_the_one_in_use_trains():
     model, _ = two()
     fit(model, X, Y)
@@ -102,6 +104,7 @@ def test_only_the_one_in_use_trains():
     assert all("second" not in v.path for v in model.trainable_variables)
 
 
+@pytest.mark.slow
 def test_switching_between_fits_retraces():
     model, _ = two()
     model.compile(keras.optimizers.SGD(0.01), "mse")

@@ -96,6 +96,7 @@ def test_one_pair_for_all_layers_and_seeds_apart():
     assert_close(shared(third)[0].a, large_a)  # the first rows of more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [models.nested, models.flat])
 def test_no_file_holds_the_matrices(make, tmp_path):
     model = make()
@@ -147,6 +148,7 @@ def test_a_rank_above_the_width_and_dropout():
     assert len(noisy) > 1
 
 
+@pytest.mark.slow
 def test_two_replicas_equal_one(strategy):
     x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
     start = sequential().get_weights()

@@ -94,6 +94,7 @@ def test_a_model_on_two_replicas(strategy):
     assert np.array_equal(start_of(model).get(kernel), before)
 
 
+@pytest.mark.slow
 def test_gradual_unfreezing_records_the_start():
     model = tiny.mlp()
     model.compile("adam", "mse")

@@ -503,6 +503,7 @@ def test_a_subclassed_model_has_a_cache_too(tmp_path):
         assert_close(found, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_replicas_train_from_shards(tmp_path, strategy):
     cached = cache(network(), dataset(), tmp_path / "f")
     with strategy.scope():

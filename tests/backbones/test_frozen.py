@@ -153,6 +153,7 @@ def test_freezes_single_variables():
     assert len(headed(FrozenBackbone(backbone)).trainable_variables) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distributed", [False, True])
 def test_child_thawed_afterwards_does_not_move(request, distributed):
     scope = tf.distribute.get_strategy().scope()
@@ -180,6 +181,7 @@ def test_gradients_are_stopped():
     assert tape.gradient(y, [x, *frozen.layer.weights]) == [None] * 7
 
 
+@pytest.mark.slow
 def test_layer_is_the_way_out():
     frozen = FrozenBackbone(normed())
     probe = headed(frozen)

@@ -129,6 +129,7 @@ def test_adapters_and_a_merge_keep_it(tmp_path):
     assert_close(again.outputs, backbone(inputs, training=False))
 
 
+@pytest.mark.slow
 def test_what_the_backbone_has_traced_is_traced_anew():
     backbone = peft_models.backbone("bert", matched=False)
     inputs = peft_models.inputs_of(backbone, "bert")

@@ -109,6 +109,7 @@ def test_groups_of_the_backbone_and_a_head():
     assert kt.layer_groups(model).names == [*expected, "head"]
 
 
+@pytest.mark.slow
 def test_gradual_unfreezing_runs_on_it():
     backbone = features(FrozenBackbone(tiny.bert(num_layers=2)))
     x, y = tokens(), np.arange(7) % 3

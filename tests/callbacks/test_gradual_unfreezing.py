@@ -83,6 +83,7 @@ class TestMonitored(CallbackContract):
         return [GradualUnfreezing(model, epochs_per_phase=9, monitor="loss")]
 
     # Behind BackupAndRestore it is refused: test_a_backup_before_a_monitor_is_refused.
+    @pytest.mark.slow
     @pytest.mark.parametrize("backup_first", [False])
     def test_backup_restores_as_if_never_stopped(self, tmp_path, backup_first):
         super().test_backup_restores_as_if_never_stopped(tmp_path, backup_first)
@@ -141,6 +142,7 @@ def test_two_sets_in_turn_are_traced_twice():
     assert four == TraceCounter.traces == 2
 
 
+@pytest.mark.slow
 def test_compiling_again_does_not_leave_old_functions_behind():
     model = compiled(keras.optimizers.SGD(1e-3))
     callback = GradualUnfreezing(model)
@@ -166,6 +168,7 @@ def test_what_never_thaws_has_no_slots():
     assert len(_keras.trained_by(model.optimizer)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "Nadam", "Adamax", "Lamb"])
 def test_a_late_group_starts_as_under_a_fresh_optimizer(name):
     def first_step(late):
@@ -222,6 +225,7 @@ def test_a_phase_rate_is_a_factor_and_leaves_the_learning_rate():
     np.testing.assert_allclose(step(0.5), 0.5 * step(1.0), rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_norm", ["frozen", "train"])
 def test_batch_norm_follows_its_policy(batch_norm):
     model = tiny.convnet()
@@ -266,6 +270,7 @@ def test_config_makes_the_same_callback():
     assert GradualUnfreezing.from_config(plain.get_config()).epochs_per_phase == 3
 
 
+@pytest.mark.slow
 def test_a_phase_ends_early_when_the_monitor_stops_improving():
     model = compiled(keras.optimizers.SGD(1e-12))
     callback = GradualUnfreezing(
@@ -301,6 +306,7 @@ def test_a_second_fit_with_a_monitor_starts_over():
     assert PhaseState.kept_by(model.optimizer)[:2] == (0, 0)
 
 
+@pytest.mark.slow
 def test_an_optimizer_built_too_small_before_its_first_step_is_replaced():
     model = compiled()
     model.layers[1].trainable = False
@@ -319,6 +325,7 @@ def test_an_optimizer_built_too_small_before_its_first_step_is_replaced():
     assert model.optimizer.rates == rates | {"dense_1": 1.0}
 
 
+@pytest.mark.slow
 def test_freeze_compile_fit_works_under_a_strategy(strategy):
     with strategy.scope():
         model = tiny.mlp()
@@ -330,6 +337,7 @@ def test_freeze_compile_fit_works_under_a_strategy(strategy):
     assert recorder.moved()[-1] == [True] * 6
 
 
+@pytest.mark.slow
 def test_mixed_precision_keeps_its_loss_scale():
     keras.config.set_dtype_policy("mixed_float16")
     model = compiled()
@@ -353,6 +361,7 @@ def test_works_beside_early_stopping_and_epoch_checkpoints(tmp_path):
     assert (tmp_path / "best.weights.h5").exists()
 
 
+@pytest.mark.slow
 def test_a_task_of_keras_hub_is_thawed_block_by_block():
     model = tiny.bert_classifier(num_layers=2)
     model.compile("adam", "sparse_categorical_crossentropy", metrics=[])
@@ -366,6 +375,7 @@ def test_a_task_of_keras_hub_is_thawed_block_by_block():
     assert moved[0] == 2 and moved == sorted(moved) and moved[-1] > moved[-2]
 
 
+@pytest.mark.slow
 def test_each_epoch_logs_its_phase_and_cost():
     model = compiled()
     unfreezing = GradualUnfreezing(model, epochs_per_phase=2)
@@ -383,6 +393,7 @@ def test_a_phase_that_ends_early_is_logged_as_it_was():
     assert history["phase"] == [0, 0, 1, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_start_is_recorded_once():
     model = compiled()
     first = model.get_weights()
@@ -451,6 +462,7 @@ def test_an_optimizer_of_another_model_is_refused_and_stays():
     assert model.optimizer is optimizer
 
 
+@pytest.mark.slow
 def test_variables_that_were_frozen_one_by_one_stay_so(tmp_path):
     model = tiny.mlp()
     for layer in model.layers[1:]:

@@ -117,6 +117,7 @@ def test_tensorboard_and_csv_have_the_scalars(tmp_path):
     assert float(rows[2][f"learning_rate/{names[0]}"]) > 0
 
 
+@pytest.mark.slow
 def test_mirrored(strategy):
     with strategy.scope():
         model = compiled()

@@ -240,12 +240,14 @@ def test_the_rates_multiply_the_factors_of_groups():
 # Afterwards nothing has happened.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [0, 1])
 def test_training_goes_on_as_if_it_had_never_run(before):
     assert_as_if_never_run(lambda: compiled(restless(), metrics=["mae"]), before=before)
 
 
 # Under mixed_float16 Keras wraps the optimizer for its loss scale.
+@pytest.mark.slow
 @pytest.mark.parametrize("policy, before", [("float32", 0), ("mixed_float16", 1)])
 def test_discriminative_rates_and_averages_are_restored(policy, before):
     keras.config.set_dtype_policy(policy)
@@ -258,6 +260,7 @@ def test_discriminative_rates_and_averages_are_restored(policy, before):
     assert_as_if_never_run(make, before=before)
 
 
+@pytest.mark.slow
 def test_a_schedule_is_left_out_and_put_back():
     def make():
         schedule = keras.optimizers.schedules.CosineDecay(1e-2, 20)
@@ -266,6 +269,7 @@ def test_a_schedule_is_left_out_and_put_back():
     assert_as_if_never_run(make, before=1)
 
 
+@pytest.mark.slow
 def test_accumulation_and_compiled_steps():
     def make():
         optimizer = keras.optimizers.Adam(1e-2, gradient_accumulation_steps=2)
@@ -275,6 +279,7 @@ def test_accumulation_and_compiled_steps():
     assert_as_if_never_run(make)
 
 
+@pytest.mark.slow
 def test_frozen_layers_stay_frozen():
     def make():
         model = tiny.mlp()
@@ -284,6 +289,7 @@ def test_frozen_layers_stay_frozen():
     assert_as_if_never_run(make)
 
 
+@pytest.mark.slow
 def test_a_model_on_two_replicas(strategy):
     def make():
         with strategy.scope():
@@ -293,6 +299,7 @@ def test_a_model_on_two_replicas(strategy):
     assert_as_if_never_run(make)
 
 
+@pytest.mark.slow
 def test_replicas_that_differ_are_restored_each(strategy):
     with strategy.scope():
         model = compiled(restless(noise=False))
@@ -304,6 +311,7 @@ def test_replicas_that_differ_are_restored_each(strategy):
     assert np.array_equal(before, _keras.snapshot([mean])[0])
 
 
+@pytest.mark.slow
 def test_runs_where_no_seed_was_ever_set(monkeypatch):
     from tensorflow.python.eager import context
 
@@ -317,6 +325,7 @@ def test_steps_finer_than_steps_per_execution():
     assert len(kt.find_learning_rate(model, data(), **SHORT).rates) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
 def test_an_error_in_between_leaves_no_trace(error):
     model = compiled(restless())
@@ -421,6 +430,7 @@ def test_sample_weights_count():
     np.testing.assert_allclose(three.losses, 3 * one.losses, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_task_takes_its_raw_inputs():
     import keras_hub
 
@@ -524,6 +534,7 @@ def test_a_model_that_cannot_be_tested_is_refused():
         kt.find_learning_rate(two, data())
 
 
+@pytest.mark.slow
 def test_a_train_step_without_a_loss_is_refused():
     class Silent(keras.Model):
         def train_step(self, data):

@@ -72,6 +72,7 @@ class TestTargetValidation(CallbackContract):
 # What is logged.
 
 
+@pytest.mark.slow
 def test_logs_are_the_functions_of_what_predict_gives():
     model = compiled()
     validation = TargetValidation(
@@ -131,6 +132,7 @@ def test_one_output_tells_two_classes_apart():
     assert logs["val_source_accuracy"][0] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_datasets_give_what_arrays_do():
     first = fit(compiled(), TargetValidation(SOURCE, TARGET))
     source = tf.data.Dataset.from_tensor_slices(SOURCE).batch(5)
@@ -155,6 +157,7 @@ class Batches(keras.utils.PyDataset):
         return keras.tree.map_structure(lambda each: each[part], self.data)
 
 
+@pytest.mark.slow
 def test_py_datasets_give_what_arrays_do():
     first = fit(compiled(), TargetValidation(SOURCE, TARGET))
     again = fit(compiled(), TargetValidation(Batches(SOURCE), Batches((TARGET,))))
@@ -178,6 +181,7 @@ def test_inputs_by_name():
     assert 0 <= logs["val_source_accuracy"][0] <= 1
 
 
+@pytest.mark.slow
 def test_features_are_the_models_own_feature_extractor():
     class Adapted(keras.Model):
         def __init__(self, feature_extractor, head):
@@ -195,6 +199,7 @@ def test_features_are_the_models_own_feature_extractor():
     assert logs["val_effective_sample_size"][0] == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_no_overlap_of_the_features_is_a_named_warning():
     model = compiled()
     features = keras.Sequential([keras.Input((6,)), keras.layers.Identity()])
@@ -209,6 +214,7 @@ def test_no_overlap_of_the_features_is_a_named_warning():
 # What is left as it was.
 
 
+@pytest.mark.slow
 def test_training_is_the_same_without_it():
     def trained(*callbacks):
         keras.utils.set_random_seed(0)
@@ -234,6 +240,7 @@ class Counting(keras.layers.Layer):
         return inputs
 
 
+@pytest.mark.slow
 def test_outputs_are_traced_once_for_all_epochs():
     def traces(epochs):
         inputs = keras.Input((6,))
@@ -266,6 +273,7 @@ def monitors(name, mode="max", **kwargs):
     return keras.callbacks.EarlyStopping(f"val_{name}", mode=mode, **kwargs)
 
 
+@pytest.mark.slow
 def test_checkpoint_and_early_stopping_follow_it(tmp_path):
     model = compiled()
     keep = keras.callbacks.ModelCheckpoint(
@@ -376,6 +384,7 @@ def test_outputs_that_are_nan_are_refused():
         fit(model, TargetValidation(SOURCE, TARGET))
 
 
+@pytest.mark.slow
 def test_several_outputs_are_refused():
     inputs = keras.Input((6,))
     model = keras.Model(inputs, {"a": tiny.mlp()(inputs), "b": tiny.mlp()(inputs)})
@@ -486,6 +495,7 @@ def test_config_makes_it_anew():
     assert TargetValidation(SOURCE, TARGET, **config).get_config() == config
 
 
+@pytest.mark.slow
 def test_a_fit_that_ended_on_nan_still_restores_its_best_weights():
     def rate(epoch):
         return 0.01 if epoch < 2 else 1e38

@@ -153,6 +153,7 @@ class AdapterContract:
             if "/key/bias" not in variable.path:
                 assert_close(variable, expected, 1e-4)
 
+    @pytest.mark.dear
     def test_mixed_bfloat16(self):
         full = self.attached()
         keras.config.set_dtype_policy("mixed_bfloat16")

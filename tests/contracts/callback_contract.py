@@ -53,6 +53,7 @@ class CallbackContract:
         assert len(self.history.epoch) == self.epochs
         assert np.isfinite(self.history.history["loss"]).all()
 
+    @pytest.mark.dear
     def test_initial_epoch_goes_on_as_if_never_stopped(self):
         whole = self.trained(self.make_model())
         halves = self.trained(self.make_model(), epochs=2)
@@ -60,6 +61,7 @@ class CallbackContract:
         assert_close(halves.get_weights(), whole.get_weights(), 1e-6)
 
     @pytest.mark.parametrize("backup_first", [True, False])
+    @pytest.mark.dear
     def test_backup_restores_as_if_never_stopped(self, tmp_path, backup_first):
         def interrupt(epoch, logs=None):
             if epoch == 2:

@@ -259,6 +259,7 @@ def two_streams():
     return model
 
 
+@pytest.mark.slow
 def test_two_replicas_train_as_one(strategy):
     def trained(data):
         model = two_streams()

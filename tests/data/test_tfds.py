@@ -164,6 +164,7 @@ def test_a_mask_may_be_y_if_nothing_is_resized(boxes):
         kt.data.from_tfds(boxes, "train", features=("image", "mask"), image_size=(8, 8))
 
 
+@pytest.mark.slow
 def test_few_labels_are_those_of_few_labels(boxes):
     everything = kt.data.from_tfds(boxes, "train")
     wanted = numbers(kt.data.few_labels(everything, 3, seed=0).labelled)
@@ -208,6 +209,7 @@ def test_files_are_read_once_if_they_fit_into_memory(boxes, monkeypatch, limit):
     assert len(reads) == (COUNT if limit > 100 else 2 * COUNT)
 
 
+@pytest.mark.slow
 def test_images_go_into_fit_and_the_feature_cache(boxes):
     data = kt.data.from_tfds(boxes, "train", batch_size=8, shuffle=1)
     inputs = keras.Input((4, 6, 3))

@@ -40,6 +40,7 @@ def one():
     return trained(contextlib.nullcontext(), lambda model: None).get_weights()
 
 
+@pytest.mark.slow
 def test_alone_each_replica_has_its_own_statistics(strategy, one):
     model = trained(strategy.scope(), lambda model: None)
     assert distance(one, model) > 1e-2
@@ -49,6 +50,7 @@ def test_alone_each_replica_has_its_own_statistics(strategy, one):
     np.testing.assert_array_equal(model.get_layer("norm").get_weights()[2], mean[0])
 
 
+@pytest.mark.slow
 def test_synchronised_two_replicas_equal_one(strategy, one):
     model = trained(strategy.scope(), synchronize_batch_norm)
     assert distance(one, model) < 1e-6
@@ -56,6 +58,7 @@ def test_synchronised_two_replicas_equal_one(strategy, one):
     np.testing.assert_array_equal(mean[0], mean[1])
 
 
+@pytest.mark.slow
 def test_frozen_two_replicas_equal_one(strategy):
     def freeze(model):
         model.get_layer("norm").trainable = False
@@ -81,6 +84,7 @@ def test_it_reaches_nested_layers_and_is_saved_with_their_config(tmp_path):
         assert switched(again) == kept  # a keras-hub backbone makes its layers anew
 
 
+@pytest.mark.slow
 def test_a_model_that_was_fitted_follows(strategy):
     x, y = images()
     with strategy.scope():

@@ -29,6 +29,7 @@ def compiled(optimizer=None, **settings):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings, message", IN_COMPILE + IN_OPTIMIZER, ids=str)
 def test_each_setting_is_refused_where_it_fails(strategy, settings, message):
     def make():

@@ -43,6 +43,7 @@ def data():
 
 
 # Without sparse gradients: optimizers/test_discriminative.py.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "clip",
     [{"clipnorm": 0.05}, {"global_clipnorm": 0.05}, {"clipvalue": 0.01}],
@@ -64,6 +65,7 @@ def test_sparse_gradients_of_repeated_ids(strategy, clip):
     assert_close(two, one, 1e-6)
 
 
+@pytest.mark.slow
 def test_lora(strategy):
     def make():
         model = tiny.mlp()
@@ -75,6 +77,7 @@ def test_lora(strategy):
     assert_close(two, one, 1e-6)
 
 
+@pytest.mark.slow
 def test_lora_on_a_table_with_repeated_ids_and_clipping(strategy):
     def make():
         model = keras.Sequential([keras.Input((3,), dtype="int32")])
@@ -92,6 +95,7 @@ def test_lora_on_a_table_with_repeated_ids_and_clipping(strategy):
     assert_close(two, one, 1e-6)
 
 
+@pytest.mark.slow
 def test_gradual_unfreezing(strategy):
     def make():
         model = tiny.mlp()
@@ -102,6 +106,7 @@ def test_gradual_unfreezing(strategy):
     assert_close(two, one, 1e-6)
 
 
+@pytest.mark.slow
 def test_the_feature_cache(strategy):
     x, y = data()
     backbone = tiny.mlp(widths=(5, 4))

@@ -31,6 +31,7 @@ def classifier(dropout=0.1):
     return kt.models.TransferClassifier(backbone, num_classes=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm"])
 def test_discriminative(clip):
     model = compiled(classifier(), kt.optimizers.discriminative, **{clip: 0.1})
@@ -43,6 +44,7 @@ def test_lora():
     assert_static(compiled(model), X, Y)
 
 
+@pytest.mark.slow
 def test_each_phase_of_gradual_unfreezing():
     model = compiled(classifier())
     unfreezing = kt.callbacks.GradualUnfreezing(model)
@@ -85,6 +87,7 @@ def test_each_fault_is_found(function, fault):
         assert_static(model, np.ones((8, 6), "float32"), Y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
 def test_lora_is_float32_in_bfloat16_and_moves(policy):
     keras.config.set_dtype_policy(policy)

@@ -56,6 +56,7 @@ def test_lora_is_folded_and_the_model_stays_bit_equal(tmp_path, make):
     assert np.abs(base - right).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_the_model_goes_on_learning(tmp_path):
     def run(export):
         keras.utils.set_random_seed(3)

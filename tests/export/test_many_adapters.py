@@ -121,6 +121,7 @@ def test_dilated_convolutions():
     np.testing.assert_allclose(function_of(model)(x, WHO), wanted, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", [None, "all-linear", ["token_embedding", "query"]])
 def test_bert_equals_the_merged_models(targets):
     model = adapted(tiny.bert_classifier(num_layers=2), targets)
@@ -205,6 +206,7 @@ def test_each_example_has_one_name(count):
         run(np.ones((2, 6), "float32"), ["dog"] * count)
 
 
+@pytest.mark.slow
 def test_the_model_stays_as_it_is_and_learns_on():
     model = adapted(tiny.mlp(), "dense_[01]")
     model.compile("sgd", "mse")

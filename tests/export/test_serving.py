@@ -96,6 +96,7 @@ def test_each_weight_is_written_once_and_no_optimizer_state(tmp_path):
     assert files.size(tmp_path / "keras") > 1.9 * weights
 
 
+@pytest.mark.slow
 def test_the_file_of_a_text_model_is_as_large_as_its_weights(tmp_path):
     backbone = tiny.bert(2, hidden_dim=256, intermediate_dim=512, vocabulary_size=2**15)
     model = kt.models.TransferClassifier(backbone, 3)
@@ -379,6 +380,7 @@ def test_features_without_a_backbone_are_refused(tmp_path):
     assert files.everything(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_asking_for_features_leaves_the_model_savable(tmp_path):
     model = am.nested()
     export_serving(model, tmp_path, samples=am.tokens(), features=True)

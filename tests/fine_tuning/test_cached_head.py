@@ -154,6 +154,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_head_learns_as_under_the_whole_model(case):
     xy, validation, settings, compiled = CASES[case]
@@ -164,6 +165,7 @@ def test_the_head_learns_as_under_the_whole_model(case):
     assert counted(found[1][0]) >= 2 * 22
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("used", [True, False])
 def test_metrics_start_anew_in_each_stage(used):
     model = make(metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")])
@@ -182,6 +184,7 @@ def test_metrics_start_anew_in_each_stage(used):
     assert counts == [11, 22] * 2
 
 
+@pytest.mark.slow
 def test_mixed_precision_learns_as_under_the_whole_model():
     keras.config.set_dtype_policy("mixed_float16")
     found = both(data(), data(9), {})
@@ -190,6 +193,7 @@ def test_mixed_precision_learns_as_under_the_whole_model():
         assert type(model.optimizer) is keras.optimizers.LossScaleOptimizer
 
 
+@pytest.mark.slow
 def test_two_replicas_learn_as_one(strategy):
     found = []
     for scope in (contextlib.nullcontext(), strategy.scope()):
@@ -202,6 +206,7 @@ def test_two_replicas_learn_as_one(strategy):
     assert counted(model) <= 24 + 9 + 4
 
 
+@pytest.mark.slow
 def test_the_features_of_a_dataset_that_shuffles_are_shuffled_in_each_epoch():
     shuffled = dataset().unbatch().shuffle(22).batch(8)
     model = make()

@@ -57,6 +57,7 @@ class Moved(keras.callbacks.Callback):
         self.counts.append(sum(not np.array_equal(a, b) for a, b in pairs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "strategy, phases, counts, end",
     [
@@ -86,6 +87,7 @@ def test_each_strategy_trains_what_it_says(strategy, phases, counts, end, capsys
     assert not np.array_equal(first, _keras.value(model.weights[-2]))
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_with_verbose_0(capfd):
     tune(make(), strategy="lp-ft", validation_data=data(6), verbose=0)
     assert capfd.readouterr() == ("", "")
@@ -116,6 +118,7 @@ def test_the_schedule_is_as_long_as_the_updates():
     assert schedule.total_steps == 4 == _keras.value(model.optimizer.iterations)
 
 
+@pytest.mark.slow
 def test_rates_and_schedules_of_the_user_stay():
     model = make()
     adamw = keras.optimizers.AdamW(0.01, weight_decay=0.1)
@@ -134,6 +137,7 @@ def test_rates_and_schedules_of_the_user_stay():
 # Models.
 
 
+@pytest.mark.slow
 def test_batch_norm_below_the_head_stays_frozen():
     x = np.random.default_rng(0).normal(size=(12, 8, 8, 3))
     # A group of frozen BatchNorm alone gets no phase of its own.
@@ -206,6 +210,7 @@ class Noise(keras.layers.Layer):
         return x + keras.random.normal(keras.ops.shape(x)) if training else x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "xy",
     [
@@ -226,6 +231,7 @@ def test_datasets_are_cached(xy, capsys):
     assert np.isfinite(history.history["val_loss"]).all()
 
 
+@pytest.mark.slow
 def test_a_task_takes_raw_strings_and_shuffles_them(capsys):
     import keras_hub
 
@@ -257,6 +263,7 @@ def test_a_task_takes_raw_strings_and_shuffles_them(capsys):
     assert len(orders) == 3 and all(sorted(x) == list(range(8)) for x in orders)
 
 
+@pytest.mark.slow
 def test_a_task_without_a_preprocessor_takes_ids():
     model = compiled(tiny.bert_classifier(num_layers=1, dropout=0.0), metrics=[])
     ids = np.random.default_rng(0).integers(1, 64, (12, 8))
@@ -268,6 +275,7 @@ def test_a_task_without_a_preprocessor_takes_ids():
 # Seeds.
 
 
+@pytest.mark.slow
 def test_a_result_follows_from_the_seed():
     def trained(seed):
         model = make()
@@ -283,6 +291,7 @@ def test_a_result_follows_from_the_seed():
 # What can be done afterwards.
 
 
+@pytest.mark.slow
 def test_the_model_is_saved_with_its_optimizer_and_trained_on(tmp_path):
     model = make()
     tune(model, strategy="gradual")
@@ -327,6 +336,7 @@ def without_seconds(history):
     return history.epoch, values
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_each_epoch_ends_as_if_it_had_not_been(tmp_path):
     settings = dict(epochs=6, strategy="gradual", validation_data=data(6))
 
@@ -347,6 +357,7 @@ def test_a_run_killed_in_each_epoch_ends_as_if_it_had_not_been(tmp_path):
     assert model.history is history
 
 
+@pytest.mark.slow
 def test_a_finished_run_returns_at_once(tmp_path, capsys):
     class Never(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
@@ -366,6 +377,7 @@ def test_a_finished_run_returns_at_once(tmp_path, capsys):
         assert f"ended after {epochs} epochs" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_dataset_goes_on_too(tmp_path):
     arguments = dict(strategy="lp-ft", directory=tmp_path / "run", epochs=4)
     for epoch in (0, 2):

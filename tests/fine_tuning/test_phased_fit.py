@@ -90,6 +90,7 @@ class TestOfKeras:
         )
         return path, spy, model, history
 
+    @pytest.mark.slow
     def test_all_see_the_whole_model_and_each_epoch_once(self, trained):
         _, spy, model, history = trained
         assert spy.models == {id(model)}
@@ -112,6 +113,7 @@ class TestOfKeras:
         assert history.history["phase"] == [0, 1, 1]
         assert all(seconds > 0 for seconds in history.history["seconds"])
 
+    @pytest.mark.slow
     def test_checkpoints_of_each_phase_hold_the_whole_model(self, trained):
         path, _, model, history = trained
         x, y = data(6)
@@ -126,6 +128,7 @@ class TestOfKeras:
         assert list((path / "board" / "train").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop, phase", [(1, 0), (3, 0), (4, 1)])
 def test_early_stopping_stops_in_any_phase_and_restores(stop, phase):
     class Judge(keras.callbacks.Callback):
@@ -171,6 +174,7 @@ class Rates(keras.callbacks.Callback):
         self.rates.append(float(_keras.value(optimizer.learning_rate)))
 
 
+@pytest.mark.slow
 def test_callbacks_that_set_the_rate_do_so_in_both_stages():
     scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / (epoch + 1))
     rates = Rates()

@@ -85,6 +85,7 @@ def test_a_run_is_made_once_and_changes_nothing(tmp_path):
         run.seed = 0
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_seed_of_its_folder(tmp_path):
     keras.utils.set_random_seed(1)
     seed = run_of(make()).seed
@@ -198,6 +199,7 @@ def test_settings_that_cannot_be(settings, message):
     refused(make(), ValueError, message, **settings)
 
 
+@pytest.mark.slow
 def test_optimizers_that_cannot_have_rates():
     refused(make(keras.optimizers.Ftrl()), ValueError, "divides by the learning rate")
     refused(make(keras.optimizers.SGD(0.0)), ValueError, "peak_learning_rate=0.0")

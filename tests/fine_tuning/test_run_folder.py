@@ -84,6 +84,7 @@ class Killed(Exception):
     """What ends the process."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", ["weights", "state"])
 def test_a_kill_while_saving_leaves_the_epoch_before(tmp_path, monkeypatch, cut):
     folder, model = folder_of(tmp_path), make()

@@ -44,6 +44,7 @@ def network(channels=3, **kwargs):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "policy, jit_compile",
     [("mixed_float16", False), ("mixed_float16", True), ("float32", True)],
@@ -61,6 +62,7 @@ def test_all_steps_train_in_graph_and_xla(policy, jit_compile):
     assert all(state[1] > 0 for state in states)
 
 
+@pytest.mark.slow
 def test_all_steps_train_on_two_replicas(strategy):
     with strategy.scope():
         model = network()
@@ -72,6 +74,7 @@ def test_all_steps_train_on_two_replicas(strategy):
         assert np.array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_saved_and_exported_it_is_the_identity(tmp_path):
     model = network()
     expected = images().reshape(8, -1).sum(1, keepdims=True)

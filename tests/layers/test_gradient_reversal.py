@@ -130,6 +130,7 @@ def test_schedule_moves_within_an_execution_of_several_steps():
     assert_close(model.get_weights()[0], np.array([[1.6]]), 1e-6)
 
 
+@pytest.mark.slow
 def test_schedule_goes_on_after_reload_once_it_has_its_step(tmp_path):
     optimizer = keras.optimizers.SGD(1.0)
     ramp_up = kt.optimizers.GaninRampUp(total_steps=10)
@@ -176,6 +177,7 @@ def test_exports(tmp_path, kind):
     assert_close(served.serve(x), model.predict(x, verbose=0), 1e-6)
 
 
+@pytest.mark.slow
 def test_schedule_under_two_replicas(strategy):
     with strategy.scope():
         optimizer = keras.optimizers.SGD(1.0)

@@ -190,6 +190,7 @@ def test_two_replicas_adapt_alike(strategy):
     assert_close(two.get_weights(), one.get_weights(), 1e-6)
 
 
+@pytest.mark.slow
 def test_helps_where_a_channel_is_shifted():
     rng = np.random.default_rng(0)
     y = rng.integers(2, size=200)

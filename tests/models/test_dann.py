@@ -73,6 +73,7 @@ def features(model, x):
     return [(name, model.feature_extractor(each)) for name, each in x.items()]
 
 
+@pytest.mark.slow
 def test_makes_the_features_alike():
     # Two classes along one axis; along another the domains are apart.
     rng = np.random.default_rng(0)

@@ -223,6 +223,7 @@ def test_a_schedule_counts_the_updates_of_the_optimizer(tmp_path):
     close(again.noted(), 0.5 * ganin(range(16), 20))
 
 
+@pytest.mark.slow
 def test_strength_of_two_replicas_is_that_of_one(strategy):
     def logs():
         model = DANN(extractor(), free_head())
@@ -303,6 +304,7 @@ def plain_weights(kind, settings):
     return model.feature_extractor.get_weights() + model.label_head.get_weights()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, settings", PLAIN, ids=lambda x: getattr(x, "__name__", "")
 )

@@ -58,6 +58,7 @@ def moved(variables, before):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [DANN, VADA])
 def test_a_raw_bert_reads_dictionaries_of_tokens(tmp_path, kind):
     model = compiled(kind(bert(), free_head()), metrics=["accuracy"])
@@ -81,6 +82,7 @@ def test_padding_of_one_domain_is_padding_in_both():
         assert_close(both[name], run(model, tokens(seed)), 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [DANN, DeepCORAL])
 @pytest.mark.parametrize(
     "make, size", [(tiny.hub_resnet, 16), (tiny.applications_resnet, 32)]
@@ -114,6 +116,7 @@ def test_ada_bn_of_a_backbone():
     assert norms and all(np.any(x.moving_mean.numpy() != 0) for x in norms)
 
 
+@pytest.mark.slow
 def test_frozen_backbone_stays_while_the_heads_learn():
     network = bert()
     model = compiled(DANN(FrozenBackbone(network), free_head(), strength=1.0))
@@ -124,6 +127,7 @@ def test_frozen_backbone_stays_while_the_heads_learn():
     assert all(moved(model.trainable_variables, heads))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", [None, "all-linear"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_lora_learns_with_both_heads_and_the_base_is_held(tmp_path, when, targets):
@@ -159,6 +163,7 @@ def test_lora_learns_with_both_heads_and_the_base_is_held(tmp_path, when, target
         assert not any("lora" in v.name for v in model.weights)
 
 
+@pytest.mark.slow
 def test_gradual_unfreezing_begins_with_both_heads():
     model = compiled(DANN(bert(), free_head()))
     groups = kt.layer_groups(model)
@@ -192,6 +197,7 @@ def test_gradual_unfreezing_begins_with_both_heads():
     np.testing.assert_allclose(logs["strength"], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_discriminative_rates_are_whole_for_the_domain_head():
     model = DANN(bert(), free_head(), strength=1.0)
     optimizer = kt.optimizers.discriminative(
@@ -213,6 +219,7 @@ def test_discriminative_rates_are_whole_for_the_domain_head():
     np.testing.assert_allclose(step - before, plain / 8, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(policy):
     keras.config.set_dtype_policy(policy)

@@ -84,6 +84,7 @@ def fitted(target_mean, epochs, rate=0.02):
     return model, x["source"], history
 
 
+@pytest.mark.slow
 def test_weights_are_near_the_ratio_of_the_densities():
     model, x, history = fitted(1.0, epochs=20)
     logits = model.domain_head(model.feature_extractor(x)).numpy()[:, 0]
@@ -94,12 +95,14 @@ def test_weights_are_near_the_ratio_of_the_densities():
     assert 0.25 < history["effective_sample_size"][-1] < 0.6
 
 
+@pytest.mark.slow
 def test_alike_domains_have_weights_of_one():
     _, _, history = fitted(0.0, epochs=10)
     assert history["effective_sample_size"][-1] > 0.9
     assert 0.4 < history["domain_accuracy"][-1] < 0.65
 
 
+@pytest.mark.slow
 def test_domains_without_overlap_are_warned_of_even_in_the_last_epoch():
     with pytest.warns(DomainOverlapWarning, match="hardly overlap") as found:
         model, _, history = fitted(9.0, epochs=14, rate=0.2)

@@ -146,6 +146,7 @@ def idle_paths(model):
     return [weight.path for weight in model.weights if id(weight) not in known]
 
 
+@pytest.mark.slow
 def test_weights_without_a_gradient_do_not_train():
     model = TransferClassifier(tiny.bert(num_layers=1), 3)
     model.compile("adam", LOSS)
@@ -157,6 +158,7 @@ def test_weights_without_a_gradient_do_not_train():
     assert all(weight.trainable for weight in model.weights)
 
 
+@pytest.mark.slow
 def test_the_decoder_does_not_train_where_the_encoder_is_read():
     model = TransferClassifier(families.build("t5"), 3)
     idle = idle_paths(model)

@@ -110,6 +110,7 @@ def test_target_accuracy_of_other_labels(kind):
     assert found["target_accuracy"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_validation_in_fit_shows_target_accuracy_and_trains_the_same():
     plain, shown = compiled(), compiled()
     shown.set_weights(plain.get_weights())

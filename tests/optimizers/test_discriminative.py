@@ -117,6 +117,7 @@ def test_a_factor_reaches_adafactor_where_it_caps_the_rate():
     np.testing.assert_allclose(ours, 0.5 * theirs, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_gradients_of_repeated_ids_add_up_before_they_are_squared():
     def trained(make):
         keras.utils.set_random_seed(0)
@@ -286,6 +287,7 @@ def test_weights_that_no_output_uses_do_not_stand_in_the_way_of_reload(tmp_path)
     assert copy.rates == optimizer.rates
 
 
+@pytest.mark.slow
 def test_rates_and_moments_survive_reload_of_a_nested_model(tmp_path):
     x, y = data()
     inner = tiny.mlp(widths=(5, 4))
@@ -362,6 +364,7 @@ def test_swap_ema_weights_leaves_untrained_layers_alone():
     assert all(np.array_equal(each, frozen) for each in seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", DISTRIBUTED, ids=str)
 def test_two_replicas_equal_one_with_clipping(strategy, clip):
     x, y = data()
@@ -380,6 +383,7 @@ def test_two_replicas_equal_one_with_clipping(strategy, clip):
     assert distance(alone, together) < 1e-6
 
 
+@pytest.mark.slow
 def test_learning_rate_callbacks_keep_the_ratios():
     x, y = data()
     model = tiny.mlp()

@@ -105,6 +105,7 @@ class TestRoundTrip:
         kt.load_adapter(other, path)
         assert_equal(outputs(other), outputs(model))
 
+    @pytest.mark.slow
     def test_learns_on_after_loading(self, saved, path):
         _, other = saved
         kt.load_adapter(models.compiled(other), path)
@@ -149,6 +150,7 @@ class TestRoundTrip:
         assert_equal(outputs(other), outputs(model))
         assert {spec["dtype"] for spec in tensors(path).values()} == {"F32"}
 
+    @pytest.mark.slow
     def test_under_a_strategy(self, strategy, path):
         model = small()
         trained(model, adapters.LoRA(rank=2, targets="wide"))

@@ -68,6 +68,7 @@ def trainable(model):
     return [any(v is each for each in model.trainable_weights) for v in model.weights]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [bert, nested_bert, task])
 def test_training_goes_on_as_if_never_stopped(tmp_path, make):
     model = compiled(make())
@@ -81,6 +82,7 @@ def test_training_goes_on_as_if_never_stopped(tmp_path, make):
     assert_close(again.get_weights(), model.get_weights())
 
 
+@pytest.mark.slow
 def test_keras_alone_loses_the_moments_of_a_partly_frozen_bert(tmp_path):
     model = bert()
     for layer in model.layers[:-1]:
@@ -130,6 +132,7 @@ def test_rates_and_phase_come_back(tmp_path):
     assert state.phase == 1
 
 
+@pytest.mark.slow
 def test_mixed_precision_comes_back_with_its_scale(tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     model = compiled_mlp()
@@ -142,6 +145,7 @@ def test_mixed_precision_comes_back_with_its_scale(tmp_path):
         kt.resume(path)
 
 
+@pytest.mark.slow
 def test_resumes_under_a_strategy(tmp_path, strategy):
     model = compiled_mlp()
     path = half_way(model, vectors(), tmp_path / "half.keras")
@@ -204,6 +208,7 @@ def test_custom_objects_are_passed_on(tmp_path):
     assert_close(again.optimizer.variables, model.optimizer.variables)
 
 
+@pytest.mark.slow
 def test_a_compile_of_the_models_own_is_called_as_keras_does(tmp_path):
     class Own(keras.Model):
         def compile(self, optimizer, scale):

@@ -95,6 +95,7 @@ def test_statistics_of_batch_norm_are_counted_and_no_part_of_the_norm():
     assert "1 of 2" in str(report)
 
 
+@pytest.mark.slow
 def test_statistics_move_in_training_and_stay_when_frozen():
     for frozen in (False, True):
         model = tiny.convnet()
@@ -254,6 +255,7 @@ def unfrozen():
     )
 
 
+@pytest.mark.slow
 def test_phases_come_from_gradual_unfreezing():
     model, history = unfrozen()
     report = kt.report(model, history)
@@ -426,6 +428,7 @@ def state(model):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
 def test_reading_changes_nothing(used, tmp_path):
     model = compiled(restless(), jit_compile="auto")
@@ -472,6 +475,7 @@ def test_the_same_report_twice():
     assert first.to_html() == second.to_html()
 
 
+@pytest.mark.slow
 def test_training_goes_on_as_if_it_had_not_been_read():
     losses = []
     for read in (False, True):
@@ -489,6 +493,7 @@ def test_training_goes_on_as_if_it_had_not_been_read():
 # All kinds of models.
 
 
+@pytest.mark.slow
 def test_a_model_on_two_replicas(strategy):
     with strategy.scope():
         model = compiled(tiny.convnet(), keras.optimizers.Adam())
@@ -544,6 +549,7 @@ def test_frozen_backbones_and_transfer_classifiers():
     assert total["trainable"] == 4 * 3 + 3 < total["parameters"]
 
 
+@pytest.mark.slow
 def test_a_task_takes_raw_texts():
     import keras_hub
 

@@ -95,6 +95,7 @@ def test_outputs_are_those_of_pytorch_and_the_files_come_back_bitwise(case, tmp_
         assert (tmp_path / each).read_bytes() == (folder / each).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["bert/query_value", "bert/seq_cls", "llama/dora"])
 def test_after_training_the_file_keeps_names_types_and_config(case, tmp_path):
     model, folder = peft_models.model_of(case)
@@ -300,6 +301,7 @@ def test_pairs_of_a_fused_projection_become_one_of_the_ranks_together(tmp_path):
     assert config["fan_in_fan_out"] is True
 
 
+@pytest.mark.slow
 def test_a_fused_pair_that_was_trained_grows(tmp_path):
     model, folder = peft_models.model_of("gpt2/fused")
     load_peft(model, folder)
