@@ -12,12 +12,14 @@ import pytest
 import tensorflow as tf
 
 import keras_transfer as kt
+from keras_transfer.adapters.adapter import techniques
 from keras_transfer.backbones.fingerprint import of_network
 from tests.golden import bases
 from tests.golden.make_saved import facts
 from tests.golden.make_saved import joined
 from tests.golden.make_saved import MAKERS
 from tests.golden.make_saved import SAVED
+from tests.golden.models import RECIPES
 from tests.golden.trainings import HALF
 from tests.golden.trainings import TRAININGS
 
@@ -72,6 +74,12 @@ def assert_as_saved(model, arrays):
 @pytest.mark.parametrize("name", MAKERS)
 def test_each_kind_has_its_file(name):
     assert (SAVED / name).exists(), "run python -m tests.golden.make_saved"
+
+
+def test_each_technique_is_among_them():
+    kinds = techniques()
+    ours = {kind for name, kind in kinds.items() if name.startswith("keras_transfer>")}
+    assert {type(recipe) for recipe in RECIPES.values()} == ours
 
 
 @each_of("models/*.keras")
