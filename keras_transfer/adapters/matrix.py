@@ -23,7 +23,7 @@ def kernel_axes(host: keras.Layer) -> tuple[str, str, str]:
     if len(into) + len(out) < len(kernel) or not into or not out:
         raise ValueError(
             f"The EinsumDense {host.name!r} computes {host.equation!r}, where an axis "
-            "of the kernel is neither contracted nor new, so that it is no matrix. "
+            "of the kernel is neither contracted nor new, so it is not a matrix. "
             "Leave it out of the targets."
         )
     return kernel, into, out

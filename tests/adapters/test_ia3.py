@@ -84,7 +84,7 @@ def test_einsum_by_hand(equation, features, shape, bias_axes, feedforward):
 def test_a_kernel_that_is_no_matrix():
     layer = keras.layers.EinsumDense("abc,acd->abd", (None, 3), name="it")
     model = keras.Sequential([keras.Input((5, 6), batch_size=2), layer])
-    with pytest.raises(ValueError, match="no matrix"):
+    with pytest.raises(ValueError, match="not a matrix"):
         adapters.IA3(targets="it").attach(model)
 
 

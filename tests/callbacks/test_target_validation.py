@@ -318,7 +318,8 @@ def test_what_is_not_computed_cannot_be_monitored():
 
 def test_others_may_stand_where_they_like():
     stop = keras.callbacks.EarlyStopping("loss", mode="min")
-    fit(compiled(), stop, TargetValidation(SOURCE, TARGET))
+    logs = fit(compiled(), stop, TargetValidation(SOURCE, TARGET))
+    assert len(logs["loss"]) == len(logs["val_source_accuracy"]) == 2
 
 
 def test_two_are_refused():
@@ -360,7 +361,8 @@ def test_a_loss_that_does_not_say_is_refused(loss):
     ],
 )
 def test_the_loss_says_logits(loss):
-    fit(compiled(loss), TargetValidation(SOURCE, TARGET))
+    logs = fit(compiled(loss), TargetValidation(SOURCE, TARGET))
+    assert np.isfinite(logs["val_source_accuracy"]).all()
 
 
 @pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", SPARSE()])

@@ -125,7 +125,7 @@ def words(x, y):
     ],
 )
 def test_order_is_told(make, same):
-    # Under a global seed two iterators are alike, though two epochs are not.
+    # Under a global seed two iterators are equal, though two epochs are not.
     keras.utils.set_random_seed(0)
     assert same_order(make(dataset())) is same
 
