@@ -5,6 +5,7 @@ from keras_transfer.adapters.bottleneck import Bottleneck as Bottleneck
 from keras_transfer.adapters.bottleneck import PfeifferBottleneck as PfeifferBottleneck
 from keras_transfer.adapters.dora import DoRA as DoRA
 from keras_transfer.adapters.ia3 import IA3 as IA3
+from keras_transfer.adapters.loha import LoHa as LoHa
 from keras_transfer.adapters.lora import LoRA as LoRA
 from keras_transfer.adapters.lora import RsLoRA as RsLoRA
 from keras_transfer.adapters.lora_layers import LoRAConv2D as LoRAConv2D

@@ -121,6 +121,17 @@ FAMILIES = {
             ),
             "dora": ("", dict(target_modules="all-linear", use_dora=True)),
             "half": ("", dict(target_modules=["query", "value"])),
+            "loha": ("", dict(target_modules="all-linear")),
+            "loha_seq_cls": (
+                "SequenceClassification",
+                dict(
+                    target_modules=["query", "output.dense"],
+                    task_type="SEQ_CLS",
+                    rank_pattern={"layer.0.attention.self.query": 3},
+                    alpha_pattern={"output.dense": 5},
+                    modules_to_save=["classifier"],
+                ),
+            ),
         },
     ),
     "roberta": (
@@ -241,8 +252,11 @@ def make(family, config, base_kind, cases):
     for seed, (case, (kind, settings)) in enumerate(cases.items()):
         auto = getattr(transformers, "AutoModelFor" + kind if kind else "AutoModel")
         model = auto.from_pretrained(base)
-        lora = peft.LoraConfig(r=2, lora_alpha=6, lora_dropout=0.1, **settings)
-        model = peft.get_peft_model(model, lora)
+        if case.startswith("loha"):
+            adapter = peft.LoHaConfig(r=2, alpha=6, **settings)
+        else:
+            adapter = peft.LoraConfig(r=2, lora_alpha=6, lora_dropout=0.1, **settings)
+        model = peft.get_peft_model(model, adapter)
         randomise(model, seed)
         pairs = [each for name, each in model.named_parameters() if "lora_" in name]
         if case == "half":  # what is saved, and what gave the outputs

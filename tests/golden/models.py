@@ -18,6 +18,10 @@ RECIPES = {
     "lora_patterns": adapters.LoRA(rank=2, rank_pattern={"query": 1}),
     "rs_lora": adapters.RsLoRA(rank=2, alpha=3),
     "dora": adapters.DoRA(rank=2, alpha=3),
+    "loha": adapters.LoHa(rank=2, alpha=3),
+    "loha_patterns": adapters.LoHa(
+        rank=2, targets="all-linear", rank_pattern={"query": 1}
+    ),
     "vera": adapters.VeRA(rank=4),
     "ia3": adapters.IA3(),
     "bitfit": adapters.BitFit(),
@@ -257,6 +261,9 @@ MODELS = {
     ),
     "dora_of_every_layer": lambda: every_kind_of_layer(
         adapters.DoRA(rank=2, targets="einsum|conv|hidden")
+    ),
+    "loha_of_every_layer": lambda: every_kind_of_layer(
+        adapters.LoHa(rank=2, targets="einsum|conv|hidden")
     ),
     "lora_conv_net": lora_conv_net,
     "lora_layers": lora_layers,

@@ -53,7 +53,7 @@ def model_of(case):
     """Return the Keras model that a case is an adapter of, and the case's folder."""
     family, name = case.split("/")
     folder = GOLDEN / case
-    if name == "seq_cls":
+    if name.endswith("seq_cls"):
         return classifier(family), folder
     if family in ("gpt2", "llama") and name in ("causal_lm", "embeddings"):
         return causal_lm(family), folder
