@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 
 from keras_transfer import _keras
+from keras_transfer.data.class_names import class_names_of
+from keras_transfer.data.class_names import remember_class_names
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -70,10 +72,15 @@ class BackboneModel(keras.Model):
         return [variable for variable in variables if id(variable) not in unused]
 
     def flags_config(self) -> dict:
-        """Return which layers and which weights train, for `get_config`."""
+        """Return which layers and which weights train, for `get_config`.
+
+        The names of the classes, where `fine_tune` has read any, are among them.
+        """
+        names = class_names_of(self)
         return {
             "trainable_layers": list(_keras.flags(self)),
             "trainable_weights": [weight.trainable for weight in self.weights],
+            **({"class_names": list(names)} if names else {}),
         }
 
     @classmethod
@@ -92,7 +99,9 @@ class BackboneModel(keras.Model):
             for name, value in config.items()
         }
         flags = [config.pop(f"trainable_{x}", None) for x in ("layers", "weights")]
+        names = config.pop("class_names", None)
         model = cls(**config)
+        remember_class_names(model, names)
         # Here, since Keras builds the optimizer over what trains right after.
         if flags[0] is not None:
             _restore_flags(model, *flags)
