@@ -228,7 +228,8 @@ def add(host: keras.Layer, part: Part) -> None:
 
 
 def take_away(host: keras.Layer, part: Part) -> None:
-    """Undo `add`."""
+    """Undo `add`. What was traced with the part stays right: with a gate of 0."""
+    part.gate.assign(0.0)
     _keras.remove_child(host, attribute(part.name))
 
 
