@@ -376,6 +376,28 @@ def test_every_private_attribute_that_we_read_is_there():
     assert hasattr(adam, "_distribution_strategy")
 
 
+def test_what_tensorflow_keeps_of_a_traced_function_is_where_we_read_it():
+    class Model(keras.Model):
+        @tf.function
+        def call(self, x):
+            return x
+
+    model, count = Model(), tf.function(lambda x: x)
+    x = np.ones((2, 3))
+    model(x)
+    assert model in vars(Model)["call"]._descriptor_cache
+    count(x)
+    assert hasattr(count, "_key_for_call_stats")
+    clone = count._clone(None)
+    assert clone.python_function is count.python_function
+    assert clone.experimental_get_tracing_count() == 0
+    model.compile(loss="mse")
+    _keras.remake_functions(model, "train", "predict")
+    assert type(model.predict_function) is type(count)
+    cells = [cell.cell_contents for cell in model.train_function.__closure__]
+    assert type(count) in map(type, cells)
+
+
 def test_the_history_of_a_symbolic_tensor_is_where_we_read_it():
     inputs = keras.Input((5,))
     embedding = layers.Embedding(9, 4, mask_zero=True)

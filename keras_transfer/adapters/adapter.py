@@ -103,8 +103,11 @@ class Adapter:
         so; all else of the model is frozen, and neither `model.trainable = True` nor
         a phase of gradual unfreezing thaws it. The new adapter is the one in use.
         Attach before or after `compile`, but inside `strategy.scope()` where the
-        model is to be distributed, and to the outermost model: one that holds it and
-        has run before needs `kt.adapters.refresh(outer)`.
+        model is to be distributed, and to the outermost model: one that holds it, or
+        shares layers with it, and has run before needs `kt.adapters.refresh(other)`.
+        A `tf.function` of your own that was traced before knows no adapter: make it
+        anew. One that was traced after stays right, also once the adapter is merged
+        or taken away.
 
         Args:
             model: A built model or composite layer.

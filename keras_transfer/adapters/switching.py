@@ -270,13 +270,15 @@ def add_weighted(model: keras.Layer, name: str, weights: Mapping[str, float]) ->
 
 
 def refresh(model: keras.Layer) -> None:
-    """Drop what `model` has traced, after adapters were attached to a model inside it.
+    """Drop what `model` has traced, after adapters were attached to layers in it.
 
-    `attach`, `use` and `merge` do it for the model they are given and all in it, but
-    cannot know a model that holds that one. Pass the outermost model there, or here.
+    `attach`, `use` and `merge` do it for the model they are given and all in it: what
+    `fit`, `evaluate`, `predict` and the `generate` of keras-hub run, and each
+    `tf.function` in an attribute or a method of a layer. They cannot know a model that
+    holds that one, or shares layers with it. Pass the outermost model there, or here.
 
     Args:
-        model: The outer model.
+        model: The other model.
 
     Example:
         ```python

@@ -56,18 +56,12 @@ def retrace(
     model: keras.Layer,
     optimizers: list[tuple[keras.Model, keras.Optimizer]] | None = None,
 ) -> None:
-    """Drop the traced functions of `model` and of the models in it.
-
-    A function that exists is made anew at once, not set to None: a callback may be in
-    the midst of `fit`.
-    """
+    """Give new optimizers, and make all traced functions in `model` anew."""
     for compiled, optimizer in optimizers or ():
         with _keras.scope(compiled):
             _keras.replace_optimizer(compiled, optimizer)
-    for compiled in _models(model):
-        for kind in ("train", "test", "predict"):
-            if getattr(compiled, f"{kind}_function", None) is not None:
-                getattr(compiled, f"make_{kind}_function")(force=True)
+    for layer in _keras.flat_layers(model):
+        _keras.forget_traces(layer)
 
 
 def activate(model: keras.Layer, gates: Mapping[str, float]) -> None:

@@ -6,6 +6,9 @@ import pytest
 import tensorflow as tf
 
 from keras_transfer import adapters
+from keras_transfer import load_adapter
+from keras_transfer import save_adapter
+from tests.adapters import models
 from tests.contracts.compare import assert_close
 from tests.contracts.compare import run
 
@@ -89,3 +92,99 @@ def test_a_graph_of_two_adapters_follows_use_and_the_removal_of_one():
     assert_close(serve(x), run(model, x), 1e-5)
     adapters.use(model, "second")
     assert_close(serve(x), run(model, x), 1e-5)
+
+
+class Compiled(keras.Model):
+    """A model whose methods are tf.functions, one of them in an attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = keras.layers.Dense(3, name="hidden")
+        self.serve = tf.function(self.plain)
+
+    def plain(self, x):
+        return self.hidden(x)
+
+    @tf.function(jit_compile=False)
+    def call(self, x):
+        return self.hidden(x)
+
+    @tf.function
+    def embed(self, x):
+        return self.hidden(x)
+
+
+def test_methods_that_are_tf_functions_are_traced_anew():
+    model = Compiled()
+    base = model(X)
+    model.serve(X), model.embed(X)
+    options = model.serve.python_function
+    adapters.LoRA(rank=2, targets="^hidden$").attach(model)
+    changed(model)
+    now = model.plain(X)
+    assert np.abs(now - base).max() > 1e-2
+    for function in (model, model.embed, model.serve):
+        assert_close(function(X), now, 1e-5)
+    assert model.serve.python_function == options
+    adapters.detach(model)
+    for function in (model, model.embed, model.serve):
+        assert_close(function(X), base, 1e-6)
+
+
+def language_model():
+    """Return a tiny GPT-2 that continues greedily."""
+    import keras_hub
+
+    keras.utils.set_random_seed(0)
+    backbone = keras_hub.models.GPT2Backbone(
+        vocabulary_size=30,
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=8,
+        intermediate_dim=8,
+        max_sequence_length=8,
+    )
+    model = keras_hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
+    model.compile(sampler="greedy", loss="mse", jit_compile=False)
+    return model
+
+
+def test_a_language_model_generates_as_it_computes(tmp_path):
+    model = language_model()
+    ids, mask = np.zeros((3, 5), "int32"), np.zeros((3, 5), "int32")
+    ids[:, :2], mask[:, :2] = [[3, 7], [9, 4], [1, 2]], 1
+    x = {"token_ids": ids, "padding_mask": mask}
+    said = {}
+
+    def check(step):
+        spoken = np.asarray(model.generate(x, stop_token_ids=None)["token_ids"])
+        tensors = {name: tf.constant(value) for name, value in x.items()}
+        computed = model.generate_step(tensors, stop_token_ids=None)["token_ids"]
+        assert np.array_equal(spoken, computed), step
+        said[step] = spoken.tolist()
+
+    recipe = adapters.LoRA(rank=2, alpha=64)
+    check("base")
+    for name in ("first", "second"):
+        recipe.attach(model, name)
+        models.disturb(model, 1.0, name)
+        check(name)
+        changed(model)
+    adapters.use(model, "first")
+    check("used")
+    save_adapter(model, tmp_path / "first.safetensors", name="first")
+    adapters.add_weighted(model, "sum", {"first": 0.5, "second": 2.0})
+    check("sum")
+    adapters.merge(model)
+    check("merged")
+    adapters.unmerge(model)
+    check("unmerged")
+    adapters.remove(model, "sum")
+    check("without")
+    adapters.detach(model)
+    load_adapter(model, tmp_path / "first.safetensors")
+    check("loaded")
+    assert said["without"] == said["base"]
+    assert said["loaded"] == said["used"] != said["base"]
+    assert said["merged"] == said["unmerged"] == said["sum"] != said["base"]
+    assert said["second"] != said["base"] != said["first"]
