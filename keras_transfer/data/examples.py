@@ -161,11 +161,7 @@ def count_rows(arrays: Any, name: str = "data") -> int:
 def rows_of(arrays: Any, part: slice) -> Any:
     """Return rows of arrays; strings as a tensor, which layers ask for."""
 
-    def cut(array: np.ndarray) -> Any:
-        rows = array[part]
-        return ops.convert_to_tensor(rows) if rows.dtype.kind in "OUS" else rows
-
-    return map_arrays(cut, arrays)
+    return map_arrays(lambda array: _for_layers(array[part]), arrays)
 
 
 def map_arrays(function: Callable[[np.ndarray], Any], data: Any) -> Any:
@@ -227,9 +223,14 @@ def _shuffled(data: tuple, steps: int, batch_size: int) -> dict:
     passes = math.ceil(steps * batch_size / size)
     order = np.concatenate([random.permutation(size) for _ in range(passes)])
     order = order[: steps * batch_size]
-    chosen = map_arrays(lambda array: array[order], data)
+    chosen = map_arrays(lambda array: _for_layers(array[order]), data)
     names = ("x", "y", "sample_weight")
     return dict(zip(names, chosen)) | {"batch_size": batch_size}
+
+
+def _for_layers(array: np.ndarray) -> Any:
+    """Return strings as a tensor, since Keras takes no array of them."""
+    return ops.convert_to_tensor(array) if array.dtype.kind in "OUS" else array
 
 
 def _rank(spec: Any) -> int | None:
@@ -241,4 +242,5 @@ def _is_list_of_arrays(data: Any) -> bool:
 
 
 def _is_plain(array: np.ndarray) -> bool:
-    return array.dtype != object or all(isinstance(each, str | bytes) for each in array)
+    flat = array.flat
+    return array.dtype != object or all(isinstance(each, str | bytes) for each in flat)

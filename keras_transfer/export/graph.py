@@ -114,21 +114,26 @@ def write(
 
     keras.export.ExportArchive stores each variable twice (keras-team/keras#23553).
     Here only one list holds them, and what no signature reads is left out: the
-    optimizer, the head of another domain, seeds.
+    optimizer, the head of another domain, seeds, the tables of a tokenizer that is not
+    in front of the model.
 
     Raises:
-        ValueError: If a table is not among the resources.
+        ValueError: If a signature uses a table that is not among the resources.
     """
     root = tf.Module()
     used = {id(each): each for f in functions.values() for each in f.variables}
     root.weights = sorted(used.values(), key=lambda each: each.name)
-    root.resources = list({id(each): each for each in resources}.values())
+    read = {id(each) for f in functions.values() for each in f.captured_inputs}
+    tables = {id(each): each for each in resources if id(each.resource_handle) in read}
+    root.resources = list(tables.values())
     try:
         tf.saved_model.save(root, os.fspath(folder), signatures=dict(functions))
     except AssertionError as error:  # how TensorFlow says it
         raise ValueError(
-            "The preprocessor uses a table that the SavedModel would not hold. Pass "
-            "the Keras layer that owns the table, not a function around it."
+            "The preprocessor or the model uses a lookup table that the SavedModel "
+            "would not hold, because no layer owns it: it is reached through a "
+            "function, such as that of a Lambda layer. Pass the Keras layer that owns "
+            "the table, or make the table an attribute of a layer of the model."
         ) from error
 
 

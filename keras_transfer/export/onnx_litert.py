@@ -120,7 +120,7 @@ def _to_onnx(entry: Entry, compute: Callable, path: pathlib.Path) -> None:
 def _to_litert(entry: Entry, compute: Callable, path: pathlib.Path) -> None:
     key = "serving_default"
     with tempfile.TemporaryDirectory() as folder:
-        write({key: signature(entry, compute)}, (), folder)
+        write({key: signature(entry, compute)}, entry.resources, folder)
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=[key]
         )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from keras_transfer import _keras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Entry:
     Attributes:
         specs: What a request holds, by name; the first axis of each is the batch.
         prepare: From tensors by name to the inputs of the model.
-        resources: The tables that `prepare` looks things up in.
+        resources: The lookup tables of the preprocessor and of the model.
     """
 
     specs: dict[str, tf.TensorSpec]
@@ -44,7 +48,7 @@ def plain_entry(model: keras.Model, example: object = None) -> Entry:
             "tells the shapes and dtypes of its inputs. Pass samples=, a few examples."
         )
     if structure is None:
-        structure = keras.tree.map_structure(np.asarray, example)
+        structure = _arrays(example)
         if not all(each.ndim for each in keras.tree.flatten(structure)):
             raise ValueError(
                 f"The samples of '{model.name}' hold single numbers. Pass one array an "
@@ -56,7 +60,8 @@ def plain_entry(model: keras.Model, example: object = None) -> Entry:
         name: tf.TensorSpec((None, *each.shape[1:]), _dtype(each), name=name)
         for name, each in tensors.items()
     }
-    return Entry(specs, lambda tensors: like(structure, "inputs", tensors))
+    prepare = functools.partial(like, structure, "inputs")
+    return Entry(specs, prepare, _resources(model))
 
 
 def inputs_of(model: keras.Model) -> object:
@@ -153,18 +158,39 @@ def check_flat(tensors: Mapping[str, object]) -> None:
 
 
 def _resources(layer: object) -> tuple[object, ...]:
-    """Return the lookup tables and models that a layer keeps; TensorFlow saves them.
+    """Return the lookup tables and models that a layer keeps, also in layers below it.
 
-    Not the layer itself: a SavedModel would list all that belongs to it.
+    TensorFlow saves them. Not the layer itself: a SavedModel would list all that
+    belongs to it.
     """
     if not isinstance(layer, keras.Layer):
         return ()
     kind = tf.saved_model.experimental.TrackableResource
     below = tf.train.TrackableView(layer).descendants()
+    # TensorFlow does not look into the lists and dictionaries of a Keras layer.
+    below += [x for each in _keras.flat_layers(layer) for x in _collected(each)]
     return tuple(each for each in below if isinstance(each, kind))
 
 
+def _collected(layer: keras.Layer) -> Iterator[object]:
+    """Return what is in the lists and dictionaries that are attributes of a layer."""
+    for value in vars(layer).values():
+        if isinstance(value, Mapping):
+            yield from value.values()
+        elif isinstance(value, list | tuple | set):
+            yield from value
+
+
+def _arrays(example: object) -> object:
+    """Return an example with arrays; a list of strings is one."""
+    if isinstance(example, list) and example and isinstance(example[0], str | bytes):
+        return np.asarray(example)
+    return keras.tree.map_structure(np.asarray, example)
+
+
 def _dtype(tensor: object) -> str:
+    if isinstance(tensor, np.ndarray) and tensor.dtype.kind in "OUS":
+        return "string"
     # Examples come in NumPy's default; Keras computes in its own.
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     if isinstance(tensor, np.ndarray):

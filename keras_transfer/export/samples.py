@@ -88,17 +88,23 @@ def _images(entry: Entry, files: np.ndarray) -> dict[str, np.ndarray]:
 
 def _array(values: object, spec: tf.TensorSpec, name: str) -> np.ndarray:
     if spec.dtype == tf.string:
-        return _strings(values, name)
-    try:
-        array = np.asarray(values).astype(spec.dtype.as_numpy_dtype)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"The samples of {name!r} are no array of {spec.dtype.name}: {error}"
-        ) from error
+        array = _strings(values, name)
+    else:
+        try:
+            array = np.asarray(values).astype(spec.dtype.as_numpy_dtype)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"The samples of {name!r} are not an array of {spec.dtype.name}: "
+                f"{error}"
+            ) from error
+    # A batch may leave out an axis of 1, which Keras adds.
+    if array.ndim == len(spec.shape) - 1 and spec.shape[-1] == 1:
+        array = array[..., None]
     if not spec.shape.is_compatible_with(array.shape):
+        strings = "strings in " * (spec.dtype == tf.string)
         raise ValueError(
             f"The samples of {name!r} have the shape {array.shape}, but the model "
-            f"takes {tuple(spec.shape)}."
+            f"takes {strings}{tuple(spec.shape)}."
         )
     return array
 
@@ -112,11 +118,13 @@ def _strings(values: object, name: str) -> np.ndarray:
     if keras.ops.is_tensor(values):
         values = values.numpy()
     array = np.asarray(values, dtype=object)
-    if array.ndim != 1 or not all(isinstance(each, (str, bytes)) for each in array):
+    if not array.ndim or not all(isinstance(each, (str, bytes)) for each in array.flat):
         wanted = "image files as bytes" if name == "image_bytes" else "strings"
         raise ValueError(
             f"The samples of {name!r} are a list of {wanted}, one an example. These "
             f"are of shape {array.shape}: {str(values)[:80]}"
         )
-    encoded = [x.encode() if isinstance(x, str) else x for x in array]
-    return np.array(encoded, dtype=object)
+    encoded = [x.encode() if isinstance(x, str) else x for x in array.flat]
+    found = np.empty(array.shape, dtype=object)
+    found.flat = encoded
+    return found

@@ -157,7 +157,7 @@ def test_outputs_that_are_not_finite_are_not_published(tmp_path):
         (np.ones((2, 7)), "shape"),
         (np.ones((0, 6)), "rows"),
         ({"inputs": np.ones((2, 6)), "more": np.ones((2, 6))}, "takes"),
-        ([["a"] * 6], "no array"),
+        ([["a"] * 6], "not an array"),
     ],
 )
 def test_samples_that_do_not_fit_are_refused(tmp_path, samples, match):

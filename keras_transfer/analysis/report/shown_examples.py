@@ -64,7 +64,7 @@ def _words(leaf: np.ndarray) -> str:
         text = leaf.item()
         return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
     if leaf.dtype.kind in "OUS":
-        return ", ".join(_words(each) for each in leaf.reshape(-1)[:4])
+        return ", ".join(_words(np.asarray(each)) for each in leaf.reshape(-1)[:4])
     size = " x ".join(map(str, leaf.shape))
     if _is_picture(leaf):
         return f"picture of {size}"

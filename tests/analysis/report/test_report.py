@@ -577,21 +577,26 @@ def test_a_task_takes_raw_texts():
     json.loads(report.to_json())
 
 
-def test_a_model_that_reads_strings_itself():
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_model_that_reads_strings_itself(shape):
     vectors = keras.layers.TextVectorization(
         output_sequence_length=4, vocabulary=["good", "bad"]
     )
     model = keras.Sequential(
         [
-            keras.Input((), dtype="string"),
+            keras.Input(shape, dtype="string"),
             vectors,
             keras.layers.Embedding(5, 4),
             keras.layers.Flatten(),
             keras.layers.Dense(2),
         ]
     )
-    found = kt.report(model, data=(["good", "bad"], [0, 1])).to_dict()
-    assert found["evaluation"]["examples"] == 2
+    bias = model.layers[-1].bias
+    bias.assign([100.0, 0.0])
+    texts = np.array(["good", "bad"]).reshape(2, *shape)
+    found = kt.report(model, data=(texts, [0, 1])).to_dict()["evaluation"]
+    assert found["examples"] == 2
+    assert [each["example"] for each in found["worst"]] == ["bad"]
 
 
 def test_the_facts_add_up():
