@@ -76,7 +76,7 @@ def number(
         ValueError: If the number is not finite, or out of its range.
     """
     real = is_number(value)
-    if real and math.isfinite(value) and _within(value, least, above, most, below):
+    if real and _is_finite(value) and _within(value, least, above, most, below):
         return float(value)
     what = f"a finite number{_range(least, above, most, below)}"
     raise (ValueError if real else kind)(_text(name, value, what, why))
@@ -126,6 +126,13 @@ def is_number(value: object) -> bool:
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value.item()
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def _within(

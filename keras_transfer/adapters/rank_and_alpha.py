@@ -16,6 +16,9 @@ from keras_transfer.adapters.targets import by_pattern
 from keras_transfer.adapters.targets import check_patterns
 from keras_transfer.adapters.targets import Target
 
+# It is multiplied and divided in float32.
+MOST_ALPHA = 1e30
+
 
 class RankedAdapter(Adapter):
     """Base of the recipes whose parts have a rank, and a scaling of alpha and rank.
@@ -78,24 +81,27 @@ class RankedAdapter(Adapter):
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 
-def check_rank(rank: object) -> int:
+def check_rank(rank: object, name: str = "rank") -> int:
     """Return `rank` as an int if it is a whole number above 0.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If it is not; the error calls it `name`.
     """
-    return whole_number("rank", rank, why="a pair of rank 0 learns nothing")
+    return whole_number(name, rank, why="a pair of rank 0 learns nothing")
 
 
-def check_alpha(alpha: object) -> float:
+def check_alpha(alpha: object, name: str = "alpha") -> float:
     """Return `alpha` as a Python number if it is finite and not 0.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If it is not; the error calls it `name`.
     """
-    value = number("alpha", alpha)
-    if value == 0:
-        raise ValueError("alpha=0 must not be 0: it scales what the pair adds.")
+    value = number(name, alpha)
+    if not MOST_ALPHA >= abs(value) >= 1 / MOST_ALPHA:
+        raise ValueError(
+            f"{name}={value!r} must not be 0, nor so small or large that float32 "
+            "cannot hold it: it scales what the pair adds."
+        )
     return int(alpha) if isinstance(alpha, numbers.Integral) else value
 
 

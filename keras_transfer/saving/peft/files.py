@@ -10,12 +10,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from keras_transfer._arguments import number
+from keras_transfer._arguments import dropout_rate
 from keras_transfer._whole_file import replace_file
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter import techniques
 from keras_transfer.adapters.peft_format import PeftFormat
+from keras_transfer.adapters.rank_and_alpha import check_alpha
+from keras_transfer.adapters.rank_and_alpha import check_rank
+from keras_transfer.saving.peft.expressions import Expressions
+from keras_transfer.saving.peft.expressions import parsed
 from keras_transfer.saving.strict_json import parse_json
+from keras_transfer.saving.strict_json import short
 from keras_transfer.saving.tensor_file import TensorFile
 from keras_transfer.saving.tensor_file import write_tensors
 
@@ -36,12 +41,16 @@ KINDS = ("F16", "BF16", "F32")
 
 @dataclasses.dataclass(frozen=True)
 class PeftFile:
-    """What a PEFT folder holds: the config as text and read, tensors in their dtype."""
+    """What a PEFT folder holds: the config as text and read, tensors in their dtype.
+
+    `expressions` matches the expressions in the config, all in one allowance of steps.
+    """
 
     text: bytes
     config: Mapping[str, object]
     technique: type[Adapter]
     tensors: Mapping[str, np.ndarray]
+    expressions: Expressions = dataclasses.field(default_factory=Expressions)
 
 
 def read(folder: str | pathlib.Path) -> PeftFile:
@@ -124,46 +133,40 @@ def check_config(config: Mapping[str, object], peft: PeftFormat) -> None:
     if unknown:
         raise ValueError(f"The settings {unknown} of PEFT are not supported here.")
     if config.get("bias", "none") not in ("none", "all", "lora_only"):
-        raise ValueError(f"bias={config['bias']!r} is not known.")
-    for key in ("rank_pattern", "alpha_pattern"):
+        raise ValueError(f"bias={short(config['bias'])} is not known.")
+    rank, alpha = (peft.arguments[name] for name in ("rank", "alpha"))
+    check_rank(config.get(rank), rank)
+    check_alpha(config.get(alpha), alpha)
+    if dropout := peft.arguments.get("dropout"):
+        dropout_rate(dropout, config.get(dropout, 0.0))
+    for key, check in (("rank_pattern", check_rank), ("alpha_pattern", check_alpha)):
         pattern = config.get(key) or {}
         if not isinstance(pattern, dict):
-            raise ValueError(f"{key}={pattern!r} is not a dict.")
-        for expression in pattern:
+            raise ValueError(f"{key}={short(pattern)} is not a dict.")
+        for expression, value in pattern.items():
             _check_expression(key, expression)
-        for value in pattern.values():
-            number(key, value)
-    targets = config.get("target_modules") or []
-    if isinstance(targets, str):
-        _check_expression("target_modules", targets)
-    elif not isinstance(targets, list):
-        raise ValueError(f"target_modules={targets!r} is not a list.")
-    for name in ("rank", "alpha"):
-        number(peft.arguments[name], config.get(peft.arguments[name]))
-    if dropout := peft.arguments.get("dropout"):
-        number(dropout, config.get(dropout, 0.0))
-
-
-def rank_and_alpha(
-    config: Mapping[str, object], peft: PeftFormat, module: str
-) -> tuple[int, float]:
-    """Return the rank and the alpha that PEFT gives to `module`, its full name."""
-    numbers = list(peft.rank_and_alpha(config))
-    for i, key in enumerate(("rank_pattern", "alpha_pattern")):
-        for expression, own in reversed((config.get(key) or {}).items()):
-            if re.match(rf"(.*\.)?({expression})$", module):
-                numbers[i] = own  # of several the first one counts
-    return numbers[0], numbers[1]
+            check(value, f"{key} of {short(expression)}")
+    for key in ("target_modules", "exclude_modules"):
+        names = config.get(key) or []
+        if isinstance(names, str):
+            _check_expression(key, names)
+        else:
+            _check_names(key, names)
+    _check_layers(config)
 
 
 def new_config(
-    recipe: Adapter, numbers: Mapping[str, tuple[int, float]], task_type: str | None
+    recipe: Adapter,
+    numbers: Mapping[str, tuple[int, float]],
+    targets: list[str],
+    task_type: str | None,
 ) -> dict:
     """Return the config of an adapter that does not come from a file of PEFT's.
 
     Args:
         recipe: The recipe.
         numbers: Dict of a module's full name to its rank and alpha.
+        targets: Names for these modules.
         task_type: PEFT's name of the model with a head, or None.
     """
     arguments = {
@@ -174,7 +177,7 @@ def new_config(
     return {
         "base_model_name_or_path": None,
         "inference_mode": True,
-        "target_modules": list(numbers),
+        "target_modules": targets,
         "task_type": task_type,
         **dict.fromkeys(recipe.peft.starts, True),
         **recipe.peft.settings,
@@ -202,11 +205,26 @@ def number_settings(
 
 def _check_expression(key: str, text: str) -> None:
     try:
-        re.compile(text)
-    except re.error as problem:
-        raise ValueError(
-            f"{key} has {text!r}, which is no regular expression: {problem}."
-        ) from problem
+        parsed(text)
+    except ValueError as problem:
+        raise ValueError(f"{key}: {problem}") from problem
+
+
+def _check_names(key: str, names: object) -> None:
+    if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
+        raise ValueError(f"{key}={short(names)} is not a list of names.")
+
+
+def _check_layers(config: Mapping[str, object]) -> None:
+    layers = config.get("layers_to_transform")
+    several = layers if isinstance(layers, list) else [layers]
+    if layers is not None and not all(type(each) is int for each in several):
+        raise ValueError(f"layers_to_transform={short(layers)} is not whole numbers.")
+    patterns = config.get("layers_pattern") or []
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    _check_names("layers_pattern", patterns)
+    for each in patterns:
+        _check_expression("layers_pattern", each)
 
 
 def _tensors(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -12,14 +12,19 @@ import numpy as np
 
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.saving.peft.files import PeftFile
-from keras_transfer.saving.peft.files import rank_and_alpha
 from keras_transfer.saving.peft.hub_mapping import Factors
 from keras_transfer.saving.peft.hub_mapping import HubMapping
 from keras_transfer.saving.peft.hub_mapping import sizes_of
+from keras_transfer.saving.peft.named_modules import is_target
+from keras_transfer.saving.peft.named_modules import rank_and_alpha
+from keras_transfer.saving.strict_json import short
 
 # Backbones whose embedding gives no logits, alone or in a text classifier.
 ENCODERS = ("albert", "bert", "distilbert", "roberta")
 ROOT = "base_model.model."
+# The tasks of PEFT whose head is the one of a text classifier, if there is one.
+HEAD_TASKS = (None, "SEQ_CLS")
+OTHER_HEAD = re.compile("For(?!SequenceClassification)[A-Z]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +92,8 @@ def layout_of(file: PeftFile, mapping: HubMapping) -> Layout:
     }
     if not modules:
         raise ValueError(f"The file holds no pair of {file.technique.__name__}.")
-    _check_targets(file.config, mapping, prefix, modules)
+    _check_targets(file, mapping, prefix, modules)
+    _check_task(file.config, mapping, plain)
     _check_plain(file.config, mapping, modules, plain)
     return Layout(prefix, modules, plain, names)
 
@@ -101,14 +107,6 @@ def name_of(prefix: str, mapping: HubMapping, key: str, *, wrapped: bool) -> str
     if module not in mapping.heads:
         module = prefix + module
     return f"{ROOT}{module}.{'base_layer.' if wrapped else ''}{last}"
-
-
-def is_target(config: Mapping[str, object], name: str) -> bool:
-    """Return whether `target_modules` names the module with the full name `name`."""
-    targets = config.get("target_modules")
-    if isinstance(targets, str):
-        return re.fullmatch(targets, name) is not None
-    return any(name == each or name.endswith(f".{each}") for each in targets or ())
 
 
 def is_encoder(model: keras.Model, mapping: HubMapping) -> bool:
@@ -156,6 +154,8 @@ def _sorted(file: PeftFile, mapping: HubMapping) -> tuple[str, dict, dict]:
     for name, key in names.items():
         bare = key.removeprefix(prefix)
         match = re.fullmatch(rf"(.+)\.({ends})", bare)
+        if match and match[2] in pairs.get(match[1], {}):
+            raise ValueError(f"The file has {bare!r} twice, also with {prefix!r}.")
         if match:
             pairs.setdefault(match[1], {})[match[2]] = file.tensors[name]
         elif re.search(rf"(?:{begins})_", bare):
@@ -199,7 +199,9 @@ def _pair(
             f"The module {full!r} has the tensors {sorted(tensors)} in the file, not "
             f"{sorted(part.peft_tensors)}."
         )
-    rank, alpha = rank_and_alpha(file.config, file.technique.peft, full)
+    rank, alpha = rank_and_alpha(
+        file.config, file.technique.peft, full, file.expressions
+    )
     sizes = sizes_of(factors) | {"rank": rank}
     for name, spec in part.peft_tensors.items():
         if tensors[name].shape != spec.shape(sizes):
@@ -211,21 +213,44 @@ def _pair(
 
 
 def _check_targets(
-    config: Mapping[str, object], mapping: HubMapping, prefix: str, pairs: Mapping
+    file: PeftFile, mapping: HubMapping, prefix: str, pairs: Mapping
 ) -> None:
-    if config.get("exclude_modules") or config.get("layers_to_transform") is not None:
-        return
     missing = [
         module
         for module in dict.fromkeys(mapping.module_of().values())
         if module not in pairs
         and module not in mapping.heads
-        and is_target(config, prefix + module)
+        and is_target(file.config, prefix + module, file.expressions)
     ]
     if missing:
         raise ValueError(
             f"The config names {missing[:5]} as targets, but the file has no pairs for "
             "them. It is cut, or of another model."
+        )
+    full = {module: prefix + module for module in pairs if module not in mapping.heads}
+    unnamed = [
+        module
+        for module, name in full.items()
+        if not is_target(file.config, name, file.expressions)
+    ]
+    if unnamed and file.config.get("target_modules") not in (None, [], "all-linear"):
+        raise ValueError(
+            f"The file has pairs for {unnamed[:5]}, which its config does not name as "
+            "targets: PEFT would leave them out."
+        )
+
+
+def _check_task(config: Mapping[str, object], mapping: HubMapping, plain: Mapping):
+    """Check that a head is a classifier's: BERT's for tokens has the same names."""
+    if not any(key.rpartition(".")[0] in mapping.heads for key in plain):
+        return
+    task, auto = config.get("task_type"), config.get("auto_mapping")
+    kind = auto.get("base_model_class") if isinstance(auto, dict) else None
+    if task not in HEAD_TASKS or OTHER_HEAD.search(str(kind)):
+        raise ValueError(
+            f"The head in the file is that of another task (task_type={short(task)}, "
+            f"of the class {short(kind)}), not of a text classifier. Load it into a "
+            "backbone without its head: save it in PEFT with modules_to_save=None."
         )
 
 
@@ -248,9 +273,11 @@ def _check_plain(
     for key, array in plain.items():
         if key in wanted:
             if array.shape != mapping.shape(key):
+                of_head = key.rpartition(".")[0] in mapping.heads
                 raise ValueError(
                     f"{key!r} has the shape {array.shape} in the file, but "
                     f"{mapping.shape(key)} in the model."
+                    + (" Its head is of another number of labels." if of_head else "")
                 )
         elif key.removesuffix(".weight") not in pairs:
             raise ValueError(

@@ -19,9 +19,9 @@ from keras_transfer.adapters.switching import attached
 from keras_transfer.adapters.switching import places
 from keras_transfer.adapters.targets import by_pattern
 from keras_transfer.backbones.match_huggingface import unmatched
+from keras_transfer.saving.peft.expressions import Expressions
 from keras_transfer.saving.peft.files import new_config
 from keras_transfer.saving.peft.files import number_settings
-from keras_transfer.saving.peft.files import rank_and_alpha
 from keras_transfer.saving.peft.files import techniques_of_peft
 from keras_transfer.saving.peft.files import write
 from keras_transfer.saving.peft.hub_mapping import Factors
@@ -34,6 +34,8 @@ from keras_transfer.saving.peft.layout import name_of
 from keras_transfer.saving.peft.layout import Origin
 from keras_transfer.saving.peft.layout import origins
 from keras_transfer.saving.peft.layout import ROOT
+from keras_transfer.saving.peft.named_modules import rank_and_alpha
+from keras_transfer.saving.peft.named_modules import short_names
 
 TASKS = (None, "SEQ_CLS", "CAUSAL_LM", "FEATURE_EXTRACTION")
 
@@ -140,14 +142,17 @@ def _written(
     numbers = {module: (x.rank, x.alpha) for module, x in modules.items()}
     if origin is None:
         heads = list(dict.fromkeys(head.split(".")[0] for head in mapping.heads))
-        config = new_config(recipe, numbers, task_type)
+        known = [prefix + x for x in dict.fromkeys(mapping.module_of().values())]
+        targets = short_names(list(numbers), known)
+        config = new_config(recipe, numbers, targets, task_type)
         config["modules_to_save"] = heads or None
         if "fan_in_fan_out" in recipe.peft.known:
             config["fan_in_fan_out"] = not all(x.rows_out for x in modules.values())
         return _text(config), tensors
     tensors = {k: v.astype(origin.dtypes[k]) for k, v in tensors.items()}
+    expressions = Expressions()
     if all(
-        rank_and_alpha(origin.config, recipe.peft, module) == both
+        rank_and_alpha(origin.config, recipe.peft, module, expressions) == both
         for module, both in numbers.items()
     ):
         return origin.text, tensors

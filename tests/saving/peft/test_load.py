@@ -235,7 +235,9 @@ def test_a_new_file_is_for_the_bare_model(tmp_path):
     config = config_in(tmp_path)
     assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (3, 5, 0.1)
     assert config["task_type"] is None
-    assert len(config["target_modules"]) == 4
+    # Without the number of the block: a deeper model is seen to lack pairs.
+    names = ["attention.self.query", "attention.self.value"]
+    assert config["target_modules"] == names
 
 
 def test_a_new_file_with_a_task_type_has_the_head(tmp_path):
@@ -370,6 +372,26 @@ def test_saving_from_an_unmatched_base_warns(tmp_path):
         (dict(rank_pattern={"(": 4}), "regular expression"),
         (dict(target_modules=["query", "value", "key"]), "no pairs"),
         (dict(target_modules="("), "regular expression"),
+        (dict(target_modules=["query"]), "does not name"),
+        (dict(target_modules=[["query"]]), "not a list of names"),
+        (dict(exclude_modules=["value"]), "does not name"),
+        (dict(exclude_modules={"value": 1}), "not a list of names"),
+        (dict(exclude_modules="("), "regular expression"),
+        (dict(layers_to_transform=[0]), "does not name"),
+        (dict(layers_to_transform="0"), "not whole numbers"),
+        (dict(layers_to_transform=0, layers_pattern="("), "regular expression"),
+        (dict(layers_pattern=[1]), "not a list of names"),
+        (dict(r=-2), "r=-2 must be"),
+        (dict(r=2.0), "r=2.0 must be"),
+        (dict(r=10**12), "shape"),
+        (dict(lora_alpha=10**400), "lora_alpha=1000"),
+        (dict(lora_alpha=1e300), "float32 cannot hold"),
+        (dict(lora_alpha={"query": 2}), "lora_alpha={'query': 2}"),
+        (dict(lora_dropout=1.5), "lora_dropout=1.5"),
+        (dict(rank_pattern={"query": [2]}), r"rank_pattern of 'query' is \[2\]"),
+        (dict(rank_pattern=["query"]), "not a dict"),
+        (dict(alpha_pattern={"query": 0}), "alpha_pattern of 'query'"),
+        (dict(alpha_pattern={r"(a)\1": 2}), "groupref in it is not supported"),
     ],
 )
 def test_settings_that_cannot_be_kept_are_refused(settings, words, tmp_path):
@@ -432,6 +454,15 @@ DAMAGES = {
         "does not begin",
     ),
     "no pair": (lambda x: x.clear(), "no pair"),
+    "twice": (
+        lambda x: x.update(
+            {
+                f"base_model.model.bert.{key.removeprefix('base_model.model.')}": value
+                for key, value in x.items()
+            }
+        ),
+        "twice",
+    ),
 }
 
 
@@ -469,6 +500,70 @@ def test_a_cut_file_is_refused(tmp_path):
     refused(folder, "JSON")
     (folder / files.CONFIG).write_text("[1]")
     refused(folder, "not a dict")
+
+
+def test_an_expression_that_takes_for_ever_does_not(tmp_path):
+    folder = copy_of("bert/query_value", tmp_path / "file")
+    endless = "([a-z0-9.]+)+!"
+    patterns = {"rank_pattern": {endless: 2}, "alpha_pattern": {endless: 2}}
+    targets = rf"{endless}|.*\.(query|value)"
+    edit(folder, **patterns, target_modules=targets, exclude_modules=endless)
+    model = peft_models.backbone("bert")
+    load_peft(model, folder)
+    assert len(list(places(model))) == 4
+    edit(folder, layers_to_transform=[0], layers_pattern=[endless])
+    edit(folder, target_modules=["query", "value"])
+    refused(folder, "does not name")
+
+
+def test_a_missing_pair_is_told_also_with_excluded_modules(tmp_path):
+    model = peft_models.backbone("bert")
+    config = model.get_config() | {"num_layers": 3, "name": "more"}
+    more = type(model).from_config(config)  # matched as the other
+    adapters.LoRA(rank=2).attach(model)
+    save_peft(model, tmp_path)
+    edit(tmp_path, exclude_modules=["pooler.dense"])
+    adapters.detach(model)
+    load_peft(model, tmp_path)
+    with pytest.raises(ValueError, match="layer.2.*no pairs"):
+        load_peft(more, tmp_path)
+    assert adapters.attached(more) == {}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(task_type="TOKEN_CLS"),
+        dict(task_type="QUESTION_ANS"),
+        dict(task_type="CAUSAL_LM"),
+        dict(
+            task_type=None,
+            auto_mapping={"base_model_class": "BertForTokenClassification"},
+        ),
+    ],
+)
+def test_the_head_of_another_task_stays_out_of_a_classifier(settings, tmp_path):
+    # BertForTokenClassification calls its head `classifier`, too.
+    folder = copy_of("bert/seq_cls", tmp_path / "file")
+    edit(folder, **settings)
+    model = peft_models.classifier("bert")
+    before = arrays(model.weights)
+    with pytest.raises(ValueError, match="of another task"):
+        load_peft(model, folder)
+    assert_close(model.weights, before)
+    edit(folder, task_type=None, auto_mapping=None)
+    load_peft(model, folder)
+
+
+def test_a_head_of_another_number_of_labels_is_refused():
+    import keras_hub
+
+    model = keras_hub.models.BertTextClassifier(
+        backbone=peft_models.backbone("bert"), num_classes=5, preprocessor=None
+    )
+    with pytest.raises(ValueError, match="another number of labels"):
+        load_peft(model, peft_models.GOLDEN / "bert" / "seq_cls")
+    assert adapters.attached(model) == {}
 
 
 def test_a_pickle_is_not_read(tmp_path):

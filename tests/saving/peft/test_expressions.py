@@ -1,0 +1,89 @@
+"""Expressions of a stranger: what `re` says, in steps that are counted."""
+
+import random
+import re
+
+import pytest
+
+from keras_transfer.saving.peft import expressions
+from keras_transfer.saving.peft.expressions import Expressions
+
+NAME = "bert.encoder.layer.0.attention.self.query"
+LEAVES = ("a", "b", ".", "[ab]", "[^a]", r"\.", r"\d", r"\w", "0", "^", "$", r"\b")
+REPEATS = ("*", "+", "?", "{2}", "{1,3}", "*?", "+?")
+
+
+def made_up(rng, depth):
+    """Return an expression of all kinds of parts."""
+    kind = rng.random()
+    if depth == 0 or kind < 0.3:
+        return rng.choice(LEAVES)
+    one, two = made_up(rng, depth - 1), made_up(rng, depth - 1)
+    if kind < 0.6:
+        return one + two
+    if kind < 0.7:
+        return f"(?:{one}|{two})"
+    if kind < 0.85:
+        return f"({one}){rng.choice(REPEATS)}"
+    return rng.choice((f"(?={one})", f"(?!{one})", "(?<=a)", "(?<!b)")) + two
+
+
+def test_it_says_what_re_says():
+    rng, found = random.Random(0), 0
+    for _ in range(2000):
+        text = made_up(rng, 4)
+        for name in ("", "ab", "aab.b0", "a.b.a", "0a.b"):
+            wanted = re.fullmatch(text, name) is not None
+            assert Expressions().fullmatch(text, name) == wanted, (text, name)
+            found += wanted
+    assert found > 100
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "([a-z0-9.]+)+!",
+        "(.*)*" * 10 + "!",
+        "((((.*)*)*)*)*!",
+        "(a|[a-z]|.)*!",
+        "((.?){1,60000}){1,60000}!",
+        "(?=(.*)*!)" * 20,
+    ],
+)
+def test_what_takes_re_for_ever_takes_some_hundred_steps(text):
+    matcher = Expressions()
+    assert not matcher.fullmatch(text, 2 * NAME)
+    assert expressions.MOST_STEPS - matcher.left < 3000
+
+
+def test_all_of_a_file_share_the_steps():
+    matcher = Expressions(steps=99)
+    with pytest.raises(ValueError, match="take too long"):
+        for _ in range(100):
+            matcher.ends("query", NAME)
+    with pytest.raises(ValueError, match="take too long"):
+        Expressions(steps=30).fullmatch("(.*)*" * 10 + "!", NAME)
+
+
+def test_the_end_of_a_name_is_whole_names():
+    for text in ("query", "self.query", r"self\.query", NAME, "(key|query)", ".*query"):
+        assert Expressions().ends(text, NAME), text
+        assert re.match(rf"(.*\.)?({text})$", NAME)
+    for text in ("uery", "self", "elf.query", "(key|value)"):
+        assert not Expressions().ends(text, NAME), text
+
+
+@pytest.mark.parametrize(
+    "text", ["(", "*", "[", r"(a)\1", "(?>a)", "(?i:a)", "a{99999999999}", "(" * 5000]
+)
+def test_what_cannot_be_matched_is_refused(text):
+    with pytest.raises(ValueError, match="no regular expression"):
+        Expressions().ends(text, NAME)
+
+
+def test_one_that_is_nested_too_deep_to_match_is_refused():
+    depth = 250  # Python's parser takes it, as a rule
+    with pytest.raises(ValueError, match="too deep|recursion"):
+        Expressions().fullmatch(
+            "(?=" * depth + "b" + ")" * depth + "b" * 600, "b" * 600
+        )

@@ -1,0 +1,54 @@
+"""Which modules a PEFT config names: PEFT's own rules, case by case."""
+
+import pytest
+
+from keras_transfer.saving.peft.expressions import Expressions
+from keras_transfer.saving.peft.named_modules import is_target
+from keras_transfer.saving.peft.named_modules import short_names
+
+BERT = "encoder.layer.{}.attention.self.{}"
+NAMES = [BERT.format(i, name) for i in (0, 1) for name in ("query", "key", "value")]
+
+
+@pytest.mark.parametrize(
+    "config, wanted",
+    [
+        (dict(target_modules=["query"]), [0, 3]),
+        (dict(target_modules=["uery"]), []),
+        (dict(target_modules=["self.query", NAMES[4]]), [0, 3, 4]),
+        (dict(target_modules=r".*\.(query|value)"), [0, 2, 3, 5]),
+        (dict(target_modules=r"layer"), []),
+        (dict(target_modules=["query", "key"], exclude_modules=["key"]), [0, 3]),
+        (dict(target_modules=["key"], exclude_modules=[NAMES[1]]), [4]),
+        (dict(target_modules=["key"], exclude_modules=r".*\.1\..*"), [1]),
+        (dict(target_modules=["key"], layers_to_transform=1), [4]),
+        (dict(target_modules=["key"], layers_to_transform=[0, 1]), [1, 4]),
+        (dict(target_modules=["key"], layers_to_transform=[]), [1, 4]),
+        # With an expression, or a full name, they count for nothing.
+        (dict(target_modules=r".*key", layers_to_transform=[1]), [1, 4]),
+        (dict(target_modules=[NAMES[1]], layers_to_transform=[1]), [1]),
+        (
+            dict(
+                target_modules=["key"], layers_to_transform=[1], layers_pattern="layer"
+            ),
+            [4],
+        ),
+        (
+            dict(target_modules=["key"], layers_to_transform=[1], layers_pattern=["h"]),
+            [],
+        ),
+        (dict(target_modules=None), []),
+    ],
+)
+def test_the_rules_of_peft(config, wanted):
+    found = [i for i, x in enumerate(NAMES) if is_target(config, x, Expressions())]
+    assert found == wanted
+
+
+def test_short_names_stand_for_these_modules_and_no_others():
+    assert short_names([NAMES[0], NAMES[3]], NAMES) == ["attention.self.query"]
+    assert short_names([NAMES[0], NAMES[4]], NAMES) == [NAMES[0], NAMES[4]]
+    known = [*NAMES, "pooler.dense"]
+    assert short_names(["pooler.dense"], known) == ["pooler.dense"]
+    twice = ["a.block.0.x", "b.block.0.x"]
+    assert short_names(twice[:1], twice) == twice[:1]
