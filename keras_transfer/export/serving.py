@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras_transfer._arguments import whole_number
 from keras_transfer._whole_file import new_path
 from keras_transfer.export import comparison
+from keras_transfer.export.foreign_operations import foreign_notice
 from keras_transfer.export.graph import Folded
 from keras_transfer.export.graph import forward
 from keras_transfer.export.graph import signature
@@ -55,6 +56,12 @@ def export_serving(
     - `image_bytes`, for images: JPEG or PNG files.
     - `features`, on request: as `serving_default`, but out comes the pooled vector of
       the backbone.
+
+    The tokenizers of keras-hub use operations of tensorflow_text. Where the graph holds
+    such, a line is printed that says so: strings go in as `text` (or the names of a
+    `kt.export.RawText`), a Python client imports `tensorflow_text` before
+    `tf.saved_model.load`, and a server must have been built with them, as TensorFlow
+    Serving's own binaries are.
 
     An input that is no dictionary is named `inputs` (`inputs_0`, ... for a list), an
     output `outputs`. Half-precision outputs become float32.
@@ -156,6 +163,9 @@ def export_serving(
                 networks = {k: many.reference(x, plain) for k, x in networks.items()}
             _compare(partial, networks, entries, asked, allowed)
             write_warmup(partial, target.absolute().parent.name, asked)
+    notice = foreign_notice(functions, entries)
+    if notice:
+        print(f"export_serving: {target}. {notice}")
     return target
 
 
