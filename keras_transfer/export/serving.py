@@ -22,6 +22,7 @@ from keras_transfer.export.graph import forward
 from keras_transfer.export.graph import signature
 from keras_transfer.export.graph import write
 from keras_transfer.export.image_bytes import ImageBytes
+from keras_transfer.export.labels import with_labels
 from keras_transfer.export.many_adapters import ManyAdapters
 from keras_transfer.export.raw_text import RawText
 from keras_transfer.export.request import Entry
@@ -30,7 +31,6 @@ from keras_transfer.export.samples import run
 from keras_transfer.export.samples import tensors_of
 from keras_transfer.export.signatures import entries_of
 from keras_transfer.export.signatures import features_of
-from keras_transfer.export.signatures import with_labels
 from keras_transfer.export.warmup import write_warmup
 
 
@@ -41,7 +41,7 @@ def export_serving(
     *,
     samples: object = None,
     preprocessor: keras.Layer | RawText | ImageBytes | Callable | bool | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Sequence | Mapping[str, Sequence[str]] | bool | None = None,
     features: bool | str = False,
     adapters: Sequence[str] = (),
 ) -> pathlib.Path:
@@ -86,7 +86,12 @@ def export_serving(
             preprocessor, a `kt.export.RawText` or a `kt.export.ImageBytes`. Defaults
             to the own one of a keras-hub Task; False for none.
         labels: Names of the classes in the order of the logits. Each signature then
-            also gives `label` (a string) and `label_id` (int64), the largest logit's.
+            also gives `label` (a string) and `label_id` (int64), the largest logit's;
+            one for each token or pixel if the model has classes for each. Of several
+            outputs, a dict by output or a list in their order, with None for one that
+            has no classes; outputs are then `<output>_label` and `<output>_label_id`.
+            Defaults to the names that the data of `fine_tune` had, where there is a
+            logit for each; False for none.
         features: True, or a pooling of `kt.backbones.features`, for a signature
             `features`.
         adapters: Names of LoRA, RsLoRA or LoHa adapters of the model, to be chosen by
@@ -132,7 +137,7 @@ def export_serving(
     """
     _check(model, version)
     target = pathlib.Path(directory) / str(version)
-    finish = with_labels(labels) if labels is not None else dict
+    finish = with_labels(labels, model)
     with new_path(target) as partial:
         entries = entries_of(model, preprocessor, samples)
         plain = entries.get("preprocessed", entries["serving_default"])
