@@ -119,7 +119,8 @@ class Part(keras.layers.Layer):
     def fold(self, host: keras.Layer, weights: dict[str, np.ndarray]) -> None:
         """Change `weights`, the host's own by name, to what does the same alone.
 
-        Called for parts whose gate is not 0, with float32 arrays.
+        Called for parts whose gate is not 0, with float32 arrays. A class that
+        overrides a hook says anew how it folds, see `check_overrides`.
 
         Raises:
             ValueError: If it cannot be done; it says why.
@@ -241,8 +242,8 @@ def attribute(name: str) -> str:
 def check_overrides(part: Part, method: str) -> None:
     """Check that `method` is of the class that says what `part` computes, or below.
 
-    A subclass that overrides a hook alone computes something else than what `method`,
-    which it inherits, returns.
+    A subclass that overrides a hook alone computes something else than what `method`
+    (or the attribute of this name), which it inherits, says.
 
     Raises:
         ValueError: If that is so.
@@ -254,7 +255,8 @@ def check_overrides(part: Part, method: str) -> None:
         return next(owners, len(classes))
 
     changed = [name for name in COMPUTATION if depth(name) < depth(method)]
-    if changed:
+    # What `Part` itself has is no computation: it refuses.
+    if changed and classes[depth(method)] is not Part:
         raise ValueError(
             f"The adapter {part.name!r} has a {type(part).__name__}, which overrides "
             f"{changed}, but inherits `{method}` from {classes[depth(method)].__name__}"

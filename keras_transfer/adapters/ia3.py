@@ -11,6 +11,7 @@ from keras import ops
 from keras_transfer import _keras
 from keras_transfer.adapters import matrix
 from keras_transfer.adapters.adapter import Adapter
+from keras_transfer.adapters.adapter_part import check_overrides
 from keras_transfer.adapters.adapter_part import gate_value
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.targets import by_pattern
@@ -79,6 +80,7 @@ class IA3Scale(Part):
 
         Where the weights sum to 1 this is PEFT's sum of the factors.
         """
+        check_overrides(self, "joined")
         if any(part.of_inputs != self.of_inputs for part, _ in others):
             raise ValueError(
                 f"Of the adapters {[part.name for part, _ in others]} one scales the "

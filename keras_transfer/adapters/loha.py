@@ -14,6 +14,7 @@ from keras_transfer.adapters.adapter_part import uniform
 from keras_transfer.adapters.low_rank import ConvPair
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
+from keras_transfer.adapters.low_rank import LowRankPair
 from keras_transfer.adapters.peft_format import PeftFormat
 from keras_transfer.adapters.peft_format import PeftTensor
 from keras_transfer.adapters.rank_and_alpha import RankedAdapter
@@ -66,6 +67,8 @@ class HadamardProduct:
         """Return what is added to the host's own weight, in its shape, without gate."""
         return self.product(host, *self.low_rank_factors())
 
+    # `delta` above is what it adds.
+    fold = LowRankPair.fold
     # Not that of LoRA: a sum of Hadamard products is none.
     joined = Part.joined
 

@@ -140,7 +140,9 @@ class DensePair(LowRankPair):
 
     # What `on_outputs` adds is A B.
     low_rank_factors = LowRankPair.low_rank_factors
+    fold = LowRankPair.fold
     joined = LowRankPair.joined
+    peft_tensors = LowRankPair.peft_tensors
 
     def on_outputs(
         self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
@@ -161,7 +163,9 @@ class EinsumPair(LowRankPair):
 
     # What `on_outputs` adds is A B.
     low_rank_factors = LowRankPair.low_rank_factors
+    fold = LowRankPair.fold
     joined = LowRankPair.joined
+    peft_tensors = LowRankPair.peft_tensors
 
     def on_outputs(
         self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
@@ -198,7 +202,9 @@ class ConvPair(LowRankPair):
 
     # What `on_outputs` adds is A B.
     low_rank_factors = LowRankPair.low_rank_factors
+    fold = LowRankPair.fold
     joined = LowRankPair.joined
+    peft_tensors = LowRankPair.peft_tensors
 
     @classmethod
     def shapes(cls, host: keras.Layer) -> tuple[tuple, tuple]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_transfer import _keras
 from keras_transfer.adapters.adapter_part import all_parts
+from keras_transfer.adapters.adapter_part import check_overrides
 from keras_transfer.adapters.adapter_part import gate_value
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.adapter_part import parts_of
@@ -208,6 +209,7 @@ def _fold(layer: keras.Layer, active: list[Part]) -> dict[str, np.ndarray]:
     before = {name: _keras.value(v).astype("float32") for name, v in own.items()}
     after = dict(before)
     for part in active:
+        check_overrides(part, "fold")
         part.fold(layer, after)
     return {name: after[name] for name in after if after[name] is not before[name]}
 

@@ -17,6 +17,7 @@ from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
+from keras_transfer.adapters.low_rank import LowRankPair
 from keras_transfer.adapters.rank_and_alpha import check_native
 from keras_transfer.adapters.rank_and_alpha import check_rank
 from keras_transfer.adapters.targets import Target
@@ -132,6 +133,8 @@ class Vectors:
         b = _keras.value(self.projection.b)[:, :out] * _keras.value(self.vera_lambda_b)
         return self.scaling * self.product(host, a, b)
 
+    # `delta` above is what it adds.
+    fold = LowRankPair.fold
     # Not those of LoRA: what each adds is a product of its two vectors.
     joined = Part.joined
     low_rank_factors = Part.low_rank_factors

@@ -1,11 +1,20 @@
-"""Parts of adapters: which weights they may make."""
+"""Parts of adapters: which weights they may make, and whose word holds for what."""
 
 import keras
+import numpy as np
 import pytest
 
+import keras_transfer as kt
 from keras_transfer import adapters
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.ia3 import IA3Scale
+from keras_transfer.adapters.low_rank import DensePair
+from keras_transfer.adapters.low_rank import EinsumPair
+from tests import tiny
+from tests.adapters import models
+from tests.contracts.compare import assert_close
+from tests.contracts.compare import run
 
 
 class Undeclared(Part):
@@ -51,3 +60,75 @@ def test_declared_ones_may_be_made_by_the_part():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     recipe_of(Declared).attach(model)
     assert [v.name for v in model.trainable_weights] == ["offset"]
+
+
+class Bent(DensePair):
+    """A pair that bends what it adds, and says no more."""
+
+    def on_outputs(self, host, inputs, outputs, **kwargs):
+        return outputs + keras.ops.tanh(super().on_outputs(host, inputs, 0.0))
+
+
+class BentHeads(EinsumPair):
+    """The same for projections."""
+
+    def scaled(self, hidden):
+        return keras.ops.tanh(super().scaled(hidden))
+
+
+class Noted(DensePair):
+    """A pair that only notes what passes, and says that it folds as before."""
+
+    fold = DensePair.fold
+
+    def on_outputs(self, host, inputs, outputs, **kwargs):
+        self.__dict__["seen"] = inputs.shape
+        return super().on_outputs(host, inputs, outputs, **kwargs)
+
+
+class BentScale(IA3Scale):
+    """Factors that are squared, and say no more."""
+
+    def on_outputs(self, host, inputs, outputs, **kwargs):
+        once = super().on_outputs(host, inputs, outputs, **kwargs)
+        return super().on_outputs(host, inputs, once, **kwargs)
+
+
+def with_parts(recipe, **kinds):
+    layers = {"dense": keras.layers.Dense, "heads": keras.layers.EinsumDense}
+    parts = {layers[name]: kind for name, kind in kinds.items()}
+    return type(f"Own{recipe.__name__}", (recipe,), {"parts": parts})
+
+
+@pytest.mark.parametrize("kind", [Bent, BentScale])
+def test_a_subclass_that_computes_otherwise_is_not_folded_as_its_parent(kind):
+    model, x = tiny.mlp(), np.random.default_rng(0).normal(size=(4, 6))
+    technique, numbers = (
+        (adapters.LoRA, {"rank": 2}) if kind is Bent else (adapters.IA3, {})
+    )
+    recipe = with_parts(technique, dense=kind)
+    recipe(targets="dense_0", **numbers).attach(model)
+    models.disturb(model)
+    before, weights = run(model, x), [each.numpy() for each in model.weights]
+    with pytest.raises(ValueError, match=rf"{kind.__name__}.*on_outputs.*`fold`"):
+        adapters.merge(model)
+    assert_close(run(model, x), before)
+    assert_close([each.numpy() for each in model.weights], weights)
+    with pytest.raises(ValueError, match=rf"{kind.__name__}.*on_outputs.*`joined`"):
+        adapters.add_weighted(model, "sum", {"default": 0.5})
+
+
+def test_a_subclass_that_says_so_is_folded():
+    model, x = tiny.mlp(), np.random.default_rng(0).normal(size=(4, 6))
+    with_parts(adapters.LoRA, dense=Noted)(rank=2, targets="dense_0").attach(model)
+    before = run(models.disturb(model), x)
+    adapters.merge(model)
+    assert_close(run(model, x), before, 1e-5)
+
+
+def test_a_subclass_that_computes_otherwise_is_not_what_peft_has(tmp_path):
+    model = models.nested()
+    with_parts(adapters.LoRA, heads=BentHeads)(rank=2).attach(model)
+    with pytest.raises(ValueError, match=r"BentHeads.*scaled.*`peft_tensors`"):
+        kt.save_adapter(model, tmp_path / "folder", format="peft")
+    assert not (tmp_path / "folder").exists()

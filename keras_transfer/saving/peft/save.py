@@ -14,6 +14,7 @@ import numpy as np
 from keras_transfer import _keras
 from keras_transfer._arguments import one_of
 from keras_transfer.adapters.adapter import Adapter
+from keras_transfer.adapters.adapter_part import check_overrides
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.switching import attached
 from keras_transfer.adapters.switching import places
@@ -188,6 +189,7 @@ def _modules(
                 f"{type(part).__name__} has no counterpart in Hugging Face's "
                 f"{mapping.family!r}. Leave it out of the targets."
             )
+        check_overrides(part, "peft_tensors")
         module = module_of[id(host)]
         parts.setdefault(module, {})[id(host)] = part
         alphas.setdefault(module, _alpha(recipe, part, path))
