@@ -23,6 +23,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_transfer.adapters import unserved
 from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.check_model import check_model
@@ -120,8 +121,10 @@ class Adapter:
         Raises:
             TypeError: If `model` is not a Keras layer.
             ValueError: If the model is not built, the name is taken, no layer
-                matches, a number does not fit a layer, the model's strategy is not
-                entered, or its optimizer has made updates. Nothing is changed then.
+                matches, one that `targets` names is never called or has a weight
+                that another reads (by default such are left out), a number does not
+                fit a layer, the model's strategy is not entered, or its optimizer
+                has made updates. Nothing is changed then.
         """
         check_name(model, name)
         plan = self.plan(model)
@@ -141,13 +144,16 @@ class Adapter:
         """
         recipes = recipes_of(model)
         check_model(model, recipes)
-        targets = self.find(model) if targets is None else targets
+        left_out: list[Target] = []
+        if targets is None:
+            targets, left_out = unserved.split(model, self.find(model), self)
         trained = self.trained(model, targets)
         self._check_alone(model, trained, recipes)
         hosts = targets if self.parts else []
         pairs = [(target, self.part(target)) for target in hosts]
         head = tuple(head_layers(model))
-        return Plan(self.resolved(targets), tuple(pairs), tuple(trained), head)
+        recipe = self.resolved(targets)
+        return Plan(recipe, tuple(pairs), tuple(trained), head, tuple(left_out))
 
     def resolved(self, targets: list[Target]) -> Adapter:
         """Return a copy with paths in place of layer objects, so that it is JSON."""
@@ -214,12 +220,14 @@ class Plan:
         pairs: The layers that get a part, each with its part, still without weights.
         trained: The model's own weights that learn too.
         head: The layers above the backbone, which stay as they are.
+        left_out: The targets of the recipe where no part would count.
     """
 
     recipe: Adapter
     pairs: tuple[tuple[Target, Part], ...]
     trained: tuple[keras.Variable, ...]
     head: tuple[keras.Layer, ...]
+    left_out: tuple[Target, ...] = ()
 
     def install(
         self,
@@ -277,6 +285,7 @@ class Plan:
         return (
             f"{kind} {name!r} on {count} layers of {model.name!r}: {trains:,} of "
             f"{total:,} parameters train ({trains / total:.2%}{about})"
+            + unserved.about(self.left_out)
         )
 
     def _check_values(self, values: Mapping[str, Mapping[str, np.ndarray]]) -> None:

@@ -47,6 +47,8 @@ class Part(keras.layers.Layer):
 
     # The public layer class that a host becomes an instance of; None for none.
     layer_class: type | None = None
+    # Whether what it does stands for other weights of the host.
+    in_weights = True
     # Its weights in the files of Hugging Face PEFT, by the ends of their names there.
     peft_tensors: Mapping[str, PeftTensor] = {}
 

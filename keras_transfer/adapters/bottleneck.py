@@ -36,6 +36,8 @@ class BottleneckPart(Part):
         dtype: Policy of the computation.
     """
 
+    in_weights = False
+
     def __init__(
         self,
         size: int,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import weakref
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -22,6 +23,7 @@ from keras_transfer.adapters.in_place.forward import Hooked
 from keras_transfer.adapters.in_place.layer_state import first_state
 from keras_transfer.adapters.in_place.layer_state import LayerState
 from keras_transfer.adapters.in_place.layer_state import recipes_of
+from keras_transfer.adapters.unserved import readers
 from keras_transfer.backbones.layer_paths import weights_of
 
 
@@ -74,11 +76,12 @@ def merge(model: keras.Layer) -> keras.Layer:
         arXiv:2106.09685, section 4.1; PEFT, `PeftModel.merge_and_unload`.
     """
     check_any(model)
-    folded = {}
-    for layer in _keras.flat_layers(model):
-        active = [part for part in parts_of(layer) if gate_value(part)]
-        if active:
-            folded[layer] = _fold(layer, active)
+    active = {
+        layer: [part for part in parts_of(layer) if gate_value(part)]
+        for layer in _keras.flat_layers(model)
+    }
+    folded = {layer: _fold(layer, parts) for layer, parts in active.items() if parts}
+    _check_readers(model, folded)
     kept = {
         layer: _keep(layer, folded.get(layer, {}))
         for layer in _keras.flat_layers(model)
@@ -212,6 +215,15 @@ def _fold(layer: keras.Layer, active: list[Part]) -> dict[str, np.ndarray]:
         check_overrides(part, "fold")
         part.fold(layer, after)
     return {name: after[name] for name in after if after[name] is not before[name]}
+
+
+def _check_readers(model: keras.Layer, folded: Iterable[keras.Layer]) -> None:
+    for layer, reader in readers(model, folded).items():
+        raise ValueError(
+            f"The adapter of {layer.name!r} cannot be folded: the {reader} reads its "
+            "weights as well, where the adapter does not count and the sum would. "
+            "Keep the adapter."
+        )
 
 
 def _keep(layer: keras.Layer, folded: dict[str, np.ndarray]) -> Kept:

@@ -95,7 +95,8 @@ def load_peft(
     values = _own_values(mapping, layout, _wrapped(layout))
     _check_head(file.config, mapping, layout)
     paths = {id(layer): path or layer.name for path, layer in located(model).items()}
-    plan = _recipe(file, layout, paths).plan(model)
+    recipe = _recipe(file, layout, paths)
+    plan = recipe.plan(model, recipe.find(model))
     if not is_encoder(model, mapping):
         # PEFT leaves the output layer, which shares the matrix, without the pair.
         for _, part in plan.pairs:

@@ -1,0 +1,176 @@
+"""Layers that a part cannot serve are left out, or refused where they were named."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_transfer import _keras
+from keras_transfer import adapters
+from keras_transfer.adapters.switching import places
+from tests.adapters import models
+from tests.contracts.compare import assert_close
+from tests.contracts.compare import run
+
+X = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+IDS = np.arange(6).reshape(2, 3)
+
+
+class Reading(keras.Model):
+    """A model that reads the kernel of one layer, and calls the other."""
+
+    def __init__(self, name="reading"):
+        super().__init__(name=name)
+        self.read = keras.layers.Dense(5, name="read")
+        self.called = keras.layers.Dense(4, name="called")
+        self.idle = keras.layers.Dense(3, name="idle")
+
+    def build(self, shape):
+        self.read.build(shape)
+        self.called.build((None, 5))
+        self.idle.build((None, 4))
+
+    def call(self, x):
+        return self.called(ops.matmul(x, self.read.kernel))
+
+
+class Eager(Reading):
+    """One that cannot be run on symbols."""
+
+    def call(self, x):
+        return super().call(ops.convert_to_tensor(x.numpy()))
+
+
+class Tied(keras.Model):
+    """A language model whose logits are tied to the embedding by hand."""
+
+    def __init__(self):
+        super().__init__(name="tied")
+        self.words = keras.layers.Embedding(9, 6, name="words")
+        self.hidden = keras.layers.Dense(6, name="hidden")
+
+    def call(self, ids):
+        hidden = self.hidden(self.words(ids))
+        return ops.matmul(hidden, ops.transpose(self.words.embeddings))
+
+
+def tied_in_a_graph():
+    """Return such a model as a functional one."""
+    ids = keras.Input((3,), dtype="int32")
+    words = keras.layers.Embedding(9, 6, name="words")
+    hidden = keras.layers.Dense(6, name="hidden")(words(ids))
+    logits = ops.einsum("btd,vd->btv", hidden, words.embeddings)
+    return keras.Model(ids, logits, name="tied")
+
+
+def called(model, x):
+    model(x)
+    return model
+
+
+def parts_on(model):
+    return [path for path, _, _ in places(model)]
+
+
+@pytest.mark.parametrize("make", [Reading, Eager])
+def test_what_never_runs_is_left_out_by_default_and_said(make, capsys):
+    model = called(make(), X)
+    adapters.LoRA(rank=2, targets="all-linear").attach(model)
+    assert parts_on(model) == ["called"]
+    assert (
+        "not on ['read', 'idle'], where it would not count" in capsys.readouterr().out
+    )
+    outputs = run(models.disturb(model), X)
+    adapters.merge(model)
+    assert_close(run(model, X), outputs, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "name, why",
+    [("read", "the Reading.*reads its weights and"), ("idle", "'idle': it never runs")],
+)
+def test_what_never_runs_is_refused_where_it_was_named(name, why):
+    model = called(Reading(), X)
+    was = models.classes(model)
+    for technique, more in ((adapters.LoRA, {"rank": 2}), (adapters.IA3, {})):
+        with pytest.raises(ValueError, match=why):
+            technique(targets=[f"^{name}$", "^called$"], **more).attach(model)
+    with pytest.raises(ValueError, match=why):
+        adapters.Bottleneck(size=2, targets=f"^{name}$").attach(model)
+    assert models.classes(model) == was and adapters.attached(model) == {}
+
+
+@pytest.mark.parametrize("make", [Tied, tied_in_a_graph])
+def test_a_weight_that_another_reads_is_refused(make):
+    model = called(make(), IDS)
+    with pytest.raises(ValueError, match=r"'words': the \w+ 'tied' reads"):
+        adapters.LoRA(rank=2, targets="words").attach(model)
+    adapters.LoRA(rank=2, targets="hidden").attach(model)
+    assert parts_on(model) == ["hidden"]
+
+
+def test_what_leaves_the_weights_alone_may_go_there():
+    class Both(Reading):
+        def call(self, x):
+            return self.called(self.read(x) + ops.matmul(x, self.read.kernel))
+
+    model = called(Both(), X)
+    adapters.Bottleneck(size=2, targets="^read$").attach(model)
+    assert parts_on(model) == ["read"]
+    with pytest.raises(ValueError, match="'read': the Both.*as well"):
+        adapters.LoRA(rank=2, targets="^read$").attach(model, "second")
+
+
+def test_merge_refuses_what_attach_could_not_know():
+    ids = keras.Input((3,), dtype="int32")
+    words = keras.layers.Embedding(9, 6, name="words")
+    inner = keras.Model(ids, words(ids))
+    adapters.LoRA(rank=2, targets="words").attach(inner)
+    logits = ops.einsum("btd,vd->btv", inner(ids), words.embeddings)
+    outer = keras.Model(ids, logits, name="outer")
+    outputs = run(models.disturb(outer), IDS)
+    with pytest.raises(ValueError, match="'words' cannot be folded: the .*'outer'"):
+        adapters.merge(outer)
+    assert_close(run(outer, IDS), outputs)
+    assert parts_on(inner) == ["words"]
+
+
+def test_a_pass_on_symbols_leaves_no_trace():
+    inputs = keras.Input((6,))
+    x = keras.layers.BatchNormalization()(keras.layers.Dense(6)(inputs))
+    model = keras.Model(inputs, keras.layers.Dropout(0.5)(x))
+    before = [each.numpy() for each in model.variables]
+    nodes = [len(each._inbound_nodes) for each in model.layers]
+    once = _keras.symbolic_pass(model, model.layers)
+    assert once.ran >= {id(layer) for layer in model.layers[1:]}
+    assert once.readers == {}
+    assert_close([each.numpy() for each in model.variables], before)
+    assert [len(each._inbound_nodes) for each in model.layers] == nodes
+    assert all("call" not in vars(each) for each in model.layers)
+    never = Reading()
+    never.build((None, 6))
+    assert _keras.symbolic_pass(never, [never.read]).readers == {id(never.read): never}
+    assert not any(map(_keras.was_called, [never, *never.layers]))
+
+
+def test_a_feed_forward_network_that_its_block_computes_itself():
+    import keras_hub
+
+    model = keras_hub.models.Gemma4Backbone(
+        vocabulary_size=20,
+        image_size=16,
+        num_layers=1,
+        num_query_heads=2,
+        num_key_value_heads=1,
+        hidden_dim=8,
+        intermediate_dim=12,
+        head_dim=4,
+        layer_types=["full_attention"],
+    )
+    x = {key: np.ones((2, 5), "int32") for key in model.input}
+    adapters.LoRA(rank=2, targets="all-linear").attach(model)
+    assert len(parts_on(model)) == 4
+    assert not any("ffw" in path for path in parts_on(model))
+    outputs = run(models.disturb(model), x)
+    adapters.merge(model)
+    assert_close(run(model, x), outputs, 1e-5)
