@@ -18,6 +18,7 @@ ARRAYS = "arrays"
 DATASET = "a tf.data.Dataset"
 PY_DATASET = "a keras.utils.PyDataset"
 BATCH_SIZE = 32  # that of Keras
+NUMBERS = (bool, int, float, np.bool_, np.number)
 
 
 def kind_of(
@@ -148,9 +149,12 @@ def count_rows(arrays: Any, name: str = "data") -> int:
     sizes = set()
     map_arrays(lambda array: sizes.add(len(array)), arrays)
     if len(sizes) != 1:
+        rows = any(map(_is_list_of_arrays, _values(arrays)))
         raise ValueError(
             f"The arrays of `{name}` have {sorted(sizes)} examples. There must be as "
             "many of each."
+            + " A list of arrays is several inputs or outputs, one array each; make "
+            "one array of a list of examples by np.stack." * rows
         )
     (size,) = sizes
     if size == 0:
@@ -165,7 +169,14 @@ def rows_of(arrays: Any, part: slice) -> Any:
 
 
 def map_arrays(function: Callable[[np.ndarray], Any], data: Any) -> Any:
-    """Apply `function` to the arrays of `data`; a list of plain values is one."""
+    """Apply `function` to the arrays of `data`; a list of plain values is one.
+
+    What converts to an array is one too, such as a column or a table of pandas.
+
+    Raises:
+        TypeError: If something else is there, or rows of several lengths.
+        ValueError: If values are missing among those that are not numbers.
+    """
     if data is None:
         return None
     if isinstance(data, dict):
@@ -173,13 +184,7 @@ def map_arrays(function: Callable[[np.ndarray], Any], data: Any) -> Any:
     nested = isinstance(data, list) and data and isinstance(data[0], dict | tuple)
     if isinstance(data, tuple) or nested or _is_list_of_arrays(data):
         return type(data)(map_arrays(function, value) for value in data)
-    array = np.asarray(data)
-    if array.ndim == 0 or not _is_plain(array):
-        raise TypeError(
-            f"`data` holds a {type(data).__name__} that is not an array of examples. "
-            "Pass arrays of one example a row, or a tf.data.Dataset for ragged ones."
-        )
-    return function(array)
+    return function(_as_array(data))
 
 
 def fit_arguments(
@@ -237,10 +242,51 @@ def _rank(spec: Any) -> int | None:
     return spec.shape.rank if hasattr(spec, "shape") else None  # of None
 
 
+def _values(arrays: Any) -> Any:
+    return arrays if isinstance(arrays, tuple) else [arrays]
+
+
 def _is_list_of_arrays(data: Any) -> bool:
-    return isinstance(data, list) and bool(data) and hasattr(data[0], "shape")
+    if not isinstance(data, list) or not data:
+        return False
+    return len(getattr(data[0], "shape", ())) > 0  # a scalar of NumPy has () as its own
 
 
-def _is_plain(array: np.ndarray) -> bool:
-    flat = array.flat
-    return array.dtype != object or all(isinstance(each, str | bytes) for each in flat)
+def _as_array(data: Any) -> np.ndarray:
+    """Return an array of numbers or of strings, with an example a row."""
+    kind = type(data).__name__
+    fix = "Pass arrays of one example a row, or a tf.data.Dataset for ragged ones."
+    try:
+        array = np.asarray(data)
+        if isinstance(data, list) and array.dtype.kind in "SU":
+            array = np.asarray(data, object)  # or NaN would be a string too
+    except ValueError as error:
+        raise TypeError(
+            f"`data` holds a {kind} whose rows are not of one length. {fix}"
+        ) from error
+    if array.ndim == 0:
+        raise TypeError(
+            f"`data` holds a {kind} that is not an array of examples. {fix}"
+        )
+    if array.dtype != object:
+        return array
+    if all(isinstance(each, str | bytes) for each in array.flat):
+        return np.asarray(data)
+    missing = sum(map(_is_missing, array.flat))
+    if all(isinstance(each, NUMBERS) for each in array.flat):
+        return np.array(array.tolist())  # pandas keeps numbers of several kinds so
+    if missing:
+        raise ValueError(
+            f"{missing} of {array.size} values in a {kind} of `data` are missing (None "
+            "or NaN). Take out these examples, or fill them in."
+        )
+    kinds = sorted({type(each).__name__ for each in array.flat})
+    raise TypeError(
+        f"`data` holds a {kind} of {', '.join(kinds)} that is not an array of examples. "
+        f"{fix} Columns of several kinds go one by one: dict(table)."
+    )
+
+
+def _is_missing(value: Any) -> bool:
+    missing = value is None or type(value).__name__ in ("NAType", "NaTType")
+    return missing or isinstance(value, float) and math.isnan(value)

@@ -160,3 +160,64 @@ def test_rows_of_strings_are_tensors_and_of_numbers_arrays():
     assert found["text"].numpy().tolist() == [b"b", b"c"]
     assert isinstance(found["number"], np.ndarray)
     assert found["number"].tolist() == [2, 3]
+
+
+def kinds(data):
+    """Return dtype and shape of each array that is found."""
+    return examples.map_arrays(lambda array: (array.dtype.kind, array.shape), data)
+
+
+@pytest.mark.parametrize(
+    "data, found",
+    [
+        ([np.int64(1), np.int64(2)], ("i", (2,))),
+        ([np.str_("a"), np.str_("b")], ("U", (2,))),
+        ([np.bool_(True), False], ("b", (2,))),
+        ([tf.constant(1), tf.constant(2)], ("i", (2,))),
+        ([[1.0, 2.0], [3.0, 4.0]], ("f", (2, 2))),
+        ([np.ones(3), np.ones(3)], [("f", (3,)), ("f", (3,))]),
+        (np.array([1, True, 2.5], object), ("f", (3,))),
+        (np.array(["a", "b"], object), ("O", (2,))),
+    ],
+)
+def test_lists_and_objects_as_people_have_them(data, found):
+    assert kinds(data) == found
+
+
+@pytest.mark.parametrize(
+    "data, error, message",
+    [
+        ([[1], [2, 3]], TypeError, "a list whose rows are not of one length.*ragged"),
+        (np.array(["a", None], object), ValueError, r"1 of 2 values .* are missing"),
+        (["a", float("nan")], ValueError, "1 of 2 values in a list .* are missing"),
+        (["a", 1], TypeError, "a list of int, str that is not an array"),
+        (np.array([1, "a"], object), TypeError, r"a ndarray of int, str .*dict\(table"),
+    ],
+)
+def test_objects_that_are_not_an_array(data, error, message):
+    with pytest.raises(error, match=message):
+        kinds(data)
+
+
+def test_a_list_of_rows_is_several_arrays_to_keras():
+    with pytest.raises(ValueError, match=r"\[2, 5\] examples.*by np.stack"):
+        count_rows((list(X), Y))
+
+
+def test_columns_and_tables_of_pandas():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(
+        {"a": [1, 2, 3], "b": [True, False, True], "c": [0.5, 1.5, 2.5]},
+        index=[7, 5, 3],
+    )
+    assert kinds(table) == ("f", (3, 3))
+    assert kinds(dict(table)) == {"a": ("i", (3,)), "b": ("b", (3,)), "c": ("f", (3,))}
+    assert kinds(table["a"].astype("Int64")) == ("i", (3,))
+    for dtype in (object, "string", "category"):
+        words = pandas.Series(["x", "y", "x"], dtype=dtype)
+        assert examples.map_arrays(list, words) == ["x", "y", "x"]
+    gap = pandas.Series(["x", None, "y"], dtype="string")
+    with pytest.raises(ValueError, match="1 of 3 values in a Series"):
+        kinds(gap)
+    with pytest.raises(TypeError, match=r"a DataFrame of .*dict\(table\)"):
+        kinds(table.assign(d=["x", "y", "z"]))
