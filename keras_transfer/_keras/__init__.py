@@ -7,6 +7,7 @@ from keras_transfer._keras.fit import running_callbacks as running_callbacks
 from keras_transfer._keras.fit import running_epoch as running_epoch
 from keras_transfer._keras.fit import unscaled as unscaled
 from keras_transfer._keras.fit import untrained as untrained
+from keras_transfer._keras.graph import beside_outputs as beside_outputs
 from keras_transfer._keras.graph import has_mask as has_mask
 from keras_transfer._keras.graph import sees_mask as sees_mask
 from keras_transfer._keras.graph import source as source

@@ -1,8 +1,11 @@
 """Keras's private side of functional graphs: where a symbolic tensor comes from."""
 
 from typing import Any
+from typing import NamedTuple
 
 import keras
+from keras.src import backend
+from keras.src.backend.common.masking import get_keras_mask
 
 
 def source(tensor: keras.KerasTensor) -> tuple[Any, int, list[keras.KerasTensor]]:
@@ -14,6 +17,33 @@ def source(tensor: keras.KerasTensor) -> tuple[Any, int, list[keras.KerasTensor]
 def has_mask(tensor: keras.KerasTensor) -> bool:
     """Return whether a symbolic tensor carries a Keras mask."""
     return getattr(tensor, "_keras_mask", None) is not None
+
+
+class BesideOutputs(NamedTuple):
+    """What calling a model gives next to its outputs: losses, masks on the outputs."""
+
+    losses: bool
+    masks: bool
+
+
+def beside_outputs(model: keras.Model, inputs: Any) -> BesideOutputs:
+    """Return what a call of `model` on symbolic inputs gives next to its outputs.
+
+    The symbolic outputs do not tell: those of a nested model carry no mask, and a layer
+    adds its losses as it runs. So it is traced once, with nothing computed or kept.
+    """
+    found = []
+
+    def run(inputs: Any) -> Any:
+        with keras.StatelessScope(collect_losses=True) as scope:
+            outputs = model(inputs, training=True)
+        masks = [get_keras_mask(each) for each in keras.tree.flatten(outputs)]
+        masked = any(each is not None for each in masks)
+        found.append(BesideOutputs(bool(scope.losses), masked))
+        return outputs
+
+    backend.compute_output_spec(run, inputs)
+    return found[-1]
 
 
 def sees_mask(layer: keras.Layer) -> bool:

@@ -48,7 +48,8 @@ def cut_at_head(model: keras.Model, head: LayerGroup) -> Cut:
     Raises:
         ValueError: If there is no such cut, with the reason: no symbolic inputs, a
             layer that holds weights of both parts, layers of the backbone above the
-            head, a Keras mask on the features, or random augmentation below them.
+            head, a Keras mask on the features, a loss that a layer below them adds, or
+            random augmentation there.
     """
     if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
         raise ValueError("the model is not functional")
@@ -72,14 +73,17 @@ def cut_at_head(model: keras.Model, head: LayerGroup) -> Cut:
         if _key(tensor) in below
     }
     tensors = list(tensors.values())
-    if any(_keras.has_mask(tensor) for tensor in tensors):
-        raise ValueError("its features carry a Keras mask")
     features = tensors[0] if len(tensors) == 1 else tensors
     name = model.name
     # `input` of a Sequential is that of its last call, perhaps in another model.
     sequential = isinstance(model, keras.Sequential)
     inputs = model.inputs[0] if sequential else model.input
     body = keras.Model(inputs, features, name=f"{name}_below_head")
+    beside = _keras.beside_outputs(body, inputs)
+    if beside.masks:
+        raise ValueError("its features carry a Keras mask")
+    if beside.losses:
+        raise ValueError("layers below the head add losses of their own")
     return Cut(body, keras.Model(features, model.outputs[0], name=f"{name}_head"))
 
 

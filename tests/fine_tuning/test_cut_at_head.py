@@ -147,6 +147,24 @@ def masked():
     return keras.Model(inputs, layers.Dense(3)(x))
 
 
+def masked_inside():
+    inputs = keras.Input((5,))
+    body = keras.Model(inputs, layers.Embedding(9, 4, mask_zero=True)(inputs))
+    inputs = keras.Input((5,))
+    return keras.Model(inputs, layers.Dense(3)(layers.LSTM(4)(body(inputs))))
+
+
+class Auxiliary(layers.Layer):
+    def call(self, x):
+        self.add_loss(keras.ops.mean(x))
+        return x
+
+
+def with_loss(*layer):
+    inner = keras.Sequential([keras.Input((6,)), *layer, layers.Dense(4)], name="body")
+    return keras.Sequential([keras.Input((6,)), inner, layers.Dense(3)])
+
+
 def halved():
     inner = tiny.mlp(widths=(5, 4))
     model = keras.Sequential([keras.Input((6,)), inner])
@@ -188,6 +206,10 @@ def images(*augmenting):
         (residual, "above the head"),
         (halved, "a part of the head only"),
         (masked, "Keras mask"),
+        (masked_inside, "Keras mask"),
+        (lambda: with_loss(layers.ActivityRegularization(l2=0.1)), "losses of their"),
+        (lambda: with_loss(layers.Dense(5, activity_regularizer="l2")), "losses of"),
+        (lambda: with_loss(Auxiliary()), "losses of their own"),
         (lambda: images(layers.RandomFlip(name="flip")), r"\['flip'\] .* at random"),
         (lambda: stack(below=[Noise(name="noise")]), r"\['noise'\] .* at random"),
         (lambda: stack(below=[Foreign(name="cv")]), r"\['cv'\] .* at random"),
@@ -198,6 +220,20 @@ def test_what_cannot_be_cut_is_refused_with_the_reason(make, message):
     model, head = model if isinstance(model, tuple) else (model, None)
     with pytest.raises(ValueError, match=message):
         cut_at_head(model, head or kt.layer_groups(model)[-1])
+
+
+def test_what_is_looked_at_below_the_head_is_not_run():
+    normalization = layers.BatchNormalization()
+    model = with_loss(normalization, layers.Dropout(0.5))
+    before = model.get_weights(), model.losses
+    cut_at_head(model, kt.layer_groups(model)[-1])
+    assert_close(model.get_weights(), before[0])
+    assert model.losses == before[1] == []
+
+
+def test_a_penalty_of_kernels_is_no_loss_of_a_frozen_layer():
+    body, _ = cut_of(with_loss(layers.Dense(5, kernel_regularizer="l2")))
+    assert body.outputs[0].shape == (None, 4)
 
 
 def test_an_unknown_layer_above_the_backbone_stays_live():
