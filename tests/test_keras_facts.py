@@ -299,7 +299,7 @@ def test_a_dataset_of_unknown_length_makes_an_update_too_many():
 
 
 def test_a_class_weight_of_a_dataset_must_name_all_classes():
-    # If this fails: fine_tuning.run.all_classes can go.
+    # If this fails: fine_tuning.class_weights need not name all classes.
     x, _ = data()
     y = np.arange(8) % 3
     model = tiny.mlp()

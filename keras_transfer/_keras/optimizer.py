@@ -27,13 +27,15 @@ def replace_optimizer(model: keras.Model, optimizer: keras.Optimizer) -> None:
 
 
 @contextlib.contextmanager
-def optimizer_kept(model: keras.Model) -> Iterator[None]:
-    """Give a compiled `model` its optimizer back if an error ends the block."""
+def optimizer_kept(
+    model: keras.Model, error: type[BaseException] = BaseException
+) -> Iterator[None]:
+    """Give a compiled `model` its optimizer back if an `error` ends the block."""
     optimizer, compiled = model.optimizer, model._compile_config.config
     passed = compiled["optimizer"]
     try:
         yield
-    except BaseException:
+    except error:
         model.optimizer, compiled["optimizer"] = optimizer, passed
         raise
 

@@ -280,10 +280,10 @@ def _as_array(data: Any) -> np.ndarray:
             f"{missing} of {array.size} values in a {kind} of `data` are missing (None "
             "or NaN). Take out these examples, or fill them in."
         )
-    kinds = sorted({type(each).__name__ for each in array.flat})
+    kinds = ", ".join(sorted({type(each).__name__ for each in array.flat}))
     raise TypeError(
-        f"`data` holds a {kind} of {', '.join(kinds)} that is not an array of examples. "
-        f"{fix} Columns of several kinds go one by one: dict(table)."
+        f"`data` holds a {kind} of {kinds} that is not an array of examples. {fix} "
+        "Columns of several kinds go one by one: dict(table)."
     )
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import keras
 
-from keras_transfer import _keras
+from keras_transfer.data.class_names import remember_class_names
 from keras_transfer.fine_tuning.phased_fit import PhasedFit
 from keras_transfer.fine_tuning.run import Run
 from keras_transfer.fine_tuning.strategies import give_slanted_rates
+from keras_transfer.fine_tuning.unchanged import unchanged_after_error
 
 
 def fine_tune(
@@ -54,6 +55,10 @@ def fine_tune(
     keras-hub Task too, which Keras leaves as they are; the seed follows
     `keras.utils.set_random_seed`. A tf.data.Dataset is shuffled by its owner.
 
+    Labels that are names are numbered in their alphabetical order, as scikit-learn's
+    LabelEncoder does, unless the model has learned them with other numbers. The names
+    are kept: `kt.report` and `kt.export_serving` find them.
+
     With `directory`, the state is saved after each epoch, and the same call, after a
     kill and with a model built in the same way, goes on there; with arrays, as if it
     had not been interrupted. Callbacks begin anew. A run that has ended, by its epochs
@@ -65,24 +70,28 @@ def fine_tune(
             `TransferClassifier`, or a keras-hub Task.
         data: Tuple of arrays `(x, y)` or `(x, y, sample_weight)`, a batched, finite
             `tf.data.Dataset` of these, or a `keras.utils.PyDataset`. Raw strings for
-            a Task with a preprocessor.
+            a Task with a preprocessor. Lists, tables and columns of pandas are arrays.
         validation_data: The same, evaluated after each epoch. Default None.
         epochs: Epochs of all phases together. Default 5.
         strategy: See above. Default "auto".
         directory: Folder to go on from after a kill, new or of this run. Default None.
         **settings: Of `fit`: `batch_size` (of arrays, default 32), `callbacks`,
-            `class_weight`, `validation_freq`, and `verbose` (0 prints nothing).
+            `class_weight` (by number or name, one a class in order, or "balanced"),
+            `validation_freq`, and `verbose` (0 prints nothing).
 
     Returns:
         The History of all phases. Its logs have the `phase` of each epoch, an int, its
-        `seconds`, and its `trainable_parameters`.
+        `seconds`, and its `trainable_parameters`. Its `class_names` are a tuple in the
+        order of the numbers, or None where the labels or the model have no names.
 
     Raises:
         TypeError: If `model` is not a model or `data` of an unknown kind.
         ValueError: If the model is not built, not compiled, or was trained; if data
             are empty, endless, or their labels missing, out of range, of one class or
             fewer than the classes; if a setting is unknown, the strategy does not fit
-            into the epochs, or `directory` is of another run. Nothing is changed then.
+            into the epochs, or `directory` is of another run. Whatever fails, in the
+            middle of training too, leaves the model as it was; an interrupt (Ctrl-C)
+            keeps what was trained so far.
 
     Example:
         ```python
@@ -109,11 +118,21 @@ def fine_tune(
         arXiv:2002.04688 (`fine_tune`).
     """
     run = Run.of(model, data, validation_data, epochs, strategy, directory, settings)
-    with _keras.optimizer_kept(model):
-        give_slanted_rates(model, run.groups, run.scheduled_batches)
-        fit = PhasedFit(run)
-        if run.folder:
-            run.folder.begin(model, run.seed)
+    phases = run.unfreezing.phases
+    with unchanged_after_error(model, phases.variables(*phases)):
+        run.history.class_names = run.class_names
+        remember_class_names(model, run.class_names)
+        _train(run)
+    if run.verbose:
+        _print_end(run)
+    return run.history
+
+
+def _train(run: Run) -> None:
+    give_slanted_rates(run.model, run.groups, run.scheduled_batches)
+    fit = PhasedFit(run)
+    if run.folder:
+        run.folder.begin(run.model, run.seed)
     if run.verbose:
         _print_start(run)
     if run.finished:
@@ -122,9 +141,6 @@ def fine_tune(
         run.unfreezing.on_train_end()
     else:
         fit.train()
-    if run.verbose:
-        _print_end(run)
-    return run.history
 
 
 def _print_start(run: Run) -> None:

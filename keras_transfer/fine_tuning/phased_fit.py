@@ -15,6 +15,7 @@ from keras_transfer.backbones.feature_cache import cache_features
 from keras_transfer.backbones.groups import LayerGroup
 from keras_transfer.data.epochs import Epochs
 from keras_transfer.data.epochs import repeated
+from keras_transfer.fine_tuning.check_numbers import StaysFinite
 from keras_transfer.fine_tuning.cut_at_head import cut_at_head
 from keras_transfer.fine_tuning.run import Run
 
@@ -46,6 +47,8 @@ class PhasedFit:
             callbacks.append(run.folder.callback)
         if run.verbose != 0:
             callbacks.append(_Progress())
+        if not any(isinstance(x, keras.callbacks.TerminateOnNaN) for x in callbacks):
+            callbacks.insert(0, StaysFinite())
         if self.head:
             # GradualUnfreezing logs the seconds of the epoch; the last may stop it.
             callbacks = [_Cost(self.head), *callbacks, _Stop(self.head)]
@@ -63,10 +66,14 @@ class PhasedFit:
         run.model.stop_training = False
         self.callbacks.begin()
         done = run.done
-        if done < run.head_epochs and self._fit_head():
-            done = run.head_epochs
-        if done < run.epochs and not run.model.stop_training:
-            self._fit(done)
+        try:
+            if done < run.head_epochs and self._fit_head():
+                done = run.head_epochs
+            if done < run.epochs and not run.model.stop_training:
+                self._fit(done)
+        except KeyboardInterrupt:
+            run.unfreezing.on_train_end()  # or the rate of the phase would stay
+            raise
         self.callbacks.end()
 
     def _fit_head(self) -> bool:

@@ -25,24 +25,20 @@ from keras_transfer.data.epochs import with_length
 from keras_transfer.data.examples import ARRAYS
 from keras_transfer.data.examples import BATCH_SIZE
 from keras_transfer.data.examples import DATASET
-from keras_transfer.data.examples import fit_arguments
 from keras_transfer.data.examples import kind_of
-from keras_transfer.data.labels import read_labels
+from keras_transfer.data.named_labels import without_booleans
 from keras_transfer.distribute.check import check as check_replicas
-from keras_transfer.fine_tuning.check_labels import check_labels
+from keras_transfer.fine_tuning.class_weights import class_weights
+from keras_transfer.fine_tuning.inputs import check_model
+from keras_transfer.fine_tuning.inputs import check_settings
+from keras_transfer.fine_tuning.inputs import checked_inputs
+from keras_transfer.fine_tuning.inputs import output_of
+from keras_transfer.fine_tuning.inputs import without_none
 from keras_transfer.fine_tuning.run_folder import identity
 from keras_transfer.fine_tuning.run_folder import RunFolder
 from keras_transfer.fine_tuning.strategies import choose_strategy
 from keras_transfer.fine_tuning.strategies import Strategy
 
-SETTINGS = (
-    "batch_size",
-    "callbacks",
-    "class_weight",
-    "validation_freq",
-    "verbose",
-)
-REFUSED = (keras.callbacks.BackupAndRestore, GradualUnfreezing)
 RATE_CALLBACKS = (
     keras.callbacks.LearningRateScheduler,
     keras.callbacks.ReduceLROnPlateau,
@@ -71,6 +67,7 @@ class Run:
         finished: Whether the run ended before this call.
         verbose: As of `fit`.
         settings: Other arguments of `fit`.
+        class_names: Names of the classes in the order of their numbers, or None.
     """
 
     model: keras.Model
@@ -90,6 +87,7 @@ class Run:
     finished: bool
     verbose: int
     settings: dict
+    class_names: tuple[str, ...] | None
 
     @classmethod
     def of(
@@ -116,8 +114,17 @@ class Run:
         batch_size, callbacks, verbose = map(
             settings.pop, ("batch_size", "callbacks", "verbose")
         )
-        labels, held_out = checked_labels(model, data, validation_data, batch_size)
-        settings["class_weight"] = all_classes(settings.get("class_weight"), labels)
+        inputs = checked_inputs(model, data, validation_data, batch_size)
+        data, labels = inputs.data, inputs.labels
+        settings["class_weight"] = class_weights(
+            settings.get("class_weight"),
+            labels,
+            _keras.compile_arguments(model)["loss"],
+            output_of(model),
+            inputs.class_names,
+        )
+        if settings["class_weight"] is not None:
+            data = without_booleans(data)
         groups, count = layer_groups(model), _num_examples(labels)
         names, frozen = _learnable(groups), _is_frozen(model)
         chosen = choose_strategy(strategy, names, epochs, count, frozen=frozen)
@@ -133,7 +140,9 @@ class Run:
             seed = folder.seed
         clock = Clock()
         data = _in_epochs(data, batch_size, seed, clock, labels)
-        validation_data = _in_epochs(validation_data, batch_size, 0, clock, held_out)
+        validation_data = _in_epochs(
+            inputs.validation_data, batch_size, 0, clock, inputs.held_out
+        )
         return cls(
             model=model,
             groups=groups,
@@ -152,6 +161,7 @@ class Run:
             finished=bool(folder) and folder.finished,
             verbose=verbose,
             settings=settings,
+            class_names=inputs.class_names,
         )
 
     @property
@@ -168,113 +178,6 @@ class Run:
         if any(isinstance(callback, RATE_CALLBACKS) for callback in self.callbacks):
             return None
         return self.epochs * self.num_batches
-
-
-def check_model(model: keras.Model) -> None:
-    """Check that a model is built, compiled, and was not trained.
-
-    Raises:
-        TypeError: If it is not a model.
-        ValueError: If it is not ready.
-    """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"model={model!r} is not a Keras model.")
-    if not model.compiled or model.optimizer is None:
-        raise ValueError(
-            f"The model {model.name!r} is not compiled. Call model.compile(optimizer, "
-            "loss) first; the loss tells the task."
-        )
-    if not model.built:
-        raise ValueError(
-            f"The model {model.name!r} is not built, so it has no weights yet. Call it "
-            "on one batch first, or give it an Input."
-        )
-    optimizer = _keras.inner_optimizer(model.optimizer)
-    if _keras.value(optimizer.iterations) > 0:
-        raise ValueError(
-            f"The {type(optimizer).__name__} of the model has made updates already, "
-            "so its moments and its schedule are those of an earlier training. Call "
-            "model.compile() with a new one."
-        )
-
-
-def check_settings(settings: dict, data: Any) -> dict:
-    """Return all that is passed on to `fit`, checked.
-
-    Raises:
-        ValueError: If a setting is unknown or does not go with the others.
-    """
-    unknown = sorted(set(settings) - set(SETTINGS))
-    if unknown:
-        raise ValueError(
-            f"fine_tune passes {SETTINGS} on to fit, and not {unknown}: it decides on "
-            "epochs, order and steps itself. Sample weights go into `data`."
-        )
-    callbacks = keras.tree.flatten(settings.get("callbacks") or [])
-    for callback in callbacks:
-        if isinstance(callback, REFUSED):
-            raise ValueError(
-                f"fine_tune has its own way of what {type(callback).__name__} does: "
-                "give `directory=` to go on after a kill, and `strategy=` for the "
-                "phases."
-            )
-    spec = getattr(data, "element_spec", data)
-    weighted = isinstance(spec, tuple) and len(spec) == 3
-    if weighted and settings.get("class_weight"):
-        raise ValueError(
-            "There are a class_weight and sample weights in `data`, and Keras takes "
-            "one of them. Multiply the sample weights by those of the classes."
-        )
-    settings = {"batch_size": None, "verbose": 1} | settings | {"callbacks": callbacks}
-    if settings["verbose"] == "auto":  # what Keras makes of it in a terminal
-        settings["verbose"] = 1
-    return settings
-
-
-def without_none(data: Any) -> Any:
-    """Return data without the None that stands for no sample weights."""
-    if isinstance(data, tuple) and len(data) == 3 and data[2] is None:
-        return data[:2]
-    return data
-
-
-def checked_labels(
-    model: keras.Model, data: Any, validation_data: Any, batch_size: int | None
-) -> tuple[Any, Any]:
-    """Return all labels of both data, checked against the loss; None where no data.
-
-    Raises:
-        TypeError: If data are of an unknown kind.
-        ValueError: If data are empty or endless, or their labels cannot be learned.
-    """
-    fit_arguments(model, data, 1, batch_size)
-    labels = read_labels(data)
-    loss = _keras.compile_arguments(model)["loss"]
-    output = getattr(model, "output_shape", None)  # of a subclassed model unknown
-    if not isinstance(output, tuple) or any(isinstance(x, tuple) for x in output):
-        output = None
-    check_labels(loss, output, labels)
-    if validation_data is None:
-        return labels, None
-    try:
-        fit_arguments(model, validation_data, 1, None)
-        held_out = read_labels(validation_data)
-        check_labels(loss, output, held_out, learnt=False)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"In validation_data: {error}") from error
-    return labels, held_out
-
-
-def all_classes(weights: dict | None, labels: Any) -> dict | None:
-    """Return a `class_weight` with 1 for each class that it does not name.
-
-    Keras adds these for arrays, but not for a tf.data.Dataset.
-    """
-    if not weights or keras.tree.is_nested(labels):
-        return weights
-    one_hot = labels.ndim > 1 and labels.shape[-1] > 1
-    highest = labels.shape[-1] - 1 if one_hot else int(np.round(labels.max()))
-    return dict.fromkeys(range(highest + 1), 1.0) | weights
 
 
 def _learnable(groups: LayerGroups) -> list[str]:

@@ -114,7 +114,11 @@ def give_slanted_rates(
     """
     optimizer = _keras.inner_optimizer(model.optimizer)
     with _keras.scope(model):
-        if not isinstance(optimizer, Discriminative):
+        if isinstance(optimizer, Discriminative):
+            # A copy, so that the one of the user is as it was if training fails.
+            table = optimizer.rate_table.excluding(optimizer)
+            optimizer = with_rate_table(optimizer, table)
+        else:
             depth = max(1, len(groups) - 1)
             decay = STEM_SHARE ** (1 / depth)
             optimizer = discriminative(optimizer, groups, decay=decay)

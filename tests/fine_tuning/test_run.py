@@ -9,7 +9,6 @@ import tensorflow as tf
 
 import keras_transfer as kt
 from keras_transfer import _keras
-from keras_transfer.fine_tuning.run import all_classes
 from keras_transfer.fine_tuning.run import Run
 from tests import tiny
 from tests.contracts.compare import assert_close
@@ -134,7 +133,7 @@ DATA = {
     "negative": (labelled([0, 1, 2, -1]), ValueError, "outside 0 to 2: -1"),
     "one class": (labelled([1] * 9), ValueError, "of one class, 1"),
     "NaN": (labelled([0, 1, np.nan, 2]), ValueError, "1 of 4 labels are NaN"),
-    "words": (labelled(["good", "bad", "ugly"]), ValueError, "not numbers"),
+    "words": (labelled(["good", "bad"] * 6), ValueError, "2 names, bad, good, but"),
     "one-hot": (labelled(np.eye(3)), ValueError, "argmax"),
 }
 
@@ -143,6 +142,22 @@ DATA = {
 def test_data_that_cannot_be_learnt(case):
     values, error, message = DATA[case]
     refused(make(), error, message, data=values)
+
+
+def test_features_that_are_not_finite_are_asked_of_the_model():
+    x, y = data()
+    x[[3, 7], 0] = np.nan, np.inf
+    refused(
+        make(), ValueError, r"2 of 12 examples .*\(the first is number 3\)", data=(x, y)
+    )
+    message = "In validation_data: 2 of 12 examples have features"
+    refused(make(), ValueError, message, validation_data=(x, y))
+    inputs = keras.Input((6,))
+    filled = keras.layers.Lambda(lambda x: keras.ops.nan_to_num(x, posinf=1.0))(inputs)
+    model = keras.Model(inputs, make()(filled))
+    model.compile("adam", SPARSE, jit_compile=False)
+    history = kt.fine_tune(model, (x, y), epochs=1, strategy="full", verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
 
 
 @pytest.mark.filterwarnings("ignore:1 of 3 classes have no label")
@@ -177,6 +192,10 @@ def test_validation_data_that_cannot_be_used(values, error, message):
         (dict(batch_size=4, data=dataset()), "batches of its own"),
         (dict(shuffle=False, sample_weight=1), r"not \['sample_weight', 'shuffle'\]"),
         (dict(initial_epoch=2), r"not \['initial_epoch'\]"),
+        (dict(validation_split=0.2), "given as `validation_data`"),
+        (dict(class_weight=np.ones(2)), r"class_weight=array.*and there are 3 classes"),
+        (dict(data=(*data(), np.full(12, np.nan))), "12 of 12 sample weights are NaN"),
+        (dict(data=(*data(), ["a"] * 12)), "sample weights are not numbers but"),
         (
             dict(data=(*data(), np.ones(12)), class_weight={0: 2.0}),
             "class_weight and sample weights",
@@ -232,9 +251,3 @@ def test_a_callback_that_fails_at_the_start_leaves_the_optimizer():
             raise ValueError("not this one")
 
     refused(make(), ValueError, "not this one", callbacks=[Picky()])
-
-
-@pytest.mark.parametrize("labels", [[0, 2, 1], [[0.0], [2.0]], np.eye(3)])
-def test_classes_that_have_no_weight_get_1(labels):
-    assert all_classes({1: 9.0}, np.array(labels)) == {0: 1.0, 1: 9.0, 2: 1.0}
-    assert all_classes(None, np.array(labels)) is None

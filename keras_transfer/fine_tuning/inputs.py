@@ -1,0 +1,174 @@
+"""What fine_tune is given, checked before anything is changed."""
+
+from __future__ import annotations
+
+from typing import Any
+from typing import NamedTuple
+
+import keras
+
+from keras_transfer import _keras
+from keras_transfer.callbacks.gradual_unfreezing import GradualUnfreezing
+from keras_transfer.data.class_names import class_names_of
+from keras_transfer.data.examples import fit_arguments
+from keras_transfer.data.labels import read_labels
+from keras_transfer.data.named_labels import choose_names
+from keras_transfer.data.named_labels import is_named
+from keras_transfer.data.named_labels import number_names
+from keras_transfer.data.named_labels import with_numbers
+from keras_transfer.fine_tuning.check_labels import check_labels
+from keras_transfer.fine_tuning.check_numbers import check_numbers
+from keras_transfer.losses.compiled_loss import BINARY
+from keras_transfer.losses.compiled_loss import CompiledLoss
+from keras_transfer.losses.compiled_loss import ONE_HOT
+from keras_transfer.losses.compiled_loss import read_loss
+
+SETTINGS = (
+    "batch_size",
+    "callbacks",
+    "class_weight",
+    "validation_freq",
+    "verbose",
+)
+REFUSED = (keras.callbacks.BackupAndRestore, GradualUnfreezing)
+
+
+def check_model(model: keras.Model) -> None:
+    """Check that a model is built, compiled, and was not trained.
+
+    Raises:
+        TypeError: If it is not a model.
+        ValueError: If it is not ready.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"model={model!r} is not a Keras model.")
+    if not model.compiled or model.optimizer is None:
+        raise ValueError(
+            f"The model {model.name!r} is not compiled. Call model.compile(optimizer, "
+            "loss) first; the loss tells the task."
+        )
+    if not model.built:
+        raise ValueError(
+            f"The model {model.name!r} is not built, so it has no weights yet. Call it "
+            "on one batch first, or give it an Input."
+        )
+    optimizer = _keras.inner_optimizer(model.optimizer)
+    if _keras.value(optimizer.iterations) > 0:
+        raise ValueError(
+            f"The {type(optimizer).__name__} of the model has made updates already, "
+            "so its moments and its schedule are those of an earlier training. Call "
+            "model.compile() with a new one."
+        )
+
+
+def check_settings(settings: dict, data: Any) -> dict:
+    """Return all that is passed on to `fit`, checked.
+
+    Raises:
+        ValueError: If a setting is unknown or does not go with the others.
+    """
+    unknown = sorted(set(settings) - set(SETTINGS))
+    if unknown:
+        raise ValueError(
+            f"fine_tune passes {SETTINGS} on to fit, and not {unknown}: it decides on "
+            "epochs, order and steps itself. Sample weights go into `data`, and what "
+            "validation_split would set aside is to be given as `validation_data`: "
+            "take it at random, not from an end of sorted data."
+        )
+    callbacks = keras.tree.flatten(settings.get("callbacks") or [])
+    for callback in callbacks:
+        if isinstance(callback, REFUSED):
+            raise ValueError(
+                f"fine_tune has its own way of what {type(callback).__name__} does: "
+                "give `directory=` to go on after a kill, and `strategy=` for the "
+                "phases."
+            )
+    spec = getattr(data, "element_spec", data)
+    weighted = isinstance(spec, tuple) and len(spec) == 3
+    if weighted and settings.get("class_weight") is not None:
+        raise ValueError(
+            "There are a class_weight and sample weights in `data`, and Keras takes "
+            "one of them. Multiply the sample weights by those of the classes."
+        )
+    settings = {"batch_size": None, "verbose": 1} | settings | {"callbacks": callbacks}
+    if settings["verbose"] == "auto":  # what Keras makes of it in a terminal
+        settings["verbose"] = 1
+    return settings
+
+
+def without_none(data: Any) -> Any:
+    """Return data without the None that stands for no sample weights."""
+    if isinstance(data, tuple) and len(data) == 3 and data[2] is None:
+        return data[:2]
+    return data
+
+
+class Inputs(NamedTuple):
+    """Data with labels that are numbers, all of these labels, and their names.
+
+    `validation_data` and `held_out`, its labels, are None where there are none.
+    """
+
+    data: Any
+    validation_data: Any
+    labels: Any
+    held_out: Any
+    class_names: tuple[str, ...] | None
+
+
+def checked_inputs(
+    model: keras.Model, data: Any, validation_data: Any, batch_size: int | None
+) -> Inputs:
+    """Return the data of a run, with labels checked against the loss.
+
+    Names are numbered, in order of the alphabet unless the model has other numbers.
+
+    Raises:
+        TypeError: If data are of an unknown kind.
+        ValueError: If data are empty or endless, or their labels cannot be learned.
+    """
+    fit_arguments(model, data, 1, batch_size)
+    labels = read_labels(data)
+    loss, output = _keras.compile_arguments(model)["loss"], output_of(model)
+    said = read_loss(loss)
+    classes = _num_classes(said, output)
+    names = getattr(data, "class_names", None) or class_names_of(model)
+    named = is_named(labels) and said.is_classifier is True
+    if named:
+        names = choose_names(labels, classes, names)
+        data = with_numbers(data, names, one_hot=said.labels == ONE_HOT)
+        labels = read_labels(data)
+    elif names is not None and len(names) != classes:
+        names = None
+    check_labels(loss, output, labels)
+    check_numbers(model, data)
+    names = None if names is None else tuple(names)
+    if validation_data is None:
+        return Inputs(data, None, labels, None, names)
+    try:
+        fit_arguments(model, validation_data, 1, None)
+        held_out = read_labels(validation_data)
+        if named and is_named(held_out):
+            number_names(held_out, names)
+            one_hot = said.labels == ONE_HOT
+            validation_data = with_numbers(validation_data, names, one_hot=one_hot)
+            held_out = read_labels(validation_data)
+        check_labels(loss, output, held_out, learnt=False)
+        check_numbers(model, validation_data)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"In validation_data: {error}") from error
+    return Inputs(data, validation_data, labels, held_out, names)
+
+
+def output_of(model: keras.Model) -> tuple | None:
+    """Return the shape of the one output of a model; None if it is not known."""
+    output = getattr(model, "output_shape", None)  # of a subclassed model unknown
+    if not isinstance(output, tuple) or any(isinstance(x, tuple) for x in output):
+        return None
+    return output
+
+
+def _num_classes(said: CompiledLoss, output: tuple | None) -> int | None:
+    if output is None:
+        return None
+    return 2 if said.labels == BINARY and output[-1] == 1 else output[-1]
