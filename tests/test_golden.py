@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import keras_transfer as kt
-from keras_transfer.adapters.adapter import techniques
+from keras_transfer.adapters.techniques import techniques
 from keras_transfer.backbones.fingerprint import of_network
 from tests.golden import bases
 from tests.golden.make_saved import facts

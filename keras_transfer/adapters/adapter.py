@@ -27,6 +27,8 @@ from keras_transfer.adapters import unserved
 from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.check_model import check_model
+from keras_transfer.adapters.default_targets import about_unfit
+from keras_transfer.adapters.default_targets import depthwise_left_out
 from keras_transfer.adapters.in_place import adapted_layer
 from keras_transfer.adapters.in_place.compiled_model import activate
 from keras_transfer.adapters.in_place.compiled_model import retrace
@@ -38,7 +40,9 @@ from keras_transfer.adapters.in_place.layer_state import check_name
 from keras_transfer.adapters.in_place.layer_state import recipes_of
 from keras_transfer.adapters.peft_format import PeftFormat
 from keras_transfer.adapters.targets import find
+from keras_transfer.adapters.targets import fitting
 from keras_transfer.adapters.targets import head_layers
+from keras_transfer.adapters.targets import NAMELESS
 from keras_transfer.adapters.targets import Target
 from keras_transfer.backbones.layer_paths import owners
 
@@ -95,7 +99,17 @@ class Adapter:
 
     def find(self, model: keras.Layer) -> list[Target]:
         """Return the layers that the recipe goes to."""
-        return find(model, self.targets, self.parts) if self.parts else []
+        kind = type(self).__name__
+        return find(model, self.targets, self.parts, kind) if self.parts else []
+
+    def fitting(self, model: keras.Layer) -> tuple[list[Target], int]:
+        """Return the layers that it fits, and how many unnamed ones it does not."""
+        targets = self.find(model)
+        if not self.parts or self.targets not in NAMELESS:
+            return targets, 0
+        targets, unfit = fitting(targets, self.part)
+        depthwise = depthwise_left_out(model, targets) if self.targets is None else 0
+        return targets, unfit + depthwise
 
     def attach(self, model: keras.Model, name: str = "default") -> keras.Model:
         """Add this adapter to `model` in place, freeze the rest, and say so in a line.
@@ -144,16 +158,18 @@ class Adapter:
         """
         recipes = recipes_of(model)
         check_model(model, recipes)
-        left_out: list[Target] = []
+        left_out, unfit = [], 0
         if targets is None:
-            targets, left_out = unserved.split(model, self.find(model), self)
+            targets, unfit = self.fitting(model)
+            targets, left_out = unserved.split(model, targets, self)
         trained = self.trained(model, targets)
         self._check_alone(model, trained, recipes)
         hosts = targets if self.parts else []
         pairs = [(target, self.part(target)) for target in hosts]
         head = tuple(head_layers(model))
         recipe = self.resolved(targets)
-        return Plan(recipe, tuple(pairs), tuple(trained), head, tuple(left_out))
+        pairs, left_out = tuple(pairs), tuple(left_out)
+        return Plan(recipe, pairs, tuple(trained), head, left_out, unfit)
 
     def resolved(self, targets: list[Target]) -> Adapter:
         """Return a copy with paths in place of layer objects, so that it is JSON."""
@@ -188,25 +204,12 @@ class Adapter:
 
     def _check_alone(self, model: keras.Layer, trained: list, recipes: dict) -> None:
         for other, recipe in recipes.items():
-            if trained or recipe.trained(model, recipe.find(model)):
+            if trained or recipe.trained(model, recipe.fitting(model)[0]):
                 raise ValueError(
                     f"{type(self).__name__} and the attached {other!r} cannot stand in "
                     "one model: one of them trains weights of the model's own, which "
                     "cannot be switched. Use kt.adapters.merge or detach first."
                 )
-
-
-def techniques() -> dict[str, type[Adapter]]:
-    """Return the registered recipes by their saved names: what a file may name."""
-    kinds, left = {}, [Adapter]
-    while left:
-        below = left.pop().__subclasses__()
-        left += below
-        for kind in below:
-            name = keras.saving.get_registered_name(kind)
-            if keras.saving.get_registered_object(name) is kind:
-                kinds[name] = kind
-    return kinds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,6 +224,7 @@ class Plan:
         trained: The model's own weights that learn too.
         head: The layers above the backbone, which stay as they are.
         left_out: The targets of the recipe where no part would count.
+        unfit: How many others get none: `Adapter.fitting`.
     """
 
     recipe: Adapter
@@ -228,6 +232,7 @@ class Plan:
     trained: tuple[keras.Variable, ...]
     head: tuple[keras.Layer, ...]
     left_out: tuple[Target, ...] = ()
+    unfit: int = 0
 
     def install(
         self,
@@ -286,6 +291,7 @@ class Plan:
             f"{kind} {name!r} on {count} layers of {model.name!r}: {trains:,} of "
             f"{total:,} parameters train ({trains / total:.2%}{about})"
             + unserved.about(self.left_out)
+            + about_unfit(self.unfit)
         )
 
     def _check_values(self, values: Mapping[str, Mapping[str, np.ndarray]]) -> None:

@@ -24,7 +24,8 @@ class BitFit(OwnWeights):
     The offsets of a BatchNormalization are left out: such a layer, when it learns,
     normalises by the batch and moves its statistics, which is more than a bias. For
     these there is `NormTuning`. Many convolutional networks have no other biases, and
-    Llama and its like have none at all: attaching is an error there.
+    Llama and its like have none at all: attaching is an error there, which names what
+    the network can have.
 
     The model's own biases are changed. So another adapter cannot be next to this
     one, and it cannot be switched off. `kt.adapters.merge` and `kt.adapters.detach`

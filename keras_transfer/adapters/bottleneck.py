@@ -19,6 +19,7 @@ from keras_transfer.adapters.targets import find
 from keras_transfer.adapters.targets import head_layers
 from keras_transfer.adapters.targets import projections
 from keras_transfer.adapters.targets import Target
+from keras_transfer.adapters.techniques import what_fits
 from keras_transfer.adapters.weight_selection import is_norm
 from keras_transfer.backbones.layer_paths import located
 from keras_transfer.backbones.projections import ATTENTION_OUTPUTS
@@ -155,14 +156,15 @@ class Bottleneck(Adapter):
     def find(self, model: keras.Layer) -> list[Target]:
         """Return the layers that a network goes behind."""
         if self.targets is not None:
-            return find(model, self.targets, self.parts)
+            return find(model, self.targets, self.parts, type(self).__name__)
         found = projections(model, self.parts, self.patterns)
         if not found:
             paths = [each.path for each in candidates(model, self.parts)][:20]
             raise ValueError(
                 f"No default targets are known for the model {model.name!r}: no layer "
-                "has the name of a transformer block's last projection. Give a regular "
-                f"expression over paths, or layers. Its paths are {paths}."
+                "has the name of a transformer block's last projection. "
+                f"{what_fits(model)} Or give a regular expression over "
+                f"paths, or layers; its paths are {paths}."
             )
         return found
 
@@ -171,13 +173,13 @@ class Bottleneck(Adapter):
         layer = target.layer
         width = matrix.sizes(layer)[1]
         if len(matrix.beside_outputs(layer, np.zeros(width)).shape) != 1:
-            raise ValueError(
+            raise matrix.Unfit(
                 f"The last axis of what {target.path!r} returns is not its features, "
                 "so that no network of two matrices can follow. Leave it out of the "
                 "targets."
             )
         if self.size >= width:
-            raise ValueError(
+            raise matrix.Unfit(
                 f"size={self.size} is not a bottleneck behind {target.path!r}, which "
                 f"is {width} wide. Choose a smaller one."
             )

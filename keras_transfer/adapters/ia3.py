@@ -179,7 +179,8 @@ class IA3(Adapter):
         if self.targets is None:
             patterns = (KEYS_AND_VALUES, FEED_FORWARD_OUTPUTS)
             targets = projections(model, self.parts, patterns, cross=True)
-        targets = targets or find(model, self.targets, self.parts)
+        kind = type(self).__name__
+        targets = targets or find(model, self.targets, self.parts, kind)
         check_patterns(self.feedforward or (), targets)
         return targets
 
@@ -191,7 +192,7 @@ class IA3(Adapter):
             patterns = dict.fromkeys(self.feedforward, True)
             of_inputs = by_pattern(patterns, target.path, False)
         if of_inputs and getattr(target.layer, "groups", 1) != 1:
-            raise ValueError(
+            raise matrix.Unfit(
                 f"The Conv2D {target.path!r} has groups of channels, so that factors "
                 "of its inputs cannot be folded. Leave it out of `feedforward`: its "
                 "outputs are scaled then."

@@ -37,9 +37,11 @@ class LoRA(RankedAdapter):
         rank: Whole number, 1 or more, at most the smaller side of a matrix. Default 8.
         alpha: Number; the product is scaled by alpha / rank. Default 16.
         targets: None for the default of the family: queries and values of transformers'
-            self-attention, convolutions in the blocks of convolutional networks.
-            `"all-linear"` for each Dense and EinsumDense below the head. Or a regular
-            expression that is searched in paths such as
+            self-attention, convolutions in the blocks of convolutional networks but
+            depthwise and grouped ones. `"all-linear"` for each Dense and EinsumDense
+            below the head. Of both, layers that the rank does not fit are left out, and
+            counted in the printed line. Or a regular expression that is searched in
+            paths such as
             `"transformer_layer_0/self_attention_layer/query"`, or a list of
             expressions and layers.
         dropout: Rate in [0, 1) of dropout on the inputs of A. Default 0.

@@ -10,18 +10,22 @@ from keras_transfer import _keras
 from keras_transfer.backbones.layer_paths import weights_of
 
 
+class Unfit(ValueError):
+    """A layer whose form, or whose size, does not fit what is to be added to it."""
+
+
 def kernel_axes(host: keras.Layer) -> tuple[str, str, str]:
     """Return the letters of the kernel: all, those contracted, and those it adds.
 
     Raises:
-        ValueError: If an axis is neither, so that the kernel is not a matrix.
+        Unfit: If an axis is neither, so that the kernel is not a matrix.
     """
     source, rest = host.equation.replace(" ", "").split(",")
     kernel, target = rest.split("->")
     into = "".join(x for x in kernel if x in source and x not in target)
     out = "".join(x for x in kernel if x in target and x not in source)
     if len(into) + len(out) < len(kernel) or not into or not out:
-        raise ValueError(
+        raise Unfit(
             f"The EinsumDense {host.name!r} computes {host.equation!r}, where an axis "
             "of the kernel is neither contracted nor new, so it is not a matrix. "
             "Leave it out of the targets."

@@ -12,6 +12,7 @@ from keras_transfer._arguments import whole_number
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.low_rank import LowRankPair
+from keras_transfer.adapters.matrix import Unfit
 from keras_transfer.adapters.targets import by_pattern
 from keras_transfer.adapters.targets import check_patterns
 from keras_transfer.adapters.targets import Target
@@ -116,7 +117,7 @@ def check_host(
     check_native(host)
     largest = kind.largest_rank(host)
     if rank > largest:
-        raise ValueError(
+        raise Unfit(
             f"rank={rank} is too large for the layer {path!r}: at {largest} a pair is "
             "as free as its weight. Choose a smaller one, for this layer by "
             "rank_pattern, or leave it out of the targets."

@@ -162,7 +162,7 @@ def disabled(model: keras.Layer) -> Iterator[None]:
         PEFT, `PeftModel.disable_adapter`.
     """
     for name, recipe in attached(model).items():
-        if recipe.trained(model, recipe.find(model)):
+        if recipe.trained(model, recipe.fitting(model)[0]):
             raise ValueError(
                 f"The adapter {name!r} ({type(recipe).__name__}) trains weights of the "
                 "model's own, which cannot be switched off."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -13,16 +14,17 @@ import keras
 
 from keras_transfer import _keras
 from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.default_targets import all_linear
+from keras_transfer.adapters.default_targets import default_targets
 from keras_transfer.adapters.in_place.adapted_layer import plain_of
+from keras_transfer.adapters.matrix import Unfit
 from keras_transfer.backbones.groups import layer_groups
 from keras_transfer.backbones.layer_paths import located
 from keras_transfer.backbones.projections import CROSS
 from keras_transfer.backbones.projections import is_one
-from keras_transfer.backbones.projections import QUERY_AND_VALUE
 
-LINEAR = (keras.layers.Dense, keras.layers.EinsumDense)
-# What a head and a backbone are recognized by; the group's name of `kt.layer_groups`.
-NOT_BLOCKS = ("stem", "head")
+# Targets that name no layer: those that an adapter does not fit are left out.
+NAMELESS = (None, "all-linear")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,9 @@ def own_call(layer: keras.Layer, classes: Iterable[type]) -> bool:
     return getattr(kind, "call", None) in calls
 
 
-def find(model: keras.Layer, targets: object, classes: Iterable[type]) -> list[Target]:
+def find(
+    model: keras.Layer, targets: object, classes: Iterable[type], technique: str
+) -> list[Target]:
     """Return the targets of a recipe in `model`, one or more.
 
     Args:
@@ -61,32 +65,59 @@ def find(model: keras.Layer, targets: object, classes: Iterable[type]) -> list[T
             expression that is searched in the paths, or a list of expressions and
             layers.
         classes: The layer classes that the recipe can go to.
+        technique: Name of the recipe's class.
 
     Raises:
         TypeError: If `targets` is nothing of this kind.
-        ValueError: If it matches no layer; the error lists the nearest names.
+        ValueError: If it matches no layer, or none of these classes.
     """
     choices = candidates(model, classes)
-    if not choices:
-        names = sorted(kind.__name__ for kind in classes)
+    names = ", ".join(sorted(kind.__name__ for kind in classes))
+    why = f"{technique} cannot adapt; it adapts {names}"
+    if not choices and targets in NAMELESS:
         raise ValueError(
-            f"The model {model.name!r} has no layer that this adapter can go to: none "
+            f"The model {model.name!r} has no layer that {technique} can adapt: none "
             f"of {names}."
         )
     if targets is None:
-        return _default(model, choices)
-    return select(model, targets, choices)
+        return default_targets(model, choices)
+    return select(model, targets, choices, why)
 
 
-def select(model: keras.Layer, targets: object, choices: list[Target]) -> list[Target]:
+def fitting(
+    targets: Iterable[Target], part: Callable[[Target], Part]
+) -> tuple[list[Target], int]:
+    """Return the targets that `part` has a part for, and how many it has none for.
+
+    Raises:
+        ValueError: If it has one for none of them.
+    """
+    fit, problems = [], []
+    for target in targets:
+        try:
+            part(target)
+        except Unfit as problem:
+            problems.append(problem)
+        else:
+            fit.append(target)
+    if problems and not fit:
+        raise problems[0]
+    return fit, len(problems)
+
+
+def select(
+    model: keras.Layer, targets: object, choices: list[Target], why: str
+) -> list[Target]:
     """Return those of `choices` that `targets` of `find`, but for None, speak of.
+
+    `why` ends the sentence about layers that are there and no choice: "..., which".
 
     Raises:
         TypeError: If `targets` is nothing of this kind.
         ValueError: If one matches no layer; the error lists the nearest names.
     """
     if isinstance(targets, str) and targets == "all-linear":
-        return _all_linear(model, choices)
+        return all_linear(model, choices, head_layers(model))
     if isinstance(targets, str | keras.Layer):
         targets = [targets]
     if not isinstance(targets, Sequence | set | frozenset) or not targets:
@@ -96,7 +127,7 @@ def select(model: keras.Layer, targets: object, choices: list[Target]) -> list[T
         )
     chosen: set[int] = set()
     for wanted in targets:
-        chosen |= _matched(wanted, model, choices)
+        chosen |= _matched(wanted, model, choices, why)
     return [target for target in choices if id(target.layer) in chosen]
 
 
@@ -180,18 +211,23 @@ def nearest(text: str, names: Iterable[str]) -> str:
     )
     near = [name for name in names if last[name] in close]
     near = near or difflib.get_close_matches(plain, names, n=3, cutoff=0)
-    return f"The nearest are {near[:5]}, of {len(names)} layers."
+    return f"The nearest are {near[:5]}, of {len(names)} layers." if names else ""
 
 
-def _matched(wanted: object, model: keras.Layer, choices: list[Target]) -> set[int]:
+def _matched(
+    wanted: object, model: keras.Layer, choices: list[Target], why: str
+) -> set[int]:
+    """Return the layers (ids) among `choices` that one target speaks of."""
     if isinstance(wanted, keras.Layer):
         if any(choice.layer is wanted for choice in choices):
             return {id(wanted)}
         inside = any(layer is wanted for layer in _keras.flat_layers(model))
-        where = "cannot carry this adapter" if inside else "is not in the model"
         raise ValueError(
-            f"The layer {wanted.name!r} ({type(wanted).__name__}) {where}. "
+            f"The layer {wanted.name!r} is of the class {_kind(wanted)}, which {why}. "
             f"{nearest(wanted.name, (choice.path for choice in choices))}"
+            if inside
+            else f"The layer {wanted.name!r} ({type(wanted).__name__}) is not in the "
+            f"model. {nearest(wanted.name, (choice.path for choice in choices))}"
         )
     if not isinstance(wanted, str):
         raise TypeError(
@@ -204,54 +240,33 @@ def _matched(wanted: object, model: keras.Layer, choices: list[Target]) -> set[i
             f"{wanted!r} is not a regular expression: {problem}."
         ) from problem
     if not chosen:
-        raise ValueError(
-            f"The target {wanted!r} matches no layer that this adapter can go to. "
-            f"{nearest(wanted, (choice.path for choice in choices))}"
-        )
+        raise ValueError(_about_nothing(wanted, model, choices, why))
     return chosen
 
 
-def _default(model: keras.Layer, choices: list[Target]) -> list[Target]:
-    linear = [target for target in choices if isinstance(target.layer, LINEAR)]
-    targets = [
-        target
-        for target in linear
-        if QUERY_AND_VALUE.search(target.path) and not CROSS.search(target.path)
-    ]
-    if targets:
-        return targets
-    groups = layer_groups(model)
-    blocks = {
-        id(layer)
-        for group in groups
-        if group.name not in NOT_BLOCKS and len(groups) > 2
-        for layer in group.layers
+def _about_nothing(
+    wanted: str, model: keras.Layer, choices: list[Target], why: str
+) -> str:
+    """Return what is said of an expression that matches none of `choices`."""
+    others = {
+        path or layer.name: layer
+        for path, layer in located(model).items()
+        if not isinstance(layer, Part) and re.search(wanted, path or layer.name)
     }
-    targets = [
-        target
-        for target in choices
-        if isinstance(target.layer, keras.layers.Conv2D) and id(target.layer) in blocks
-    ]
-    if targets:
-        return targets
-    raise ValueError(
-        f"No default targets are known for the model {model.name!r}: it has neither "
-        "query and value projections nor convolutions in numbered blocks. Give "
-        "targets='all-linear', a regular expression over paths, or layers. Its paths "
-        f"are {[target.path for target in choices][:20]}."
+    near = nearest(wanted, (choice.path for choice in choices))
+    if not others:
+        return f"The target {wanted!r} matches no layer. {near}"
+    kinds = sorted({_kind(layer) for layer in others.values()})
+    return (
+        f"The target {wanted!r} matches the layers {list(others)[:5]} ({len(others)} "
+        f"in all), of the class {', '.join(kinds)}, which {why}. {near}".rstrip()
     )
 
 
-def _all_linear(model: keras.Layer, choices: list[Target]) -> list[Target]:
-    head = {id(layer) for layer in head_layers(model)}
-    targets = [
-        target
-        for target in choices
-        if isinstance(target.layer, LINEAR) and id(target.layer) not in head
-    ]
-    if not targets:
-        raise ValueError(
-            f"targets='all-linear' finds no Dense or EinsumDense below the head of "
-            f"{model.name!r}. The layers are {[x.path for x in choices][:20]}."
-        )
-    return targets
+def _kind(layer: keras.Layer) -> str:
+    """Return the name of a layer's class; a call of its own is why its base is not."""
+    kind = plain_of(layer)
+    base = next(x for x in kind.__mro__ if x.__module__.startswith("keras."))
+    if "call" in vars(kind) and base not in (kind, keras.Layer, keras.Model):
+        return f"{kind.__name__} (a {base.__name__} with a call of its own)"
+    return kind.__name__

@@ -13,6 +13,7 @@ from keras_transfer.adapters.in_place.layer_state import first_state
 from keras_transfer.adapters.targets import head_layers
 from keras_transfer.adapters.targets import select
 from keras_transfer.adapters.targets import Target
+from keras_transfer.adapters.techniques import what_fits
 from keras_transfer.backbones.layer_paths import located
 
 
@@ -49,9 +50,12 @@ class OwnWeights(Adapter):
         if not known:
             raise ValueError(
                 f"The model {model.name!r} has no {self.what} below its head, so "
-                f"{type(self).__name__} has nothing to train."
+                f"{type(self).__name__} has nothing to train. "
+                f"{what_fits(model)}"
             )
-        return known if self.targets is None else select(model, self.targets, known)
+        if self.targets is None:
+            return known
+        return select(model, self.targets, known, f"has no {self.what}")
 
     def trained(
         self, model: keras.Layer, targets: list[Target]

@@ -238,7 +238,7 @@ def _checked(model: keras.Model, names: Sequence[str]) -> list[str]:
     for name in names:
         check_known(model, name)
         recipe = recipes[name]
-        if recipe.trained(model, recipe.find(model)):
+        if recipe.trained(model, recipe.fitting(model)[0]):
             raise ValueError(
                 f"The adapter {name!r} ({type(recipe).__name__}) has changed weights "
                 "of the model's own, such as biases, which all examples share. Export "

@@ -13,10 +13,10 @@ import keras
 from keras_transfer._version import __version__
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter import Plan
-from keras_transfer.adapters.adapter import techniques
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.targets import by_pattern
 from keras_transfer.adapters.targets import Target
+from keras_transfer.adapters.techniques import techniques
 from keras_transfer.saving.base_model import Fingerprint
 from keras_transfer.saving.strict_json import parse_json
 from keras_transfer.saving.tensor_file import TensorFile
@@ -105,7 +105,7 @@ class Header:
         adapter = self.adapter({place: x.path for place, x in targets.items()})
         layers = {id(target.layer) for target in targets.values()}
         try:
-            by_itself = {id(target.layer) for target in adapter.find(model)}
+            by_itself = {id(target.layer) for target in adapter.fitting(model)[0]}
         except ValueError:  # it has no default for this model
             by_itself = set()
         if by_itself != layers:

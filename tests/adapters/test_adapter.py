@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_transfer import adapters
-from keras_transfer.adapters.adapter import techniques
+from keras_transfer.adapters.techniques import techniques
 from tests import tiny
 from tests.saving.files import state
 

@@ -172,7 +172,7 @@ def test_refuses_numbers_out_of_range(kwargs, error, match):
     [
         (dict(rank=17), "too large"),
         (dict(rank_pattern={"qery": 2}), "matches none of the targets"),
-        (dict(targets="token_embedding"), "matches no layer"),
+        (dict(targets="token_embedding"), "Embedding, which LoHa cannot"),
     ],
 )
 def test_a_failing_attach_changes_nothing(kwargs, match):

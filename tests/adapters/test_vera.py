@@ -18,7 +18,7 @@ from tests.contracts.compare import fit
 class TestVeRA(AdapterContract):
     learns = {"vera_lambda_d", "vera_lambda_b"}
     parameters = 2 * (8 + 16)  # query and value: rank + outputs
-    no_images = "no layer that this adapter can go to"
+    no_images = "no layer that VeRA can adapt"
 
     def recipe(self, **kwargs):
         return adapters.VeRA(rank=8, **kwargs)

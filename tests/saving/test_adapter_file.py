@@ -10,8 +10,8 @@ import pytest
 
 import keras_transfer as kt
 from keras_transfer import adapters
-from keras_transfer.adapters.adapter import techniques
 from keras_transfer.adapters.switching import places
+from keras_transfer.adapters.techniques import techniques
 from keras_transfer.backbones.match_huggingface import match_huggingface
 from keras_transfer.saving.base_model import backbone_of
 from keras_transfer.saving.base_model import fingerprint

@@ -13,10 +13,10 @@ import numpy as np
 from keras_transfer._arguments import dropout_rate
 from keras_transfer._whole_file import replace_file
 from keras_transfer.adapters.adapter import Adapter
-from keras_transfer.adapters.adapter import techniques
 from keras_transfer.adapters.peft_format import PeftFormat
 from keras_transfer.adapters.rank_and_alpha import check_alpha
 from keras_transfer.adapters.rank_and_alpha import check_rank
+from keras_transfer.adapters.techniques import techniques
 from keras_transfer.saving.peft.expressions import Expressions
 from keras_transfer.saving.peft.expressions import parsed
 from keras_transfer.saving.strict_json import parse_json

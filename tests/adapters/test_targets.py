@@ -1,0 +1,181 @@
+"""Which layers a recipe goes to, what is left out, and errors that help."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_transfer as kt
+from keras_transfer import adapters
+from keras_transfer.adapters.switching import places
+from tests import tiny
+from tests.adapters import models
+from tests.contracts.compare import assert_close
+
+L = keras.layers
+
+
+def convnext():
+    """Return three blocks like ConvNeXt's, and one of full convolutions between."""
+    inputs = keras.Input((8, 8, 3))
+    x = L.Conv2D(8, 2, name="stem_conv")(inputs)
+    for i in range(3):
+        y = L.Conv2D(8, 3, padding="same", groups=8, name=f"block_{i}_depthwise")(x)
+        y = L.LayerNormalization(name=f"block_{i}_norm")(y)
+        y = L.Dense(16, "gelu", name=f"block_{i}_wide")(y)
+        x = L.Add(name=f"block_{i}_add")([x, L.Dense(8, name=f"block_{i}_narrow")(y)])
+    x = L.Conv2D(8, 2, name="block_3_conv")(x)
+    return keras.Model(inputs, L.GlobalAveragePooling2D(name="pool")(x))
+
+
+def mobilenet():
+    """Return blocks like MobileNet's."""
+    inputs = keras.Input((8, 8, 3))
+    x = L.Conv2D(4, 2, name="stem_conv")(inputs)
+    for i in range(3):
+        x = L.Conv2D(8, 1, name=f"block_{i}_expand")(x)
+        x = L.DepthwiseConv2D(3, padding="same", name=f"block_{i}_depthwise")(x)
+        x = L.Conv2D(4, 1, name=f"block_{i}_project")(x)
+    return keras.Model(inputs, L.GlobalAveragePooling2D(name="pool")(x))
+
+
+def paths(model):
+    return [path for path, _, _ in places(model)]
+
+
+RECIPES = {
+    "LoRA": adapters.LoRA(rank=2),
+    "RsLoRA": adapters.RsLoRA(rank=2),
+    "DoRA": adapters.DoRA(rank=2),
+    "LoHa": adapters.LoHa(rank=2),
+    "IA3": adapters.IA3(),
+}
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_convolutions_with_groups_that_nobody_named_are_left_out(kind, capsys):
+    model = convnext()
+    RECIPES[kind].attach(model)
+    wide = [f"block_{i}_{x}" for i in range(3) for x in ("wide", "narrow")]
+    assert paths(model) == [*wide, "block_3_conv"]
+    assert "7 layers of" in (text := capsys.readouterr().out)
+    assert "3 left out: depthwise, grouped" in text
+    x = np.ones((2, 8, 8, 3), "float32")
+    models.disturb(model)
+    y = model(x).numpy()
+    adapters.merge(model)
+    assert_close(model(x), y, 1e-4)
+    model = mobilenet()
+    RECIPES[kind].attach(model)
+    assert len(paths(model)) == 6 and not any("depthwise" in x for x in paths(model))
+    assert "3 left out" in capsys.readouterr().out
+
+
+def test_nothing_is_said_where_nothing_is_left_out(capsys):
+    adapters.LoRA(rank=2).attach(tiny.bert(num_layers=1))
+    adapters.LoRA(rank=2).attach(tiny.hub_resnet())
+    assert "left out" not in capsys.readouterr().out
+
+
+def narrow():
+    """Return a model with a Dense too narrow for rank 3, and a kernel of no matrix."""
+    layers = [
+        L.Dense(8, name="one"),
+        L.Dense(2, name="two"),
+        L.Reshape((2, 1)),
+        L.EinsumDense("bcd,ce->bce", (2, 8), name="each"),
+        L.EinsumDense("bce,cef->bf", 8, name="three"),
+        L.Activation("tanh"),
+    ]
+    return keras.Sequential([keras.Input((6,)), *layers])
+
+
+def test_all_linear_leaves_out_what_it_does_not_fit(capsys):
+    model = narrow()
+    adapters.LoRA(rank=3, targets="all-linear", bias="lora_only").attach(model)
+    assert paths(model) == ["one", "three"]
+    assert "2 left out" in capsys.readouterr().out
+    assert not model.get_layer("two").bias.trainable
+    recipe = adapters.attached(model)["default"]
+    assert recipe.targets == "all-linear"
+
+
+def test_what_a_user_named_is_never_left_out():
+    model = narrow()
+    with pytest.raises(ValueError, match="is not a matrix"):
+        adapters.LoRA(rank=1, targets="each").attach(model)
+    for targets in ("two", ["one", "two"], [model.get_layer("two")]):
+        with pytest.raises(ValueError, match="rank=3 is too large for the layer 'two'"):
+            adapters.LoRA(rank=3, targets=targets).attach(model)
+    with pytest.raises(ValueError, match="rank=9 is too large"):
+        adapters.LoRA(rank=9, targets="all-linear").attach(model)  # none is left
+    assert adapters.attached(model) == {}
+
+
+def test_what_is_left_out_stays_so_in_files(tmp_path):
+    model = mobilenet()
+    adapters.LoRA(rank=2).attach(model)
+    models.disturb(model)
+    kt.save_adapter(model, tmp_path / "a.safetensors")
+    model.save(tmp_path / "model.keras")
+    x = np.ones((2, 8, 8, 3), "float32")
+    y = model(x).numpy()
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert_close(again(x), y)
+    with adapters.disabled(again):
+        assert np.abs(again(x) - y).max() > 0
+    adapters.detach(model)
+    kt.load_adapter(model, tmp_path / "a.safetensors")
+    assert_close(model(x), y)
+    assert adapters.attached(model)["default"].targets is None
+
+
+# What the errors say.
+
+
+def test_a_target_that_cannot_be_adapted_is_not_called_missing():
+    model = tiny.bert(num_layers=1)
+    norm = model.get_layer("embeddings_layer_norm")
+    for targets in ("norm$", ["query", "embeddings_layer_norm"], [norm]):
+        with pytest.raises(ValueError, match="of the class LayerNormalization, which "):
+            adapters.LoRA(rank=2, targets=targets).attach(model)
+    with pytest.raises(ValueError, match="'embeddings_layer_norm'.* LoRA cannot adapt"):
+        adapters.LoRA(rank=2, targets="norm$").attach(model)
+    with pytest.raises(ValueError, match="it adapts .*Dense, EinsumDense, Emb"):
+        adapters.LoRA(rank=2, targets="norm$").attach(model)
+    with pytest.raises(ValueError, match="of the class Embedding, which VeRA cannot"):
+        adapters.VeRA(rank=2, targets="segment_embedding").attach(model)
+    with pytest.raises(ValueError, match="which has no biases"):
+        adapters.BitFit(targets="token_embedding").attach(model)
+    with pytest.raises(ValueError, match="matches no layer. The nearest are"):
+        adapters.LoRA(rank=2, targets="nrm$").attach(model)
+    with pytest.raises(ValueError, match="is not in the model"):
+        adapters.LoRA(rank=2, targets=[L.Dense(3)]).attach(model)
+
+
+def test_a_call_of_its_own_is_told_as_the_reason():
+    class Doubled(L.Dense):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    model = keras.Sequential([keras.Input((4,)), Doubled(4, name="doubled")])
+    words = "Doubled .a Dense with a call of its own., which LoRA cannot adapt"
+    with pytest.raises(ValueError, match=words):
+        adapters.LoRA(rank=2, targets="doubled").attach(model)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [adapters.Bottleneck(2), adapters.PfeifferBottleneck(2), adapters.BitFit()],
+)
+def test_what_a_network_of_convolutions_can_have_is_named(recipe):
+    words = "this model can have DoRA, IA3, LoHa, LoRA, NormTuning, RsLoRA"
+    with pytest.raises(ValueError, match=words):
+        recipe.attach(tiny.hub_resnet())
+
+
+def test_what_else_a_network_can_have_is_named():
+    with pytest.raises(ValueError, match="this model can have BitFit"):
+        adapters.NormTuning().attach(tiny.mlp())
+    bare = keras.Sequential([keras.Input((4,)), L.Dense(3, use_bias=False)])
+    with pytest.raises(ValueError, match="give 'all-linear'"):
+        adapters.BitFit().attach(bare)
