@@ -3,6 +3,7 @@
 from keras_transfer._keras.fit import compile_arguments as compile_arguments
 from keras_transfer._keras.fit import gradient as gradient
 from keras_transfer._keras.fit import label_loss as label_loss
+from keras_transfer._keras.fit import masks_predicted as masks_predicted
 from keras_transfer._keras.fit import running_callbacks as running_callbacks
 from keras_transfer._keras.fit import running_epoch as running_epoch
 from keras_transfer._keras.fit import unscaled as unscaled

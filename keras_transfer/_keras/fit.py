@@ -1,5 +1,6 @@
 """Keras's private side of training: what compile() was given, where `fit` stands."""
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -98,3 +99,35 @@ def gradient(function: Any, x: Any) -> Any:
         tape.watch(x)
         value = function(x)
     return tf.stop_gradient(tape.gradient(value, x))
+
+
+@contextlib.contextmanager
+def masks_predicted(model: keras.Model) -> Iterator[bool]:
+    """Within the block, `predict_on_batch` gives `(outputs, masks)`; say whether.
+
+    The masks are those of `outputs` that have one: by key, by index, or by `""` for
+    one tensor. Keras drops them. A model with a `predict_step` of its own is left as it
+    is. No function may be traced before, or be kept after.
+    """
+    able = type(model).predict_step is keras.Model.predict_step
+    if not able or keras.backend.backend() != "tensorflow":
+        yield False
+        return
+    step = model.predict_step
+
+    def with_masks(data: Any) -> tuple[Any, dict]:
+        outputs = step(data)
+        pairs = {"": outputs}.items()
+        if isinstance(outputs, dict):
+            pairs = outputs.items()
+        elif isinstance(outputs, list | tuple):
+            pairs = enumerate(outputs)
+        masks = {str(key): getattr(each, "_keras_mask", None) for key, each in pairs}
+        return outputs, {key: each for key, each in masks.items() if each is not None}
+
+    # In front of the method, and past Keras's tracking of attributes.
+    model.__dict__["predict_step"] = with_masks
+    try:
+        yield True
+    finally:
+        del model.__dict__["predict_step"]

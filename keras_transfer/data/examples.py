@@ -247,9 +247,11 @@ def _values(arrays: Any) -> Any:
 
 
 def _is_list_of_arrays(data: Any) -> bool:
-    if not isinstance(data, list) or not data:
+    if not isinstance(data, list):
         return False
-    return len(getattr(data[0], "shape", ())) > 0  # a scalar of NumPy has () as its own
+    # Of several outputs one may have no labels.
+    first = next((each for each in data if each is not None), None)
+    return len(getattr(first, "shape", ())) > 0  # a scalar of NumPy has () as its own
 
 
 def _as_array(data: Any) -> np.ndarray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +94,25 @@ class CompiledLoss:
 def compiled_loss(model: keras.Model) -> CompiledLoss:
     """Return what the loss that a model was compiled with says of its one output."""
     return read_loss(model.loss if model.compiled else None)
+
+
+def compiled_losses(
+    model: keras.Model, names: Sequence[str]
+) -> dict[str, CompiledLoss]:
+    """Return what the compiled loss says of each output, by the name of the output.
+
+    Args:
+        model: A model.
+        names: Names of its outputs, in their order; those of a dictionary sorted.
+    """
+    loss = model.loss if model.compiled else None
+    if isinstance(loss, Mapping):
+        given = {name: loss.get(name) for name in names}
+    elif isinstance(loss, list | tuple) and len(loss) == len(names):
+        given = dict(zip(names, loss, strict=True))
+    else:
+        given = dict.fromkeys(names, loss)
+    return {name: read_loss(each) for name, each in given.items()}
 
 
 def read_loss(loss: Any) -> CompiledLoss:

@@ -1,39 +1,49 @@
-"""What a model gets right and wrong on data: classes, labels or numbers."""
+"""What a model gets right and wrong on data, output by output."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_transfer import _keras
+from keras_transfer.analysis.report.by_output import names_by_output
+from keras_transfer.analysis.report.positions import is_dense
+from keras_transfer.analysis.report.positions import Rows
+from keras_transfer.analysis.report.positions import rows_of_batch
 from keras_transfer.analysis.report.predictions import Batch
 from keras_transfer.analysis.report.predictions import predictions
 from keras_transfer.analysis.report.predictions import unchanged
 from keras_transfer.analysis.report.reading_outputs import Reading
-
-WORST = 10  # examples shown
-LARGEST = 50  # classes of a confusion matrix
-PAIRS = 10  # most confused pairs of classes
+from keras_transfer.analysis.report.summaries import summary_of
+from keras_transfer.analysis.report.summaries import WORST
+from keras_transfer.data.class_names import class_names_of
+from keras_transfer.losses.compiled_loss import compiled_loss
+from keras_transfer.losses.compiled_loss import compiled_losses
+from keras_transfer.losses.compiled_loss import CompiledLoss
 
 
 class NotFinite(Exception):
     """The model gave NaN or infinity, so nothing can be counted."""
 
 
-def evaluate(model: keras.Model, data: Any) -> tuple[dict, list[Any]]:
+def evaluate(
+    model: keras.Model, data: Any, class_names: Any = None
+) -> tuple[dict, list[Any]]:
     """Return what `model` gets right on `data`, and its worst examples.
 
     Args:
-        model: A model of one output.
+        model: A model.
         data: Arrays `(x, y)`, a batched dataset or a PyDataset.
+        class_names: Names of the classes, by output where there are several.
 
     Returns:
-        A JSON-plain dict, and the examples of its "worst" as arrays.
+        A JSON-plain dict, and the examples of its "worst" as arrays. Of a model of
+        several outputs the dict has one such for each in its "by_output", or a text
+        where its outputs are not finite, and the examples are those of all in order.
 
     Raises:
         TypeError: If `data` cannot be gone through again.
@@ -45,181 +55,167 @@ def evaluate(model: keras.Model, data: Any) -> tuple[dict, list[Any]]:
             f"{model.name!r} is a {type(model).__name__} and no keras.Model, so it "
             "cannot be run on `data`. Leave `data` out."
         )
-    with unchanged(model):
-        batches = predictions(model, data)
+    with unchanged(model), _keras.masks_predicted(model) as masked:
+        batches = predictions(model, data, masked)
         first = next(batches)
-        reading = Reading.of(model, first)
-        summary = {"classes": _Classes, "labels": _Labels, "numbers": _Numbers}
-        names = getattr(data, "class_names", None)
-        summary = summary[reading.kind](reading, names)
-        count, worst = _count(summary, itertools.chain([first], batches))
-    content = {"kind": reading.kind, "outputs": reading.outputs, "examples": count}
-    content |= summary.content() | {"worst": [found for found, _ in worst]}
-    return content, [example for _, example in worst]
+        tallies = _tallies(model, first, data, class_names)
+        for batch in itertools.chain([first], batches):
+            for name, tally in tallies.items():
+                tally.add(batch[name])
+    if "" in tallies:
+        return tallies[""].content()
+    content, examples = {"kind": "several", "by_output": {}}, []
+    for name, tally in tallies.items():
+        try:
+            content["by_output"][name], shown = tally.content()
+            examples += shown
+        except NotFinite as error:
+            content["by_output"][name] = str(error)
+    return content, examples
 
 
-def _count(summary: Any, batches: Iterable[Batch]) -> tuple[int, list[tuple]]:
-    """Add all batches to `summary`; return their examples, and the worst, in order."""
-    worst, infinite, count = [], 0, 0
-    for batch in batches:
-        finite = np.isfinite(batch.outputs.astype("float64"))
-        infinite += int((~finite.reshape(len(finite), -1).all(1)).sum())
-        for index, mistake in () if infinite else summary.add(batch):
-            key = (mistake["loss"], -(count + index))  # the first of equals
-            if len(worst) < WORST or key > worst[0][:2]:
-                mistake = {"index": count + index} | mistake
-                heapq.heappush(worst, (*key, mistake, batch.example(index)))
-            if len(worst) > WORST:
-                heapq.heappop(worst)
-        count += len(batch.labels)
-    if infinite:
-        raise NotFinite(f"{infinite} of {count} outputs are NaN or infinite")
-    worst.sort(key=lambda item: item[:2], reverse=True)
-    return count, [item[2:] for item in worst]
+def _tallies(
+    model: keras.Model, first: dict[str, Batch | None], data: Any, class_names: Any
+) -> dict[str, _Tally]:
+    if "" in first:
+        losses = {"": compiled_loss(model)}
+    else:
+        losses = compiled_losses(model, [*first])
+    given = {}
+    if class_names is not None:
+        given = names_by_output(model, first, class_names)
+    known = getattr(data, "class_names", None) or class_names_of(model)
+    return {
+        name: _Tally(model, batch, losses[name], given.get(name), known)
+        for name, batch in first.items()
+        if batch is not None
+    }
 
 
-class _Classes:
-    """Exactly one class an example."""
+class _Tally:
+    """One output of a model, batch by batch."""
 
-    def __init__(self, reading: Reading, names: Any) -> None:
-        self.reading = reading
-        self.names = _names(names, reading.num_classes)
-        self.true, self.predicted = [], []
+    def __init__(
+        self,
+        model: keras.Model,
+        batch: Batch,
+        loss: CompiledLoss,
+        given: Any,
+        known: Any,
+    ) -> None:
+        self.ignored = loss.ignore_class
+        names = given if given is not None else known
+        self.numbers = None
+        if batch.labels.dtype.kind in "OUS" and names:
+            self.numbers = {str(name): i for i, name in enumerate(names)}
+        batch = self._numbered(batch)
+        self.dense = is_dense(batch)
+        rows = next(rows_of_batch(batch, self.dense, self.ignored), None)
+        if rows is None:  # nothing of it counts: what it looks like is all there is
+            rows = next(rows_of_batch(Batch(*batch[:3]), self.dense, None))
+        self.reading = Reading.of(model, rows, loss)
+        whole = batch.weights is None and batch.mask is None
+        if self.reading.kind == "numbers" and batch.labels.shape == batch.outputs.shape:
+            self.dense = self.dense and not whole
+        self.summary = summary_of(self.reading, _names(given, known, self.reading))
+        self.worst: list[tuple] = []
+        self.infinite = self.count = self.rows = self.seen = 0
 
-    def add(self, batch: Batch) -> Iterator[tuple[int, dict]]:
-        true, logs = self.reading.classes(batch)
-        predicted = logs.argmax(1)
-        self.true.append(true)
-        self.predicted.append(predicted)
-        for i in np.flatnonzero(predicted != true):
-            loss = -logs[i, true[i]]
-            yield (
-                int(i),
-                {
-                    "true": self.names[true[i]],
-                    "predicted": self.names[predicted[i]],
-                    "probability": float(np.exp(logs[i, predicted[i]])),
-                    "probability_of_true": float(np.exp(-loss)),
-                    "loss": float(loss),
-                },
+    def add(self, batch: Batch) -> None:
+        """Add a batch, and keep its examples that are among the worst."""
+        batch, owners = self._numbered(batch), set()
+        for rows in rows_of_batch(batch, self.dense, self.ignored):
+            finite = np.isfinite(rows.outputs.astype("float64"))
+            self.infinite += int((~finite.reshape(len(finite), -1).all(1)).sum())
+            self.rows += len(rows.labels)
+            owners |= set(np.unique(rows.owners()).tolist())
+            if not self.infinite:
+                self._keep_worst(batch, rows)
+        self.count += len(owners)
+        self.seen += len(batch.labels)
+
+    def content(self) -> tuple[dict, list[Any]]:
+        """Return what was found and the worst examples.
+
+        Raises:
+            NotFinite: If outputs are not finite.
+            ValueError: If nothing counts.
+        """
+        if self.infinite:
+            raise NotFinite(
+                f"{self.infinite} of {self.rows} outputs are NaN or infinite"
             )
-
-    def content(self) -> dict:
-        from sklearn.metrics import confusion_matrix
-
-        size = len(self.names)
-        true, predicted = map(np.concatenate, (self.true, self.predicted))
-        matrix = confusion_matrix(true, predicted, labels=range(size))
-        counts = matrix.sum(1)
-        off = matrix - np.diag(np.diag(matrix))
-        pairs = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
-        pairs = [np.unravel_index(pair, off.shape) for pair in pairs]
-        return {
-            "accuracy": float(np.mean(true == predicted)),
-            "classes": [
-                {
-                    "name": self.names[i],
-                    "examples": int(counts[i]),
-                    "recall": float(matrix[i, i] / counts[i]) if counts[i] else None,
-                }
-                for i in range(size)
-            ],
-            "confusion_matrix": matrix.tolist() if size <= LARGEST else None,
-            "most_confused": [
-                {
-                    "true": self.names[i],
-                    "predicted": self.names[j],
-                    "examples": int(off[i, j]),
-                }
-                for i, j in pairs
-                if off[i, j]
-            ],
-        }
-
-
-class _Labels:
-    """Any number of labels an example, each yes or no."""
-
-    def __init__(self, reading: Reading, names: Any) -> None:
-        self.reading = reading
-        self.names = _names(names, reading.num_classes)
-        self.true, self.predicted = [], []
-
-    def add(self, batch: Batch) -> Iterator[tuple[int, dict]]:
-        true, yes, no = self.reading.labels(batch)
-        predicted = yes > no
-        self.true.append(true)
-        self.predicted.append(predicted)
-        losses = -np.where(true, yes, no).mean(1)
-        for i in np.flatnonzero((predicted != true).any(1)):
-            yield (
-                int(i),
-                {
-                    "true": self._said(true[i]),
-                    "predicted": self._said(predicted[i]),
-                    "loss": float(losses[i]),
-                },
+        if not self.rows:
+            raise ValueError(
+                "Nothing in `data` counts: all of it is masked, has a sample weight of "
+                "0, or a label that the loss ignores."
             )
-
-    def content(self) -> dict:
-        true, predicted = map(np.concatenate, (self.true, self.predicted))
-        hits, counts = (true & predicted).sum(0), true.sum(0)
-        return {
-            "accuracy": float(np.mean((true == predicted).all(1))),
-            "label_accuracy": float(np.mean(true == predicted)),
-            "classes": [
-                {
-                    "name": name,
-                    "examples": int(counts[i]),
-                    "recall": float(hits[i] / counts[i]) if counts[i] else None,
-                }
-                for i, name in enumerate(self.names)
-            ],
+        worst = sorted(self.worst, key=lambda item: item[:2], reverse=True)
+        content = {
+            "kind": self.reading.kind,
+            "outputs": self.reading.outputs,
+            "examples": self.count,
         }
+        if self.dense:
+            content["positions"] = self.rows
+        content |= self.summary.content() | {"worst": [item[2] for item in worst]}
+        return content, [item[3] for item in worst]
 
-    def _said(self, row: np.ndarray) -> str:
-        return ", ".join(itertools.compress(self.names, row)) or "none"
+    def _keep_worst(self, batch: Batch, rows: Rows) -> None:
+        owners = rows.owners()
+        for row, mistake in self.summary.add(rows):
+            owner = int(owners[row])
+            index = self.seen + owner
+            key = (mistake["loss"], -index)  # the first of equals
+            if len(self.worst) == WORST and key <= self.worst[0][:2]:
+                continue
+            place = {"position": rows.place(row)} if self.dense else {}
+            mistake = {"index": index} | place | mistake
+            # Of one example, the rows of which may come in parts.
+            others = [item for item in self.worst if item[1] != -index]
+            if len(others) < len(self.worst):
+                if key <= max(item[:2] for item in self.worst if item[1] == -index):
+                    continue
+                self.worst = others
+                heapq.heapify(self.worst)
+            heapq.heappush(self.worst, (*key, mistake, batch.example(owner)))
+            if len(self.worst) > WORST:
+                heapq.heappop(self.worst)
 
-
-class _Numbers:
-    """Numbers to come near to."""
-
-    def __init__(self, reading: Reading, names: Any) -> None:
-        self.reading = reading
-        self.absolute, self.squared, self.count = 0.0, 0.0, 0
-
-    def add(self, batch: Batch) -> Iterator[tuple[int, dict]]:
-        true, predicted = self.reading.numbers(batch)
-        errors = np.abs(predicted - true)
-        self.absolute += errors.sum()
-        self.squared += np.square(errors).sum()
-        self.count += errors.size
-        means = errors.mean(1)
-        for i in np.flatnonzero(means):
-            yield (
-                int(i),
-                {
-                    "true": _shown(true[i]),
-                    "predicted": _shown(predicted[i]),
-                    "loss": float(means[i]),
-                },
+    def _numbered(self, batch: Batch) -> Batch:
+        """Return the batch with the numbers of classes in place of their names."""
+        if self.numbers is None:
+            return batch
+        texts = [
+            each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each)
+            for each in batch.labels.flat
+        ]
+        unknown = sorted({text for text in texts if text not in self.numbers})
+        if unknown:
+            raise ValueError(
+                f"`data` has labels that are not a class of the model, such as "
+                f"{unknown[0]!r}. The classes are {[*self.numbers]}."
             )
-
-    def content(self) -> dict:
-        return {
-            "mean_absolute_error": float(self.absolute / self.count),
-            "root_mean_squared_error": float(np.sqrt(self.squared / self.count)),
-        }
+        labels = np.array([self.numbers[text] for text in texts], "int64")
+        return batch._replace(labels=labels.reshape(batch.labels.shape))
 
 
-def _names(names: Any, size: int) -> list[str]:
-    """Return the names that a dataset knows its classes by, or their numbers."""
-    if isinstance(names, list | tuple) and len(names) == size:
-        return [str(name) for name in names]
-    return [str(number) for number in range(size)]
-
-
-def _shown(values: np.ndarray) -> str:
-    """Return a few numbers as text."""
-    shown = ", ".join(f"{value:.4g}" for value in values[:4])
-    return f"{shown}, ... ({len(values)})" if len(values) > 4 else shown
+def _names(given: Any, known: Any, reading: Reading) -> list[str] | None:
+    """Return the names of the classes, those that were passed first."""
+    size = reading.num_classes
+    if given is None:
+        fit = isinstance(known, list | tuple) and len(known) == size
+        return [str(name) for name in known] if fit else None
+    names = [str(name) for name in given]
+    if reading.kind == "numbers":
+        raise ValueError(
+            f"class_names has {len(names)} names, but the outputs are read as numbers, "
+            "which have no classes. Leave class_names out, or compile the model with "
+            "the loss of a classifier."
+        )
+    if len(names) != size or len(set(names)) < size:
+        raise ValueError(
+            f"class_names is {names}, but the model has {size} classes. Give the name "
+            "of each class once, in the order of the outputs."
+        )
+    return names

@@ -55,16 +55,19 @@ def page(content: dict, examples: Sequence[Any]) -> str:
 def body(content: dict, examples: Sequence[Any]) -> str:
     """Return what stands in the page, with its style."""
     images = plots(content)
-    parts = [f"<style>{STYLE}</style>"]
+    parts, left = [f"<style>{STYLE}</style>"], list(examples)
     for level, section in enumerate(sections(content)):
         tag = "h2" if level else "h1"
         parts.append(f"<{tag}>{escape(section.title)}</{tag}>")
         parts += [f"<p>{escape(note)}</p>" for note in section.notes]
         name = ABOVE.get(section.name) or INSTEAD.get(section.name)
-        if name in images:
-            parts.append(_image(images[name], PICTURES[name]))
-        if section.rows and not (section.name in INSTEAD and name in images):
-            parts.append(_table(section, examples))
+        drawn = images.get((name, section.output) if section.output else name)
+        if drawn:
+            parts.append(_image(drawn, PICTURES[name]))
+        if section.rows and not (section.name in INSTEAD and drawn):
+            parts.append(_table(section, left))
+        if section.name == "worst":
+            del left[: len(section.rows)]  # the others are of the next outputs
     inner = "\n".join(parts)
     return f'<div class="kt-report">\n{inner}\n</div>'
 

@@ -22,16 +22,26 @@ ANNOTATED = 20  # classes whose counts are written into the matrix
 SPREAD = 30  # ratio of moved norms above which the axis is logarithmic
 
 
-def plots(content: dict) -> dict[str, str]:
-    """Return the plots that there is something for, as SVG by name."""
+def plots(content: dict) -> dict[str | tuple[str, str], str]:
+    """Return the plots that there is something for, as SVG by name.
+
+    The confusion matrix of one of several outputs is by `("confusion", output)`.
+    """
     images = {}
+    evaluation = content["evaluation"] or {}
+    matrices = {"confusion": evaluation}
+    if "by_output" in evaluation:
+        matrices = {
+            ("confusion", name): each or {}
+            for name, each in evaluation["by_output"].items()
+        }
     with _style():
-        for name, draw in (
-            ("curves", _curves),
-            ("moved", _moved),
-            ("confusion", _confusion),
+        for name, draw, what in (
+            ("curves", _curves, content),
+            ("moved", _moved, content),
+            *((name, _confusion, each) for name, each in matrices.items()),
         ):
-            figure = draw(content)
+            figure = draw(what)
             if figure is not None:
                 images[name] = _svg(figure)
     return images
@@ -175,9 +185,8 @@ def _moved(content: dict) -> Any:
     return figure
 
 
-def _confusion(content: dict) -> Any:
+def _confusion(evaluation: dict) -> Any:
     """Draw the confusion matrix, each row as shares of its true class."""
-    evaluation = content["evaluation"] or {}
     counts = evaluation.get("confusion_matrix")
     if counts is None:
         return None

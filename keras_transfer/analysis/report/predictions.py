@@ -11,6 +11,9 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
+from keras_transfer.analysis.report.by_output import labels_by_name
+from keras_transfer.analysis.report.by_output import outputs_by_name
+from keras_transfer.analysis.report.by_output import weights_by_name
 from keras_transfer.data.examples import ARRAYS
 from keras_transfer.data.examples import BATCH_SIZE
 from keras_transfer.data.examples import batches_of
@@ -22,37 +25,59 @@ from keras_transfer.data.labels import labels_of
 
 
 class Batch(NamedTuple):
-    """A batch of examples and what the model says of them."""
+    """A batch of examples and what the model says of them, in one of its outputs."""
 
     x: Any
     labels: np.ndarray
     outputs: np.ndarray
+    weights: np.ndarray | None = None
+    mask: np.ndarray | None = None
 
     def example(self, index: int) -> Any:
         """Return one example: arrays, or bytes of a text, in the structure of x."""
         return keras.tree.map_structure(lambda each: np.asarray(each[index]), self.x)
 
 
-def predictions(model: keras.Model, data: Any) -> Iterator[Batch]:
-    """Yield the batches of `data` in order; keep the model by `unchanged` meanwhile.
+def predictions(
+    model: keras.Model, data: Any, masked: bool = False
+) -> Iterator[dict[str, Batch | None]]:
+    """Yield the batches of `data` in order, each as one batch an output by its name.
+
+    The name is "" for a model of one output; an output without labels is None. Keep
+    the model by `unchanged` meanwhile.
+
+    Args:
+        model: A model.
+        data: Arrays, a batched dataset or a PyDataset.
+        masked: Whether the model gives its masks, as within `_keras.masks_predicted`.
 
     Raises:
         TypeError: If `data` is an iterator or of an unknown kind.
-        ValueError: If it is empty, endless, not batched or has no labels, or if the
-            model has not one array of outputs.
+        ValueError: If it is empty, endless, not batched or has no labels, or labels
+            that do not fit the outputs.
     """
     count = 0
-    for x, labels in _batches(data):
+    for x, labels, weights in _batches(data):
         count += 1
-        outputs = model.predict_on_batch(x)
-        if keras.tree.is_nested(outputs):
-            raise ValueError(
-                f"The model {model.name!r} has several outputs, so it is not known "
-                "which of them `data` has labels for. Report a model that ends in the "
-                "one of interest."
+        outputs, masks = model.predict_on_batch(x), {}
+        if masked:
+            outputs, masks = outputs
+        named = outputs_by_name(model, outputs)
+        labels = labels_by_name(model, named, labels)
+        weights = weights_by_name(model, named, weights)
+        found = {}
+        for name, (key, each) in named.items():
+            found[name] = None
+            if labels.get(name) is None:
+                continue
+            label = _one_array(labels[name])
+            # On several replicas each has seen the whole batch.
+            rows, mask = len(label), masks.get(key)
+            mask = None if mask is None else np.asarray(mask)[:rows]
+            found[name] = Batch(
+                x, label, np.asarray(each)[:rows], weights.get(name), mask
             )
-        # On several replicas each has seen the whole batch.
-        yield Batch(x, labels, np.asarray(outputs)[: len(labels)])
+        yield found
     if not count:
         raise ValueError("`data` is empty: it has no example.")
 
@@ -73,34 +98,38 @@ def unchanged(model: keras.Model) -> Iterator[None]:
             model.predict_function = function
 
 
-def _batches(data: Any) -> Iterator[tuple[Any, np.ndarray]]:
+def _batches(data: Any) -> Iterator[tuple[Any, Any, Any]]:
     if kind_of(data) == ARRAYS:
         yield from _slices(data)
         return
     for element in batches_of(data):
-        labels = _one_array(labels_of(element))
-        if labels.ndim == 0:
+        labels, weights = labels_of(element), element[2] if len(element) > 2 else None
+        first = next(x for x in keras.tree.flatten(labels) if x is not None)
+        if np.ndim(first) == 0:
             raise ValueError(
                 "`data` is not batched: a label of it is a single value. Call "
                 "data.batch(32)."
             )
-        if len(labels):
-            yield element[0], labels
+        if len(first):
+            yield element[0], labels, weights
 
 
-def _slices(data: tuple) -> Iterator[tuple[Any, np.ndarray]]:
-    labels = _one_array(labels_of(data))
+def _slices(data: tuple) -> Iterator[tuple[Any, Any, Any]]:
+    labels = map_arrays(np.asarray, labels_of(data))
+    weights = map_arrays(np.asarray, data[2]) if len(data) > 2 else None
     for start in range(0, count_rows((data[0], labels)), BATCH_SIZE):
         part = slice(start, start + BATCH_SIZE)
-        yield rows_of(data[0], part), labels[part]
+        yield rows_of(data[0], part), _cut(labels, part), _cut(weights, part)
+
+
+def _cut(arrays: Any, part: slice) -> Any:
+    return map_arrays(lambda array: array[part], arrays)
 
 
 def _one_array(labels: Any) -> np.ndarray:
-    if isinstance(labels, list):
-        labels = map_arrays(np.asarray, labels)
     if keras.tree.is_nested(labels):
         raise ValueError(
             f"The labels of `data` are a {type(labels).__name__}. A report reads one "
-            "array of labels."
+            "array of labels for each output of the model."
         )
     return np.asarray(labels)

@@ -29,14 +29,22 @@ class Reading:
     num_classes: int
 
     @classmethod
-    def of(cls, model: keras.Model, batch: Batch) -> Reading:
-        """Return how to read `batch`: as the compiled loss says, or by the labels."""
-        loss = compiled_loss(model)
+    def of(
+        cls, model: keras.Model, batch: Batch, loss: CompiledLoss | None = None
+    ) -> Reading:
+        """Return how to read `batch`: as the compiled loss says, or by the labels.
+
+        Args:
+            model: The model.
+            batch: Rows of labels and of outputs, of which it has one an example.
+            loss: What the loss of this output says, of several. Default: of the one.
+        """
+        loss = compiled_loss(model) if loss is None else loss
         outputs, labels = batch.outputs, _narrow(batch.labels)
         if labels.dtype.kind not in "biuf":
             raise ValueError(
                 f"The labels of `data` are of type {labels.dtype}, such as "
-                f"{labels.flat[0]!r}. Number the classes from 0."
+                f"{labels.flat[0]!r}. Number the classes from 0, or pass class_names=."
             )
         wide = outputs[:, None] if outputs.ndim == 1 else outputs
         size = wide.shape[-1]
@@ -45,8 +53,9 @@ class Reading:
         if wide.ndim != 2:
             raise ValueError(
                 f"The model {model.name!r} gives outputs of shape {outputs.shape}. A "
-                "report reads one class, or one row of labels, for each example. "
-                "Leave `data` out."
+                "report reads one class, or one row of labels, for each example, or "
+                "for each token or pixel where `data` has labels for each. Here they "
+                f"have the shape {labels.shape}. Leave `data` out."
             )
         one_of_many = size > 1 and (labels.ndim == 1 or _is_one_hot(labels))
         if one_of_many and not (labels.ndim == 2 and loss.is_binary):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -29,6 +31,8 @@ def report(
     history: keras.callbacks.History | dict | None = None,
     reference: keras.Model | list | None = None,
     data: Any = None,
+    *,
+    class_names: Sequence | Mapping[str, Sequence[str]] | None = None,
 ) -> Report:
     """Return what `model` is made of, how far it moved, what it cost, what it knows.
 
@@ -58,8 +62,15 @@ def report(
             `tf.data.Dataset` or a `keras.utils.PyDataset`, with an end. The compiled
             loss decides between classes, several labels at once, and numbers; without
             one, the labels do. Classes are numbered from 0, or one-hot. Outputs may
-            be logits or probabilities. Sample weights are not used. Default None: not
-            recorded.
+            be logits or probabilities. Where there is a label for each token or pixel,
+            each is judged; what the model masks, the loss ignores, or has a sample
+            weight of 0 is left out. Of other sample weights no use is made. Of several
+            outputs, labels are a list, or a dictionary by the names that `compile`
+            takes, and each output with labels is judged. Default None: not recorded.
+        class_names: Names of the classes in the order of the outputs; a list or
+            dictionary of such for several outputs. Labels may then be these names.
+            Default None: those of the dataset, those that the data of `fine_tune` had,
+            or else numbers.
 
     Returns:
         A `Report`: `print` it, `save` it as `.html`, `.md`, `.json` or `.txt`, or take
@@ -70,7 +81,7 @@ def report(
             lists, `reference` no model or list, or `data` an iterator or unknown.
         ValueError: If the model is not built, the history has no epochs, `reference`
             has other shapes, or `data` is empty, endless or not batched, or has labels
-            that do not fit the outputs.
+            or names that do not fit the outputs.
 
     Example:
         ```python
@@ -115,11 +126,19 @@ def report(
         reasons["evaluation"] = "no data was given: pass data=(x, y)"
     else:
         try:
-            content["evaluation"], examples = evaluate(model, data)
+            content["evaluation"], examples = evaluate(model, data, class_names)
         except NotFinite as error:
             reasons["evaluation"] = str(error)
-    for number, example in enumerate(examples):
-        content["evaluation"]["worst"][number]["example"] = described(example)
+    evaluations = [content["evaluation"]]
+    if "by_output" in (content["evaluation"] or {}):
+        parts = content["evaluation"]["by_output"]
+        for name, each in parts.items():
+            if isinstance(each, str):
+                reasons[f"evaluation.{name}"], parts[name] = each, None
+        evaluations = parts.values()
+    worst = [row for each in evaluations if each for row in each["worst"]]
+    for row, example in zip(worst, examples, strict=True):
+        row["example"] = described(example)
     return Report(content | {"not_recorded": reasons}, examples)
 
 

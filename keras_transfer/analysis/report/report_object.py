@@ -23,7 +23,8 @@ class Report:
         content: Dict of what was found, JSON-plain. None is what was not recorded;
             its key "not_recorded" says why.
         examples: List of the inputs that belong to `content["evaluation"]["worst"]`,
-            of which pictures are drawn. Default: none.
+            of which pictures are drawn; of several outputs those of all, in the order
+            of `content["evaluation"]["by_output"]`. Default: none.
 
     Example:
         ```python

@@ -22,6 +22,7 @@ class Section:
         rows: Cells of text, a row each.
         left: Indices of the columns that hold words.
         footer: How many of the last rows are set apart.
+        output: Name of the output that it is about, of a model of several.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Section:
     rows: tuple[tuple[str, ...], ...] = ()
     left: tuple[int, ...] = (0,)
     footer: int = 0
+    output: str = ""
 
 
 def sections(content: dict) -> list[Section]:
@@ -141,12 +143,34 @@ def _phases(content: dict) -> Section:
 
 def _evaluation(content: dict) -> list[Section]:
     evaluation = content["evaluation"]
-    title = "On data"
     if evaluation is None:
-        return [Section("evaluation", title, (f"Data: {MISSING}.",))]
+        return [Section("evaluation", "On data", (f"Data: {MISSING}.",))]
+    if evaluation["kind"] != "several":
+        return _of_output(evaluation)
+    found = []
+    for name, each in evaluation["by_output"].items():
+        said = f": output {clean(name)}"
+        if each is None:
+            note = (f"Data: {MISSING}.",)
+            found.append(Section("evaluation", f"On data{said}", note, output=name))
+            continue
+        found += [
+            dataclasses.replace(part, title=part.title + said, output=name)
+            for part in _of_output(each)
+        ]
+    return found
+
+
+def _of_output(evaluation: dict) -> list[Section]:
+    title = "On data"
     notes = [
         f"{evaluation['examples']:,} examples; outputs read as {evaluation['outputs']}."
     ]
+    if "positions" in evaluation:
+        notes.append(
+            f"{evaluation['positions']:,} tokens or pixels of them are judged, each by "
+            "itself."
+        )
     if evaluation["kind"] == "numbers":
         notes.append(
             f"Mean absolute error {evaluation['mean_absolute_error']:.4g}, root mean "
@@ -154,8 +178,9 @@ def _evaluation(content: dict) -> list[Section]:
         )
         return [Section("evaluation", title, tuple(notes)), _worst(evaluation)]
     if evaluation["kind"] == "labels":
+        of = "tokens or pixels" if "positions" in evaluation else "examples"
         notes.append(
-            f"All labels right: {evaluation['accuracy']:.4f} of the examples. Single "
+            f"All labels right: {evaluation['accuracy']:.4f} of the {of}. Single "
             f"labels right: {evaluation['label_accuracy']:.4f}."
         )
     else:
@@ -173,7 +198,8 @@ def _evaluation(content: dict) -> list[Section]:
         )
         for each in classes
     )
-    header = ("class", "examples", "recall")
+    of = "positions" if "positions" in evaluation else "examples"
+    header = ("class", of, "recall")
     result = [Section("evaluation", title, tuple(notes), header, rows)]
     if evaluation["kind"] == "classes":
         result.append(_confusion(evaluation))
@@ -195,7 +221,8 @@ def _confusion(evaluation: dict) -> Section:
         (clean(each["true"]), clean(each["predicted"]), f"{each['examples']:,}")
         for each in evaluation["most_confused"]
     )
-    header = ("true", "predicted", "examples")
+    of = "positions" if "positions" in evaluation else "examples"
+    header = ("true", "predicted", of)
     return Section("confusion", "Most confused", (), header, rows, (0, 1))
 
 
@@ -204,11 +231,14 @@ def _worst(evaluation: dict) -> Section:
     if not evaluation["worst"]:
         return Section("worst", title, ("None is wrong.",))
     sure = "probability" in evaluation["worst"][0]
-    header = ("index", "true", "predicted", *(["p"] if sure else []))
+    dense = "position" in evaluation["worst"][0]
+    header = ("index", *(["position"] if dense else []), "true", "predicted")
+    header += ("p",) * sure
     header += ("error" if evaluation["kind"] == "numbers" else "loss", "example")
     rows = tuple(
         (
             str(example["index"]),
+            *([", ".join(map(str, example["position"]))] if dense else []),
             clean(example["true"]),
             clean(example["predicted"]),
             *([f"{example['probability']:.3f}"] if sure else []),
@@ -217,6 +247,8 @@ def _worst(evaluation: dict) -> Section:
         )
         for example in evaluation["worst"]
     )
-    left = (1, 2, len(header) - 1)
+    left = (1 + dense, 2 + dense, len(header) - 1)
     notes = ("p: the probability of the predicted class.",) if sure else ()
+    if dense:
+        notes = ("Of each example its worst token or pixel, at `position`.", *notes)
     return Section("worst", title, notes, header, rows, left)
