@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+import keras_transfer as kt
 from keras_transfer.data.class_names import remember_class_names
 from keras_transfer.export import export_serving
 from tests import tiny
@@ -136,3 +137,17 @@ def test_names_that_have_no_place_are_left_out(tmp_path):
     remember_class_names(model, COLORS)
     answer = signature(model, tmp_path / "several", X)
     assert set(answer) == {"animal", "color", "weight"}
+
+
+def test_names_that_fine_tune_has_numbered_come_to_report_and_export(tmp_path):
+    model = tiny.mlp()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    texts = np.array(["dog", "cat", "Füchse", "cat"] * 5)
+    kt.fine_tune(model, (X, texts), epochs=1, verbose=0)
+    found = kt.report(model, data=(X, texts)).to_dict()["evaluation"]
+    names = ["Füchse", "cat", "dog"]
+    assert [each["name"] for each in found["classes"]] == names
+    assert [each["examples"] for each in found["classes"]] == [5, 10, 5]
+    answer = signature(model, tmp_path, X)
+    np.testing.assert_array_equal(answer["label"], chosen(answer["outputs"], names))

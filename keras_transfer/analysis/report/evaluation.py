@@ -21,6 +21,7 @@ from keras_transfer.analysis.report.reading_outputs import Reading
 from keras_transfer.analysis.report.summaries import summary_of
 from keras_transfer.analysis.report.summaries import WORST
 from keras_transfer.data.class_names import class_names_of
+from keras_transfer.data.named_labels import number_names
 from keras_transfer.losses.compiled_loss import compiled_loss
 from keras_transfer.losses.compiled_loss import compiled_losses
 from keras_transfer.losses.compiled_loss import CompiledLoss
@@ -105,9 +106,9 @@ class _Tally:
     ) -> None:
         self.ignored = loss.ignore_class
         names = given if given is not None else known
-        self.numbers = None
-        if batch.labels.dtype.kind in "OUS" and names:
-            self.numbers = {str(name): i for i, name in enumerate(names)}
+        self.named = None
+        if batch.labels.dtype.kind in "OSUT" and names:
+            self.named = [str(name) for name in names]
         batch = self._numbered(batch)
         self.dense = is_dense(batch)
         rows = next(rows_of_batch(batch, self.dense, self.ignored), None)
@@ -184,19 +185,9 @@ class _Tally:
 
     def _numbered(self, batch: Batch) -> Batch:
         """Return the batch with the numbers of classes in place of their names."""
-        if self.numbers is None:
+        if self.named is None:
             return batch
-        texts = [
-            each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each)
-            for each in batch.labels.flat
-        ]
-        unknown = sorted({text for text in texts if text not in self.numbers})
-        if unknown:
-            raise ValueError(
-                f"`data` has labels that are not a class of the model, such as "
-                f"{unknown[0]!r}. The classes are {[*self.numbers]}."
-            )
-        labels = np.array([self.numbers[text] for text in texts], "int64")
+        labels = number_names(batch.labels, self.named)
         return batch._replace(labels=labels.reshape(batch.labels.shape))
 
 
