@@ -147,6 +147,14 @@ class GradualUnfreezing(keras.callbacks.Callback):
         phases = [Phase(groups.names[-1], head_epochs), Phase(groups.names)]
         return cls(groups, phases, **settings)
 
+    @classmethod
+    def of_phases(cls, phases: Phases) -> GradualUnfreezing:
+        """Return the callback that follows phases which are bound to a model."""
+        check_thaws(phases.groups, [name for each in phases for name in each.groups])
+        callback = cls(phases=list(phases), batch_norm=phases.batch_norm)
+        callback._given, callback._phases = True, phases
+        return callback
+
     @property
     def phases(self) -> Phases:
         """The schedule; print it to see what will learn when."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -90,18 +91,29 @@ class Phases(Sequence):
 
     Printing it shows what will learn when.
 
+    Args:
+        groups: The layer groups of a model.
+        phases: The phases, in order.
+        batch_norm: "frozen" or "train", as of `GradualUnfreezing`.
+        kept: Ids of layers and of weights that learn in no phase.
+
     Raises:
         ValueError: If a group is unknown, a phase trains nothing or repeats the one
             before, or a phase after an endless one would never come.
     """
 
     def __init__(
-        self, groups: LayerGroups, phases: Iterable[Phase], batch_norm: str
+        self,
+        groups: LayerGroups,
+        phases: Iterable[Phase],
+        batch_norm: str,
+        kept: Collection[int] = frozenset(),
     ) -> None:
         self.groups = groups
         self.batch_norm = batch_norm
+        self.kept = kept
         self._phases = tuple(phases)
-        self._learnable = _learnable(groups, batch_norm)
+        self._learnable = _learnable(groups, batch_norm, kept)
         if not self._phases:
             raise ValueError("There are no phases, so nothing would ever learn.")
         for number, phase in enumerate(self):
@@ -112,7 +124,7 @@ class Phases(Sequence):
         cls, groups: LayerGroups, epochs: int, batch_norm: str
     ) -> Phases:
         """Return the schedule that thaws one more group at a time."""
-        learnable = _learnable(groups, batch_norm)
+        learnable = _learnable(groups, batch_norm, ())
         names, phases = (), []
         for name in reversed(groups.names):
             names = (name, *names)
@@ -129,7 +141,7 @@ class Phases(Sequence):
             layer
             for name in phase.groups
             for layer in self.groups[name].layers
-            if _learns(layer, name, self.groups, self.batch_norm)
+            if _learns(layer, name, self.groups, self.batch_norm, self.kept)
         ]
 
     def variables(self, *phases: Phase) -> list[keras.Variable]:
@@ -202,6 +214,14 @@ class Phases(Sequence):
         return "\n".join(lines)
 
 
+def able_groups(
+    groups: LayerGroups, batch_norm: str, kept: Collection[int] = frozenset()
+) -> list[str]:
+    """Return the names of the groups with a weight that can learn, as of `Phases`."""
+    learnable = _learnable(groups, batch_norm, kept)
+    return [name for name in groups.names if learnable[name]]
+
+
 def to_config(phases: Iterable[Phase]) -> list[dict]:
     """Return phases as JSON-plain dicts."""
     return [dataclasses.asdict(each) | {"groups": list(each.groups)} for each in phases]
@@ -230,12 +250,14 @@ def check_thaws(groups: LayerGroups, names: Iterable[str]) -> None:
             )
 
 
-def _learnable(groups: LayerGroups, batch_norm: str) -> dict[str, list[keras.Variable]]:
+def _learnable(
+    groups: LayerGroups, batch_norm: str, kept: Collection[int]
+) -> dict[str, list[keras.Variable]]:
     """Return what of each group can learn: not what was frozen one by one."""
     model = groups.model
-    kept = pinned(model)
+    fixed = {*pinned(model), *kept}
     with flags_kept(model):
-        train_only(model, [each for each in model.weights if id(each) not in kept])
+        train_only(model, [each for each in model.weights if id(each) not in fixed])
         able = {id(variable) for variable in model.trainable_variables}
     found = {}
     for group in groups:
@@ -243,7 +265,7 @@ def _learnable(groups: LayerGroups, batch_norm: str) -> dict[str, list[keras.Var
         layers = (
             layer
             for layer in group.layers
-            if _learns(layer, group.name, groups, batch_norm)
+            if _learns(layer, group.name, groups, batch_norm, kept)
         )
         weights = (weight for layer in layers for weight in own_weights(layer))
         found[group.name] = [weight for weight in weights if id(weight) in ids]
@@ -251,10 +273,14 @@ def _learnable(groups: LayerGroups, batch_norm: str) -> dict[str, list[keras.Var
 
 
 def _learns(
-    layer: keras.Layer, group: str, groups: LayerGroups, batch_norm: str
+    layer: keras.Layer,
+    group: str,
+    groups: LayerGroups,
+    batch_norm: str,
+    kept: Collection[int],
 ) -> bool:
     frozen = batch_norm == "frozen" and group != groups.names[-1]
-    return not (frozen and _is_batch_norm(layer))
+    return not (frozen and _is_batch_norm(layer)) and id(layer) not in kept
 
 
 def _is_batch_norm(layer: keras.Layer) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 
 from keras_transfer.data.class_names import remember_class_names
+from keras_transfer.fine_tuning.kept_frozen import note_frozen
 from keras_transfer.fine_tuning.phased_fit import PhasedFit
 from keras_transfer.fine_tuning.run import Run
 from keras_transfer.fine_tuning.strategies import give_slanted_rates
@@ -22,6 +24,7 @@ def fine_tune(
     epochs: int = 5,
     strategy: str = "auto",
     directory: str | os.PathLike | None = None,
+    frozen: str | Iterable[str] = (),
     **settings: Any,
 ) -> keras.callbacks.History:
     """Train a pretrained model with a new head on a small labelled set.
@@ -36,17 +39,21 @@ def fine_tune(
       (several, if there are more groups than epochs);
     - `"full"`: all groups from the first epoch on;
     - `"auto"`: under 500 labels `"probe"`, to 5,000 `"gradual"` over the upper half of
-      the groups, above that `"gradual"` over all. That is a rule of thumb.
+      the groups, above that `"gradual"` over all, a rule of thumb; `"full"` where there
+      is no head, as in a causal language model or a U-Net.
 
     Compile the model first, with the loss and metrics of your task, be it of
     classes, several labels at once, or regression, and an optimizer whose learning
     rate is the one that suits the head, such as AdamW(1e-3). The optimizer is replaced
     by its discriminative subclass: the stem learns at 1/100 of that rate, the groups
     between in equal ratios, along `SlantedTriangular` over all epochs; the head while
-    it is alone, a mere linear probe, at 10 times that rate. A `discriminative`
+    it is alone, a mere linear probe, at 10 times that rate if it is new: if its biases
+    and scales are still as initialized. A head that was trained, and the last block of
+    a model without one, learn at the rate itself. A `discriminative`
     optimizer keeps its factors, a schedule of your own stays, and next to a
     LearningRateScheduler or ReduceLROnPlateau none is set. BatchNorm below the head
-    stays frozen.
+    stays frozen, and so do layers whose `trainable` is False and weights that were
+    frozen one by one, in each phase; what only an earlier `fine_tune` has frozen thaws.
 
     Features are cached where they are the same in each epoch and the model can be cut
     below its head; else the first phase runs the whole model. Which of the two, and
@@ -75,9 +82,13 @@ def fine_tune(
         epochs: Epochs of all phases together. Default 5.
         strategy: See above. Default "auto".
         directory: Folder to go on from after a kill, new or of this run. Default None.
-        **settings: Of `fit`: `batch_size` (of arrays, default 32), `callbacks`,
-            `class_weight` (by number or name, one a class in order, or "balanced"),
-            `validation_freq`, and `verbose` (0 prints nothing).
+        frozen: Names of layer groups that learn in no phase, or regular expressions
+            that are searched in the paths of layers, as in `kt.layer_groups`. Default
+            none.
+        **settings: `batch_norm`, "frozen" (default) or "train", as of
+            `GradualUnfreezing`. Of `fit`: `batch_size` (of arrays, default 32),
+            `callbacks`, `class_weight` (by number or name, one a class in order, or
+            "balanced"), `validation_freq`, and `verbose` (0 prints nothing).
 
     Returns:
         The History of all phases. Its logs have the `phase` of each epoch, an int, its
@@ -117,12 +128,17 @@ def fine_tune(
         Howard and Gugger 2020, fastai: A Layered API for Deep Learning,
         arXiv:2002.04688 (`fine_tune`).
     """
-    run = Run.of(model, data, validation_data, epochs, strategy, directory, settings)
+    run = Run.of(
+        model, data, validation_data, epochs, strategy, directory, frozen, settings
+    )
     phases = run.unfreezing.phases
-    with unchanged_after_error(model, phases.variables(*phases)):
-        run.history.class_names = run.class_names
-        remember_class_names(model, run.class_names)
-        _train(run)
+    try:
+        with unchanged_after_error(model, phases.variables(*phases)):
+            run.history.class_names = run.class_names
+            remember_class_names(model, run.class_names)
+            _train(run)
+    finally:
+        note_frozen(model, run.kept)
     if run.verbose:
         _print_end(run)
     return run.history
@@ -146,6 +162,8 @@ def _train(run: Run) -> None:
 def _print_start(run: Run) -> None:
     print(f"fine_tune: strategy {run.strategy.name!r}, {run.strategy.reason}")
     print(run.unfreezing.phases)
+    for line in run.kept.said:
+        print(line)
     if run.finished:
         print(f"this run has ended after {run.done} epochs; nothing is trained")
     elif run.done:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import keras
 
 from keras_transfer import _keras
+from keras_transfer._arguments import one_of
 from keras_transfer.callbacks.gradual_unfreezing import GradualUnfreezing
 from keras_transfer.data.class_names import class_names_of
 from keras_transfer.data.examples import fit_arguments
@@ -24,6 +25,7 @@ from keras_transfer.losses.compiled_loss import ONE_HOT
 from keras_transfer.losses.compiled_loss import read_loss
 
 SETTINGS = (
+    "batch_norm",
     "batch_size",
     "callbacks",
     "class_weight",
@@ -70,7 +72,7 @@ def check_settings(settings: dict, data: Any) -> dict:
     unknown = sorted(set(settings) - set(SETTINGS))
     if unknown:
         raise ValueError(
-            f"fine_tune passes {SETTINGS} on to fit, and not {unknown}: it decides on "
+            f"fine_tune takes {SETTINGS}, and not {unknown}: it decides on "
             "epochs, order and steps itself. Sample weights go into `data`, and what "
             "validation_split would set aside is to be given as `validation_data`: "
             "take it at random, not from an end of sorted data."
@@ -90,7 +92,9 @@ def check_settings(settings: dict, data: Any) -> dict:
             "There are a class_weight and sample weights in `data`, and Keras takes "
             "one of them. Multiply the sample weights by those of the classes."
         )
-    settings = {"batch_size": None, "verbose": 1} | settings | {"callbacks": callbacks}
+    defaults = {"batch_norm": "frozen", "batch_size": None, "verbose": 1}
+    settings = defaults | settings | {"callbacks": callbacks}
+    one_of("batch_norm", settings["batch_norm"], ("frozen", "train"))
     if settings["verbose"] == "auto":  # what Keras makes of it in a terminal
         settings["verbose"] = 1
     return settings

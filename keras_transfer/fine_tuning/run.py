@@ -15,7 +15,7 @@ from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.groups import layer_groups
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.callbacks.gradual_unfreezing import GradualUnfreezing
-from keras_transfer.callbacks.phases import Phase
+from keras_transfer.callbacks.phases import able_groups
 from keras_transfer.callbacks.phases import Phases
 from keras_transfer.callbacks.phases import to_config
 from keras_transfer.data.epochs import Clock
@@ -34,6 +34,10 @@ from keras_transfer.fine_tuning.inputs import check_settings
 from keras_transfer.fine_tuning.inputs import checked_inputs
 from keras_transfer.fine_tuning.inputs import output_of
 from keras_transfer.fine_tuning.inputs import without_none
+from keras_transfer.fine_tuning.kept_frozen import kept_frozen
+from keras_transfer.fine_tuning.kept_frozen import KeptFrozen
+from keras_transfer.fine_tuning.new_head import head_state
+from keras_transfer.fine_tuning.new_head import NONE
 from keras_transfer.fine_tuning.run_folder import identity
 from keras_transfer.fine_tuning.run_folder import RunFolder
 from keras_transfer.fine_tuning.strategies import choose_strategy
@@ -68,6 +72,7 @@ class Run:
         verbose: As of `fit`.
         settings: Other arguments of `fit`.
         class_names: Names of the classes in the order of their numbers, or None.
+        kept: What learns in no phase, by the user's will.
     """
 
     model: keras.Model
@@ -88,6 +93,7 @@ class Run:
     verbose: int
     settings: dict
     class_names: tuple[str, ...] | None
+    kept: KeptFrozen
 
     @classmethod
     def of(
@@ -98,6 +104,7 @@ class Run:
         epochs: int,
         strategy: str,
         directory: str | os.PathLike | None,
+        frozen: Any,
         settings: dict,
     ) -> Run:
         """Return the run of what `fine_tune` was given; nothing is changed yet.
@@ -111,8 +118,8 @@ class Run:
         epochs = whole_number("epochs", epochs)
         data, validation_data = without_none(data), without_none(validation_data)
         settings = check_settings(settings, data)
-        batch_size, callbacks, verbose = map(
-            settings.pop, ("batch_size", "callbacks", "verbose")
+        batch_size, callbacks, verbose, batch_norm = map(
+            settings.pop, ("batch_size", "callbacks", "verbose", "batch_norm")
         )
         inputs = checked_inputs(model, data, validation_data, batch_size)
         data, labels = inputs.data, inputs.labels
@@ -126,14 +133,17 @@ class Run:
         if settings["class_weight"] is not None:
             data = without_booleans(data)
         groups, count = layer_groups(model), _num_examples(labels)
-        names, frozen = _learnable(groups), _is_frozen(model)
-        chosen = choose_strategy(strategy, names, epochs, count, frozen=frozen)
-        unfreezing = GradualUnfreezing(groups, chosen.phases)
+        kept = kept_frozen(groups, frozen)
+        chosen = _strategy(strategy, groups, batch_norm, kept, epochs, count)
+        phases = Phases(groups, chosen.phases, batch_norm, kept.ids)
+        unfreezing = GradualUnfreezing.of_phases(phases)
         history, folder = keras.callbacks.History(), None
         if directory is not None:
             plan = {"strategy": chosen.name, "phases": to_config(chosen.phases)}
             plan |= {"epochs": epochs, "batch_size": batch_size}
             plan |= identity(model, data, labels)
+            if frozen or batch_norm != "frozen":
+                plan |= {"frozen": str(frozen), "batch_norm": batch_norm}
             folder = RunFolder(directory, plan, history)
         seed = int(np.random.randint(2**31))
         if folder and folder.state:
@@ -162,6 +172,7 @@ class Run:
             verbose=verbose,
             settings=settings,
             class_names=inputs.class_names,
+            kept=kept,
         )
 
     @property
@@ -180,14 +191,29 @@ class Run:
         return self.epochs * self.num_batches
 
 
-def _learnable(groups: LayerGroups) -> list[str]:
-    """Return the names of groups that are not of frozen BatchNorm alone, or pinned."""
-    phases = Phases(groups, [Phase(tuple(groups.names))], "frozen")
-    return [name for name in groups.names if phases.variables(Phase(name))]
-
-
-def _is_frozen(model: keras.Model) -> bool:
-    return any(isinstance(x, FrozenBackbone) for x in _keras.flat_layers(model))
+def _strategy(
+    name: str,
+    groups: LayerGroups,
+    batch_norm: str,
+    kept: KeptFrozen,
+    epochs: int,
+    examples: int,
+) -> Strategy:
+    names = able_groups(groups, batch_norm, kept.ids)
+    if not names:
+        raise ValueError(
+            f"All of the model {groups.model.name!r} is frozen ({'; '.join(kept.said)})"
+            ", so nothing could learn. Set `trainable = True` on what is to learn, and "
+            "compile again."
+        )
+    head, frozen = head_state(groups), None
+    if names[-1] != groups.names[-1]:
+        head = NONE  # it is kept frozen
+    if any(isinstance(x, FrozenBackbone) for x in _keras.flat_layers(groups.model)):
+        frozen = "wrapped"
+    elif len(names) == 1 and len(able_groups(groups, batch_norm, ())) > 1:
+        frozen = "flags"
+    return choose_strategy(name, names, epochs, examples, frozen=frozen, head=head)
 
 
 def _num_examples(labels: Any) -> int:

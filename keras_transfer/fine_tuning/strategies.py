@@ -11,6 +11,8 @@ from keras_transfer import _keras
 from keras_transfer._arguments import one_of
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.callbacks.phases import Phase
+from keras_transfer.fine_tuning.new_head import NEW
+from keras_transfer.fine_tuning.new_head import NONE
 from keras_transfer.optimizers.discriminative import Discriminative
 from keras_transfer.optimizers.discriminative import discriminative
 from keras_transfer.optimizers.discriminative import with_rate_table
@@ -31,6 +33,20 @@ ALONE_RATE = 10.0
 STEM_SHARE = 0.01
 
 
+# Why a backbone does not thaw.
+AUTO_FROZEN = {
+    "wrapped": "the backbone is a FrozenBackbone",
+    "flags": "all below the head is kept frozen",
+}
+FROZEN = {
+    "wrapped": "the model holds a FrozenBackbone, which never thaws. Build the model "
+    "on its `FrozenBackbone.layer`, or take strategy='probe'.",
+    "flags": "all of it is frozen, by `frozen=` or since layer.trainable is False, as "
+    "a file may have it too, and is kept so. Set `trainable = True` on the backbone "
+    "and compile again, name fewer groups, or take strategy='probe'.",
+}
+
+
 class Strategy(NamedTuple):
     """A strategy by name, its phases, and why it was chosen."""
 
@@ -40,7 +56,13 @@ class Strategy(NamedTuple):
 
 
 def choose_strategy(
-    name: str, names: Sequence[str], epochs: int, labels: int, *, frozen: bool
+    name: str,
+    names: Sequence[str],
+    epochs: int,
+    labels: int,
+    *,
+    frozen: str | None = None,
+    head: str = NEW,
 ) -> Strategy:
     """Return the strategy of a name, and for "auto" the one that suits the labels.
 
@@ -49,7 +71,10 @@ def choose_strategy(
         names: The layer groups that can learn, stem first, head last.
         epochs: Epochs of all phases together.
         labels: Number of labelled examples.
-        frozen: Whether the backbone can never thaw.
+        frozen: Why the backbone does not thaw: "wrapped", in a FrozenBackbone, or
+            "flags", as the user froze it. Default None: it does.
+        head: Whether the last group is a head, and a new one, as of `head_state`.
+            Only a new head learns at a higher rate while it is alone.
 
     Returns:
         A `Strategy`; its last phase has no end.
@@ -61,22 +86,21 @@ def choose_strategy(
     one_of("strategy", name, STRATEGIES)
     reason = "as asked"
     lowest = 0  # the first group that learns at any time
+    rate = ALONE_RATE if head == NEW else 1.0
     if name == "auto" and frozen:
-        name, reason = "probe", "the backbone is a FrozenBackbone"
+        name, reason = "probe", AUTO_FROZEN[frozen]
+    elif name == "auto" and head == NONE:
+        name, reason = "full", "there is no new head that would spoil what is below it"
     elif name == "auto":
         name, lowest, reason = _by_labels(labels, len(names))
-    head = (names[-1],)
+    alone = (names[-1],)
     if name == "probe":
-        return Strategy(name, [Phase(head, rate=ALONE_RATE)], reason)
+        return Strategy(name, [Phase(alone, rate=rate)], reason)
     if frozen:
-        raise ValueError(
-            f"strategy={name!r} thaws the backbone, but the model holds a "
-            "FrozenBackbone, which never thaws. Build the model on its "
-            "`FrozenBackbone.layer`, or take strategy='probe'."
-        )
+        raise ValueError(f"strategy={name!r} thaws the backbone, but {FROZEN[frozen]}")
     if len(names) == 1:
         reason = "only one layer group can learn"
-        return Strategy("probe", [Phase(head, rate=ALONE_RATE)], reason)
+        return Strategy("probe", [Phase(alone, rate=rate)], reason)
     if name == "full":
         return Strategy(name, [Phase(tuple(names))], reason)
     if epochs < 2:
@@ -85,12 +109,12 @@ def choose_strategy(
             "head learns alone first. Give 2 epochs or more, or take strategy='probe' "
             "or 'full'."
         )
-    alone = max(1, epochs // 3)
-    phases = [Phase(head, alone, ALONE_RATE)]
+    first = max(1, epochs // 3)
+    phases = [Phase(alone, first, rate)]
     if name == "lp-ft":
         return Strategy(name, [*phases, Phase(tuple(names))], reason)
     thawed = len(names) - 1 - lowest
-    steps = min(thawed, epochs - alone)
+    steps = min(thawed, epochs - first)
     for step in range(1, steps + 1):
         count = math.ceil(thawed * step / steps)
         phases.append(Phase(tuple(names[-1 - count :]), 1))

@@ -58,6 +58,13 @@ def test_labels_of_tokens_and_pixels_pass():
         check_labels(sparse, (None, 3, 3), tokens)
 
 
+def test_tokens_that_are_words_need_not_be_all_words():
+    tokens = np.array([[0, 7, 7], [2, 1, 3]])
+    check_labels(sparse, (None, 3, 30_000), tokens)
+    with pytest.raises(ValueError, match="outside 0 to 29999: 30000"):
+        check_labels(sparse, (None, 3, 30_000), tokens + 29_997)
+
+
 def test_an_output_that_is_not_known_leaves_numbers_to_check():
     check_labels(sparse, None, whole + 9)
     with pytest.raises(ValueError, match="NaN"):

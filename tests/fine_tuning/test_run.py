@@ -65,7 +65,9 @@ def state(model):
 
 
 def run_of(model, path=None, **settings):
-    return Run.of(model, data(), data(6), 3, "lp-ft", path, {"verbose": 0} | settings)
+    return Run.of(
+        model, data(), data(6), 3, "lp-ft", path, (), {"verbose": 0} | settings
+    )
 
 
 def test_a_run_is_made_once_and_changes_nothing(tmp_path):

@@ -9,8 +9,8 @@ from keras_transfer.fine_tuning.strategies import STRATEGIES
 NAMES = ["stem", "a", "b", "c", "d", "head"]
 
 
-def plan(strategy, epochs=9, labels=10, names=NAMES, frozen=False):
-    return choose_strategy(strategy, names, epochs, labels, frozen=frozen)
+def plan(strategy, epochs=9, labels=10, names=NAMES, **state):
+    return choose_strategy(strategy, names, epochs, labels, **state)
 
 
 def lengths(phases):
@@ -81,12 +81,12 @@ def test_the_head_alone_learns_faster():
 
 
 def test_a_frozen_backbone_is_probed_and_never_thawed():
-    made = plan("auto", labels=9999, frozen=True)
+    made = plan("auto", labels=9999, frozen="wrapped")
     assert made.name == "probe" and "FrozenBackbone" in made.reason
-    assert plan("probe", frozen=True).reason == "as asked"
+    assert plan("probe", frozen="wrapped").reason == "as asked"
     for strategy in ("lp-ft", "gradual", "full"):
         with pytest.raises(ValueError, match=r"`FrozenBackbone\.layer`"):
-            plan(strategy, frozen=True)
+            plan(strategy, frozen="wrapped")
 
 
 def test_a_single_group_is_all_that_can_learn():
@@ -100,3 +100,27 @@ def test_too_few_epochs_and_unknown_strategies_are_refused():
             plan(strategy, 1, labels)
     with pytest.raises(ValueError, match="'probing' must be one of"):
         plan("probing")
+
+
+def test_a_backbone_that_the_user_froze_is_probed_and_an_order_to_thaw_it_told():
+    made = plan("auto", labels=9999, frozen="flags")
+    assert made.name == "probe" and "kept frozen" in made.reason
+    for how in ("lp-ft", "gradual", "full"):
+        with pytest.raises(ValueError, match=f"{how}.*layer.trainable is False"):
+            plan(how, frozen="flags")
+
+
+def test_a_head_that_is_not_new_has_no_higher_rate():
+    for how in ("probe", "lp-ft", "gradual", "auto"):
+        assert plan(how, labels=9999).phases[0].rate == 10
+        for head in ("trained", "none"):
+            assert {each.rate for each in plan(how, labels=9999, head=head).phases} == {
+                1
+            }
+
+
+def test_a_model_without_a_head_learns_as_a_whole():
+    for labels in (9, 999, 9999):
+        made = plan("auto", labels=labels, head="none")
+        assert made.name == "full" and "no new head" in made.reason
+        assert lengths(made.phases) == [(6, None)]
