@@ -13,11 +13,13 @@ from keras_transfer._keras.graph import has_mask as has_mask
 from keras_transfer._keras.graph import sees_mask as sees_mask
 from keras_transfer._keras.graph import source as source
 from keras_transfer._keras.layers import add_child as add_child
+from keras_transfer._keras.layers import attributes as attributes
 from keras_transfer._keras.layers import calls_through as calls_through
 from keras_transfer._keras.layers import copy_mask as copy_mask
 from keras_transfer._keras.layers import flags as flags
 from keras_transfer._keras.layers import flags_kept as flags_kept
 from keras_transfer._keras.layers import flat_layers as flat_layers
+from keras_transfer._keras.layers import has_graph as has_graph
 from keras_transfer._keras.layers import hold as hold
 from keras_transfer._keras.layers import inner_scope as inner_scope
 from keras_transfer._keras.layers import is_random as is_random

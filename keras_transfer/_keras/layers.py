@@ -15,10 +15,29 @@ from keras.src.backend import get_keras_mask
 from keras.src.backend import set_keras_mask
 from keras.src.saving import object_registration
 
+# Where Keras and TensorFlow list what other attributes hold, or a graph consists of.
+LISTS = (
+    *("_layers", "_tracked", "_functional", "_operations", "_operations_by_depth"),
+    "_self_unconditional_checkpoint_dependencies",
+    "_self_unconditional_dependency_names",
+    "_self_unconditional_deferred_dependencies",
+    "_self_saveable_object_factories",
+)
+
 
 def sublayers(layer: keras.Layer) -> list[keras.Layer]:
     """Return the direct children of `layer`, in the order Keras tracks them."""
     return list(layer._layers)
+
+
+def has_graph(layer: keras.Layer) -> bool:
+    """Return whether `layer` has its layers in the order of a graph."""
+    return layer._obj_type() in ("Functional", "Sequential")
+
+
+def attributes(layer: keras.Layer) -> list[tuple[str, Any]]:
+    """Return the attributes of `layer` by name, without lists of all its layers."""
+    return [(k, vars(layer)[k]) for k in sorted(vars(layer)) if k not in LISTS]
 
 
 def own_weights(layer: keras.Layer) -> list[keras.Variable]:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
+from keras_transfer.backbones.addresses import by_names
 
 # The features at inference do not depend on these keys of a config.
 UNIMPORTANT = ("trainable", "build_config", "compile_config", "shared_object_id")
@@ -70,7 +71,8 @@ def _bytes(array: np.ndarray) -> bytes:
 
 def _architecture(network: keras.Model) -> str:
     try:
-        config = keras.saving.serialize_keras_object(network)
+        with by_names():
+            config = keras.saving.serialize_keras_object(network)
     except (NotImplementedError, TypeError, ValueError):  # nothing to serialise
         kinds = [type(layer) for layer in _keras.flat_layers(network)]
         return str([f"{kind.__module__}.{kind.__qualname__}" for kind in kinds])

@@ -21,7 +21,7 @@ def located(model: keras.Layer) -> dict[str, keras.Layer]:
     """
     layers: dict[str, keras.Layer] = {}
     for path, layer in walk(model, "", set()):
-        layers[_free(path, layers)] = layer
+        layers[free(path, layers)] = layer
     return layers
 
 
@@ -55,14 +55,18 @@ def numbered(
     """Return what `located` does, by paths that are the same in each process.
 
     Names that Keras numbers by itself, such as `dense_7`, are numbered anew in each
-    layer: Keras counts all that a process has ever made. Files hold such paths.
+    layer: Keras counts all that a process has ever made. So are those that begin with
+    such a name of a layer above. Files hold such paths.
 
     Args:
         model: A model or layer.
         class_of: What returns the class that a layer has its name from.
     """
     layers, seen = {"": model}, {id(model)}
-    _number(model, "", class_of, layers, seen)
+    own = snake_case(class_of(model).__name__)
+    automatic = re.fullmatch(rf"{own}(_\d+)?", model.name)
+    above_names = ((model.name, own),) if automatic else ()
+    _number(model, "", class_of, layers, seen, above_names)
     return layers
 
 
@@ -70,7 +74,7 @@ def weights_of(layer: keras.Layer) -> dict[str, keras.Variable]:
     """Return the weights that `layer` holds itself by name, repeated ones numbered."""
     found: dict[str, keras.Variable] = {}
     for variable in _keras.own_weights(layer):
-        found[_free(variable.name, found)] = variable
+        found[free(variable.name, found)] = variable
     return found
 
 
@@ -119,33 +123,49 @@ def renumbered(name: str, counts: dict[str, int]) -> str:
     return f"{name}_{number}" if number else name
 
 
-def _number(
-    layer: keras.Layer, path: str, class_of: Callable, layers: dict, seen: set[int]
-) -> None:
-    counts: dict[str, int] = {}
-    for child in children(layer):
-        own = _snake_case(class_of(child).__name__)
-        if re.fullmatch(rf"{own}(_\d+)?", child.name):
-            name = renumbered(own, counts)
-        else:
-            name = child.name
-        if id(child) in seen:
-            continue
-        seen.add(id(child))
-        place = _free(joined(path, name), layers)
-        layers[place] = child
-        _number(child, place, class_of, layers, seen)
-
-
-def _snake_case(name: str) -> str:
+def snake_case(name: str) -> str:
     """Return the name that Keras gives to the first layer of a class."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _free(name: str, taken: dict) -> str:
+def free(name: str, taken: dict) -> str:
+    """Return `name`, with the next number after it if `taken` has it already."""
     count, free = 1, name
     while free in taken:
         count += 1
         free = f"{name}#{count}"
     return free
+
+
+def _number(
+    layer: keras.Layer,
+    path: str,
+    class_of: Callable,
+    layers: dict[str, keras.Layer],
+    seen: set[int],
+    above_names: tuple[tuple[str, str], ...],
+) -> None:
+    counts: dict[str, int] = {}
+    for child in children(layer):
+        own = snake_case(class_of(child).__name__)
+        names = above_names
+        if re.fullmatch(rf"{own}(_\d+)?", child.name):
+            name = renumbered(own, counts)
+            names += ((child.name, name),)
+        else:
+            name = _named_after(child.name, above_names)
+        if id(child) in seen:
+            continue
+        seen.add(id(child))
+        place = free(joined(path, name), layers)
+        layers[place] = child
+        _number(child, place, class_of, layers, seen, names)
+
+
+def _named_after(name: str, above_names: tuple[tuple[str, str], ...]) -> str:
+    """Return a name that begins with that of a layer above, with its new number."""
+    for before, now in reversed(above_names):
+        if name.startswith(f"{before}_"):
+            return now + name.removeprefix(before)
+    return name

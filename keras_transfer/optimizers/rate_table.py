@@ -18,6 +18,9 @@ from keras_transfer.backbones.groups import LayerGroups
 # The last part of the path of biases and of the weights of normalization layers.
 BIAS_AND_NORMALIZATION = (r"(^|/)(bias|beta|gamma|scale)$",)
 
+# What Keras calls a weight without a name, with a number that counts all of a process.
+UNNAMED = re.compile(r"^variable(_\d+)?$")
+
 # A name of `rates`: a layer group, or a group and a pattern over variable paths.
 RateKey = str | tuple[str, str]
 
@@ -40,7 +43,8 @@ class Row:
 
     def matches(self, variable: keras.Variable) -> bool:
         """Return whether `variable` can be the one that this row was made for."""
-        return self.name == variable.name and self.shape == tuple(variable.shape)
+        names = [UNNAMED.sub("variable", name) for name in (self.name, variable.name)]
+        return names[0] == names[1] and self.shape == tuple(variable.shape)
 
 
 @dataclasses.dataclass(frozen=True)

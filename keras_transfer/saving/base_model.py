@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-import re
+import sys
 from collections.abc import Iterable
 from collections.abc import Mapping
 
@@ -17,12 +17,11 @@ from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.in_place.adapted_layer import base_of
 from keras_transfer.adapters.in_place.adapted_layer import plain_of
 from keras_transfer.adapters.targets import head_layers
+from keras_transfer.backbones.addresses import addressed_weights
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.layer_paths import joined
 from keras_transfer.backbones.layer_paths import located
 from keras_transfer.backbones.layer_paths import numbered
-from keras_transfer.backbones.layer_paths import renumbered
-from keras_transfer.backbones.layer_paths import weights_of
 
 # In front of the path of a layer above the backbone, which begins at the model.
 HEAD = "head:"
@@ -58,7 +57,9 @@ def backbone_of(model: keras.Layer) -> keras.Layer:
     while isinstance(own, FrozenBackbone):
         own = own.layer
     layers = _keras.flat_layers(model)
-    if own is not model and any(each is own for each in layers):
+    # A backbone of keras-hub may be made of another, as that of a detector is.
+    inside = own is not model and not _is_of_hub(model)
+    if inside and any(each is own for each in layers):
         return backbone_of(own)
     body = {
         id(variable)
@@ -114,7 +115,7 @@ def fingerprint(
     rows = [
         (path, name, variable, _settings(layer))
         for path, layer in sorted(layers.items())
-        for name, variable in sorted(_weights(layer).items())
+        for name, variable in sorted(addressed_weights(layer).items())
     ]
     shapes = [[path, name, list(v.shape), said] for path, name, v, said in rows]
     architecture = hashlib.blake2b(json.dumps(shapes).encode(), digest_size=16)
@@ -161,7 +162,7 @@ def weight_names(places: Mapping[str, keras.Layer]) -> dict[str, keras.Variable]
     """Return the layers' own weights by path and name, each weight once."""
     found, seen = {}, set()
     for place, layer in places.items():
-        for name, variable in _weights(layer).items():
+        for name, variable in addressed_weights(layer).items():
             if id(variable) not in seen:
                 seen.add(id(variable))
                 found[joined(place, name)] = variable
@@ -203,27 +204,16 @@ def _base_layers(model: keras.Layer) -> dict[str, keras.Layer]:
     }
 
 
+def _is_of_hub(model: keras.Layer) -> bool:
+    hub = sys.modules.get("keras_hub")
+    return hub is not None and isinstance(model, hub.models.Backbone)
+
+
 def _ours(model: keras.Layer) -> set[int]:
     """Return the ids of the adapters' parts and of what is in them."""
     return {
         id(each) for _, part in all_parts(model) for each in _keras.flat_layers(part)
     }
-
-
-def _weights(layer: keras.Layer) -> dict[str, keras.Variable]:
-    """Return the layer's own weights by name, those without a name numbered anew."""
-    counts: dict[str, int] = {}
-    found = {}
-    # Attaching may move weights in the layer's list, but not in this order.
-    for name, variable in sorted(weights_of(layer).items(), key=_order):
-        unnamed = re.fullmatch(r"variable(_\d+)?", name)
-        found[renumbered("variable", counts) if unnamed else name] = variable
-    return found
-
-
-def _order(item: tuple[str, keras.Variable]) -> tuple[str, int]:
-    stem, _, number = item[0].rpartition("_")
-    return (stem, int(number)) if number.isdecimal() else (item[0], 0)
 
 
 def _settings(layer: keras.Layer) -> dict:

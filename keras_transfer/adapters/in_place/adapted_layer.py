@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-import weakref
 from collections.abc import Iterable
 from collections.abc import Iterator
 
@@ -15,20 +14,20 @@ from keras_transfer import _keras
 from keras_transfer.adapters import adapter_part as parts
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.in_place.forward import Hooked
-from keras_transfer.adapters.in_place.frozen_weights import freeze
 from keras_transfer.adapters.in_place.frozen_weights import keep_frozen
 from keras_transfer.adapters.in_place.frozen_weights import Ordered
+from keras_transfer.adapters.in_place.layer_state import base_of
 from keras_transfer.adapters.in_place.layer_state import first_state
 from keras_transfer.adapters.in_place.layer_state import forget_recipes
-from keras_transfer.adapters.in_place.layer_state import LayerState
 from keras_transfer.adapters.in_place.layer_state import note_recipe
 from keras_transfer.adapters.in_place.layer_state import own_recipes
 from keras_transfer.adapters.in_place.layer_state import recipes_of
 from keras_transfer.adapters.in_place.layer_state import set_class
-from keras_transfer.adapters.in_place.layer_state import set_first_state
+from keras_transfer.adapters.in_place.saved_state import KEYS
+from keras_transfer.adapters.in_place.saved_state import made_again
+from keras_transfer.adapters.in_place.saved_state import set_trainable
+from keras_transfer.adapters.in_place.saved_state import state_of
 from keras_transfer.backbones.layer_paths import above
-from keras_transfer.backbones.layer_paths import located
-from keras_transfer.backbones.layer_paths import weights_of
 
 # Flags that a model of ours keeps by position; ours replace them.
 POSITIONAL = ("trainable_layers", "trainable_weights")
@@ -40,7 +39,7 @@ class Adapted(Ordered):
 
     A class is made for each class upgraded: a subclass of it, of the same name (Keras
     addresses weights in files by class names), and saved under the one name
-    `keras_transfer>Adapted`. Its config holds the base's own, the parts by path, and
+    `keras_transfer>Adapted`. Its config holds the base's own, the parts by address, and
     what is frozen; `from_config` makes the base and upgrades it again.
     """
 
@@ -64,31 +63,13 @@ class Adapted(Ordered):
         base.pop("compile_config", None)
         for key in POSITIONAL:
             base["config"].pop(key, None)
-        places = located(self)
         return {
             "base": base,
             "recipes": {
                 name: keras.saving.serialize_keras_object(recipe)
                 for name, recipe in recipes_of(self).items()
             },
-            "parts": [
-                [path, keras.saving.serialize_keras_object(part)]
-                for path, layer in places.items()
-                for part in parts.parts_of(layer)
-            ],
-            "before": {
-                path: _first_config(layer)
-                for path, layer in places.items()
-                if first_state(layer)
-            },
-            "learning": {
-                "layers": [path for path, layer in places.items() if layer.trainable],
-                "weights": {
-                    path: names
-                    for path, layer in places.items()
-                    if (names := _learning(layer))
-                },
-            },
+            **state_of(self),
         }
 
     @classmethod
@@ -96,8 +77,8 @@ class Adapted(Ordered):
         """Return the layer of `get_config`."""
         config = dict(config)
         base = dict(config.pop("base"))
-        spec = {key: config.pop(key) for key in ("recipes", "parts")}
-        before, learning = config.pop("before"), config.pop("learning")
+        recipes = config.pop("recipes")
+        state = {key: config.pop(key) for key in KEYS if key in config}
         # What keras-hub's from_preset adds for the constructor, such as a dtype.
         more = {key: value for key, value in config.items() if value is not None}
         base["config"] = base["config"] | more
@@ -108,8 +89,9 @@ class Adapted(Ordered):
                 "does not build it, so that they have nothing to be attached to. Give "
                 "its class a get_build_config()."
             )
-        _attach_again(layer, spec["recipes"], spec["parts"])
-        _set_trainable(layer, before, learning)
+        _attach_again(layer, recipes, state)
+        for each in set_trainable(layer, state):
+            upgrade(each)
         return layer
 
     def compile_from_config(self, config: dict) -> None:
@@ -163,12 +145,6 @@ class AnyAdapted:
 # from_preset() of keras-hub finds it under the name that `Adapted` is registered by.
 _register = keras.saving.register_keras_serializable("keras_transfer", "Adapted")
 _register(AnyAdapted(Adapted))
-
-
-def base_of(layer: keras.Layer) -> type:
-    """Return the class that `layer` had before it was upgraded."""
-    kind = type(layer)
-    return kind.base_class if issubclass(kind, Adapted) else kind
 
 
 def plain_of(layer: keras.Layer) -> type:
@@ -245,22 +221,9 @@ def _as(layer: keras.Layer, kind: type) -> Iterator[None]:
         set_class(layer, now)
 
 
-def _attach_again(layer: keras.Layer, recipes: dict, specs: list) -> None:
+def _attach_again(layer: keras.Layer, recipes: dict, state: dict) -> None:
     """Do what was done to the saved layer; an inner one may have been done already."""
-    places = located(layer)
-    made = []
-    for path, config in specs:
-        if path not in places:
-            raise ValueError(
-                f"The layer {layer.name!r} was saved with an adapter at {path!r}, but "
-                "has no such layer. Its class makes other layers than when it was "
-                f"saved; they are {sorted(places)}."
-            )
-        part = keras.saving.deserialize_keras_object(config)
-        host = places[path]
-        if part.name not in {each.name for each in parts.parts_of(host)}:
-            part.create(host)
-            made.append((host, part))
+    made = made_again(layer, state)
     for name, config in recipes.items():
         recipe = keras.saving.deserialize_keras_object(config)
         mine = [(host, part) for host, part in made if part.name == name]
@@ -271,48 +234,6 @@ def _attach_again(layer: keras.Layer, recipes: dict, specs: list) -> None:
     for name, config in recipes.items():
         if name not in own_recipes(layer):
             note_recipe(layer, name, keras.saving.deserialize_keras_object(config))
-
-
-def _first_config(layer: keras.Layer) -> list:
-    first = first_state(layer)
-    flags = {id(variable): flag for variable, flag in first.flags}
-    names = {id(v): name for name, v in weights_of(layer).items()}
-    return [first.trainable, {names[id(v)]: flags[id(v)] for v in first.learnable}]
-
-
-def _learning(layer: keras.Layer) -> list[str]:
-    return [name for name, v in weights_of(layer).items() if v.trainable]
-
-
-def _set_trainable(layer: keras.Layer, before: dict, learning: dict) -> None:
-    """Hold and free what the saved layer did, by path and by the name of the weight."""
-    places = located(layer)
-    flagged, free = set(learning["layers"]), learning["weights"]
-    trainable: set[int] = set()
-    for path, each in places.items():
-        own = weights_of(each)
-        chosen = [own[name] for name in free.get(path, ()) if name in own]
-        trainable |= {id(variable) for variable in chosen}
-        if path in before:
-            _set_first(each, *before[path])
-            if freeze(each, chosen):
-                upgrade(each)
-    at = {id(each): path for path, each in places.items()}
-    layers = [at.get(id(each)) in flagged for each in _keras.flat_layers(layer)]
-    _keras.set_flags(layer, layers, [id(v) in trainable for v in layer.weights])
-
-
-def _set_first(layer: keras.Layer, trainable: bool, flags: dict) -> None:
-    """Set the first state as it was saved."""
-    own = weights_of(layer)
-    state = LayerState(
-        layer=weakref.ref(layer),
-        kind=base_of(layer),
-        learnable=tuple(own[name] for name in flags),
-        trainable=trainable,
-        flags=tuple((own[name], flag) for name, flag in flags.items()),
-    )
-    set_first_state(layer, state)
 
 
 def _below(kind: type) -> list[type]:

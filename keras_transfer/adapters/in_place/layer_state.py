@@ -169,6 +169,11 @@ def check_name(model: keras.Layer, name: str) -> None:
         )
 
 
+def base_of(layer: keras.Layer) -> type:
+    """Return the class that `layer` had before it was upgraded."""
+    return getattr(type(layer), "base_class", type(layer))
+
+
 def set_class(layer: keras.Layer, kind: type) -> None:
     """Change the class of a layer and nothing else."""
     object.__setattr__(layer, "__class__", kind)
