@@ -22,6 +22,7 @@ from keras_transfer._keras.layers import flat_layers as flat_layers
 from keras_transfer._keras.layers import has_graph as has_graph
 from keras_transfer._keras.layers import hold as hold
 from keras_transfer._keras.layers import inner_scope as inner_scope
+from keras_transfer._keras.layers import is_legacy_format as is_legacy_format
 from keras_transfer._keras.layers import is_random as is_random
 from keras_transfer._keras.layers import learnable as learnable
 from keras_transfer._keras.layers import listed as listed
@@ -35,6 +36,7 @@ from keras_transfer._keras.layers import set_flag as set_flag
 from keras_transfer._keras.layers import set_flags as set_flags
 from keras_transfer._keras.layers import snapshot as snapshot
 from keras_transfer._keras.layers import sublayers as sublayers
+from keras_transfer._keras.layers import unpickled as unpickled
 from keras_transfer._keras.layers import value as value
 from keras_transfer._keras.optimizer import decays as decays
 from keras_transfer._keras.optimizer import inner_optimizer as inner_optimizer

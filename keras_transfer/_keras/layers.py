@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from keras import ops
 from keras.src.backend import AutocastScope
 from keras.src.backend import get_keras_mask
 from keras.src.backend import set_keras_mask
+from keras.src.backend.common import global_state
 from keras.src.saving import object_registration
 
 # Where Keras and TensorFlow list what other attributes hold, or a graph consists of.
@@ -165,6 +167,16 @@ def save_as(kind: type, like: type) -> None:
     """Have objects of class `kind` saved under the registered name of `like`."""
     name = object_registration.GLOBAL_CUSTOM_NAMES[like]
     object_registration.GLOBAL_CUSTOM_NAMES[kind] = name
+
+
+def is_legacy_format() -> bool:
+    """Return whether Keras now asks for configs for a file of its old format, HDF5."""
+    return bool(global_state.get_global_attribute("use_legacy_config", False))
+
+
+def unpickled(file: io.BytesIO) -> keras.Layer:
+    """Return what Keras's own `__reduce__` has written, of whatever class it is."""
+    return keras.Model._unpickle_model(file)
 
 
 def is_random(layer: keras.Layer) -> bool:

@@ -121,7 +121,8 @@ class Part(keras.layers.Layer):
     def fold(self, host: keras.Layer, weights: dict[str, np.ndarray]) -> None:
         """Change `weights`, the host's own by name, to what does the same alone.
 
-        Called for parts whose gate is not 0, with float32 arrays. A class that
+        Called for parts whose gate is not 0, with float32 arrays, or float64
+        for a host of that dtype. A class that
         overrides a hook says anew how it folds, see `check_overrides`.
 
         Raises:
@@ -275,4 +276,5 @@ def gate_value(part: Part) -> float:
 def policy_of(host: keras.Layer) -> keras.DTypePolicy:
     """Return the policy that computes as `host`, with float32 weights, unquantised."""
     compute = host.compute_dtype
-    return keras.DTypePolicy(compute if compute == "float32" else f"mixed_{compute}")
+    whole = compute in ("float32", "float64")
+    return keras.DTypePolicy(compute if whole else f"mixed_{compute}")

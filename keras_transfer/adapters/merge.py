@@ -209,7 +209,11 @@ def _fold(layer: keras.Layer, active: list[Part]) -> dict[str, np.ndarray]:
             "adapter."
         )
     own = weights_of(layer)
-    before = {name: _keras.value(v).astype("float32") for name, v in own.items()}
+    values = {name: _keras.value(v) for name, v in own.items()}
+    before = {
+        name: value if value.dtype == "float64" else value.astype("float32")
+        for name, value in values.items()
+    }
     after = dict(before)
     for part in active:
         check_overrides(part, "fold")

@@ -95,7 +95,8 @@ def fitting(
     fit, problems = [], []
     for target in targets:
         try:
-            part(target)
+            if _keras.own_weights(target.layer):  # or else nothing is known of it
+                part(target)
         except Unfit as problem:
             problems.append(problem)
         else:

@@ -74,7 +74,9 @@ def _reasons(
         reader = once and once.readers.get(id(layer))
         reads = f"the {_named(reader)} reads its weights" if reader else ""
         runs = _keras.was_called(layer) or (once and id(layer) in once.ran)
-        if known and not runs and layer is not model:
+        if not _keras.own_weights(layer):
+            reasons[layer] = "it has no weights yet, since it was never called"
+        elif known and not runs and layer is not model:
             reasons[layer] = (
                 f"{reads} and does not call it" if reads else "it never runs"
             )

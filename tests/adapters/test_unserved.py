@@ -100,6 +100,26 @@ def test_what_never_runs_is_refused_where_it_was_named(name, why):
     assert models.classes(model) == was and adapters.attached(model) == {}
 
 
+class Spare(Reading):
+    """One with a layer that nothing has built."""
+
+    def build(self, shape):
+        self.read.build(shape)
+        self.called.build((None, 5))
+
+
+@pytest.mark.parametrize("was_called", [True, False])
+def test_a_layer_without_weights_is_left_out_or_refused(was_called):
+    model = Spare()
+    model(X) if was_called else model.build((None, 6))
+    adapters.LoRA(rank=2, targets="all-linear").attach(model)
+    assert "idle" not in parts_on(model)
+    model = Spare()
+    model(X) if was_called else model.build((None, 6))
+    with pytest.raises(ValueError, match="'idle': it has no weights yet"):
+        adapters.LoRA(rank=2, targets=["called", "idle"]).attach(model)
+
+
 @pytest.mark.parametrize("make", [Tied, tied_in_a_graph])
 def test_a_weight_that_another_reads_is_refused(make):
     model = called(make(), IDS)

@@ -55,8 +55,23 @@ class Adapted(Ordered):
         super(Adapted, type(self)).trainable.fset(self, value)
         keep_frozen(self)
 
+    def __reduce__(self) -> tuple:
+        """Return what pickles the layer; its class is made anew in each process."""
+        return _keras.unpickled, super().__reduce__()[1]
+
     def get_config(self) -> dict:
-        """Return what remakes the layer with its parts and its trainable set."""
+        """Return what remakes the layer with its parts and its trainable set.
+
+        Raises:
+            ValueError: If it is for a legacy file of HDF5, which cannot hold them.
+        """
+        if _keras.is_legacy_format():
+            raise ValueError(
+                f"{self.name!r} has adapters, which a legacy HDF5 file cannot hold: it "
+                "keeps the weights of a partly frozen layer in another order. Save "
+                "with model.save('name.keras'), or the adapter alone with "
+                "kt.save_adapter."
+            )
         with _as(self, base_of(self)):
             # Without this layer's own mark Keras takes the two for one shared object.
             base = keras.saving.serialize_keras_object(self)
