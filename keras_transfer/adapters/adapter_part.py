@@ -49,6 +49,8 @@ class Part(keras.layers.Layer):
     layer_class: type | None = None
     # Whether what it does stands for other weights of the host.
     in_weights = True
+    # Whether it counts wherever a weight of the host is read, the host called or not.
+    in_reads = False
     # Its weights in the files of Hugging Face PEFT, by the ends of their names there.
     peft_tensors: Mapping[str, PeftTensor] = {}
 

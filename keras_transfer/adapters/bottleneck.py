@@ -103,7 +103,7 @@ class Bottleneck(Adapter):
         targets: None for both places in each block of a transformer, those of
             cross-attention left out. Or `"all-linear"`, a regular expression that is
             searched in the paths, or a list of expressions and layers: any Dense,
-            EinsumDense or Conv2D whose last axis is that of the features.
+            EinsumDense or convolution whose last axis is that of the features.
         norms: Whether the normalisations below the head learn too, as in the paper,
             save BatchNormalization. They are the model's own weights, so such an
             adapter stands alone and cannot be switched off. Default False.
@@ -130,7 +130,9 @@ class Bottleneck(Adapter):
     parts = {
         keras.layers.Dense: BottleneckPart,
         keras.layers.EinsumDense: BottleneckPart,
+        keras.layers.Conv1D: BottleneckPart,
         keras.layers.Conv2D: BottleneckPart,
+        keras.layers.Conv3D: BottleneckPart,
     }
     # Where in a block it goes by default.
     patterns: tuple[re.Pattern, ...] = (ATTENTION_OUTPUTS, FEED_FORWARD_OUTPUTS)

@@ -13,8 +13,9 @@ from keras_transfer import _keras
 from keras_transfer.adapters import matrix
 from keras_transfer.adapters.adapter_part import gate_value
 from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.convolution_pairs import convolve
+from keras_transfer.adapters.convolution_pairs import ConvPair
 from keras_transfer.adapters.lora import LoRA
-from keras_transfer.adapters.low_rank import ConvPair
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
 from keras_transfer.adapters.low_rank import LowRankPair
@@ -126,7 +127,7 @@ class DoRA(LoRA):
     Face PEFT do (`LoraConfig(use_dora=True)`). W' is not formed for the product with
     the inputs, but the norm reads all of W at each step, so a step costs more than
     with LoRA; `kt.adapters.merge` puts W' in the place of W. Dense, EinsumDense and
-    Conv2D can be targets, all unquantised.
+    Conv1D to Conv3D can be targets, all unquantised.
 
     Weights of the base model that are loaded after attaching set m to their norms;
     weights that are assigned do not, so assign first and attach then.
@@ -165,7 +166,9 @@ class DoRA(LoRA):
     parts = {
         keras.layers.Dense: DoRADensePair,
         keras.layers.EinsumDense: DoRAEinsumPair,
+        keras.layers.Conv1D: DoRAConvPair,
         keras.layers.Conv2D: DoRAConvPair,
+        keras.layers.Conv3D: DoRAConvPair,
     }
     peft = dataclasses.replace(
         LoRA.peft, settings=LoRA.peft.settings | {"use_dora": True}
@@ -189,4 +192,4 @@ def _product(host: keras.Layer, inputs: object) -> object:
         return ops.einsum(host.equation, inputs, kernel)
     if isinstance(host, keras.layers.Dense):
         return ops.matmul(inputs, kernel)
-    return host.convolution_op(inputs, kernel)
+    return convolve(host, inputs, kernel)

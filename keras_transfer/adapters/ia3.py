@@ -120,7 +120,7 @@ class IA3(Adapter):
             and the second layer of each feed-forward network; in convolutional
             networks the convolutions of the blocks. Or `"all-linear"`, a regular
             expression that is searched in the paths, or a list of expressions and
-            layers. A Dense, EinsumDense or Conv2D can be one.
+            layers. A Dense, EinsumDense or convolution can be one.
         feedforward: List of the expressions over the end of a path whose targets are
             scaled at their inputs, as in PEFT: `["output_dense"]`. Default None, for
             the second layers of feed-forward networks by their names in keras-hub.
@@ -153,7 +153,9 @@ class IA3(Adapter):
     parts = {
         keras.layers.Dense: IA3Scale,
         keras.layers.EinsumDense: IA3Scale,
+        keras.layers.Conv1D: IA3Scale,
         keras.layers.Conv2D: IA3Scale,
+        keras.layers.Conv3D: IA3Scale,
     }
 
     def __init__(

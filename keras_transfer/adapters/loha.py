@@ -11,7 +11,7 @@ from keras import ops
 from keras_transfer import _keras
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.adapter_part import uniform
-from keras_transfer.adapters.low_rank import ConvPair
+from keras_transfer.adapters.convolution_pairs import ConvPair
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
 from keras_transfer.adapters.low_rank import LowRankPair
@@ -100,8 +100,8 @@ class LoHa(RankedAdapter):
     reach less in as many steps. A2 starts at zero, so the model starts as it was. The
     change is computed as one pair of rank r^2, never as a matrix of W's size, so a step
     with a large rank costs more than LoRA's. `kt.adapters.merge` adds it to W. Dense,
-    EinsumDense and Conv2D can be targets. In PEFT it is `LoHaConfig`, whose files
-    `kt.load_adapter` reads, in LyCORIS `loha`.
+    EinsumDense and Conv1D to Conv3D can be targets. In PEFT it is `LoHaConfig`, whose
+    files `kt.load_adapter` reads, in LyCORIS `loha`.
 
     Args:
         rank: Whole number, 1 or more, at most the smaller side of a matrix. Default 8.
@@ -133,7 +133,9 @@ class LoHa(RankedAdapter):
     parts = {
         keras.layers.Dense: LoHaDensePair,
         keras.layers.EinsumDense: LoHaEinsumPair,
+        keras.layers.Conv1D: LoHaConvPair,
         keras.layers.Conv2D: LoHaConvPair,
+        keras.layers.Conv3D: LoHaConvPair,
     }
     peft = PeftFormat(
         settings={"peft_type": "LOHA"},

@@ -10,12 +10,17 @@ import keras
 
 from keras_transfer._arguments import dropout_rate
 from keras_transfer._arguments import one_of
-from keras_transfer.adapters.low_rank import ConvPair
+from keras_transfer.adapters.convolution_pairs import AnyConvPair
+from keras_transfer.adapters.convolution_pairs import ConvPair
+from keras_transfer.adapters.convolution_pairs import DepthwisePair
+from keras_transfer.adapters.convolution_pairs import SeparablePair
+from keras_transfer.adapters.convolution_pairs import TransposedPair
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
 from keras_transfer.adapters.low_rank import EmbeddingPair
 from keras_transfer.adapters.peft_format import PeftFormat
 from keras_transfer.adapters.rank_and_alpha import RankedAdapter
+from keras_transfer.adapters.recurrent_pairs import RecurrentPair
 from keras_transfer.adapters.targets import biased_layers
 from keras_transfer.adapters.targets import Target
 
@@ -32,6 +37,16 @@ class LoRA(RankedAdapter):
     these alone, and `kt.adapters.merge` folds them into W: inference then costs what
     it did. The product A B is not formed in training. Factors and start are those of
     Hugging Face PEFT, whose files fit.
+
+    Targets can be Dense, EinsumDense, embeddings, convolutions (1D to 3D, also grouped,
+    depthwise, separable and transposed) and the cells of LSTM, GRU and SimpleRNN. A
+    convolution has A with its window to `rank` channels, and B of size 1. Where that is
+    not its form: a grouped or depthwise kernel K becomes `K + alpha / rank * A B`, with
+    A over the window (and the channels of a group), B over the outputs; a separable one
+    has the pair at its pointwise kernel; a transposed one has A of size 1 and B with
+    the window; a cell has two pairs, `W + s A B` for its kernel and `U + s C D` for its
+    recurrent kernel, formed once in a pass and without dropout. Other layers cannot be
+    targets: ConvLSTM, position embeddings, and what has a call of its own.
 
     Args:
         rank: Whole number, 1 or more, at most the smaller side of a matrix. Default 8.
@@ -78,7 +93,19 @@ class LoRA(RankedAdapter):
     parts = {
         keras.layers.Dense: DensePair,
         keras.layers.EinsumDense: EinsumPair,
+        keras.layers.Conv1D: AnyConvPair,
         keras.layers.Conv2D: ConvPair,
+        keras.layers.Conv3D: AnyConvPair,
+        keras.layers.DepthwiseConv1D: DepthwisePair,
+        keras.layers.DepthwiseConv2D: DepthwisePair,
+        keras.layers.SeparableConv1D: SeparablePair,
+        keras.layers.SeparableConv2D: SeparablePair,
+        keras.layers.Conv1DTranspose: TransposedPair,
+        keras.layers.Conv2DTranspose: TransposedPair,
+        keras.layers.Conv3DTranspose: TransposedPair,
+        keras.layers.LSTMCell: RecurrentPair,
+        keras.layers.GRUCell: RecurrentPair,
+        keras.layers.SimpleRNNCell: RecurrentPair,
         keras.layers.Embedding: EmbeddingPair,
         keras.layers.ReversibleEmbedding: EmbeddingPair,
     }

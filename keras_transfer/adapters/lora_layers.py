@@ -7,9 +7,9 @@ import keras
 from keras_transfer import _keras
 from keras_transfer._arguments import dropout_rate
 from keras_transfer.adapters import adapter_part as parts
+from keras_transfer.adapters.convolution_pairs import ConvPair
 from keras_transfer.adapters.in_place.forward import Hooked
 from keras_transfer.adapters.in_place.frozen_weights import freeze
-from keras_transfer.adapters.low_rank import ConvPair
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
 from keras_transfer.adapters.low_rank import EmbeddingPair
@@ -206,7 +206,8 @@ class LoRAConv2D(LowRankLayer, keras.layers.Conv2D):
     """A Conv2D with a frozen kernel and bias, and a low-rank pair that learns.
 
     As `LoRADense`, with two convolutions, as in PEFT: A to `rank` channels with the
-    kernel size and strides of the layer, B of size 1 to its filters.
+    kernel size and strides of the layer, B of size 1 to its filters. With `groups` A B
+    is formed and convolved with as the kernel is, so that the groups stay apart.
 
     Args:
         filters: Number of output channels.
@@ -215,7 +216,7 @@ class LoRAConv2D(LowRankLayer, keras.layers.Conv2D):
             inputs of one filter. Default 8.
         alpha: Number; the product is scaled by alpha / rank. Default 16.
         dropout: Rate in [0, 1) of dropout on the inputs of A. Default 0.
-        **kwargs: What else `keras.layers.Conv2D` takes; `groups` has to be 1.
+        **kwargs: What else `keras.layers.Conv2D` takes.
 
     Input shape:
         `(batch, height, width, channels)`, or channels first.
@@ -235,8 +236,7 @@ class LoRAConv2D(LowRankLayer, keras.layers.Conv2D):
         ```
 
     Raises:
-        ValueError: If a number is not in its range, the rank too large, or there are
-            groups.
+        ValueError: If a number is not in its range, or the rank too large.
 
     Reference:
         As in `LoRADense`: E. Hu et al., 2021, arXiv:2106.09685.

@@ -193,44 +193,6 @@ class EinsumPair(LowRankPair):
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
-class ConvPair(LowRankPair):
-    """The pair of a Conv2D: A a convolution to `rank` channels, B one of size 1.
-
-    A `(height, width, in, rank)` has the host's strides, padding and dilation, B is
-    `(rank, out)`.
-    """
-
-    # What `on_outputs` adds is A B.
-    low_rank_factors = LowRankPair.low_rank_factors
-    fold = LowRankPair.fold
-    joined = LowRankPair.joined
-    peft_tensors = LowRankPair.peft_tensors
-
-    @classmethod
-    def shapes(cls, host: keras.Layer) -> tuple[tuple, tuple]:
-        """Return the shapes of A and B without the axis of the rank."""
-        if host.groups != 1:
-            raise ValueError(
-                f"The Conv2D {host.name!r} has {host.groups} groups of channels. Its "
-                "pair would mix them, and so could not be folded. Leave it out of the "
-                "targets."
-            )
-        channel = -1 if host.data_format == "channels_last" else 1
-        return (*host.kernel_size, host.input_spec.axes[channel]), (host.filters,)
-
-    def on_outputs(
-        self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
-    ) -> object:
-        """Add the pair's product with the inputs."""
-        inputs = self.dropped(inputs)
-        a, b = self.factors(inputs.dtype)
-        hidden = host.convolution_op(inputs, a)
-        if host.data_format == "channels_last":
-            return outputs + ops.matmul(self.scaled(hidden), b)
-        return outputs + ops.einsum("brhw,rc->bchw", self.scaled(hidden), b)
-
-
-@keras.saving.register_keras_serializable("keras_transfer")
 class EmbeddingPair(LowRankPair):
     """The pair of an Embedding: A `(words, rank)`, B `(rank, out)`.
 

@@ -129,7 +129,7 @@ def scaled_bias(host: keras.Layer, bias: np.ndarray, factors: np.ndarray) -> np.
 def _channels(host: keras.Layer, vector: object) -> object:
     if getattr(host, "data_format", "channels_last") == "channels_last":
         return vector
-    return ops.reshape(vector, (-1, 1, 1))
+    return ops.reshape(vector, (-1, *[1] * host.rank))
 
 
 def _einsum(host: keras.Layer) -> tuple[str, tuple[str, str], dict, str, str]:

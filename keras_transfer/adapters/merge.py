@@ -81,7 +81,7 @@ def merge(model: keras.Layer) -> keras.Layer:
         for layer in _keras.flat_layers(model)
     }
     folded = {layer: _fold(layer, parts) for layer, parts in active.items() if parts}
-    _check_readers(model, folded)
+    _check_readers(model, [x for x in folded if not any(p.in_reads for p in active[x])])
     kept = {
         layer: _keep(layer, folded.get(layer, {}))
         for layer in _keras.flat_layers(model)

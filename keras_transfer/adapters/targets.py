@@ -220,8 +220,10 @@ def _matched(
 ) -> set[int]:
     """Return the layers (ids) among `choices` that one target speaks of."""
     if isinstance(wanted, keras.Layer):
-        if any(choice.layer is wanted for choice in choices):
-            return {id(wanted)}
+        # Of an LSTM it is the cell that has the weights.
+        same = (wanted, getattr(wanted, "cell", wanted))
+        if found := {id(x.layer) for x in choices if x.layer in same}:
+            return found
         inside = any(layer is wanted for layer in _keras.flat_layers(model))
         raise ValueError(
             f"The layer {wanted.name!r} is of the class {_kind(wanted)}, which {why}. "

@@ -71,6 +71,8 @@ def _reasons(
     known = once is not None or _keras.was_called(model)
     reasons = {}
     for layer, kind in kinds.items():
+        if kind.in_reads:
+            continue
         reader = once and once.readers.get(id(layer))
         reads = f"the {_named(reader)} reads its weights" if reader else ""
         runs = _keras.was_called(layer) or (once and id(layer) in once.ran)

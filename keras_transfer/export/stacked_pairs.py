@@ -93,6 +93,8 @@ def _factors(pair: Part) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sum_of(host: keras.Layer) -> Callable:
+    if getattr(host, "groups", 1) != 1:
+        raise ValueError(f"The layer {host.name!r} has groups of channels.")
     for kind in type(host).__mro__:
         if kind in SUMS:
             return SUMS[kind]

@@ -190,9 +190,15 @@ class TestLoRAConv2D(PairContract):
         assert type(layer) is keras.layers.Conv2D
         assert_close(model(self.inputs()), y, 1e-5)
 
-    def test_refuses_groups(self):
-        with pytest.raises(ValueError, match="groups"):
-            adapters.LoRAConv2D(4, 3, rank=2, groups=2)(self.inputs())
+    def test_groups_stay_apart(self):
+        layer = adapters.LoRAConv2D(4, 3, rank=2, groups=2)
+        x = self.inputs()
+        layer(x)
+        perturbed(layer)
+        y = layer(x).numpy()
+        x[..., 2:] += 1  # the second group's channels
+        assert np.array_equal(layer(x)[..., :2], y[..., :2])
+        assert not np.array_equal(layer(x)[..., 2:], y[..., 2:])
 
 
 class TestLoRAEmbedding(PairContract):

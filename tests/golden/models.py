@@ -132,6 +132,23 @@ def lora_conv_net():
     return disturb(model), bases.images()
 
 
+def lora_of_convolutions_and_cells():
+    """Return a model with LoRA on each other kind of convolution, and on cells."""
+    inputs = keras.Input((6, 4))
+    x = layers.Conv1D(4, 2, padding="causal", name="conv_line")(inputs)
+    x = layers.DepthwiseConv1D(2, name="conv_depthwise")(x)
+    x = layers.SeparableConv1D(4, 2, name="conv_separable")(x)
+    x = layers.Conv1DTranspose(4, 3, activation="tanh", name="conv_transposed")(x)
+    cells = [layers.LSTMCell(3, name="cell_lstm"), layers.GRUCell(3, name="cell_gru")]
+    y = layers.RNN(cells, name="cells")(x)
+    x = layers.Reshape((3, 2, 4))(x)
+    x = layers.Flatten()(layers.Conv2D(4, 2, groups=2, name="conv_grouped")(x))
+    x = layers.Dense(3, name="logits")(layers.Concatenate()([x, y]))
+    model = keras.Model(inputs, x)
+    adapters.LoRA(rank=1, targets="conv_|cell_").attach(bases.exact(model))
+    return disturb(model), bases.vectors(4, 24).reshape(4, 6, 4)
+
+
 def lora_layers():
     """Return a model of the layers that have a pair from the start."""
     inputs = keras.Input((6,), dtype="int32")
@@ -267,6 +284,7 @@ MODELS = {
     ),
     "lora_conv_net": lora_conv_net,
     "lora_layers": lora_layers,
+    "lora_of_convolutions_and_cells": lora_of_convolutions_and_cells,
     "frozen_classifier": frozen_classifier,
     "half_frozen_classifier": half_frozen_classifier,
     "lora_classifier": lora_classifier,

@@ -1,0 +1,142 @@
+"""Pairs of recurrent cells: they count where Keras reads the kernels, fused or not."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_transfer as kt
+from keras_transfer import adapters
+from keras_transfer.adapters.switching import places
+from tests.adapters import models
+from tests.contracts.compare import assert_close
+
+L = keras.layers
+LAYERS = {
+    "LSTM": lambda: L.LSTM(6, return_sequences=True),
+    "LSTM, not fused": lambda: L.LSTM(6, use_cudnn=False, unroll=True),
+    "GRU": lambda: L.GRU(6),
+    "GRU, old": lambda: L.GRU(6, reset_after=False, implementation=1),
+    "SimpleRNN": lambda: L.SimpleRNN(6),
+    "stacked": lambda: L.RNN([L.LSTMCell(3), L.GRUCell(4)]),
+    "two ways": lambda: L.Bidirectional(L.LSTM(6)),
+}
+each_layer = pytest.mark.parametrize("kind", LAYERS)
+NAMES = {"lora_a", "lora_b", "recurrent_lora_a", "recurrent_lora_b"}
+
+
+def made(kind):
+    """Return a model of one such layer, and four examples of which some end early."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((5, 4)), L.Masking(), LAYERS[kind]()]
+    x = np.random.default_rng(0).normal(size=(4, 5, 4)).astype("float32")
+    x[::2, -2:] = 0
+    return keras.Sequential(layers), x
+
+
+@each_layer
+def test_it_starts_as_the_layer_and_folds_into_it(kind, tmp_path):
+    model, x = made(kind)
+    y, classes = model(x).numpy(), models.classes(model)
+    adapters.LoRA(rank=2, alpha=3, targets="cell").attach(model, "one")
+    assert_close(model(x), y)
+    assert {v.name for v in model.trainable_weights} == NAMES
+    models.disturb(model)
+    changed = model(x).numpy()
+    assert np.abs(changed - y).max() > 0.1
+    with adapters.disabled(model):
+        assert_close(model(x), y)
+    kt.save_adapter(model, tmp_path / "one.safetensors")
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert_close(again(x), changed)
+    adapters.merge(model)
+    assert models.classes(model) == classes
+    assert_close(model(x), changed, 2e-6)
+    adapters.unmerge(model)
+    adapters.detach(model)
+    assert_close(model(x), y)
+    kt.load_adapter(model, tmp_path / "one.safetensors")
+    assert_close(model(x), changed)
+
+
+def test_an_lstm_equals_the_sums_of_its_kernels():
+    model, x = made("LSTM")
+    layer = model.layers[-1]
+    adapters.LoRA(rank=2, alpha=3, targets=[layer]).attach(model)
+    models.disturb(model)
+    (path, cell, part), *_ = places(model)
+    assert cell is layer.cell and path.endswith("lstm_cell")
+    plain, _ = made("LSTM")
+    for name, begin in (("kernel", "lora"), ("recurrent_kernel", "recurrent_lora")):
+        a, b = (getattr(part, f"{begin}_{x}").numpy() for x in "ab")
+        kernel = getattr(plain.layers[-1].cell, name)
+        kernel.assign(kernel + 1.5 * (a @ b))
+    assert_close(model(x), plain(x), 2e-6)
+    assert [tuple(v.shape) for v in part.named_weights.values()] == [
+        (4, 2),
+        (2, 24),
+        (6, 2),
+        (2, 24),
+    ]
+
+
+@each_layer
+def test_a_weighted_sum_adds_up_the_kernels(kind):
+    model, x = made(kind)
+    for name, rank in (("one", 2), ("two", 1)):
+        adapters.LoRA(rank=rank, alpha=rank, targets="cell").attach(model, name)
+    models.disturb(model, 0.1)
+    adapters.add_weighted(model, "sum", {"one": 0.5, "two": 2.0})
+    parts = {(id(host), part.name): part for _, host, part in places(model)}
+    for _, host, part in places(model, "sum"):
+        for name in ("kernel", "recurrent_kernel"):
+            one, two = (parts[id(host), x] for x in ("one", "two"))
+            wanted = [0.5 * folded(host, one, name), 2 * folded(host, two, name)]
+            assert_close(folded(host, part, name), sum(wanted), 1e-6)
+
+
+def folded(host, part, name):
+    """Return what a part adds to a kernel, with its gate open."""
+    gate = float(part.gate.numpy())
+    part.gate.assign(1.0)
+    weights = {x: np.zeros(1) for x in ("kernel", "recurrent_kernel")}
+    part.fold(host, weights)
+    part.gate.assign(gate)
+    return weights[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["LSTM", "LSTM, not fused", "GRU", "two ways"])
+def test_it_trains_the_same_under_xla_and_in_half_precision(kind, tmp_path):
+    values = {}
+    for xla in (False, True):
+        model, x = made(kind)
+        adapters.LoRA(rank=2, targets="cell").attach(model)
+        model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=xla)
+        y = np.ones((4, *model.output_shape[1:]))
+        before = [v.numpy() for v in model.weights]
+        model.fit(x, y, epochs=3, batch_size=4, verbose=0)
+        values[xla] = [v.numpy() for v in model.weights]
+        moved = [
+            v.name
+            for v, old in zip(model.weights, before, strict=True)
+            if not np.array_equal(v.numpy(), old)
+        ]
+        assert set(moved) == NAMES
+    assert_close(values[True], values[False], 1e-5)
+    model.export(tmp_path / "served", verbose=False)
+    full = model(x).numpy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    half, _ = made(kind)
+    adapters.LoRA(rank=2, targets="cell").attach(half)
+    half.set_weights(values[True])
+    assert_close(np.asarray(half(x)).astype("float32"), full, 0.1)
+
+
+def test_a_cell_is_refused_by_what_cannot_adapt_it(tmp_path):
+    model, _ = made("LSTM")
+    with pytest.raises(ValueError, match="of the class LSTM.*, which DoRA cannot"):
+        adapters.DoRA(rank=2, targets="lstm").attach(model)
+    adapters.LoRA(rank=2, targets="lstm").attach(model)
+    with pytest.raises(ValueError, match="can be stacked"):
+        kt.export_serving(model, tmp_path / "served", adapters=["default"])
