@@ -22,6 +22,16 @@ def remake_functions(model: keras.Model, *kinds: str) -> None:
         _count_alone(getattr(model, f"{kind}_function"))
 
 
+def counted_makers(kind: type) -> dict[str, Any]:
+    """Return methods for a subclass of `kind` that make each function as one by itself.
+
+    For a class of models that are traced anew time and again: `compile` leaves it to
+    `fit`, and that of keras-hub to `generate`, to make the functions.
+    """
+    names = [f"make_{each}_function" for each in (*KINDS, "generate")]
+    return {x: _counted(getattr(kind, x)) for x in names if hasattr(kind, x)}
+
+
 def forget_traces(layer: keras.Layer) -> None:
     """Make anew what `layer` itself keeps of traced functions, and nothing below it.
 
@@ -49,6 +59,20 @@ def forget_traces(layer: keras.Layer) -> None:
             own = _is_traced(function) and function._descriptor_cache
             if own and own.pop(layer, None) is not None:
                 _count_alone(function.__get__(layer, type(layer)))
+
+
+def _counted(maker: Any) -> Any:
+    @functools.wraps(maker)
+    def make(self: keras.Model, *args: Any, **kwargs: Any) -> Any:
+        attribute = maker.__name__.removeprefix("make_")
+        before = getattr(self, attribute, None)
+        made = maker(self, *args, **kwargs)
+        function = getattr(self, attribute, None)
+        if function is not before:
+            _count_alone(function)
+        return made
+
+    return make
 
 
 class _Key:

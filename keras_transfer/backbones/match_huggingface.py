@@ -240,9 +240,7 @@ def _apply(backbone: keras.Model, settings: dict) -> None:
             layer.epsilon = settings["layer_norm_epsilon"]
     backbone.__dict__["_huggingface"] = dict(settings)
     object.__setattr__(backbone, "__class__", _matched(type(backbone)))
-    for kind in ("train", "test", "predict"):
-        if getattr(backbone, f"{kind}_function", None) is not None:
-            getattr(backbone, f"make_{kind}_function")(force=True)
+    _keras.forget_traces(backbone)
 
 
 def _feed_forward(backbone: keras.Model) -> list[keras.layers.Dense]:

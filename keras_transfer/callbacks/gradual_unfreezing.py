@@ -192,9 +192,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         record_start(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Forget traces of an earlier compilation."""
-        if self.model.train_function not in self._functions.values():
-            self._functions.clear()
+        """Begin anew."""
         self._started = False
 
     def on_train_end(self, logs: dict | None = None) -> None:
@@ -207,11 +205,13 @@ class GradualUnfreezing(keras.callbacks.Callback):
         phase = self.phases[self._now]
         train_only(self.model, self.phases.variables(phase), self.phases.layers(phase))
         self._optimizer.set_common_factor(phase.rate)
+        if self.model.train_function not in self._functions.values():
+            self._functions.clear()  # compiled since, or changed by another callback
         # fit() looks the function up at each step, so that exchanging it is enough.
         weights = tuple(weight.trainable for weight in self.model.weights)
         key = (_keras.flags(self.model), weights)
         if key not in self._functions:
-            self.model.make_train_function(force=True)
+            _keras.remake_functions(self.model, "train")
             self._functions[key] = self.model.train_function
         self.model.train_function = self._functions[key]
         self._began = time.perf_counter()

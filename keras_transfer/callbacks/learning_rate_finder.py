@@ -107,8 +107,8 @@ def find_learning_rate(
     sweep = _Sweep(np.geomspace(lowest, highest, steps), smoothing)
     with _unchanged(model):
         model.optimizer = _copy(model.optimizer, model, float(lowest))
-        model.train_function = None  # it has the optimizer in its graph
         model.steps_per_execution = 1
+        _keras.remake_functions(model, "train")  # it has the optimizer in its graph
         model.fit(**settings, callbacks=[sweep], shuffle=False, verbose=0)
     return sweep.curve()
 

@@ -65,5 +65,5 @@ def synchronize_batch_norm(model: keras.Model) -> keras.Model:
     for layer in found:
         layer.synchronized = True
     if model.train_function is not None:
-        model.make_train_function(force=True)  # the present one was traced without
+        _keras.remake_functions(model, "train")  # the present one was traced without
     return model

@@ -219,7 +219,8 @@ def _upgraded(base: type, hooked: type | None) -> type:
     if not (hooked is not None and issubclass(hooked, base)):
         bases += (base,)
     doc = f"{base.__name__} with adapters in or below it."
-    kind = type(base.__name__, bases, {"__doc__": doc, "base_class": base})
+    own = {"__doc__": doc, "base_class": base} | _keras.counted_makers(base)
+    kind = type(base.__name__, bases, own)
     kind.__module__ = __name__
     _keras.save_as(kind, Adapted)
     return kind

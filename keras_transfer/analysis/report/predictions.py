@@ -90,7 +90,7 @@ def unchanged(model: keras.Model) -> Iterator[None]:
     with _keras.random_state_kept():
         before = _keras.snapshot(variables)
         # One traced before layers were changed in place would not know of it.
-        model.predict_function = None
+        _keras.remake_functions(model, "predict")
         try:
             yield
         finally:
