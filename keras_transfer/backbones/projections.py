@@ -5,7 +5,7 @@ import re
 # The projections of queries and values by the names of keras-hub's families; a fused
 # one holds both. Cross-attention is left out, as in the paper.
 QUERY_AND_VALUE = re.compile(
-    r"(?:^|/)(?:query|value|[qv]_proj|(?:query|value)_(?:dense|proj|projector)"
+    r"(?:^|/)(?:query|value|[qv]_(?:proj|dense_layer)|(?:query|value)_(?:dense|proj|projector)"
     r"|query_key_value|(?:attention_)?qkv)$"
 )
 CROSS = re.compile(r"cross|encoder_attention|enc_dec")

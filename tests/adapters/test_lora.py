@@ -11,6 +11,7 @@ from keras_transfer.adapters.switching import places
 from keras_transfer.backbones.block_patterns import find_owners
 from tests import tiny
 from tests.adapters import models
+from tests.backbones import families
 from tests.contracts.compare import assert_close
 
 LAYER = "transformer_layer_{}/self_attention_layer/{}"
@@ -405,3 +406,11 @@ def test_a_seed_gives_the_start_that_it_always_gave():
     adapters.LoRA(rank=2, targets="dense_[01]").attach(model)
     sums = [np.abs(v.numpy()).sum() for v in model.trainable_weights]
     np.testing.assert_allclose(sums, [1.8951323, 0, 1.6838515, 0], rtol=1e-5)
+
+
+def test_queries_and_values_of_proteins_by_default():
+    model = families.build("esm")
+    adapters.LoRA(rank=2).attach(model)
+    ends = {path.rsplit("/", 1)[-1] for path in paths(model)}
+    assert ends == {"q_dense_layer", "v_dense_layer"}
+    assert len(paths(model)) == 6

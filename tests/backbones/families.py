@@ -116,6 +116,7 @@ HUB = {
         | TEXT,
     ),
     "xlnet": ("XLNetBackbone", dict(num_layers=3, vocabulary_size=64) | TEXT),
+    "esm": ("ESM2Backbone", dict(num_layers=3, vocabulary_size=64) | TEXT),
     "gpt2": ("GPT2Backbone", dict(num_layers=3) | TEXT | WORDS),
     "llama": ("LlamaBackbone", dict(num_layers=3) | GROUPED),
     "gemma": ("GemmaBackbone", dict(num_layers=3, head_dim=8) | GROUPED),

@@ -46,6 +46,11 @@ EXPECTED = {
         ("transformer_layer_2", 18),
     ],
     "xlnet": [("stem", 2), ("xlnet_encoder_{}", 17, range(3))],
+    "esm": [
+        ("stem", 1),
+        ("transformer_layer_{}", 16, range(2)),
+        ("transformer_layer_2", 18),  # with the final norm
+    ],
     "gpt2": [
         ("stem", 2),
         ("transformer_layer_{}", 16, range(2)),
