@@ -118,8 +118,7 @@ class LowRankPair(Part):
         This is exact, as PEFT's `combination_type="cat"`.
         """
         check_overrides(self, "joined")
-        rank = sum(part.rank for part, _ in others)
-        new = type(self)(rank, 1.0, self.dropout, name)
+        new = type(self).from_config(self.joined_config(others) | {"name": name})
         new.create(host)
         new.lora_a.assign(
             np.concatenate([_keras.value(part.lora_a) for part, _ in others], axis=-1)
@@ -127,6 +126,25 @@ class LowRankPair(Part):
         scaled = [_keras.value(p.lora_b) * (w * p.scaling) for p, w in others]
         new.lora_b.assign(np.concatenate(scaled, axis=0))
         return new
+
+    def joined_config(self, others: list[tuple[Part, float]]) -> dict:
+        """Return the config of the sum of `others`, of which this is the first.
+
+        Raises:
+            ValueError: If they differ in more than their numbers.
+        """
+        own = {"rank": sum(part.rank for part, _ in others), "scaling": 1.0}
+        for part, _ in others:
+            config = part.get_config()
+            free = {*own, "dropout", "name"}
+            differ = {k: v for k, v in self.get_config().items() if v != config[k]}
+            if differ := {k: v for k, v in differ.items() if k not in free}:
+                raise ValueError(
+                    f"The adapters {self.name!r} and {part.name!r} cannot be summed: "
+                    f"one has {differ}, where the other does not, in their "
+                    f"{type(self).__name__}."
+                )
+        return self.get_config() | own
 
     def get_config(self) -> dict:
         """Return rank, scaling and dropout."""

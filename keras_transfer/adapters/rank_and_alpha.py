@@ -36,6 +36,8 @@ class RankedAdapter(Adapter):
 
     # Rate on the inputs of A; 0 in a technique without.
     dropout: float = 0.0
+    # Whether a rank at which a pair is as free as the weight is refused.
+    _checks_rank = True
 
     def __init__(
         self,
@@ -73,8 +75,15 @@ class RankedAdapter(Adapter):
         rank = by_pattern(self.rank_pattern, target.path, self.rank)
         alpha = by_pattern(self.alpha_pattern, target.path, self.alpha)
         kind = self.part_class(target.layer)
-        check_host(target.layer, target.path, kind, rank)
+        check_native(target.layer)
+        if self._checks_rank:
+            check_host(target.layer, target.path, kind, rank)
         return kind(rank, self.scaling(rank, alpha), dropout=self.dropout)
+
+    def of_file(self) -> RankedAdapter:
+        """Return this recipe without a limit of the rank: sums may be above it."""
+        self._checks_rank = False
+        return self
 
     def get_config(self) -> dict:
         """Return the arguments."""

@@ -95,7 +95,7 @@ class RecurrentPair(LowRankPair):
         self, host: keras.Layer, others: list[tuple[Part, float]], name: str
     ) -> Part:
         """Return the pairs of the ranks' sum, as `LowRankPair.joined` does."""
-        new = type(self)(sum(part.rank for part, _ in others), 1.0, 0.0, name)
+        new = type(self).from_config(self.joined_config(others) | {"name": name})
         new.create(host)
         for a, b in map(_factors, KERNELS):
             left = [_keras.value(getattr(part, a)) for part, _ in others]

@@ -253,7 +253,7 @@ def add_weighted(model: keras.Layer, name: str, weights: Mapping[str, float]) ->
         number(f"The weight of {summand!r}", weight)
     recipes = recipes_of(model)
     kinds = {type(recipes[summand]) for summand in weights}
-    if len(kinds) > 1:
+    if any(kind.parts is not next(iter(kinds)).parts for kind in kinds):
         names = sorted(kind.__name__ for kind in kinds)
         raise ValueError(f"Adapters of different techniques cannot be summed: {names}.")
     check_name(model, name)

@@ -14,6 +14,7 @@ from keras_transfer._version import __version__
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter import Plan
 from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.rank_and_alpha import RankedAdapter
 from keras_transfer.adapters.targets import by_pattern
 from keras_transfer.adapters.targets import Target
 from keras_transfer.adapters.techniques import techniques
@@ -86,7 +87,8 @@ class Header:
                 config[key] = [re.escape(places[p]) for p in value if p in places]
         config.setdefault("targets", expressions(places.values()))
         try:
-            return self.technique.from_config(config)
+            recipe = self.technique.from_config(config)
+            return recipe.of_file() if isinstance(recipe, RankedAdapter) else recipe
         except (TypeError, ValueError, KeyError) as problem:
             raise ValueError(
                 f"The config {config} is none of a {self.technique.__name__}: {problem}"

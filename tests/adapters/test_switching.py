@@ -181,6 +181,43 @@ def test_a_weighted_sum_is_exact(tmp_path):
     adapters.merge(model)
 
 
+def test_a_sum_of_both_scalings_is_exact():
+    model = models.nested()
+    adapters.LoRA(rank=2, alpha=5, rank_pattern={"query": 1}).attach(model, "one")
+    adapters.RsLoRA(rank=4, alpha=3, targets="query").attach(model, "two")
+    models.disturb(model)
+    adapters.add_weighted(model, "sum", {"one": 0.5, "two": -2.0})
+    parts = {(path, part.name): part for path, _, part in places(model)}
+    for path, host, part in places(model, "sum"):
+        wanted = 0.5 * parts[path, "one"].delta(host)
+        if (path, "two") in parts:
+            wanted = wanted - 2 * parts[path, "two"].delta(host)
+        assert_close(part.delta(host), wanted, 1e-6)
+
+
+def test_a_sum_is_tied_to_the_logits_as_its_summands_are():
+    import keras_hub
+
+    layer = keras_hub.layers.ReversibleEmbedding(10, 6, name="tokens")
+    ids = keras.Input((4,), dtype="int32")
+    model = keras.Model(ids, layer(layer(ids), reverse=True))
+    x = np.arange(8).reshape(2, 4)
+    for name in ("one", "two", "tied"):
+        adapters.LoRA(rank=2, targets="tokens").attach(model, name)
+    models.disturb(model)
+    for _, _, part in places(model):
+        part.tied = part.name == "tied"
+    adapters.use(model, "one")
+    y = model(x).numpy()
+    adapters.add_weighted(model, "alone", {"one": 1.0})
+    assert_close(model(x), y, 1e-6)
+    with pytest.raises(ValueError, match="'one' and 'tied' cannot be .*tied"):
+        adapters.add_weighted(model, "sum", {"one": 1.0, "tied": 1.0})
+    adapters.add_weighted(model, "sum", {"one": 1.0, "two": 1.0})
+    (_, _, part), *_ = places(model, "sum")
+    assert part.tied is False and part.rank == 4
+
+
 def test_errors_name_what_is_there():
     model, outputs = two()
     classes = models.classes(model)

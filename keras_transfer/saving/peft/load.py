@@ -171,6 +171,7 @@ def _recipe(file: PeftFile, layout: Layout, paths: Mapping[int, str]) -> Adapter
         for name, key in peft.arguments.items()
         if key in file.config
     }
-    return file.technique(
+    recipe = file.technique(
         **arguments, targets=layers, rank_pattern=ranks, alpha_pattern=alphas
     )
+    return recipe.of_file()

@@ -331,6 +331,34 @@ def test_a_sum_of_adapters_can_be_written(tmp_path):
     assert_close(peft_models.outputs_of(again, "bert"), outputs, 2e-6)
 
 
+def test_a_sum_of_more_ranks_than_the_weight_has_loads_again(tmp_path):
+    # PEFT sets no limit to a rank either.
+    model = peft_models.backbone("bert")
+    names = [f"number_{i}" for i in range(4)]
+    for each in names:
+        adapters.LoRA(rank=5, targets="query").attach(model, each)
+        disturb(model, each)
+    adapters.add_weighted(model, "sum", dict.fromkeys(names, 0.5))
+    save_peft(model, tmp_path / "peft", name="sum")
+    assert config_in(tmp_path / "peft")["r"] == 20 > model.hidden_dim
+    again = peft_models.backbone("bert")
+    load_peft(again, tmp_path / "peft")
+    outputs = peft_models.outputs_of(model, "bert")
+    assert_close(peft_models.outputs_of(again, "bert"), outputs, 2e-6)
+    kt.save_adapter(again, tmp_path / "own.safetensors")
+    adapters.detach(again)
+    kt.load_adapter(again, tmp_path / "own.safetensors")
+    assert_close(peft_models.outputs_of(again, "bert"), outputs, 2e-6)
+
+
+def test_a_sum_of_one_untied_embedding_is_it():
+    model, folder = peft_models.model_of("gpt2/embeddings")
+    load_peft(model, folder, name="one")
+    outputs = peft_models.outputs_of(model, "gpt2")
+    adapters.add_weighted(model, "sum", {"one": 1.0})
+    assert_close(peft_models.outputs_of(model, "gpt2"), outputs, 1e-5)
+
+
 # What is refused, with nothing changed.
 
 
