@@ -10,24 +10,15 @@ from keras import Model
 
 from keras_transfer._keras import own_weights
 from keras_transfer._keras import sublayers
+from keras_transfer.backbones.block_names import block_name
+from keras_transfer.backbones.block_names import EMBEDDING
+from keras_transfer.backbones.block_names import is_stage
 from keras_transfer.backbones.layer_paths import joined
 from keras_transfer.backbones.layer_paths import walk
 
-# `stack2_block1_1_conv` -> `stack2_block1`, `transformer_layer_3` -> itself.
-WORD = r"(?:block|layer|stack|stage|group|encoder|decoder)_?\d+[a-z]?"
-BLOCK = re.compile(rf"^.*?{WORD}(?:_{WORD})*(?=_|$)")
-# What may follow in the name of a whole block: `block_1_0`, `block2a_`.
-REST = re.compile(r"(?:_\d+)*_?")
-EMBEDDING = re.compile("embed", re.IGNORECASE)
 # What ends a backbone rather than begins a head: names, and classes.
 POOLER = re.compile("pooled|pooler", re.IGNORECASE)
 FINISH = re.compile("norm|conv", re.IGNORECASE)
-
-# Blocks that the rule does not see: (pattern of a layer's name, name of the block).
-FAMILIES = (
-    (r"^expanded_conv(_\d+)?(?=_)", r"expanded_conv\1"),  # MobileNetV2, V3
-    (r"^conv_(?:dw|pw)_(\d+)(?=_|$)", r"block_\1"),  # MobileNet
-)
 
 # Modules of layers without names, found by their last layer: (name of the module in
 # the name of its last layer, last layer of the stem).
@@ -79,9 +70,11 @@ class Parts:
 
     def absorb(self, inner: "Parts", name: str) -> None:
         """Take over what the child called `name` consists of."""
-        self.stem += inner.stem
+        stage = is_stage(name)
+        (self.last if stage else self.stem).extend(inner.stem)
         for block, owners in inner.blocks.items():
-            self.blocks[f"{name}/{block}" if block in self.blocks else block] = owners
+            again = block in self.blocks or stage and not block.startswith(name)
+            self.blocks[joined(name, block) if again else block] = owners
         self.head += inner.head
         self.holds_model = self.holds_model or inner.holds_model
 
@@ -150,7 +143,12 @@ def _labels(container: Layer, complete: bool = False) -> dict[int, object]:
     labels = _labels_by_joints(children)
     if labels:
         return labels
-    names = {c.name: _block_name(c.name) for c in children if c.weights}
+    names = {}
+    for child in children:
+        name = block_name(child.name, bool(sublayers(child)))
+        # A child that has the number of its parent in its name is no series.
+        if child.weights and not (name and container.name.startswith(name)):
+            names[child.name] = name
     blocks = {name for name in names.values() if name}
     bases = {re.sub(r"_\d+$", "", name) for name in blocks}
     for child in children:
@@ -158,10 +156,12 @@ def _labels(container: Layer, complete: bool = False) -> dict[int, object]:
         # Keras counts `my_block`, `my_block_1`, `my_block_2`: the first has no number.
         if child.name in bases and f"{child.name}_1" in names:
             name = child.name
-        may_hold_blocks = not name or len(blocks) == 1 or isinstance(child, Model)
-        if may_hold_blocks and _has_blocks(child, complete):
+        stage = name == child.name and is_stage(name)
+        lone = len(blocks) == 1 and not is_stage(container.name)
+        may_hold_blocks = not name or lone or isinstance(child, Model)
+        if (may_hold_blocks or stage) and _has_blocks(child, complete or stage):
             labels[id(child)] = CONTAINER
-        elif EMBEDDING.search(child.name):
+        elif not name and EMBEDDING.search(child.name):
             labels[id(child)] = STEM
         else:
             labels[id(child)] = name
@@ -183,18 +183,6 @@ def _labels_by_joints(children: list[Layer]) -> dict[int, object]:
             start = end + 1
         return labels | {id(c): None for c in children[start:]}
     return {}
-
-
-def _block_name(name: str) -> str | None:
-    """Return the name of the numbered block that a layer called `name` is in."""
-    for pattern, block in FAMILIES:
-        match = re.search(pattern, name)
-        if match:
-            return match.expand(block)
-    match = BLOCK.search(name)
-    if not match or EMBEDDING.search(name):
-        return None
-    return name.rstrip("_") if REST.fullmatch(name, match.end()) else match.group()
 
 
 def _has_blocks(layer: Layer, complete: bool = False) -> bool:

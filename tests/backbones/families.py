@@ -120,6 +120,7 @@ HUB = {
     "gpt2": ("GPT2Backbone", dict(num_layers=3) | TEXT | WORDS),
     "llama": ("LlamaBackbone", dict(num_layers=3) | GROUPED),
     "gemma": ("GemmaBackbone", dict(num_layers=3, head_dim=8) | GROUPED),
+    "bart": ("BartBackbone", dict(num_layers=2) | TEXT | WORDS),
     "t5": ("T5Backbone", dict(num_layers=2, vocabulary_size=64) | TEXT),
     "whisper": (
         "WhisperBackbone",
@@ -148,6 +149,26 @@ HUB = {
         "ViTBackbone",
         dict(image_shape=(16, 16, 3), patch_size=(8, 8), num_layers=3)
         | dict(num_heads=2, hidden_dim=16, mlp_dim=32),
+    ),
+    "dinov2": (
+        "DINOV2Backbone",
+        dict(image_shape=(28, 28, 3), position_embedding_shape=(28, 28, 3))
+        | dict(patch_size=14, num_layers=2)
+        | TEXT,
+    ),
+    "swin": (
+        "SwinTransformerBackbone",
+        dict(image_shape=(32, 32, 3), patch_size=4, window_size=4)
+        | dict(embed_dim=8, depths=[2, 1], num_heads=[2, 2]),
+    ),
+    "hgnet": (
+        "HGNetV2Backbone",
+        dict(depths=[1, 2], hidden_sizes=[8, 16], embedding_size=8)
+        | dict(stem_channels=[3, 8, 8], hidden_act="relu", image_shape=(64, 64, 3))
+        | dict(stackwise_stage_filters=[[8, 8, 16, 1, 1, 3], [16, 8, 32, 2, 2, 3]])
+        | dict(apply_downsample=[False, True])
+        | dict(use_lightweight_conv_block=[False, True])
+        | dict(use_learnable_affine_block=False),
     ),
 }
 CV = {

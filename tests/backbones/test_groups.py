@@ -17,8 +17,8 @@ from tests import tiny
 from tests.backbones import families
 
 pytestmark = [
-    # keras-hub's T5 drops the mask on purpose; its layers do not say so to Keras.
-    pytest.mark.filterwarnings("ignore:Layer '.*_attention':UserWarning"),
+    # keras-hub's T5 and Swin drop the mask; their layers do not say so to Keras.
+    pytest.mark.filterwarnings("ignore:Layer '(.*_attention|attn)':UserWarning"),
 ]
 
 # Written by hand from the papers and the names in the code of each network: the
@@ -62,6 +62,11 @@ EXPECTED = {
         ("transformer_layer_2", 10),
     ],
     "gemma": [("stem", 1), ("decoder_block_{}", 9, range(2)), ("decoder_block_2", 10)],
+    "bart": [
+        ("stem", 7),
+        ("transformer_encoder_layer_{}", 16, range(2)),
+        ("transformer_decoder_layer_{}", 26, range(2)),
+    ],
     "t5": [  # the first layer of each stack holds the relative position bias
         ("stem", 1),
         ("transformer_encoder_layer_0", 10),
@@ -114,6 +119,22 @@ EXPECTED = {
         ("stem", 4),  # class token, patches, positions
         ("transformer_block_{}", 16, range(1, 3)),
         ("transformer_block_3", 18),
+    ],
+    "dinov2": [
+        ("stem", 6),  # class and mask token, patches, two sizes of positions
+        ("layers_0", 18),
+        ("layers_1", 20),
+    ],
+    "swin": [  # a norm of the patches; a stage ends in a reduction
+        ("stem", 4),
+        ("stage_0/blocks_0", 13),
+        ("stage_0/blocks_1", 16),
+        ("stage_1/blocks_0", 15),
+    ],
+    "hgnet": [
+        ("stem", 25),
+        ("encoder_stage_0_block_0", 20),  # with the next stage's downsampling
+        ("encoder_stage_1_block_{}", 30, range(2)),
     ],
     "cv_resnet": [
         ("stem", 5),
@@ -236,6 +257,8 @@ PLACES = [
     ("hub_resnet_v2", "stack1_block0", "post_bn"),
     ("hub_densenet", "stack1_block2", "transition1_conv"),
     ("hub_vit", "transformer_block_3", "vit_encoder/ln"),
+    ("dinov2", "layers_1", "layernorm"),
+    ("swin", "stage_0/blocks_1", "stage_0/downsample/reduction"),
     ("cv_densenet", "conv2_block_1", "pool2_conv"),
     ("cv_efficientnet_v2", "block3a", "top_conv"),
     ("ResNet50", "conv3_block1", "conv3_block1_0_conv"),
