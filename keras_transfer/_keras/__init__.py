@@ -9,7 +9,10 @@ from keras_transfer._keras.fit import running_epoch as running_epoch
 from keras_transfer._keras.fit import unscaled as unscaled
 from keras_transfer._keras.fit import untrained as untrained
 from keras_transfer._keras.graph import beside_outputs as beside_outputs
+from keras_transfer._keras.graph import call_arguments as call_arguments
+from keras_transfer._keras.graph import functional as functional
 from keras_transfer._keras.graph import has_mask as has_mask
+from keras_transfer._keras.graph import output_index as output_index
 from keras_transfer._keras.graph import sees_mask as sees_mask
 from keras_transfer._keras.graph import source as source
 from keras_transfer._keras.layers import add_child as add_child
@@ -51,6 +54,7 @@ from keras_transfer._keras.optimizer import trained_by as trained_by
 from keras_transfer._keras.optimizer import variable_index as variable_index
 from keras_transfer._keras.random import random_state_kept as random_state_kept
 from keras_transfer._keras.random import seeds as seeds
+from keras_transfer._keras.read_weights import weights_read as weights_read
 from keras_transfer._keras.replicas import dense as dense
 from keras_transfer._keras.replicas import fix_loss_scale as fix_loss_scale
 from keras_transfer._keras.replicas import fix_workers as fix_workers

@@ -6,12 +6,33 @@ from typing import NamedTuple
 import keras
 from keras.src import backend
 from keras.src.backend.common.masking import get_keras_mask
+from keras.src.models.functional import Functional
 
 
 def source(tensor: keras.KerasTensor) -> tuple[Any, int, list[keras.KerasTensor]]:
     """Return the operation that made a symbolic tensor, its call, and its inputs."""
     operation, call, _ = tensor._keras_history
     return operation, call, list(operation._inbound_nodes[call].input_tensors)
+
+
+def output_index(tensor: keras.KerasTensor) -> int:
+    """Return the place of a symbolic tensor among the outputs of its call."""
+    return tensor._keras_history.tensor_index
+
+
+def call_arguments(operation: Any, call: int) -> tuple[tuple, dict]:
+    """Return the arguments, positional and by name, of a symbolic call."""
+    arguments = operation._inbound_nodes[call].arguments
+    return tuple(arguments.args), dict(arguments.kwargs)
+
+
+def functional(layer: keras.Layer) -> keras.Model | None:
+    """Return the functional model that calling `layer` runs; None if it has none."""
+    if isinstance(layer, keras.Sequential):
+        layer = layer._functional
+    if not isinstance(layer, Functional) or type(layer).call is not Functional.call:
+        return None
+    return layer
 
 
 def has_mask(tensor: keras.KerasTensor) -> bool:

@@ -22,6 +22,7 @@ from keras_transfer.backbones.groups import layer_groups
 from keras_transfer.backbones.layer_paths import located
 from keras_transfer.backbones.projections import CROSS
 from keras_transfer.backbones.projections import is_one
+from keras_transfer.backbones.used_weights import unreached_weights
 
 # Targets that name no layer: those that an adapter does not fit are left out.
 NAMELESS = (None, "all-linear")
@@ -36,15 +37,26 @@ class Target:
 
 
 def candidates(model: keras.Layer, classes: Iterable[type]) -> list[Target]:
-    """Return the layers of `model` that have a class of `classes`, in model order."""
+    """Return the layers of `model` that have a class of `classes`, in model order.
+
+    Those on which the outputs do not depend are left out: nothing would learn there.
+    """
     classes = tuple(classes)
+    unused = unreached_weights(model)
     return [
         Target(layer, path or layer.name)
         for path, layer in located(model).items()
         if isinstance(layer, classes)
         and not isinstance(layer, Part)
         and own_call(layer, classes)
+        and not _all_in(unused, layer)
     ]
+
+
+def _all_in(unused: set[int], layer: keras.Layer) -> bool:
+    """Return whether all that a layer holds is in `unused`, and there is something."""
+    weights = layer.weights if unused else []
+    return bool(weights) and all(id(weight) in unused for weight in weights)
 
 
 def own_call(layer: keras.Layer, classes: Iterable[type]) -> bool:
@@ -194,11 +206,13 @@ def check_patterns(patterns: Iterable[str], targets: list[Target]) -> None:
 def biased_layers(model: keras.Layer) -> list[keras.Layer]:
     """Return the layers below the head that have a bias."""
     head = {id(layer) for layer in head_layers(model)}
+    unused = unreached_weights(model)
     return [
         layer
         for layer in located(model).values()
         if any(weight.name == "bias" for weight in _keras.own_weights(layer))
         and id(layer) not in head
+        and not _all_in(unused, layer)
     ]
 
 
@@ -225,6 +239,11 @@ def _matched(
         if found := {id(x.layer) for x in choices if x.layer in same}:
             return found
         inside = any(layer is wanted for layer in _keras.flat_layers(model))
+        if _all_in(unreached_weights(model), wanted):
+            raise ValueError(
+                f"The outputs of the model do not depend on the layer {wanted.name!r}: "
+                "nothing would learn there."
+            )
         raise ValueError(
             f"The layer {wanted.name!r} is of the class {_kind(wanted)}, which {why}. "
             f"{nearest(wanted.name, (choice.path for choice in choices))}"
@@ -259,6 +278,13 @@ def _about_nothing(
     near = nearest(wanted, (choice.path for choice in choices))
     if not others:
         return f"The target {wanted!r} matches no layer. {near}"
+    unused = unreached_weights(model)
+    if all(_all_in(unused, layer) for layer in others.values()):
+        return (
+            f"The target {wanted!r} matches {list(others)[:5]} ({len(others)} in all), "
+            "on which the outputs of the model do not depend: nothing would learn "
+            f"there. {near}"
+        )
     kinds = sorted({_kind(layer) for layer in others.values()})
     return (
         f"The target {wanted!r} matches the layers {list(others)[:5]} ({len(others)} "

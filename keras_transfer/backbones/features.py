@@ -7,6 +7,7 @@ from keras_transfer._arguments import one_of
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.pooling import LastToken
 from keras_transfer.backbones.pooling import MaskedMean
+from keras_transfer.backbones.used_weights import idle_weights
 
 POOLINGS = ("auto", "mean", "first", "last", "pooled", "average", None)
 SEQUENCES = ("sequence_output", "encoder_sequence_output")
@@ -105,7 +106,8 @@ def connect(
     inputs = _symbolic_inputs(network)
     outputs = backbone(inputs)
     key = _choose(outputs, pooling, backbone.name)
-    unused = _unused(network, key)
+    own = network.outputs if key is None else [network.output[key]]
+    unused = idle_weights(network, own)
     outputs = keras.tree.flatten(outputs if key is None else outputs[key])[0]
     mask = _padding_mask(inputs, key)
     pooling = _resolve(pooling, outputs.shape, backbone.name)
@@ -190,15 +192,6 @@ def _choose(outputs: object, pooling: str | None, name: str) -> str | None:
             "the one you want."
         )
     return None
-
-
-def _unused(network: keras.Model, key: str | None) -> list[keras.Variable]:
-    """Return the weights that serve other outputs only, such as a decoder's."""
-    if key is None:
-        return []
-    used = keras.Model(network.input, network.output[key]).weights
-    used_ids = {id(weight) for weight in used}
-    return [weight for weight in network.weights if id(weight) not in used_ids]
 
 
 def _padding_mask(inputs: object, key: str | None) -> keras.KerasTensor | None:

@@ -1,7 +1,6 @@
 """The ordered list, stem first and head last, of what a model is made of."""
 
 import math
-import re
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,11 @@ from keras_transfer._keras import own_weights
 from keras_transfer.backbones.block_patterns import find_groups
 from keras_transfer.backbones.block_patterns import find_owners
 from keras_transfer.backbones.block_patterns import Owner
+from keras_transfer.backbones.group_patterns import match_patterns
+from keras_transfer.backbones.used_weights import unreached_weights
+
+# The group of what the outputs do not depend on.
+UNUSED = "unused"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -201,12 +205,15 @@ def layer_groups(
 
     - `"stem"` is all that has weights before the first numbered block, and the
       embeddings of a decoder behind an encoder; a tied embedding is here only;
-    - each numbered block (`transformer_layer_3`, `stack2_block1`, `conv4_block2`,
-      `block_16`) is a group of that name; layers shared by several depths, as in
-      ALBERT, are one group;
+    - each numbered block (`transformer_layer_3`, `stack2_block1`, `block_16`; in
+      models ported from PyTorch `blocks.0` or `layer1.0`) is a group of that name;
+      layers shared by several depths, as in ALBERT, are one group;
     - what stands between two blocks, or after the last one but still in the
       backbone (a transition, a final normalisation, a pooler), joins the block
       before it;
+    - `"unused"`, in front of all, is the blocks that no output of the model depends
+      on, such as T5's decoder in a classifier that reads the encoder: no gradient
+      reaches them, so they neither count as depth nor are thawed;
     - `"head"` is all that follows a nested backbone. In a flat model it begins after
       the last block with global pooling, `Flatten`, a nested model, or weights that
       are no normalisation, convolution or pooler. A backbone alone has none.
@@ -265,36 +272,11 @@ def layer_groups(
             f"The model {model.name!r} has no weights, so there is nothing to group."
         )
     if patterns is None:
-        groups = find_groups(model)
+        groups = _unused_first(model, _made(find_groups(model), first_wins=True))
     else:
-        groups = _match(find_owners(model), patterns)
-    return LayerGroups(model, _made(groups, first_wins=patterns is None))
-
-
-def _match(
-    owners: list[Owner], patterns: Sequence[tuple[str, str]]
-) -> list[tuple[str, list[Owner]]]:
-    """Return the owners under the one pattern that each of them matches."""
-    hits = [[name for name, p in patterns if re.search(p, o.path)] for o in owners]
-    groups = []
-    for name, pattern in patterns:
-        members = [o for o, names in zip(owners, hits, strict=True) if name in names]
-        if not members:
-            raise ValueError(
-                f"The pattern {pattern!r} of group {name!r} matches no layer with "
-                f"weights. The paths are {[owner.path for owner in owners]}."
-            )
-        groups.append((name, members))
-    found = list(zip([owner.path for owner in owners], hits, strict=True))
-    uncovered = [path for path, names in found if not names]
-    doubly = [f"{path} {names}" for path, names in found if len(names) > 1]
-    if uncovered or doubly:
-        raise ValueError(
-            "Each layer with weights must match exactly one pattern. Matched by none: "
-            f"{uncovered}; by several: {doubly}. Add a pattern for the former, narrow "
-            "those of the latter."
-        )
-    return groups
+        matched = match_patterns(find_owners(model), patterns)
+        groups = _made(matched, first_wins=False)
+    return LayerGroups(model, groups)
 
 
 def _made(groups: list[tuple[str, list[Owner]]], first_wins: bool) -> list[LayerGroup]:
@@ -313,6 +295,20 @@ def _made(groups: list[tuple[str, list[Owner]]], first_wins: bool) -> list[Layer
         if layers:
             result.append(LayerGroup(name, tuple(layers), variables))
     return result
+
+
+def _unused_first(model: keras.layers.Layer, groups: list[LayerGroup]) -> list:
+    """Return the groups; those that no output depends on as one, in front."""
+    idle = unreached_weights(model)
+    unused = [g for g in groups if all(id(v) in idle for v in g.variables)]
+    if len(unused) in (0, len(groups)):
+        return groups
+    joined = LayerGroup(
+        UNUSED,
+        tuple(layer for group in unused for layer in group.layers),
+        [variable for group in unused for variable in group.variables],
+    )
+    return [joined, *(group for group in groups if group not in unused)]
 
 
 def _count(variables: Sequence[keras.Variable]) -> int:

@@ -18,6 +18,7 @@ from keras_transfer._keras import own_weights
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.groups import LayerGroup
 from keras_transfer.backbones.groups import LayerGroups
+from keras_transfer.backbones.groups import UNUSED
 from keras_transfer.backbones.training_flags import pinned
 from keras_transfer.backbones.training_flags import train_only
 from keras_transfer.optimizers.rate_table import check_rate
@@ -269,6 +270,8 @@ def _learnable(
         )
         weights = (weight for layer in layers for weight in own_weights(layer))
         found[group.name] = [weight for weight in weights if id(weight) in ids]
+        if group.name == UNUSED:
+            found[group.name] = []  # no gradient reaches it
     return found
 
 

@@ -66,6 +66,11 @@ class BackboneModel(keras.Model):
         """All weights but `trainable_weights`."""
         return _others(self.weights, self.trainable_weights)
 
+    def idle_weights(self) -> list[keras.Variable]:
+        """Return the weights that the outputs do not depend on, in model order."""
+        unused = self._unused()
+        return [weight for weight in self.weights if id(weight) in unused]
+
     def _without_idle(self, variables: list) -> list[keras.Variable]:
         # Keras asks before __init__ has ended, too.
         unused = getattr(self, "_unused", set)()
