@@ -13,6 +13,7 @@ from keras_transfer._keras.graph import call_arguments as call_arguments
 from keras_transfer._keras.graph import functional as functional
 from keras_transfer._keras.graph import has_mask as has_mask
 from keras_transfer._keras.graph import output_index as output_index
+from keras_transfer._keras.graph import results as results
 from keras_transfer._keras.graph import sees_mask as sees_mask
 from keras_transfer._keras.graph import source as source
 from keras_transfer._keras.layers import add_child as add_child

@@ -26,6 +26,11 @@ def call_arguments(operation: Any, call: int) -> tuple[tuple, dict]:
     return tuple(arguments.args), dict(arguments.kwargs)
 
 
+def results(operation: Any, call: int) -> list[keras.KerasTensor]:
+    """Return what a symbolic call returned."""
+    return list(operation._inbound_nodes[call].output_tensors)
+
+
 def functional(layer: keras.Layer) -> keras.Model | None:
     """Return the functional model that calling `layer` runs; None if it has none."""
     if isinstance(layer, keras.Sequential):

@@ -197,8 +197,9 @@ def _has_blocks(layer: Layer, complete: bool = False) -> bool:
 
 
 def _is_backbone(layer: Layer) -> bool:
-    """Return whether `layer` is a keras-hub or keras-cv backbone."""
-    return any(base.__name__ == "Backbone" for base in type(layer).__mro__)
+    """Return whether `layer` is a keras-hub or keras-cv backbone, or part of one."""
+    names = {base.__name__ for base in type(layer).__mro__}
+    return not names.isdisjoint(("Backbone", "BackbonePart"))
 
 
 def _is_model(layer: Layer) -> bool:

@@ -5,6 +5,8 @@ import keras
 from keras_transfer import _keras
 from keras_transfer._arguments import one_of
 from keras_transfer.backbones.frozen import FrozenBackbone
+from keras_transfer.backbones.output_of import choices
+from keras_transfer.backbones.output_of import part_of
 from keras_transfer.backbones.pooling import LastToken
 from keras_transfer.backbones.pooling import MaskedMean
 from keras_transfer.backbones.used_weights import idle_weights
@@ -14,7 +16,10 @@ SEQUENCES = ("sequence_output", "encoder_sequence_output")
 
 
 def features(
-    backbone: keras.Model | FrozenBackbone, pooling: str | None = "auto"
+    backbone: keras.Model | FrozenBackbone,
+    pooling: str | None = "auto",
+    *,
+    output: str | None = None,
 ) -> keras.Model:
     """Return a model from the inputs of a backbone to one vector per example.
 
@@ -34,6 +39,11 @@ def features(
     padding gives zeros, never NaN. Encoder-decoder backbones are read at the
     encoder; they still ask for all their inputs.
 
+    Where a backbone has several outputs that are of one rank, as CLIP, SigLIP and
+    SAM, name the one you want with `output`. The model then asks for those inputs
+    only that it depends on: images where you take what is seen. It is a backbone
+    like any other, for `TransferClassifier`, `cache_features` and `stitch` too.
+
     Args:
         backbone: A functional or built Sequential model, be it from keras-hub,
             keras-cv, keras.applications or your own, or a `FrozenBackbone` of
@@ -50,6 +60,9 @@ def features(
               ELECTRA).
             - `"average"`: mean over the spatial axes, whichever data format.
             - `None`: the output as it is, which must be `(batch, features)`.
+        output: Name of the output to read, or of a layer of the backbone: what
+            it returns is read then, as `"vision_projection"` for the vectors of
+            CLIP's images. Defaults to the only output, or a known one of text.
 
     Returns:
         A functional `keras.Model` named `<backbone>_features`.
@@ -69,14 +82,19 @@ def features(
 
     Raises:
         TypeError: If `backbone` is no model, or a Task that has a backbone.
-        ValueError: If it is not built, or `pooling` is unknown or does not
-            fit the shape of its output.
+        ValueError: If it is not built, `pooling` is unknown or does not fit the
+            shape of its output, or `output` has to be named, or is neither an
+            output nor a layer.
 
     Reference:
         Reimers and Gurevych, 2019, "Sentence-BERT", arXiv 1908.10084 (mean
         pooling of tokens against the first row); Lin, Chen and Yan, 2013,
         "Network in Network", arXiv 1312.4400 (global average pooling).
     """
+    if output is not None:
+        part = part_of(unwrap(backbone), output)
+        frozen = isinstance(backbone, FrozenBackbone)
+        backbone = FrozenBackbone(part, name=part.name) if frozen else part
     inputs, outputs, _ = connect(backbone, pooling)
     return keras.Model(inputs, outputs, name=f"{backbone.name}_features")
 
@@ -105,7 +123,7 @@ def connect(
     network = unwrap(backbone)
     inputs = _symbolic_inputs(network)
     outputs = backbone(inputs)
-    key = _choose(outputs, pooling, backbone.name)
+    key = _choose(outputs, pooling, network, backbone.name)
     own = network.outputs if key is None else [network.output[key]]
     unused = idle_weights(network, own)
     outputs = keras.tree.flatten(outputs if key is None else outputs[key])[0]
@@ -172,7 +190,9 @@ def _symbolic_inputs(network: keras.Model) -> object:
     return inputs[0] if isinstance(network, keras.Sequential) else network.input
 
 
-def _choose(outputs: object, pooling: str | None, name: str) -> str | None:
+def _choose(
+    outputs: object, pooling: str | None, network: keras.Model, name: str
+) -> str | None:
     """Return the key of the output to pool; `None` where there is one only."""
     wanted = ("pooled_output",) if pooling == "pooled" else SEQUENCES
     keys = list(outputs) if isinstance(outputs, dict) else []
@@ -185,11 +205,16 @@ def _choose(outputs: object, pooling: str | None, name: str) -> str | None:
             "does not have. Use 'first' or 'mean'."
         )
     count = len(keras.tree.flatten(outputs))
-    if count != 1:
-        named = f", {sorted(keys)}, none of them in {SEQUENCES}" if keys else ""
+    if count != 1 and keys:
         raise ValueError(
-            f"'{name}' has {count} outputs{named}. Make a keras.Model that ends in "
-            "the one you want."
+            f"'{name}' has {count} outputs, {sorted(keys)}, none of them in "
+            f"{SEQUENCES}. Pass kt.backbones.features(backbone, output=...) with the "
+            f"name of one of {choices(network)}, instead of the backbone."
+        )
+    if count != 1:
+        raise ValueError(
+            f"'{name}' has {count} outputs without names. Make a keras.Model that ends "
+            "in the one you want."
         )
     return None
 

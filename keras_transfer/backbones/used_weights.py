@@ -24,7 +24,7 @@ def idle_weights(
     """
     if not _graph(network):
         return []
-    calls = _calls_behind(outputs)
+    calls = calls_behind(outputs)
     known: dict[tuple, set[int]] = {}
     used: set[int] = set()
     for (layer, call), places in calls.items():
@@ -45,7 +45,7 @@ def unreached_weights(model: keras.Layer) -> set[int]:
     if not _graph(model):
         return idle
     outputs = keras.tree.flatten(model.outputs)
-    reached = {layer for layer, _ in _calls_behind(outputs)}
+    reached = {layer for layer, _ in calls_behind(outputs)}
     graphs = [_graph(each) for each in (model, *reached) if _is_layer(each)]
     within = [layer for graph in graphs if graph for layer in graph.layers]
     used = {
@@ -63,18 +63,7 @@ def unreached_weights(model: keras.Layer) -> set[int]:
     }
 
 
-def _is_layer(operation: object) -> bool:
-    return isinstance(operation, keras.Layer)
-
-
-def _graph(layer: keras.Layer) -> keras.Model | None:
-    """Return the functional model that a layer is or that it holds frozen."""
-    while isinstance(layer, FrozenBackbone):
-        layer = layer.layer
-    return _keras.functional(layer)
-
-
-def _calls_behind(
+def calls_behind(
     outputs: Iterable[keras.KerasTensor],
 ) -> dict[tuple[object, int], set[int]]:
     """Return the calls that lead to `outputs`, with the places of what they give.
@@ -97,6 +86,17 @@ def _calls_behind(
         if graph:
             waiting.append(graph.outputs[place])
     return calls
+
+
+def _is_layer(operation: object) -> bool:
+    return isinstance(operation, keras.Layer)
+
+
+def _graph(layer: keras.Layer) -> keras.Model | None:
+    """Return the functional model that a layer is or that it holds frozen."""
+    while isinstance(layer, FrozenBackbone):
+        layer = layer.layer
+    return _keras.functional(layer)
 
 
 def _weights_used(

@@ -1,9 +1,12 @@
 """TransferClassifier: a new head on a backbone that has no Task of its own."""
 
+import warnings
+
 import keras
 
 from keras_transfer._arguments import dropout_rate
 from keras_transfer._arguments import whole_number
+from keras_transfer.backbones.class_scores import warning_of_scores
 from keras_transfer.backbones.features import connect
 from keras_transfer.backbones.features import unwrap
 from keras_transfer.backbones.frozen import FrozenBackbone
@@ -33,7 +36,9 @@ class TransferClassifier(BackboneModel):
     Args:
         backbone: A functional or built Sequential model, or a
             `FrozenBackbone` of one. Its inputs are the inputs of this model:
-            a dictionary for keras-hub text backbones.
+            a dictionary for keras-hub text backbones. Of one with several
+            outputs, as CLIP, take `kt.backbones.features(backbone, output=...)`.
+            One that ends in class scores (`include_top=True`) is warned of.
         num_classes: Number of logits, 1 or more.
         pooling: How the output becomes one vector, as in
             `kt.backbones.features`. Defaults to `"auto"`.
@@ -88,8 +93,12 @@ class TransferClassifier(BackboneModel):
         whole_number("num_classes", num_classes, why="it is the number of logits")
         dropout_rate("dropout", dropout)
         inputs, x, unused = connect(backbone, pooling, dtype)
+        network = unwrap(backbone)
+        scores = warning_of_scores(network)
+        if scores:
+            warnings.warn(scores, stacklevel=2)
         if dtype is None:
-            dtype = unwrap(backbone).dtype_policy
+            dtype = network.dtype_policy
         x = keras.layers.Dropout(dropout, dtype=dtype, name="dropout")(x)
         logits = keras.layers.Dense(
             int(num_classes), activation, dtype="float32", name="logits"

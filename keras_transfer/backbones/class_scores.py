@@ -1,0 +1,55 @@
+"""Networks that end in class scores, where a backbone was meant."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_transfer import _keras
+
+# What may stand between the scores and the output.
+AFTER = (
+    keras.layers.Activation,
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.Reshape,
+    keras.layers.Softmax,
+)
+NAMES = ("predictions", "probabilities", "classifier", "scores")
+SCORES = (keras.activations.softmax, keras.activations.sigmoid)
+
+
+def warning_of_scores(network: keras.Model) -> str | None:
+    """Return what to say of a network that ends in class scores, None of others.
+
+    It ends so if softmax or sigmoid is its last activation, or its last layer with
+    weights has a name such as `"predictions"`, as in `keras.applications` with
+    `include_top=True`.
+    """
+    outputs = keras.tree.flatten(network.outputs)
+    if len(outputs) != 1 or len(outputs[0].shape) != 2:
+        return None
+    layer, _, inputs = _keras.source(outputs[0])
+    is_score = _gives_scores(layer)
+    while isinstance(layer, AFTER) and inputs:
+        layer, _, inputs = _keras.source(inputs[0])
+        is_score = is_score or _gives_scores(layer)
+    if not is_score:
+        return None
+    before = _keras.source(inputs[0])[0].name if inputs else None
+    cut = f"keras.Model(network.input, network.get_layer({before!r}).output)"
+    return (
+        f"The backbone '{network.name}' ends in {outputs[0].shape[-1]} class scores "
+        f"({layer.name!r}), so the new head classifies on the scores of old classes, "
+        "which hold less than the features before them. Build the network without its "
+        "top: include_top=False in keras.applications, `.backbone` of a Task of "
+        f"keras-hub, or {cut}."
+    )
+
+
+def _gives_scores(layer: object) -> bool:
+    if isinstance(layer, keras.layers.Softmax):
+        return True
+    if getattr(layer, "activation", None) in SCORES:
+        return True
+    words = getattr(layer, "name", "").lower().split("_")
+    return isinstance(layer, keras.layers.Dense) and not set(words).isdisjoint(NAMES)
