@@ -30,7 +30,12 @@ def idle_weights(
     for (layer, call), places in calls.items():
         if isinstance(layer, keras.Layer) and not _graph(layer):
             used |= _weights_used(layer, call, places, known)
-    return [weight for weight in network.weights if id(weight) not in used]
+    return [
+        weight
+        for weight in network.weights
+        # Gradients know no integers, so those of a quantized layer say nothing.
+        if id(weight) not in used and "float" in weight.dtype
+    ]
 
 
 def unreached_weights(model: keras.Layer) -> set[int]:
