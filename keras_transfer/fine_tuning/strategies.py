@@ -10,6 +10,7 @@ import keras
 from keras_transfer import _keras
 from keras_transfer._arguments import one_of
 from keras_transfer.backbones.groups import LayerGroups
+from keras_transfer.backbones.groups import UNUSED
 from keras_transfer.callbacks.phases import Phase
 from keras_transfer.fine_tuning.new_head import NEW
 from keras_transfer.fine_tuning.new_head import NONE
@@ -143,7 +144,8 @@ def give_slanted_rates(
             table = optimizer.rate_table.excluding(optimizer)
             optimizer = with_rate_table(optimizer, table)
         else:
-            depth = max(1, len(groups) - 1)
+            used = [name for name in groups.names if name != UNUSED]
+            depth = max(1, len(used) - 1)
             decay = STEM_SHARE ** (1 / depth)
             optimizer = discriminative(optimizer, groups, decay=decay)
         rate = _keras.settings(optimizer)["learning_rate"]
