@@ -2,6 +2,7 @@
 
 from keras_transfer._keras.fit import compile_arguments as compile_arguments
 from keras_transfer._keras.fit import gradient as gradient
+from keras_transfer._keras.fit import is_finite_for as is_finite_for
 from keras_transfer._keras.fit import label_loss as label_loss
 from keras_transfer._keras.fit import masks_predicted as masks_predicted
 from keras_transfer._keras.fit import running_callbacks as running_callbacks

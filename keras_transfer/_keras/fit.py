@@ -131,3 +131,17 @@ def masks_predicted(model: keras.Model) -> Iterator[bool]:
         yield True
     finally:
         del model.__dict__["predict_step"]
+
+
+def is_finite_for(model: keras.Model, x: Any) -> bool:
+    """Return whether outputs for inputs `x`, and gradients of weights, are finite."""
+    import tensorflow as tf
+
+    variables = [variable.value for variable in model.trainable_variables]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(variables)
+        outputs = keras.tree.flatten(model(x, training=False))
+        value = sum(tf.reduce_sum(tf.cast(each, "float32")) for each in outputs)
+    found = [*outputs, *tape.gradient(value, variables)]
+    found = [tf.convert_to_tensor(each) for each in found if each is not None]
+    return all(bool(tf.reduce_all(tf.math.is_finite(each))) for each in found)

@@ -12,10 +12,13 @@ import numpy as np
 class LearningRateCurve:
     """The smoothed loss over the learning rate, as `find_learning_rate` saw it.
 
+    Printing it shows which rates were tried, which one it suggests, and why.
+
     Args:
         rates: Array of the rates that were tried, rising, per step.
         losses: Array of the smoothed losses; `losses[i]` is the exponential average up
             to the batch that was trained at `rates[i]`, taken before that update.
+        ended: Why the test ended there, to be printed. Default "".
 
     Example:
         ```python
@@ -26,6 +29,7 @@ class LearningRateCurve:
         losses = np.array([1.0, 0.99, 0.97, 0.9, 0.7, 0.5, 0.3, 0.4, 2.0])
         curve = kt.callbacks.LearningRateCurve(rates, losses)
         assert 1e-3 < curve.suggestion < 1e-1
+        print(curve)
         axes = curve.plot()
         ```
 
@@ -36,6 +40,7 @@ class LearningRateCurve:
 
     rates: np.ndarray
     losses: np.ndarray
+    ended: str = ""
 
     @property
     def suggestion(self) -> float | None:
@@ -47,10 +52,36 @@ class LearningRateCurve:
         derivative, so that one lucky batch does not decide, and stays well below the
         rate where the loss starts to rise.
         """
-        longest, end = _longest_fall(self.losses)
-        if longest < 2 or np.min(self.losses) >= self.losses[0]:
+        fall = _longest_fall(self.losses)
+        if not self._falls(fall):
             return None
-        return float(self.rates[end - longest // 2])
+        return float(self.rates[fall[-1] - len(fall) // 2])
+
+    def __str__(self) -> str:
+        rates, losses = self.rates, self.losses
+        ended = f"; {self.ended}" if self.ended else ""
+        best = int(np.argmin(losses))
+        lines = [
+            f"{len(rates)} steps at learning rates from {rates[0]:.2g} to "
+            f"{rates[-1]:.2g}{ended}",
+            f"smoothed loss: {losses[0]:.4g} at first, {losses[best]:.4g} at lowest, "
+            f"at the rate {rates[best]:.2g}",
+        ]
+        fall = _longest_fall(losses)
+        if self._falls(fall):
+            lines.append(
+                f"suggestion: {self.suggestion:.2g}, the middle of the longest fall of "
+                f"the loss, from {rates[fall[0]]:.2g} to {rates[fall[-1]]:.2g}"
+            )
+        else:
+            lines.append(
+                "no suggestion: the loss never fell. Take more steps, larger batches "
+                "or another range of rates."
+            )
+        return "\n".join(lines)
+
+    def _falls(self, fall: list[int]) -> bool:
+        return len(fall) > 1 and np.min(self.losses) < self.losses[0]
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the curve with matplotlib, the suggestion marked.
@@ -78,10 +109,15 @@ class LearningRateCurve:
         return ax
 
 
-def _longest_fall(losses: np.ndarray) -> tuple[int, int]:
-    """Return length and last index of the longest falling subsequence."""
-    lengths = np.ones(len(losses), int)
+def _longest_fall(losses: np.ndarray) -> list[int]:
+    """Return the indices of the longest falling subsequence."""
+    lengths, before = np.ones(len(losses), int), np.full(len(losses), -1)
     for index in range(1, len(losses)):
-        above = lengths[:index][losses[:index] > losses[index]]
-        lengths[index] += above.max(initial=0)
-    return int(lengths.max()), int(lengths.argmax())
+        above = np.where(losses[:index] > losses[index], lengths[:index], 0)
+        if above.max() > 0:
+            before[index] = int(above.argmax())
+            lengths[index] += above.max()
+    fall = [int(lengths.argmax())]
+    while before[fall[-1]] >= 0:
+        fall.append(int(before[fall[-1]]))
+    return fall[::-1]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +13,13 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
-from keras_transfer._arguments import number
-from keras_transfer._arguments import whole_number
+from keras_transfer.callbacks.learning_rate_checks import check_model
+from keras_transfer.callbacks.learning_rate_checks import check_range
 from keras_transfer.callbacks.learning_rate_curve import LearningRateCurve
 from keras_transfer.data.examples import fit_arguments
+from keras_transfer.data.examples import map_arrays
+from keras_transfer.data.finite_numbers import check_numbers
+from keras_transfer.data.finite_numbers import has_broken
 from keras_transfer.optimizers.discriminative import Discriminative
 
 # The sweep ends once the smoothed loss has risen by this many times its lowest value,
@@ -25,11 +30,13 @@ SHARE = 0.1
 ATTRIBUTES = (
     "optimizer",
     "train_function",
+    "test_function",
     "steps_per_execution",
     "stop_training",
     "history",
 )
 ABSENT = object()
+ARRAYS = ("x", "y", "sample_weight")
 
 
 def find_learning_rate(
@@ -75,13 +82,14 @@ def find_learning_rate(
             by `1 - smoothing ** (i + 1)`. Default 0.9.
 
     Returns:
-        A `LearningRateCurve` with `rates`, `losses`, `suggestion` and `plot()`.
+        A `LearningRateCurve` with `rates`, `losses`, `suggestion` and `plot()`. Print
+        it to see what it suggests, and why.
 
     Raises:
         TypeError: If `data` is an iterator or of a kind that is not listed.
         ValueError: If `model` is not built, not compiled, all frozen or has several
             optimizers, `data` is empty or not batched, an argument is out of range, or
-            the first loss is not finite.
+            a loss is not finite with the weights that the model has.
 
     Example:
         ```python
@@ -101,16 +109,25 @@ def find_learning_rate(
         arXiv:1506.01186, section 3.3. Howard and Gugger 2020, fastai: A Layered API
         for Deep Learning, arXiv:2002.04688 (`lr_find` and its rule "valley").
     """
-    _check_model(model)
-    _check_range(lowest, highest, steps, smoothing)
+    check_model(model)
+    check_range(lowest, highest, steps, smoothing)
     settings = fit_arguments(model, data, steps, batch_size)
+    check_numbers(model, data)
     sweep = _Sweep(np.geomspace(lowest, highest, steps), smoothing)
     with _unchanged(model):
         model.optimizer = _copy(model.optimizer, model, float(lowest))
         model.steps_per_execution = 1
         _keras.remake_functions(model, "train")  # it has the optimizer in its graph
-        model.fit(**settings, callbacks=[sweep], shuffle=False, verbose=0)
-    return sweep.curve()
+        with warnings.catch_warnings():
+            # Of a dataset that turns out to be empty we tell ourselves.
+            warnings.filterwarnings("ignore", message="Your input ran out of data")
+            model.fit(**settings, callbacks=[sweep], shuffle=False, verbose=0)
+        values = _keras.snapshot(model.trainable_variables)
+    curve = sweep.curve()
+    # A ReLU may make 0 of NaN, so that the loss alone does not tell.
+    if not math.isfinite(sweep.last) or has_broken(values):
+        _check_data(model, settings, len(curve.rates) + 1)
+    return curve
 
 
 class _Sweep(keras.callbacks.Callback):
@@ -123,6 +140,7 @@ class _Sweep(keras.callbacks.Callback):
         self.average = 0.0
         self.losses = []
         self.last = None
+        self.ended = ""
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         self.model.optimizer.learning_rate = self.rates[len(self.losses)]
@@ -137,6 +155,7 @@ class _Sweep(keras.callbacks.Callback):
             )
         self.last = float(logs["loss"])
         if not math.isfinite(self.last):
+            self.ended = f"the next loss was {self.last}"
             self.model.stop_training = True
             return
         self.average += (1 - self.smoothing) * (self.last - self.average)
@@ -144,8 +163,11 @@ class _Sweep(keras.callbacks.Callback):
         self.losses.append(self.average / (1 - self.smoothing**count))
         best = min(self.losses)
         scale = max(abs(best), SHARE * abs(self.losses[0]))
-        if self.losses[-1] - best > RISE * scale or count == len(self.rates):
-            self.model.stop_training = True
+        if self.losses[-1] - best > RISE * scale:
+            self.ended = f"the loss had risen to {self.losses[-1]:.4g}"
+        elif count == len(self.rates):
+            self.ended = "the whole range"
+        self.model.stop_training = bool(self.ended)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if self.last is None:  # the next epoch would be as empty
@@ -161,8 +183,48 @@ class _Sweep(keras.callbacks.Callback):
                 "for values in `data` that are not finite, or labels out of range."
             )
         return LearningRateCurve(
-            self.rates[: len(self.losses)], np.array(self.losses, "float64")
+            self.rates[: len(self.losses)],
+            np.array(self.losses, "float64"),
+            self.ended,
         )
+
+
+def _check_data(model: keras.Model, settings: dict, batches: int) -> None:
+    """Check that the loss of some batches is finite with the weights as they are.
+
+    Raises:
+        ValueError: If it is not: then it is the data, and no rate, that makes it so.
+    """
+    given = {key: settings[key] for key in settings if key in ARRAYS}
+    if "batch_size" in settings:
+        rows = slice(batches * settings["batch_size"])
+        given = {key: map_arrays(lambda x: x[rows], x) for key, x in given.items()}
+        given["batch_size"] = settings["batch_size"]
+    else:
+        for number, batch in enumerate(itertools.islice(_endless(given["x"]), batches)):
+            if has_broken(batch):
+                raise ValueError(
+                    f"Batch {number} of `data` has values that are NaN or infinite, "
+                    "which made weights of the model so at any rate. Take these "
+                    "examples out, or fill the values in."
+                )
+        if not isinstance(given["x"], keras.utils.PyDataset):
+            given["steps"] = batches
+    with _unchanged(model):
+        loss = model.evaluate(**given, verbose=0, return_dict=True).get("loss", 0.0)
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"The loss of batches in the first {batches} is {loss} with the weights "
+            "that the model has, so it is not a learning rate that makes it so. Look "
+            "for values in `data` that are not finite, or labels out of range."
+        )
+
+
+def _endless(data: Any) -> Iterator:
+    if isinstance(data, keras.utils.PyDataset):
+        yield from map(data.__getitem__, range(data.num_batches or 0))
+    else:
+        yield from data
 
 
 @contextlib.contextmanager
@@ -215,63 +277,3 @@ def _like(optimizer: keras.Optimizer, rate: float) -> keras.Optimizer:
     if isinstance(optimizer, Discriminative):
         config["layout"] = optimizer.rate_table
     return type(optimizer).from_config(config | {"learning_rate": rate})
-
-
-def _builds(layer: keras.Layer) -> bool:
-    """Return whether a layer makes weights when it is built.
-
-    `TextVectorization` never builds the lookup within it, which has none.
-    """
-    return type(layer).build is not keras.Layer.build
-
-
-def _check_model(model: keras.Model) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"model={model!r} is not a Keras model.")
-    if not model.compiled or model.optimizer is None:
-        raise ValueError(
-            f"The model {model.name!r} is not compiled, so it has no loss and no "
-            "optimizer to test. Call model.compile(optimizer, loss) first."
-        )
-    preprocessor = getattr(model, "preprocessor", None)  # of a Task; without weights
-    skipped = _keras.flat_layers(preprocessor) if preprocessor else []
-    skipped = {id(layer) for layer in skipped}
-    unbuilt = [
-        layer.name
-        for layer in _keras.flat_layers(model)
-        if not layer.built and id(layer) not in skipped and _builds(layer)
-    ]
-    if unbuilt:
-        raise ValueError(
-            f"The model {model.name!r} is not built, so {unbuilt[:5]} may have no "
-            "weights yet that could be put back. Call it on one batch first, or give "
-            "it an Input."
-        )
-    if not model.trainable_variables:
-        raise ValueError(
-            f"All of the model {model.name!r} is frozen, so no rate would change its "
-            "loss. Make trainable what you will train, and compile again."
-        )
-    several = getattr(keras.optimizers, "MultiOptimizer", ())
-    own = [
-        name
-        for name, value in vars(model).items()
-        if isinstance(value, keras.Optimizer) and value is not model.optimizer
-    ]
-    if own or isinstance(model.optimizer, several):
-        raise ValueError(
-            f"The model {model.name!r} has several optimizers, {own or 'in one'}, so "
-            "there is no one rate to find. Different rates for parts of a model come "
-            "from one keras_transfer.optimizers.discriminative optimizer."
-        )
-
-
-def _check_range(lowest: float, highest: float, steps: int, smoothing: float) -> None:
-    if not 0 < lowest < highest < math.inf:
-        raise ValueError(
-            f"lowest={lowest} and highest={highest} are not a range of learning rates. "
-            "They must be finite, above 0, and `lowest` below `highest`."
-        )
-    why = "fewer points do not show where the loss falls"
-    whole_number("steps", steps, 10, why=why)
-    number("smoothing", smoothing, 0, below=1)

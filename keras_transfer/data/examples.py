@@ -207,7 +207,10 @@ def fit_arguments(
             "has batches of its own. Leave it out."
         )
     check_not_empty(data)
-    return {"x": data, "epochs": steps}
+    if kind == PY_DATASET:
+        return {"x": data, "epochs": steps}
+    # One that does not know its length would end with a warning in each epoch.
+    return {"x": data.repeat(), "steps_per_epoch": steps}
 
 
 def _shuffled(data: tuple, steps: int, batch_size: int) -> dict:

@@ -12,13 +12,13 @@ from keras_transfer._arguments import one_of
 from keras_transfer.callbacks.gradual_unfreezing import GradualUnfreezing
 from keras_transfer.data.class_names import class_names_of
 from keras_transfer.data.examples import fit_arguments
+from keras_transfer.data.finite_numbers import check_numbers
 from keras_transfer.data.labels import read_labels
 from keras_transfer.data.named_labels import choose_names
 from keras_transfer.data.named_labels import is_named
 from keras_transfer.data.named_labels import number_names
 from keras_transfer.data.named_labels import with_numbers
 from keras_transfer.fine_tuning.check_labels import check_labels
-from keras_transfer.fine_tuning.check_numbers import check_numbers
 from keras_transfer.losses.compiled_loss import BINARY
 from keras_transfer.losses.compiled_loss import CompiledLoss
 from keras_transfer.losses.compiled_loss import ONE_HOT

@@ -15,9 +15,9 @@ from keras_transfer.backbones.feature_cache import cache_features
 from keras_transfer.backbones.groups import LayerGroup
 from keras_transfer.data.epochs import Epochs
 from keras_transfer.data.epochs import repeated
-from keras_transfer.fine_tuning.check_numbers import StaysFinite
 from keras_transfer.fine_tuning.cut_at_head import cut_at_head
 from keras_transfer.fine_tuning.run import Run
+from keras_transfer.fine_tuning.stays_finite import StaysFinite
 
 # What the head does by itself must be what the model does.
 STEPS = ("call", "train_step", "test_step", "compute_loss", "compute_metrics")

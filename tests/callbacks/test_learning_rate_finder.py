@@ -472,7 +472,8 @@ def test_a_task_takes_its_raw_inputs():
         (lambda: (1.0, 2.0), TypeError, "not an array of examples"),
         (lambda: dataset().unbatch(), ValueError, "not batched"),
         (lambda: dataset().take(0), ValueError, "is empty"),
-        (lambda: (data()[0] * np.nan, data()[1]), ValueError, "first batch is nan"),
+        (lambda: (data()[0] * np.nan, data()[1]), ValueError, "40 of 40 examples"),
+        (lambda: (data()[0], data()[1] * np.nan), ValueError, "first batch is nan"),
     ],
 )
 def test_data_that_cannot_be_used_is_refused(make, error, message):
@@ -544,3 +545,66 @@ def test_a_train_step_without_a_loss_is_refused():
     model = compiled(Silent(plain.inputs, plain.outputs))
     with pytest.raises(ValueError, match=r"\['cost'\] and no 'loss'"):
         kt.find_learning_rate(model, data(), **SHORT)
+
+
+def relu_network():
+    layers = keras.layers
+    return compiled_for_data(
+        keras.Sequential([keras.Input((6,)), layers.Dense(4, "relu"), layers.Dense(3)])
+    )
+
+
+def compiled_for_data(model):
+    model.compile("sgd", "mse", jit_compile=False)
+    return model
+
+
+@pytest.mark.parametrize("rows, batch", [(slice(0, 4), 0), (slice(20, 21), 2)])
+def test_values_that_are_nan_are_told_and_no_rate_is_suggested(rows, batch):
+    x, y = data()
+    x[rows] = np.nan
+    with pytest.raises(ValueError, match="of 40 examples have features that are NaN"):
+        kt.find_learning_rate(relu_network(), (x, y), **SHORT)
+    model = relu_network()
+    before = model.get_weights()
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    with pytest.raises(ValueError, match=f"Batch {batch} of `data` has values"):
+        kt.find_learning_rate(model, batches, **SHORT)
+    for weight, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+    assert model.test_function is None
+
+
+def test_a_loss_that_is_nan_without_any_update_is_told():
+    model = relu_network()
+    model.compile("sgd", lambda y, x: keras.ops.log(y[:, :1] - x[:, :1] * 0))
+    x, y = data()
+    y[:] = 1
+    y[35:] = -1
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    with pytest.raises(ValueError, match="in the first 5 is nan with the weights that"):
+        kt.find_learning_rate(model, batches, **SHORT)
+
+
+def test_a_dataset_of_unknown_length_ends_without_a_warning(capfd):
+    batches = tf.data.Dataset.from_tensor_slices(data()).batch(8)
+    batches = batches.filter(lambda x, y: True)
+    curve = kt.find_learning_rate(relu_network(), batches, **SHORT)
+    assert len(curve.rates) == 10
+    assert "out of" not in capfd.readouterr().err.lower()
+
+
+def test_printing_the_curve_says_what_it_suggests_and_why():
+    rates = np.array([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
+    losses = np.array([1.0, 0.9, 0.5, 0.4, 2.0])
+    curve = kt.callbacks.LearningRateCurve(rates, losses, "the loss had risen to 2")
+    assert str(curve).splitlines() == [
+        "5 steps at learning rates from 0.0001 to 1; the loss had risen to 2",
+        "smoothed loss: 1 at first, 0.4 at lowest, at the rate 0.1",
+        "suggestion: 0.001, the middle of the longest fall of the loss, from 0.0001 to "
+        "0.1",
+    ]
+    flat = kt.callbacks.LearningRateCurve(rates, np.arange(5.0))
+    assert str(flat).splitlines()[-1].startswith("no suggestion: the loss never fell")
+    curve = kt.find_learning_rate(relu_network(), data(), **SHORT)
+    assert "10 steps at learning rates from 1e-05 to 0.1; the whole" in str(curve)

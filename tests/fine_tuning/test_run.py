@@ -155,6 +155,12 @@ def test_features_that_are_not_finite_are_asked_of_the_model():
     message = "In validation_data: 2 of 12 examples have features"
     refused(make(), ValueError, message, validation_data=(x, y))
     inputs = keras.Input((6,))
+    # A ReLU makes 0 of NaN, in the outputs but not in the gradients.
+    rectified = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(4, "relu"), keras.layers.Dense(3)]
+    )
+    rectified.compile("adam", SPARSE, jit_compile=False)
+    refused(rectified, ValueError, "2 of 12 examples", data=(x, y))
     filled = keras.layers.Lambda(lambda x: keras.ops.nan_to_num(x, posinf=1.0))(inputs)
     model = keras.Model(inputs, make()(filled))
     model.compile("adam", SPARSE, jit_compile=False)

@@ -1,4 +1,4 @@
-"""Numbers that are not finite: in arrays before any training, in weights after."""
+"""Features and sample weights that are not finite, found before any training."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ TRIED = 8  # examples with such values that the model is run on
 def check_numbers(model: keras.Model, data: Any) -> None:
     """Check that arrays of features and of sample weights are of use to a model.
 
-    Values that are NaN or infinite may have a meaning for the model, which is asked;
-    where its outputs for them are not finite either, one such batch would make all of
-    its weights NaN. Datasets are read by `fit` alone, and are not checked here.
+    Values that are NaN or infinite may have a meaning for the model, which is asked:
+    where its outputs for them, or the gradients of its weights, are not finite either,
+    one such batch would make weights NaN. (A ReLU may make 0 of NaN, so that outputs
+    alone do not tell.) Datasets are read by `fit` alone, and are not checked here.
 
     Args:
         model: The model.
@@ -42,35 +43,17 @@ def check_numbers(model: keras.Model, data: Any) -> None:
         return
     raise ValueError(
         f"{len(rows)} of {len(broken)} examples have features that are NaN or infinite "
-        f"(the first is number {rows[0]}), and so are the outputs of the model for "
-        "them: all of its weights would become NaN. Take these examples out, or fill "
-        "the values in."
+        f"(the first is number {rows[0]}), and so are outputs or gradients of the "
+        "model for them: its weights would become NaN. Take these examples out, or "
+        "fill the values in."
     )
 
 
-class StaysFinite(keras.callbacks.Callback):
-    """End a training with an error once weights of the model are not finite.
-
-    A dataset is not read before. With TerminateOnNaN it is for the user to judge.
-    """
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Look at the weights if the loss of the epoch is not finite."""
-        loss = (logs or {}).get("loss", 0.0)
-        if np.isfinite(loss):
-            return
-        wrong = [
-            variable.path
-            for variable in self.model.trainable_variables
-            if not np.isfinite(_keras.value(variable)).all()
-        ]
-        if wrong:
-            raise ValueError(
-                f"In epoch {epoch} the loss became {loss}, and with it {len(wrong)} "
-                f"weights of the model, such as {wrong[0]!r}. Look for features or "
-                "labels that are NaN or infinite, or take a smaller learning rate: "
-                "kt.find_learning_rate suggests one."
-            )
+def has_broken(x: Any) -> bool:
+    """Return whether a value of a structure of arrays or tensors is not finite."""
+    arrays = [np.asarray(each) for each in keras.tree.flatten(x) if each is not None]
+    floats = [array for array in arrays if array.dtype.kind in "fV"]
+    return not all(np.isfinite(array).all() for array in floats)
 
 
 def _check_weights(weights: Any) -> None:
@@ -103,8 +86,4 @@ def _is_finite(model: keras.Model, x: Any) -> bool:
     preprocessor = getattr(model, "preprocessor", None)
     if preprocessor is not None:
         x = preprocessor(x)
-    outputs = model(x, training=False)
-    return all(
-        np.isfinite(keras.ops.convert_to_numpy(each).astype("float32")).all()
-        for each in keras.tree.flatten(outputs)
-    )
+    return _keras.is_finite_for(model, x)
