@@ -47,6 +47,8 @@ class Epochs:
         batch_size: Examples per batch; the last batch may be smaller.
         seed: Whole number of 0 or more; None keeps the order of the arrays.
         clock: A `Clock` that several share. Default None, one of its own.
+        replicas: Number of replicas that share a batch. Where the last one is too small
+            for each to get an example, it gets some of the batch before. Default 1.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class Epochs:
         batch_size: int,
         seed: int | None,
         clock: Clock | None = None,
+        replicas: int = 1,
     ) -> None:
         self.arrays = _tuples(arrays)
         self.batch_size = batch_size
         self.seed = seed
         self.clock = Clock() if clock is None else clock
         self.examples = len(keras.tree.flatten(self.arrays)[0])
+        self.sizes = batch_sizes(self.examples, batch_size, replicas)
 
     @property
     def batches(self) -> int:
@@ -93,9 +97,37 @@ class Epochs:
         return random.permutation(self.examples)
 
     def _cut(self, order: np.ndarray) -> Iterator[tuple]:
-        for start in range(0, self.examples, self.batch_size):
-            rows = order[start : start + self.batch_size]
-            yield _rows(self.arrays, rows)
+        ends = np.cumsum(self.sizes)
+        for start, end in zip(ends - self.sizes, ends, strict=True):
+            yield _rows(self.arrays, order[start:end])
+
+
+def batch_sizes(examples: int, batch_size: int, replicas: int) -> list[int]:
+    """Return the size of each batch of an epoch, of `batch_size` but for the last two.
+
+    Convolutions and BatchNormalization of TensorFlow fail on a replica that gets no
+    example.
+    """
+    full, rest = divmod(examples, batch_size)
+    sizes = [batch_size] * full + [rest] * bool(rest)
+    if full and rest and not reaches_all(rest, replicas):
+        both = batch_size + rest
+        splits = [(both - last, last) for last in range(rest + 1, both)]
+        splits = [
+            pair for pair in splits if all(reaches_all(x, replicas) for x in pair)
+        ]
+        # Keras reads the first batch of an evaluation as of equal shares.
+        equal = [pair for pair in splits if pair[0] % replicas == 0]
+        sizes[-2:] = next(iter([*equal, *splits]), sizes[-2:])
+    return sizes
+
+
+def reaches_all(size: int, replicas: int) -> bool:
+    """Return whether each replica gets an example of a batch.
+
+    TensorFlow gives each but the last ones an equal share, rounded up.
+    """
+    return (replicas - 1) * math.ceil(size / replicas) < size
 
 
 class Repeated(NamedTuple):

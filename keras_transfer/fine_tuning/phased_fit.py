@@ -98,11 +98,13 @@ class PhasedFit:
         settings = dict(run.settings)
         if validation is not None:
             held_out = self._features(validation, "validation_features")
-            epochs = Epochs(held_out, validation.batch_size, None)
+            epochs = Epochs(
+                held_out, validation.batch_size, None, replicas=run.replicas
+            )
             settings["validation_data"] = epochs.dataset
         seed = run.seed if train.shuffled else None
         self.head.fit(
-            Epochs(arrays, batch_size, seed, run.clock),
+            Epochs(arrays, batch_size, seed, run.clock, run.replicas),
             self.callbacks,
             initial_epoch=run.done,
             epochs=run.head_epochs,

@@ -28,6 +28,8 @@ from keras_transfer.data.examples import DATASET
 from keras_transfer.data.examples import kind_of
 from keras_transfer.data.named_labels import without_booleans
 from keras_transfer.distribute.check import check as check_replicas
+from keras_transfer.fine_tuning.batch_shares import check_shares
+from keras_transfer.fine_tuning.batch_shares import replicas_of
 from keras_transfer.fine_tuning.class_weights import class_weights
 from keras_transfer.fine_tuning.inputs import check_model
 from keras_transfer.fine_tuning.inputs import check_settings
@@ -149,9 +151,9 @@ class Run:
         if folder and folder.state:
             seed = folder.seed
         clock = Clock()
-        data = _in_epochs(data, batch_size, seed, clock, labels)
+        data = _in_epochs(model, data, batch_size, seed, clock, labels)
         validation_data = _in_epochs(
-            inputs.validation_data, batch_size, 0, clock, inputs.held_out
+            model, inputs.validation_data, batch_size, 0, clock, inputs.held_out
         )
         return cls(
             model=model,
@@ -182,6 +184,11 @@ class Run:
         if phases[0].groups != (self.groups.names[-1],):
             return 0
         return [*phases.starts()[1:], self.epochs][0]
+
+    @property
+    def replicas(self) -> int:
+        """The number of replicas that share a batch."""
+        return replicas_of(self.model)
 
     @property
     def scheduled_batches(self) -> int | None:
@@ -221,14 +228,25 @@ def _num_examples(labels: Any) -> int:
 
 
 def _in_epochs(
-    data: Any, batch_size: int | None, seed: int, clock: Clock, labels: Any
+    model: keras.Model,
+    data: Any,
+    batch_size: int | None,
+    seed: int,
+    clock: Clock,
+    labels: Any,
 ) -> Any:
     """Return arrays as `Epochs`, and a dataset with its length."""
     if data is None:
         return None
-    kind = kind_of(data)
+    kind, replicas = kind_of(data), replicas_of(model)
     if kind == ARRAYS:
-        return Epochs(data, batch_size or BATCH_SIZE, seed, clock)
+        batch_size = batch_size or BATCH_SIZE
+        epochs = Epochs(data, batch_size, seed, clock, replicas)
+        check_shares(model, epochs.sizes)
+        return epochs
+    if replicas > 1 and kind == DATASET:
+        sizes = data.map(lambda *element: len(keras.tree.flatten(element)[-1]))
+        check_shares(model, [int(size) for size in sizes.as_numpy_iterator()])
     if kind == DATASET:
         return with_length(data, _num_examples(labels))
     return data

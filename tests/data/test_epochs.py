@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_transfer.data.epochs import batch_sizes
 from keras_transfer.data.epochs import Epochs
 from keras_transfer.data.epochs import same_order
 
@@ -145,3 +146,24 @@ def test_examples_that_change_are_refused(make, message):
     keras.utils.set_random_seed(0)
     with pytest.raises(ValueError, match=message):
         same_order(make(dataset()))
+
+
+@pytest.mark.parametrize(
+    "examples, batch_size, replicas, sizes",
+    [
+        (33, 16, 1, [16, 16, 1]),
+        (33, 16, 2, [16, 14, 3]),
+        (34, 16, 2, [16, 16, 2]),
+        (37, 16, 4, [16, 8, 13]),
+        (16, 16, 4, [16]),
+        (5, 4, 2, [2, 3]),
+        (1, 16, 2, [1]),
+        (6, 2, 4, [2, 2, 2]),
+    ],
+)
+def test_the_last_batch_reaches_all_replicas(examples, batch_size, replicas, sizes):
+    assert batch_sizes(examples, batch_size, replicas) == sizes
+    made = Epochs((np.arange(examples),), batch_size, 0, replicas=replicas)
+    found = [batch[0] for batch in made.dataset.as_numpy_iterator()]
+    assert [len(each) for each in found] == sizes and made.batches == len(sizes)
+    assert sorted(np.concatenate(found)) == list(range(examples))
