@@ -104,7 +104,8 @@ def use(model: keras.Layer, name: str) -> None:
     The others stay where they are, with gates of 0. Gates are variables, so what was
     traced for inference stays right; the functions of training are traced anew. An
     optimizer that was built for another adapter has no slots for this one: compile()
-    again to train it.
+    again to train it. A callback may use another one to evaluate it; it has to change
+    back before the next step of `fit`.
 
     Args:
         model: A model with adapters.
