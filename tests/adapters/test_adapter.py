@@ -1,6 +1,7 @@
 """Plans of adapters: what is to be added, before anything changes, and with values."""
 
 import inspect
+import re
 
 import keras
 import numpy as np
@@ -12,27 +13,36 @@ from tests import tiny
 from tests.saving.files import state
 
 OURS = {k: v for k, v in techniques().items() if k.startswith("keras_transfer>")}
-SHAPES = {"Conv2D": (6, 6, 2), "Embedding": (3,), "ReversibleEmbedding": (3,)}
+
+
+def shape_of(kind):
+    """Return the shape of an example for a layer of a class that has another than 4."""
+    name = kind.__name__
+    if "Embedding" in name:
+        return (3,)
+    if name.endswith("Cell"):
+        return (3, 4)
+    size = re.search(r"Conv(\d)D", name)
+    return (4,) if size is None else (*[6] * int(size[1]), 3)
 
 
 def host_of(kind):
-    """Return a layer of a class that an adapter can be on."""
-    return {
-        "Dense": lambda: keras.layers.Dense(5, name="host"),
-        "EinsumDense": lambda: keras.layers.EinsumDense("ab,bc->ac", 5, name="host"),
-        "Conv2D": lambda: keras.layers.Conv2D(5, 3, name="host"),
-        "Embedding": lambda: keras.layers.Embedding(9, 6, name="host"),
-        "ReversibleEmbedding": lambda: keras.layers.ReversibleEmbedding(
-            9, 6, name="host"
-        ),
-    }[kind.__name__]()
+    """Return a layer of a class that an adapter can be on, or one that runs it."""
+    name = kind.__name__
+    if name.endswith("Cell"):
+        return keras.layers.RNN(kind(5, name="host"))
+    arguments = {"Dense": [5], "EinsumDense": ["ab,bc->ac", 5]}.get(name)
+    if arguments is None:
+        size = {"Depthwise": [3], "Embedding": [9, 6], "Reversible": [9, 6]}
+        arguments = next((v for k, v in size.items() if name.startswith(k)), [5, 3])
+    return kind(*arguments, name="host")
 
 
 def model_on(kind):
     """Return a model with a layer of a class below a normalization and a head."""
     name = kind.__name__
     dtype = "int32" if "Embedding" in name else "float32"
-    inputs = keras.Input(SHAPES.get(name, (4,)), dtype=dtype)
+    inputs = keras.Input(shape_of(kind), dtype=dtype)
     x = keras.layers.LayerNormalization(name="norm")(host_of(kind)(inputs))
     outputs = keras.layers.Dense(2, name="logits")(keras.layers.Flatten()(x))
     return keras.Model(inputs, outputs)
