@@ -77,7 +77,9 @@ def fine_tune(
             `TransferClassifier`, or a keras-hub Task.
         data: Tuple of arrays `(x, y)` or `(x, y, sample_weight)`, a batched, finite
             `tf.data.Dataset` of these, or a `keras.utils.PyDataset`. Raw strings for
-            a Task with a preprocessor. Lists, tables and columns of pandas are arrays.
+            a Task with a preprocessor, and texts alone where that makes the labels, as
+            for causal and masked language models. Lists, and tables and columns of
+            pandas, are arrays.
         validation_data: The same, evaluated after each epoch. Default None.
         epochs: Epochs of all phases together. Default 5.
         strategy: See above. Default "auto".

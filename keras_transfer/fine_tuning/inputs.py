@@ -6,6 +6,7 @@ from typing import Any
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 from keras_transfer import _keras
 from keras_transfer._arguments import one_of
@@ -14,6 +15,8 @@ from keras_transfer.data.class_names import class_names_of
 from keras_transfer.data.examples import fit_arguments
 from keras_transfer.data.finite_numbers import check_numbers
 from keras_transfer.data.labels import read_labels
+from keras_transfer.data.made_labels import makes_labels
+from keras_transfer.data.made_labels import without_labels
 from keras_transfer.data.named_labels import choose_names
 from keras_transfer.data.named_labels import is_named
 from keras_transfer.data.named_labels import number_names
@@ -110,14 +113,16 @@ def without_none(data: Any) -> Any:
 class Inputs(NamedTuple):
     """Data with labels that are numbers, all of these labels, and their names.
 
-    `validation_data` and `held_out`, its labels, are None where there are none.
+    `validation_data` and `held_out`, its labels, are None where there are none. Where a
+    preprocessor makes the labels, `made` is True, and `labels` only tell how many.
     """
 
     data: Any
     validation_data: Any
     labels: Any
     held_out: Any
-    class_names: tuple[str, ...] | None
+    class_names: tuple[str, ...] | None = None
+    made: bool = False
 
 
 def checked_inputs(
@@ -131,6 +136,8 @@ def checked_inputs(
         TypeError: If data are of an unknown kind.
         ValueError: If data are empty or endless, or their labels cannot be learned.
     """
+    if makes_labels(model, data):
+        return _made(model, data, validation_data, batch_size)
     fit_arguments(model, data, 1, batch_size)
     labels = read_labels(data)
     loss, output = _keras.compile_arguments(model)["loss"], output_of(model)
@@ -162,6 +169,23 @@ def checked_inputs(
     except (TypeError, ValueError) as error:
         raise type(error)(f"In validation_data: {error}") from error
     return Inputs(data, validation_data, labels, held_out, names)
+
+
+def _made(
+    model: keras.Model, data: Any, validation_data: Any, batch_size: int | None
+) -> Inputs:
+    """Return inputs of which a preprocessor makes the labels."""
+    data, count = without_labels(data)
+    fit_arguments(model, data, 1, batch_size)
+    if validation_data is None:
+        return Inputs(data, None, np.zeros(count), None, made=True)
+    if not makes_labels(model, validation_data):
+        raise ValueError(
+            "`data` have no labels, since the preprocessor of the model makes them, so "
+            "`validation_data` must be the same: texts alone."
+        )
+    held_out, held_out_count = without_labels(validation_data)
+    return Inputs(data, held_out, np.zeros(count), np.zeros(held_out_count), made=True)
 
 
 def output_of(model: keras.Model) -> tuple | None:

@@ -80,6 +80,8 @@ class PhasedFit:
         """Train the head on cached features; return False if there can be none."""
         run = self.run
         try:
+            if run.made_labels:
+                raise ValueError("the preprocessor may make other labels in each pass")
             self.head.cut()
             train, validation = repeated(run.data, "of training"), None
             if run.validation_data is not None:

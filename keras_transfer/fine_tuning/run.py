@@ -75,6 +75,7 @@ class Run:
         settings: Other arguments of `fit`.
         class_names: Names of the classes in the order of their numbers, or None.
         kept: What learns in no phase, by the user's will.
+        made_labels: Whether the preprocessor of the model makes the labels.
     """
 
     model: keras.Model
@@ -96,6 +97,7 @@ class Run:
     settings: dict
     class_names: tuple[str, ...] | None
     kept: KeptFrozen
+    made_labels: bool
 
     @classmethod
     def of(
@@ -125,6 +127,11 @@ class Run:
         )
         inputs = checked_inputs(model, data, validation_data, batch_size)
         data, labels = inputs.data, inputs.labels
+        if inputs.made and settings.get("class_weight") is not None:
+            raise ValueError(
+                "There is a class_weight, but the preprocessor of the model makes the "
+                "labels, tokens each. Leave it out."
+            )
         settings["class_weight"] = class_weights(
             settings.get("class_weight"),
             labels,
@@ -175,6 +182,7 @@ class Run:
             settings=settings,
             class_names=inputs.class_names,
             kept=kept,
+            made_labels=inputs.made,
         )
 
     @property
