@@ -14,9 +14,14 @@ from collections.abc import Mapping
 import keras
 
 from keras_transfer import _keras
+from keras_transfer.adapters.in_place.layer_state import base_of
+from keras_transfer.adapters.in_place.recompile import recompile
 from keras_transfer.backbones.training_flags import train_only
 from keras_transfer.optimizers.discriminative import Discriminative
 from keras_transfer.optimizers.rate_table import RateTable
+from keras_transfer.saving.optimizer_slots import find_trained
+from keras_transfer.saving.optimizer_slots import has_shapes
+from keras_transfer.saving.optimizer_slots import saved_shapes
 
 
 def resume(
@@ -36,9 +41,11 @@ def resume(
     inside `strategy.scope()` where the model is to be distributed.
 
     Args:
-        path: A `.keras` file of a model that was compiled with an optimizer of
-            `discriminative`, or trained with `GradualUnfreezing`. A model with
-            another optimizer is loaded as Keras does, if nothing is lost by that.
+        path: A `.keras` file of a compiled model. With an optimizer of
+            `discriminative`, or after `GradualUnfreezing`, it says what its slots are
+            for. Those of another optimizer, also of a Task of keras-hub, belong to
+            what the reloaded model trains, or else to the only variables whose shapes
+            they have.
         custom_objects: Dict of name to class or function, as for
             `keras.saving.load_model`. Default None.
         safe_mode: Whether to refuse lambdas, as for `keras.saving.load_model`.
@@ -78,16 +85,15 @@ def resume(
     with keras.saving.CustomObjectScope(dict(custom_objects or {})):
         optimizer = keras.saving.deserialize_keras_object(compiled["optimizer"])
         inner = _keras.inner_optimizer(optimizer)
-        if not isinstance(inner, Discriminative):
-            with _complete(path):
-                return keras.saving.load_model(path, safe_mode=safe_mode)
         with warnings.catch_warnings():
             # A keras-hub Task compiles itself when made; that optimizer goes.
             warnings.filterwarnings("ignore", message="Skipping variable loading")
             model = keras.saving.load_model(path, compile=False, safe_mode=safe_mode)
+        if not isinstance(inner, Discriminative):
+            return _with_slots(model, path, compiled)
         union, trained = _rows_to_variables(model, inner.rate_table)
         train_only(model, union)
-        _compile(model, compiled)
+        recompile(model, base_of(model), compiled)
         if not model.optimizer.built:
             model.optimizer.build(union)
         with _complete(path):
@@ -96,15 +102,19 @@ def resume(
     return model
 
 
-def _compile(model: keras.Model, compiled: dict) -> None:
-    """Compile as the model was, also one whose compile() is its own."""
-    kind = type(model)
-    own_compile = kind.compile is not keras.Model.compile
-    own_config = kind.compile_from_config is not keras.Model.compile_from_config
-    if own_compile and not own_config:  # Keras would only warn
-        model.compile(**keras.saving.deserialize_keras_object(compiled))
-    else:
-        model.compile_from_config(compiled)
+def _with_slots(model: keras.Model, path: pathlib.Path, compiled: dict) -> keras.Model:
+    """Compile a model with a stock optimizer, and load all that was saved of it."""
+    recompile(model, base_of(model), compiled)
+    shapes = saved_shapes(path)
+    if shapes and not has_shapes(model.optimizer, shapes):
+        optimizer = keras.saving.deserialize_keras_object(compiled["optimizer"])
+        trained = find_trained(model, _keras.inner_optimizer(optimizer), shapes)
+        if trained is not None:
+            train_only(model, trained)
+            recompile(model, base_of(model), compiled)
+    with _complete(path):
+        model.load_weights(path)
+    return model
 
 
 def _compile_config(path: pathlib.Path) -> dict:
@@ -141,9 +151,13 @@ def _complete(path: pathlib.Path) -> Iterator[None]:
             f"The state of the optimizer in {path.name!r} cannot be restored. "
             f"{dropped[0]}Either the model was trained under the policy mixed_float16, "
             "which must then be set before resuming; or it was saved before it was "
-            "trained; or its optimizer is none of keras_transfer.optimizers."
-            "discriminative, so that the file does not tell what its slots are for. "
-            "keras.saving.load_model(path, compile=False) loads the weights alone."
+            "trained; or some of its layers were frozen, which a backbone of keras-hub "
+            "does not save, and the file does not tell what the slots are for, as with "
+            "keras_transfer.optimizers.discriminative it would. Then model = "
+            "keras.saving.load_model(path, compile=False) loads the weights; freeze "
+            "the same layers, compile with the same optimizer, and call "
+            "model.optimizer.build(model.trainable_variables) and "
+            "model.load_weights(path)."
         )
     for warning in caught:
         warnings.warn_explicit(

@@ -23,6 +23,8 @@ from keras_transfer.adapters.in_place.layer_state import note_recipe
 from keras_transfer.adapters.in_place.layer_state import own_recipes
 from keras_transfer.adapters.in_place.layer_state import recipes_of
 from keras_transfer.adapters.in_place.layer_state import set_class
+from keras_transfer.adapters.in_place.recompile import recompile
+from keras_transfer.adapters.in_place.recompile import sampler_config
 from keras_transfer.adapters.in_place.saved_state import KEYS
 from keras_transfer.adapters.in_place.saved_state import made_again
 from keras_transfer.adapters.in_place.saved_state import set_trainable
@@ -109,20 +111,16 @@ class Adapted(Ordered):
             upgrade(each)
         return layer
 
-    def compile_from_config(self, config: dict) -> None:
-        """Compile as the saved model was, also where its compile() is its own.
+    def get_compile_config(self) -> dict | None:
+        """Return what a model was compiled with, the sampler of keras-hub too."""
+        if not isinstance(self, keras.Model):
+            return None
+        config = super().get_compile_config()
+        return config | sampler_config(self) if config else config
 
-        Keras only warns there, as for keras-hub's Tasks, and drops the optimizer.
-        """
-        kind = base_of(self)
-        own_compile = kind.compile is not keras.Model.compile
-        own_config = kind.compile_from_config is not keras.Model.compile_from_config
-        if own_compile and not own_config:
-            self.compile(**keras.saving.deserialize_keras_object(config))
-            if self.optimizer is not None:
-                self.optimizer.build(self.trainable_variables)
-        else:
-            super().compile_from_config(config)
+    def compile_from_config(self, config: dict) -> None:
+        """Compile as the saved model was, also where its compile() is its own."""
+        recompile(self, base_of(self), config)
 
 
 class AnyAdapted:

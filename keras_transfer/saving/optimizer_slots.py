@@ -1,0 +1,129 @@
+"""Which variables of a reloaded model the slots of a saved optimizer were for."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+import zipfile
+from collections.abc import Sequence
+
+import keras
+
+from keras_transfer import _keras
+
+WEIGHTS = "model.weights.h5"
+# Where Keras keeps an optimizer, and that in a LossScaleOptimizer.
+GROUPS = ("optimizer/inner_optimizer/vars", "optimizer/vars")
+
+Shape = tuple[int, ...]
+
+
+def saved_shapes(path: pathlib.Path) -> list[Shape] | None:
+    """Return the shapes of the optimizer's variables in a `.keras` file, in order.
+
+    None if the file has no such weights.
+    """
+    import h5py
+
+    with zipfile.ZipFile(path) as archive:
+        if WEIGHTS not in archive.namelist():
+            return None
+        content = io.BytesIO(archive.read(WEIGHTS))
+    with h5py.File(content, "r") as file:
+        for group in GROUPS:
+            if group in file:
+                found = {int(name): tuple(x.shape) for name, x in file[group].items()}
+                return [found[index] for index in sorted(found)]
+    return None
+
+
+def has_shapes(optimizer: keras.Optimizer, shapes: Sequence[Shape] | None) -> bool:
+    """Return whether a built optimizer has variables of these shapes, in this order."""
+    own = [tuple(v.shape) for v in _keras.inner_optimizer(optimizer).variables]
+    return shapes is not None and own == list(shapes)
+
+
+def find_trained(
+    model: keras.Model, optimizer: keras.Optimizer, shapes: Sequence[Shape]
+) -> list[keras.Variable] | None:
+    """Return the only variables of `model` for which a saved optimizer can be.
+
+    Args:
+        model: The reloaded model, whose flags may not be those of the saved one.
+        optimizer: A new optimizer of the saved kind, not built.
+        shapes: What `saved_shapes` returned.
+
+    Returns:
+        The variables in their order. None if there are none, or several choices.
+    """
+    able = _able(model)
+    with _keras.scope(model):
+        optimizer.build(able)
+    tokens, common, slots = _tokens(optimizer, able)
+    count, rest = divmod(len(shapes) - common, slots) if slots else (0, 1)
+    several = any(len(token) != len(tokens[0]) for token in tokens)
+    whole = sum(map(len, tokens)) + common == len(optimizer.variables)
+    if not whole and (several or rest):
+        return None
+    end = len(shapes) if whole else common + count * len(tokens[0])
+    chosen = _only_choice(tokens, list(shapes[common:end]))
+    return None if chosen is None else [able[index] for index in chosen]
+
+
+def _able(model: keras.Model) -> list[keras.Variable]:
+    """Return the weights that follow some trainable flag, in the model's order."""
+    learnable = {
+        id(variable)
+        for layer in _keras.flat_layers(model)
+        for variable in _keras.learnable(layer)
+    }
+    return [variable for variable in model.weights if id(variable) in learnable]
+
+
+def _tokens(
+    optimizer: keras.Optimizer, able: Sequence[keras.Variable]
+) -> tuple[list[list[Shape]], int, int]:
+    """Return the shapes of the first slots of each variable, which follow each other.
+
+    And how many variables of the optimizer come before them, and how many slots one
+    variable has in all.
+    """
+    index = {id(variable): i for i, variable in enumerate(able)}
+    owner = {id(slot): index[id(v)] for v, slot in _keras.slots(optimizer)}
+    tokens: list[list[Shape]] = [[] for _ in able]
+    common, last = 0, None
+    for variable in optimizer.variables:
+        at = owner.get(id(variable))
+        if at is None:
+            if last is not None:
+                break
+            common += 1
+        elif at == last or not tokens[at]:
+            tokens[at].append(tuple(variable.shape))
+            last = at
+        else:
+            break  # the second kind of slots, which has the same order
+    return tokens, common, len(owner) // len(able) if able else 0
+
+
+def _only_choice(
+    tokens: Sequence[Sequence[Shape]], wanted: Sequence[Shape]
+) -> list[int] | None:
+    """Return the one subsequence of `tokens` that makes up `wanted`, or None."""
+    # ways[i][j]: in how many ways tokens from i on make up what is wanted from j on.
+    ways = [[0] * (len(wanted) + 1) for _ in range(len(tokens) + 1)]
+    ways[-1][-1] = 1
+    for i in reversed(range(len(tokens))):
+        token = list(tokens[i])
+        for j in range(len(wanted) + 1):
+            ways[i][j] = ways[i + 1][j]
+            if token and list(wanted[j : j + len(token)]) == token:
+                ways[i][j] += ways[i + 1][j + len(token)]
+    if ways[0][0] != 1:
+        return None
+    chosen, j = [], 0
+    for i, token in enumerate(tokens):
+        if not ways[i + 1][j]:
+            chosen.append(i)
+            j += len(token)
+    return chosen
