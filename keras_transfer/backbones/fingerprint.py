@@ -14,9 +14,13 @@ from keras_transfer.backbones.addresses import by_names
 UNIMPORTANT = ("trainable", "build_config", "compile_config", "shared_object_id")
 # A config names the module of a class. Where ours have moved they count as of before,
 # so that features that were cached then are still those of the network.
-BEFORE = {
-    "keras_transfer.adapters.in_place.adapted_layer": "keras_transfer.adapters.upgrade"
-}
+BEFORE = dict.fromkeys(
+    (
+        "keras_transfer.adapters.in_place.adapted_layer",
+        "keras.adapters of keras_transfer (run `import keras_transfer` first)",
+    ),
+    "keras_transfer.adapters.upgrade",
+)
 
 
 def of_network(network: keras.Model) -> str:

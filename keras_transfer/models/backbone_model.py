@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from keras_transfer import _keras
+from keras_transfer.backbones.addresses import addressed
 from keras_transfer.data.class_names import class_names_of
 from keras_transfer.data.class_names import remember_class_names
 
@@ -79,13 +80,15 @@ class BackboneModel(keras.Model):
     def flags_config(self) -> dict:
         """Return which layers and which weights train, for `get_config`.
 
-        The names of the classes, where `fine_tune` has read any, are among them.
+        The names of the classes, where `fine_tune` has read any, are among them, and
+        how layers were quantized, which those that a model makes itself forget.
         """
-        names = class_names_of(self)
+        names, quantized = class_names_of(self), _quantized(self)
         return {
             "trainable_layers": list(_keras.flags(self)),
             "trainable_weights": [weight.trainable for weight in self.weights],
             **({"class_names": list(names)} if names else {}),
+            **({"quantized": quantized} if quantized else {}),
         }
 
     @classmethod
@@ -105,12 +108,32 @@ class BackboneModel(keras.Model):
         }
         flags = [config.pop(f"trainable_{x}", None) for x in ("layers", "weights")]
         names = config.pop("class_names", None)
+        quantized = config.pop("quantized", {})
         model = cls(**config)
+        _quantize_again(model, quantized)
         remember_class_names(model, names)
         # Here, since Keras builds the optimizer over what trains right after.
         if flags[0] is not None:
             _restore_flags(model, *flags)
         return model
+
+
+def _quantized(model: keras.Model) -> dict[str, dict]:
+    """Return the dtype policies of the layers that are quantized, by address."""
+    return {
+        address: keras.saving.serialize_keras_object(layer.dtype_policy)
+        for address, layer in addressed(model).items()
+        if layer.quantization_mode is not None and not _keras.sublayers(layer)
+    }
+
+
+def _quantize_again(model: keras.Model, quantized: dict[str, dict]) -> None:
+    """Quantize the layers that the saved model had quantized; values come later."""
+    places = addressed(model)
+    for address, policy in quantized.items():
+        layer = places.get(address)
+        if layer is not None and layer.quantization_mode is None:
+            layer.dtype_policy = keras.saving.deserialize_keras_object(policy)
 
 
 def _others(variables: list, excluded: list) -> list[keras.Variable]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 
@@ -31,6 +32,9 @@ from keras_transfer.adapters.in_place.saved_state import set_trainable
 from keras_transfer.adapters.in_place.saved_state import state_of
 from keras_transfer.backbones.layer_paths import above
 
+# What a file says of where its classes are. Keras shows it where nobody has registered
+# them, as in "its parent module ... cannot be imported", after the name of the base.
+MODULE = "keras.adapters of keras_transfer (run `import keras_transfer` first)"
 # Flags that a model of ours keeps by position; ours replace them.
 POSITIONAL = ("trainable_layers", "trainable_weights")
 
@@ -56,6 +60,15 @@ class Adapted(Ordered):
     def trainable(self, value: bool) -> None:
         super(Adapted, type(self)).trainable.fset(self, value)
         keep_frozen(self)
+
+    @property
+    def quantize(self) -> Callable:
+        """What refuses to quantise. A layer has Keras's own as an attribute."""
+        return functools.partial(_refuse, self, "quantize")
+
+    def enable_lora(self, *args: object, **kwargs: object) -> None:
+        """Refuse Keras's own LoRA."""
+        _refuse(self, "enable_lora")
 
     def __reduce__(self) -> tuple:
         """Return what pickles the layer; its class is made anew in each process."""
@@ -209,6 +222,26 @@ def install(
             note_recipe(layer, name, recipe)
 
 
+def _refuse(layer: keras.Layer, method: str, *args: object, **kwargs: object) -> None:
+    """Raise the error of a method that would change weights under an adapter."""
+    names = list(recipes_of(layer))
+    if method == "quantize":
+        order = (
+            "Quantize first, then attach. One that is trained goes along by "
+            "kt.save_adapter, kt.adapters.detach, quantize, and kt.load_adapter("
+            "model, path, check_base=False)"
+        )
+    else:
+        order = (
+            "Use kt.adapters.LoRA for both, under another name: attach(model, 'second')"
+        )
+    raise ValueError(
+        f"{layer.name!r} has the adapters {names}, so {method} is refused: it would "
+        f"replace or free weights that they hold. {order}. To be rid of an adapter, "
+        "use kt.adapters.merge or kt.adapters.detach."
+    )
+
+
 @functools.cache
 def _upgraded(base: type, hooked: type | None) -> type:
     bases: tuple[type, ...] = (Adapted,)
@@ -219,7 +252,7 @@ def _upgraded(base: type, hooked: type | None) -> type:
     doc = f"{base.__name__} with adapters in or below it."
     own = {"__doc__": doc, "base_class": base} | _keras.counted_makers(base)
     kind = type(base.__name__, bases, own)
-    kind.__module__ = __name__
+    kind.__module__ = MODULE
     _keras.save_as(kind, Adapted)
     return kind
 
