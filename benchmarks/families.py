@@ -2,8 +2,8 @@
 
 Claim: whatever can be done with one family can be done with each, or is refused with an
 error that says why. Each strategy trains a tiny model without pretrained weights,
-eagerly, on one batch of 4. A cell is "ok", "refused" (a clear error of this package) or
-"fault" (anything else); the notes below give the reasons.
+eagerly, on one batch of 4. A cell is "ok", "refused" (a clear error of this package),
+"Keras cannot" (without this package either) or "fault"; notes below give the reasons.
 
     PYTHONPATH=. python benchmarks/families.py [family ...]
 """

@@ -21,7 +21,8 @@ from keras_transfer.adapters.adapter_part import all_parts
 from tests.backbones import families
 
 PACKAGE = str(pathlib.Path(kt.__file__).parent)
-OK, REFUSED, FAULT = "ok", "refused", "fault"
+OK, REFUSED, FAULT, KERAS = "ok", "refused", "fault", "Keras cannot"
+THEIRS = ("keras", "keras_hub", "keras_cv", "tensorflow")
 ROWS, LENGTH, WORDS = 4, 8, 40
 LABELS = np.arange(ROWS) % 2
 OWN_WEIGHTS = ("BitFit", "NormTuning")  # train some of the model's own, which stay
@@ -286,20 +287,23 @@ STRATEGIES = {
 
 
 def tried(trial, strategy):
-    """Return whether a strategy works, is refused by the package, or fails; and why."""
+    """Return whether a strategy works, is refused by the package, or fails; and why.
+
+    Keras cannot do it where the error comes from its code, called without ours.
+    """
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             STRATEGIES[strategy](trial)
     except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        ours = last.filename.startswith(PACKAGE)
+        frames = traceback.extract_tb(error.__traceback__)
+        last, ours = frames[-1], [x.filename.startswith(PACKAGE) for x in frames]
         clear = isinstance(error, ValueError | TypeError | NotImplementedError)
         reason = " ".join(str(error).split())
-        if ours and clear:
+        if ours[-1] and clear:
             return REFUSED, reason
-        return (
-            FAULT,
-            f"{type(error).__name__}: {reason} ({last.filename}:{last.lineno})",
-        )
+        path = pathlib.Path(last.filename)
+        theirs = "site-packages" in path.parts and not {*THEIRS}.isdisjoint(path.parts)
+        reason = f"{type(error).__name__}: {reason} ({path.name}, line {last.lineno})"
+        return KERAS if theirs and not any(ours) else FAULT, reason
     return OK, ""
