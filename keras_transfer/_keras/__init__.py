@@ -1,5 +1,10 @@
 """Keras's private side: nobody else touches it, and a test pins each use."""
 
+from keras_transfer._keras.exchange import exchanged as exchanged
+from keras_transfer._keras.exchange import is_training as is_training
+from keras_transfer._keras.exchange import places_of as places_of
+from keras_transfer._keras.exchange import value_now as value_now
+from keras_transfer._keras.exchange import weight_like as weight_like
 from keras_transfer._keras.fit import compile_arguments as compile_arguments
 from keras_transfer._keras.fit import gradient as gradient
 from keras_transfer._keras.fit import is_finite_for as is_finite_for

@@ -17,10 +17,10 @@ from keras_transfer.adapters.merge import merge as merge
 from keras_transfer.adapters.merge import unmerge as unmerge
 from keras_transfer.adapters.norm_tuning import NormTuning as NormTuning
 from keras_transfer.adapters.switching import active as active
-from keras_transfer.adapters.switching import add_weighted as add_weighted
 from keras_transfer.adapters.switching import attached as attached
 from keras_transfer.adapters.switching import disabled as disabled
 from keras_transfer.adapters.switching import refresh as refresh
 from keras_transfer.adapters.switching import remove as remove
 from keras_transfer.adapters.switching import use as use
 from keras_transfer.adapters.vera import VeRA as VeRA
+from keras_transfer.adapters.weighted import add_weighted as add_weighted

@@ -51,6 +51,8 @@ class Part(keras.layers.Layer):
     in_weights = True
     # Whether it counts wherever a weight of the host is read, the host called or not.
     in_reads = False
+    # Whether it computes in place of its host, as `OwnLayer` does, and has no hooks.
+    replaces = False
     # Its weights in the files of Hugging Face PEFT, by the ends of their names there.
     peft_tensors: Mapping[str, PeftTensor] = {}
 
@@ -226,6 +228,14 @@ def all_parts(model: keras.Layer) -> Iterator[tuple[keras.Layer, Part]]:
     for layer in _keras.flat_layers(model):
         for part in parts_of(layer):
             yield layer, part
+
+
+def added_by(model: keras.Layer, name: str) -> list[Part]:
+    """Return what the technique of the adapter `name` has added, no layers of its own.
+
+    These are the parts that `Adapter.link` connects.
+    """
+    return [p for _, p in all_parts(model) if p.name == name and not p.replaces]
 
 
 def add(host: keras.Layer, part: Part) -> None:

@@ -23,6 +23,7 @@ from keras_transfer.adapters.in_place.forward import Hooked
 from keras_transfer.adapters.in_place.layer_state import first_state
 from keras_transfer.adapters.in_place.layer_state import LayerState
 from keras_transfer.adapters.in_place.layer_state import recipes_of
+from keras_transfer.adapters.own_layer import weights_below
 from keras_transfer.adapters.unserved import readers
 from keras_transfer.backbones.layer_paths import weights_of
 
@@ -45,10 +46,10 @@ def merge(model: keras.Layer) -> keras.Layer:
     """Fold the adapters in use into the weights, and leave plain Keras layers.
 
     `W + scaling A B` takes the place of W, and each layer and model has its original
-    class again: inference costs what it did, and a `.keras` file needs no
-    keras_transfer. What trains is as it was before attaching, and the optimizer of a
-    compiled model starts anew. The pairs and the original weights are kept in this
-    process, outside the model, for `unmerge`.
+    class again; the adapter's own head takes the place of the model's. Inference costs
+    what it did, and a `.keras` file needs no keras_transfer. What trains is as it was
+    before attaching, and the optimizer of a compiled model starts anew. The pairs and
+    the original weights are kept in this process, outside the model, for `unmerge`.
 
     Args:
         model: A model with adapters, the outermost.
@@ -57,8 +58,8 @@ def merge(model: keras.Layer) -> keras.Layer:
         The model.
 
     Raises:
-        ValueError: If there are none, or one cannot be folded. Nothing is changed
-            then.
+        ValueError: If there are none, or one cannot be folded, such as a head with
+            another number of classes than the model's. Nothing is changed then.
 
     Example:
         ```python
@@ -88,7 +89,7 @@ def merge(model: keras.Layer) -> keras.Layer:
         if isinstance(layer, adapted_layer.Adapted | Hooked) or first_state(layer)
     }
     for layer, values in folded.items():
-        own = weights_of(layer)
+        own = weights_below(layer)
         for name, value in values.items():
             own[name].assign(value)
     adapted_layer.restore(model)
@@ -146,7 +147,7 @@ def unmerge(model: keras.Layer) -> keras.Layer:
         )
     for layer in layers:
         kept = _kept.pop(layer)
-        own = weights_of(layer)
+        own = weights_below(layer)
         for name, value in kept.values.items():
             own[name].assign(value)
         kept.state.give_back()
@@ -158,6 +159,8 @@ def unmerge(model: keras.Layer) -> keras.Layer:
 
 def detach(model: keras.Layer) -> keras.Layer:
     """Take all adapters away without folding: the model is what it was before.
+
+    Their heads and other layers of their own go with them.
 
     Args:
         model: A model with adapters, the outermost.
@@ -208,7 +211,7 @@ def _fold(layer: keras.Layer, active: list[Part]) -> dict[str, np.ndarray]:
             "weight has few bits, and rounding would lose what was learnt. Keep the "
             "adapter."
         )
-    own = weights_of(layer)
+    own = weights_below(layer)
     values = {name: _keras.value(v) for name, v in own.items()}
     before = {
         name: value if value.dtype == "float64" else value.astype("float32")
@@ -231,7 +234,7 @@ def _check_readers(model: keras.Layer, folded: Iterable[keras.Layer]) -> None:
 
 
 def _keep(layer: keras.Layer, folded: dict[str, np.ndarray]) -> Kept:
-    own = weights_of(layer)
+    own = weights_below(layer)
     return Kept(
         state=LayerState.of(layer),
         values={name: _keras.value(own[name]).copy() for name in folded},

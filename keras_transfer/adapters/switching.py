@@ -1,15 +1,13 @@
-"""Several adapters on one model: which it has, which is in use, none, or a sum."""
+"""Several adapters on one model: which it has, which is in use, or none."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from collections.abc import Mapping
 
 import keras
 
 from keras_transfer import _keras
-from keras_transfer._arguments import number
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.adapter_part import gate_value
@@ -20,9 +18,8 @@ from keras_transfer.adapters.in_place import adapted_layer
 from keras_transfer.adapters.in_place.compiled_model import activate
 from keras_transfer.adapters.in_place.compiled_model import renew_optimizers
 from keras_transfer.adapters.in_place.compiled_model import retrace
+from keras_transfer.adapters.in_place.compiled_model import stale_functions_aside
 from keras_transfer.adapters.in_place.compiled_model import stale_optimizers
-from keras_transfer.adapters.in_place.layer_state import all_or_nothing
-from keras_transfer.adapters.in_place.layer_state import check_name
 from keras_transfer.adapters.in_place.layer_state import own_recipes
 from keras_transfer.adapters.in_place.layer_state import recipes_of
 from keras_transfer.backbones.layer_paths import located
@@ -87,25 +84,34 @@ def places(
 ) -> Iterator[tuple[str, keras.Layer, Part]]:
     """Yield (path of the layer, layer, part) for the parts of one adapter, or of all.
 
-    In the order of the model.
+    In the order of the model, and of the technique: not the layers of `own_places`.
     `part.named_weights` are the adapter's weights there, by name.
     """
-    if name is not None:
-        check_known(model, name)
-    for path, layer in located(model).items():
-        for part in parts_of(layer):
-            if name is None or part.name == name:
-                yield path or layer.name, layer, part
+    return (each for each in _places(model, name) if not each[2].replaces)
+
+
+def own_places(
+    model: keras.Layer, name: str | None = None
+) -> Iterator[tuple[str, keras.Layer, Part]]:
+    """Yield what `places` does for the layers that an adapter has for itself."""
+    return (each for each in _places(model, name) if each[2].replaces)
 
 
 def use(model: keras.Layer, name: str) -> None:
     """Make one adapter of `model` the one in use, and the one that trains.
 
-    The others stay where they are, with gates of 0. Gates are variables, so what was
-    traced for inference stays right; the functions of training are traced anew. An
-    optimizer that was built for another adapter has no slots for this one: compile()
-    again to train it. A callback may use another one to evaluate it; it has to change
-    back before the next step of `fit`.
+    The others stay where they are, with gates of 0, and so do their heads: the model
+    computes with the head of this one, which may have another number of classes
+    (`model.output_shape` still says that of the model's own). The functions that the
+    model keeps are traced anew; a `tf.function` of your own stays right where heads
+    have one width. An optimizer that was built for another adapter has no slots for
+    this one: compile() again to train it. A callback may use another one to evaluate
+    it; it has to change back before the next step of `fit`.
+
+    Switching is not for two threads at once: the gates are of the model, so a request
+    in one thread would get the adapter that another has just chosen. To serve many
+    adapters side by side, export them by `kt.export_serving(adapters=[...])`, where
+    each example of a batch names its own.
 
     Args:
         model: A model with adapters.
@@ -138,6 +144,9 @@ def use(model: keras.Layer, name: str) -> None:
 def disabled(model: keras.Layer) -> Iterator[None]:
     """Within the block `model` computes as the base model does, exactly.
 
+    With the head that the model had before the first adapter was attached; for one
+    thread at a time, as `use`.
+
     Args:
         model: A model with adapters.
 
@@ -168,13 +177,15 @@ def disabled(model: keras.Layer) -> Iterator[None]:
                 f"The adapter {name!r} ({type(recipe).__name__}) trains weights of the "
                 "model's own, which cannot be switched off."
             )
-    parts = [(part, gate_value(part)) for _, part in all_parts(model)]
+    hosts = list(all_parts(model))
+    gates = [gate_value(part) for _, part in hosts]
     try:
-        for part, _ in parts:
+        for _, part in hosts:
             part.gate.assign(0.0)
-        yield
+        with stale_functions_aside(model, hosts):
+            yield
     finally:
-        for part, gate in parts:
+        for (_, part), gate in zip(hosts, gates, strict=True):
             part.gate.assign(gate)
 
 
@@ -215,59 +226,6 @@ def remove(model: keras.Layer, name: str) -> None:
     else:
         adapted_layer.restore(model)
         renew_optimizers(model)
-
-
-def add_weighted(model: keras.Layer, name: str, weights: Mapping[str, float]) -> None:
-    """Add an adapter that is a weighted sum of others, and use it.
-
-    It is exact: on each layer its rank is the sum of theirs (in PEFT
-    `combination_type="cat"`). It can be trained further.
-
-    Args:
-        model: A model with adapters of one technique, on the same layers.
-        name: Name of the new adapter.
-        weights: Dict of name to finite weight: `{"first": 0.3, "second": 0.7}`.
-
-    Raises:
-        ValueError: If a name is unknown or the new one taken, a weight is not finite,
-            or the adapters cannot be summed.
-
-    Example:
-        ```python
-        import keras
-        import keras_transfer as kt
-
-        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
-        for each in ("first", "second"):
-            kt.adapters.LoRA(rank=2, targets="all-linear").attach(model, each)
-        kt.adapters.add_weighted(model, "sum", {"first": 0.3, "second": 0.7})
-        assert kt.adapters.active(model) == {"sum": 1.0}
-        ```
-
-    Reference:
-        PEFT, `LoraModel.add_weighted_adapter`.
-    """
-    if not weights:
-        raise ValueError("weights is empty, so there is nothing to sum.")
-    for summand, weight in weights.items():
-        check_known(model, summand)
-        number(f"The weight of {summand!r}", weight)
-    recipes = recipes_of(model)
-    kinds = {type(recipes[summand]) for summand in weights}
-    if any(kind.parts is not next(iter(kinds)).parts for kind in kinds):
-        names = sorted(kind.__name__ for kind in kinds)
-        raise ValueError(f"Adapters of different techniques cannot be summed: {names}.")
-    check_name(model, name)
-    by_host: dict[int, tuple[keras.Layer, list[tuple[Part, float]]]] = {}
-    for host, part in all_parts(model):
-        if part.name in weights:
-            pair = by_host.setdefault(id(host), (host, []))
-            pair[1].append((part, weights[part.name]))
-    pairs = [(host, ps[0][0].joined(host, ps, name)) for host, ps in by_host.values()]
-    with all_or_nothing(model):
-        adapted_layer.install(model, name, recipes[next(iter(weights))], pairs)
-        activate(model, {name: 1.0})
-        retrace(model)
 
 
 def refresh(model: keras.Layer) -> None:
@@ -315,3 +273,14 @@ def check_known(model: keras.Layer, name: str) -> None:
         raise ValueError(
             f"The model {model.name!r} has no adapter {name!r}. It has {names}."
         )
+
+
+def _places(
+    model: keras.Layer, name: str | None
+) -> Iterator[tuple[str, keras.Layer, Part]]:
+    if name is not None:
+        check_known(model, name)
+    for path, layer in located(model).items():
+        for part in parts_of(layer):
+            if name is None or part.name == name:
+                yield path or layer.name, layer, part

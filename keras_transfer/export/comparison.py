@@ -13,6 +13,8 @@ from keras_transfer.export.request import named
 # Of the largest output. Folded adapters are rounded once more, fused operations sum
 # in another order; an int8 layer rounds what comes in.
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "quantised": 5e-2}
+# What `own_heads` fills up logits with, in the three dtypes.
+FILLED = np.array([np.finfo("float32").min, np.finfo("float16").min, -3.3895314e38])
 
 
 def tolerance(model: keras.Model) -> float:
@@ -65,8 +67,13 @@ def compare(
         if strings:
             _compare_strings(name, key, got, right)
             continue
-        scale = max(float(np.abs(right).max(initial=0.0)), 1e-6)
         same = got.shape == right.shape
+        if same and right.dtype.kind == "f":
+            # What fills up the scores of a narrow head is no score.
+            filled = np.isin(right, FILLED)
+            same = bool(np.array_equal(got[filled], right[filled]))
+            got, right = got[~filled], right[~filled]
+        scale = max(float(np.abs(right).max(initial=0.0)), 1e-6)
         error = float(np.abs(got - right).max(initial=0.0)) if same else np.inf
         if not error <= allowed * scale:  # NaN is not either
             raise ValueError(

@@ -19,7 +19,7 @@ from keras_transfer.adapters.adapter_part import parts_of
 from keras_transfer.adapters.in_place.adapted_layer import plain_of
 from keras_transfer.adapters.in_place.forward import Hooked
 from keras_transfer.adapters.in_place.layer_state import set_class
-from keras_transfer.backbones.layer_paths import weights_of
+from keras_transfer.adapters.own_layer import weights_below
 from keras_transfer.export.request import check_flat
 from keras_transfer.export.request import Entry
 from keras_transfer.export.request import named
@@ -142,7 +142,7 @@ def _fold(layer: keras.Layer) -> list[tuple[keras.Variable, tf.Variable]] | None
     active = [part for part in parts_of(layer) if gate_value(part)]
     if active and layer.quantization_mode is not None:
         return None
-    own = weights_of(layer)
+    own = weights_below(layer)
     before: dict[str, np.ndarray] = {}
     if active:
         before = {k: _keras.value(v).astype("float32") for k, v in own.items()}

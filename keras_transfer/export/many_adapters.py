@@ -16,10 +16,13 @@ import tensorflow as tf
 from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.adapter_part import parts_of
+from keras_transfer.adapters.own_layer import OwnLayer
 from keras_transfer.adapters.switching import attached
 from keras_transfer.adapters.switching import check_known
 from keras_transfer.backbones.layer_paths import located
 from keras_transfer.export.graph import forward
+from keras_transfer.export.own_heads import labels_by_adapter
+from keras_transfer.export.own_heads import OwnHeads
 from keras_transfer.export.request import Entry
 from keras_transfer.export.request import named
 from keras_transfer.export.stacked_pairs import StackedPairs
@@ -34,8 +37,9 @@ class ManyAdapters:
     """Several adapters of low-rank pairs of one model, to be chosen by example.
 
     Each signature gets one more input, `adapter`, a string an example: the name of an
-    adapter, or `""` for the model without one. One batch may mix them. All else, the
-    head too, is in the graph once and is that of the model as it is now. The pairs are
+    adapter, or `""` for the model without one. One batch may mix them. Layers that an
+    adapter has for itself, its head, are in the graph next to those of the others, and
+    each example gets its own. All else is there once, as it is now. The pairs are
     copies; the model stays as it is.
 
     It takes the place of `Folded`. `forward` traces the model or one that shares its
@@ -56,9 +60,15 @@ class ManyAdapters:
         self.model = model
         self.names = _checked(model, names)
         self.index: tf.Tensor | None = None  # while a graph is traced
+        self.number = 0  # the adapter that counts while there is none
+        self.heads: list[OwnHeads] = []
         self.hooks: list[tuple[Part, Mapping[str, Callable]]] = []
         for path, layer in located(model).items():
             parts = parts_of(layer)
+            own = [part for part in parts if part.replaces]
+            parts = [part for part in parts if not part.replaces]
+            if own:
+                self.hooks += zip(own, self._own_hooks(layer, own, path or layer.name))
             there = {part.name: part for part in parts}
             pairs = [there.get(name) for name in self.names]
             # Parts of adapters that are left out do nothing at all.
@@ -71,11 +81,20 @@ class ManyAdapters:
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Within the block, networks of `network` compute with the stacked pairs."""
+        with self._hooked(self.hooks):
+            yield
+
+    def _own_applied(self) -> contextlib.AbstractContextManager:
+        """Return what lets the layers that adapters own compute for one adapter."""
+        return self._hooked([each for each in self.hooks if each[0].replaces])
+
+    @contextlib.contextmanager
+    def _hooked(self, hooks: Sequence[tuple[Part, Mapping]]) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
-            for part, hooks in self.hooks:
+            for part, functions in hooks:
                 # In front of the methods, and past Keras's tracking of attributes.
-                part.__dict__.update(hooks)
-                for name in hooks:
+                part.__dict__.update(functions)
+                for name in functions:
                     stack.callback(part.__dict__.pop, name)
             yield
 
@@ -128,13 +147,37 @@ class ManyAdapters:
                     (part.gate, tf.constant(float(part.name == name)))
                     for _, part in all_parts(self.model)
                 ]
-                with keras.StatelessScope(state_mapping=gates):
+                self.number = [BASE, *self.names].index(str(name))
+                with keras.StatelessScope(state_mapping=gates), self._own_applied():
                     found.append(network(plain.prepare(some), training=training))
                 order.append(rows)
+            self.number = 0
             back = np.argsort(np.concatenate(order))
             return keras.tree.map_structure(
                 lambda *each: tf.gather(tf.concat(each, axis=0), back), *found
             )
+
+        return call
+
+    def takes(self, labels: object) -> bool:
+        """Return whether labels are by adapter, or left out, where heads differ."""
+        if isinstance(labels, Mapping):
+            return bool(set(labels) & {BASE, *self.names})
+        return labels is None and bool(self.heads)
+
+    def labelled(self, compute: Callable, labels: Mapping | None) -> Callable:
+        """Return `compute` with labels, by each adapter's own names.
+
+        Raises:
+            ValueError: If they do not fit the adapters.
+        """
+        if labels is None:
+            return compute
+        finish = labels_by_adapter(labels, self.names, self.heads)
+
+        def call(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            names = inputs[INPUT]
+            return finish(compute(inputs), self._index(names, names))
 
         return call
 
@@ -204,18 +247,44 @@ class ManyAdapters:
         def on_outputs(
             host: keras.Layer, inputs: object, outputs: object, **kwargs: object
         ) -> object:
-            index = self.index
-            rows = inputs.shape[0]
-            if index.shape[0] == PROBE and rows not in (PROBE, None):
-                raise ValueError(
-                    f"The first axis of what comes into {path!r} is not the batch: it "
-                    f"has {rows} rows of {PROBE} examples. So nothing tells "
-                    "which rows belong to which adapter. Leave this layer out of the "
-                    "targets."
-                )
-            return stack(inputs, outputs, index, bool(kwargs.get("reverse")))
+            self._check_rows(inputs, path)
+            return stack(inputs, outputs, self.index, bool(kwargs.get("reverse")))
 
         return on_outputs
+
+    def _own_hooks(
+        self, host: keras.Layer, own: Sequence[OwnLayer], path: str
+    ) -> list[dict[str, Callable]]:
+        """Return the hooks of the parts that replace `host`, of which the last acts."""
+        there = {part.name: part for part in own}
+        heads = OwnHeads(host, [there.get(name) for name in self.names])
+        self.heads.append(heads)
+
+        def instead(
+            host: keras.Layer, otherwise: Callable, compute: Callable, **kwargs: object
+        ) -> object:
+            if self.index is None:
+                return heads.only(otherwise, compute, self.number)
+            outputs = heads.each_its_own(otherwise, compute, self.index)
+            self._check_rows(keras.tree.flatten(outputs)[0], path)
+            return outputs
+
+        def passed_by(
+            host: keras.Layer, otherwise: Callable, compute: Callable, **kwargs: object
+        ) -> object:
+            return otherwise()
+
+        return [{"instead": passed_by}] * (len(own) - 1) + [{"instead": instead}]
+
+    def _check_rows(self, tensor: tf.Tensor, path: str) -> None:
+        rows = tensor.shape[0]
+        if self.index.shape[0] == PROBE and rows not in (PROBE, None):
+            raise ValueError(
+                f"The first axis of what goes through {path!r} is not the batch: it "
+                f"has {rows} rows of {PROBE} examples. So nothing tells "
+                "which rows belong to which adapter. Leave this layer out of the "
+                "targets."
+            )
 
 
 def _split(tensors: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, dict]:

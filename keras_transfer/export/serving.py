@@ -90,15 +90,18 @@ def export_serving(
             one for each token or pixel if the model has classes for each. Of several
             outputs, a dict by output or a list in their order, with None for one that
             has no classes; outputs are then `<output>_label` and `<output>_label_id`.
+            With `adapters` also a dict by adapter, `""` for the model without one.
             Defaults to the names that the data of `fine_tune` had, where there is a
-            logit for each; False for none.
+            logit for each, and no adapter with a head of its own; False for none.
         features: True, or a pooling of `kt.backbones.features`, for a signature
             `features`.
         adapters: Names of LoRA, RsLoRA or LoHa adapters of the model, to be chosen by
             example. Each signature then takes one more input `adapter`, a name an
             example, or `""` for the model without any; a batch may mix them, and an
-            unknown name is an error. The head and all else are one for all. By default
-            the adapters in use are folded.
+            unknown name is an error. Each example gets the head of its adapter; scores
+            of one with fewer classes than the widest are filled up with probabilities
+            of 0, or logits of the least number of the dtype, -3.4e38. By default the
+            adapters in use are folded.
 
     Returns:
         The folder of the version.
@@ -137,7 +140,6 @@ def export_serving(
     """
     _check(model, version)
     target = pathlib.Path(directory) / str(version)
-    finish = with_labels(labels, model)
     with new_path(target) as partial:
         entries = entries_of(model, preprocessor, samples)
         plain = entries.get("preprocessed", entries["serving_default"])
@@ -150,6 +152,10 @@ def export_serving(
             asked = many.requests(asked)
             entries = {name: many.entry(each) for name, each in entries.items()}
         compute = trace(model, plain, "outputs")
+        if many and many.takes(labels):
+            compute, finish = many.labelled(compute, labels), dict
+        else:
+            finish = with_labels(labels, model)
         functions = {
             name: signature(each, compute, finish) for name, each in entries.items()
         }

@@ -16,6 +16,7 @@ from keras_transfer import _keras
 from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.in_place.adapted_layer import base_of
 from keras_transfer.adapters.in_place.adapted_layer import plain_of
+from keras_transfer.adapters.own_layer import weights_below
 from keras_transfer.adapters.targets import head_layers
 from keras_transfer.backbones.addresses import addressed_weights
 from keras_transfer.backbones.frozen import FrozenBackbone
@@ -167,6 +168,21 @@ def weight_names(places: Mapping[str, keras.Layer]) -> dict[str, keras.Variable]
                 seen.add(id(variable))
                 found[joined(place, name)] = variable
     return found
+
+
+def keys_of(host: keras.Layer, places: Mapping[str, keras.Layer]) -> dict[str, str]:
+    """Return the names in a file of the weights of `weights_below(host)`, by theirs.
+
+    Those of a layer that has none of `places` are left out.
+    """
+    at = {id(layer): place for place, layer in places.items()}
+    keys: dict[int, str] = {}
+    for layer in _keras.flat_layers(host):
+        if id(layer) in at:
+            for name, variable in addressed_weights(layer).items():
+                keys.setdefault(id(variable), joined(at[id(layer)], name))
+    below = weights_below(host).items()
+    return {own: keys[id(v)] for own, v in below if id(v) in keys}
 
 
 def chosen(

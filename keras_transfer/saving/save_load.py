@@ -11,7 +11,8 @@ from keras_transfer._arguments import one_of
 from keras_transfer.adapters.switching import active
 from keras_transfer.adapters.switching import attached
 from keras_transfer.adapters.switching import check_known
-from keras_transfer.saving import adapter_file
+from keras_transfer.saving.adapter_file import save_file
+from keras_transfer.saving.load_file import load_file
 from keras_transfer.saving.peft.load import load_peft
 from keras_transfer.saving.peft.save import save_peft
 
@@ -42,9 +43,10 @@ def save_adapter(
     is in it, nor is any run on loading. The old file of this name, if there is one, is
     replaced in one step, so that a kill leaves either it or the new one.
 
-    The head goes along: of the layers above the backbone all weights of those that
-    train (all of them if nothing in the model trains any more). In Hugging Face PEFT
-    these are `modules_to_save`.
+    The head of the adapter goes along, and what else it has for itself (`train` of
+    `attach`), each weight under the path of the model's own; in Hugging Face PEFT these
+    are `modules_to_save`. So do layers above the backbone that train themselves, or
+    carry a pair.
 
     Args:
         model: A model with adapters: a backbone, or a Task, `TransferClassifier` or
@@ -104,7 +106,7 @@ def save_adapter(
             f"The path {str(path)!r} does not end in {SUFFIX!r}, by which an adapter "
             "file is known. For a folder of Hugging Face PEFT pass format='peft'."
         )
-    print(adapter_file.save_file(model, path, name, dtype=dtype, head=head))
+    print(save_file(model, path, name, dtype=dtype, head=head))
 
 
 def load_adapter(
@@ -118,10 +120,11 @@ def load_adapter(
     """Attach an adapter that was saved to a file, with the values it had.
 
     The model has to be the base that the adapter was trained on: the same backbone,
-    alone or in any model, fresh or with other adapters. The head in the file goes to
-    the model's own, where it has one; a bare backbone has none, and the printed line
-    says that it was left out. All of the file is checked before anything of the model
-    is changed.
+    alone or in any model, fresh or with other adapters. The head in the file becomes
+    one of the adapter's own, in place of the model's while the adapter is in use; it
+    may have another number of classes. A bare backbone has no place for it, and the
+    printed line says that it was left out. All of the file is checked before anything
+    of the model is changed.
 
     As after `attach`, the adapter is the one in use, and trains with the head, while
     the rest is frozen. Load before or after `compile`, but inside `strategy.scope()`
@@ -133,7 +136,8 @@ def load_adapter(
             `adapter_config.json`.
         name: Name of the adapter in the model. Default None, for that in the file;
             PEFT's folders have none, and there it is `"default"`.
-        head: Whether to load the head. Default True.
+        head: Whether to load the head; if not, the adapter begins with a copy of the
+            model's. Default True.
         check_base: Whether to refuse a base with another fingerprint: other layers,
             shapes, activations or values than the one that the adapter was trained
             on, such as a merged model. Default True.
@@ -178,7 +182,7 @@ def load_adapter(
                 "with a folder of PEFT."
             )
         return load_peft(model, path, name=name or DEFAULT)
-    print(adapter_file.load_file(model, path, name, head=head, check_base=check_base))
+    print(load_file(model, path, name, head=head, check_base=check_base))
     return model
 
 

@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_transfer._keras import flat_layers
 from keras_transfer.adapters.adapter_part import all_parts
+from keras_transfer.adapters.switching import own_places
 from tests import tiny
 
 
@@ -67,9 +68,18 @@ def disturb(model, scale=0.3, name=None):
     """Give the pairs values that change the outputs, the same each time."""
     rng = np.random.default_rng(3)
     for _, part in all_parts(model):
-        if name in (None, part.name):
+        if name in (None, part.name) and not part.replaces:
             for variable in part.named_weights.values():
                 variable.assign(rng.normal(0, scale, variable.shape))
+    return model
+
+
+def disturb_head(model, name="default", seed=4):
+    """Give the layers that the adapter has for itself other values."""
+    rng = np.random.default_rng(seed)
+    for _, _, part in own_places(model, name):
+        for variable in part.named_weights.values():
+            variable.assign(variable + rng.normal(0, 0.3, variable.shape))
     return model
 
 

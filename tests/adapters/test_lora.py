@@ -201,10 +201,14 @@ def test_prints_one_line(capsys):
     assert "307 of " in text and "51 of them are the head's" in text
 
 
-def test_the_head_stays_as_it_is():
+def test_the_head_that_trains_is_one_of_the_adapters_own():
     model = models.nested()
+    head = model.layers[-1]
+    own = [head.kernel, head.bias]
     adapters.LoRA(rank=2).attach(model)
-    assert model.layers[-1].trainable_weights == model.layers[-1].weights
+    shapes = [tuple(variable.shape) for variable in head.trainable_weights]
+    assert shapes == [(16, 3), (3,)]
+    assert not any(v is x for v in head.trainable_weights for x in own)
     frozen = models.nested()
     frozen.layers[-1].trainable = False
     adapters.LoRA(rank=2).attach(frozen)
@@ -295,7 +299,7 @@ def test_an_error_in_the_midst_of_attaching_changes_nothing(monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("keras_transfer.adapters.adapter.retrace", fail)
+        patch.setattr("keras_transfer.adapters.plan.retrace", fail)
         with pytest.raises(KeyboardInterrupt):
             adapters.LoRA(rank=2).attach(model)
     assert models.classes(model) == classes

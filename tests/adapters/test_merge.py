@@ -184,7 +184,8 @@ def test_no_layer_keeps_a_recipe(leave):
     head = ScaledHead(name="head")
     outputs = head(backbone(backbone.input)["pooled_output"])
     model = keras.Model(backbone.input, outputs)
-    adapters.LoRA(rank=2, targets="query|hidden").attach(model)
+    # With biases of the model's own the head trains in place, and nothing is frozen.
+    adapters.LoRA(rank=2, targets="query|hidden", bias="lora_only").attach(model)
     assert own_recipes(head) and first_state(head) is None
     leave(model)
     layers = _keras.flat_layers(model)
@@ -205,6 +206,10 @@ def test_merging_an_inner_backbone(tmp_path):
     backbone = next(x for x in model.layers if x.name == "backbone")
     y = run(model, X)
     adapters.merge(backbone)
+    assert_close(run(model, X), y, 1e-5)
+    # Its own head is not in the backbone.
+    assert list(adapters.attached(model)) == ["default"]
+    adapters.merge(model)
     assert_close(run(model, X), y, 1e-5)
     assert adapters.attached(model) == {}
     model.save(tmp_path / "model.keras")

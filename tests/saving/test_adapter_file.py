@@ -417,7 +417,14 @@ class TestHead:
     @pytest.mark.parametrize(
         "top, message",
         [
-            ([keras.layers.Dense(7, name="logits")], "has the shape"),
+            (
+                [
+                    keras.layers.RepeatVector(2),
+                    keras.layers.Flatten(),
+                    keras.layers.Dense(3, name="logits"),
+                ],
+                "has the shape",
+            ),
             ([keras.layers.Dense(3, name="other")], "'head:logits'.*does not have"),
             (
                 [
@@ -543,7 +550,7 @@ class TestRefusesTheModel:
             raise KeyboardInterrupt
 
         # After the head has its values.
-        monkeypatch.setattr("keras_transfer.adapters.adapter.retrace", kill)
+        monkeypatch.setattr("keras_transfer.adapters.plan.retrace", kill)
         with pytest.raises(KeyboardInterrupt):
             kt.load_adapter(other, path)
         assert files.state(other) == before

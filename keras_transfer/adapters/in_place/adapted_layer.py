@@ -191,7 +191,7 @@ def restore(model: keras.Layer) -> None:
 def upgrade(layer: keras.Layer, hooked: type | None = None) -> None:
     """Change the class of `layer`, once; with `hooked` its forward pass runs parts."""
     base = base_of(layer)
-    if isinstance(layer, Adapted) and (hooked is None or isinstance(layer, Hooked)):
+    if isinstance(layer, Adapted) and isinstance(layer, hooked or Adapted):
         return
     set_class(layer, _upgraded(base, hooked))
 
@@ -276,7 +276,7 @@ def _attach_again(layer: keras.Layer, recipes: dict, state: dict) -> None:
         mine = [(host, part) for host, part in made if part.name == name]
         hosts = [host for host, part in parts.all_parts(layer) if part.name == name]
         install(layer, name, recipe, mine, hosts)
-        recipe.link([p for _, p in parts.all_parts(layer) if p.name == name])
+        recipe.link(parts.added_by(layer, name))
     upgrade(layer)
     for name, config in recipes.items():
         if name not in own_recipes(layer):

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 
 import keras
 
 from keras_transfer import _keras
 from keras_transfer.adapters.adapter_part import all_parts
+from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.optimizers.discriminative import Discriminative
 from keras_transfer.optimizers.discriminative import SUBCLASSES
+
+# What Keras traces a function for.
+KINDS = ("train", "test", "predict")
 
 
 def stale_optimizers(
@@ -62,6 +69,32 @@ def retrace(
             _keras.replace_optimizer(compiled, optimizer)
     for layer in _keras.flat_layers(model):
         _keras.forget_traces(layer)
+
+
+@contextlib.contextmanager
+def stale_functions_aside(
+    model: keras.Layer, hosts: Iterable[tuple[keras.Layer, Part]]
+) -> Iterator[None]:
+    """Within the block no function runs that was traced for other gates than now.
+
+    For training each asks the gates of the layers that adapters own when it is traced,
+    and where widths differ for inference too. At the end what there was is back.
+    """
+    owned = [part for _, part in hosts if part.replaces]
+    kinds = KINDS if any(part.other_width for part in owned) else ("train",)
+    kept = [
+        (each, f"{kind}_function", getattr(each, f"{kind}_function"))
+        for each in _models(model)
+        for kind in kinds
+        if owned and getattr(each, f"{kind}_function", None) is not None
+    ]
+    try:
+        for each, name, _ in kept:
+            _keras.remake_functions(each, name.removesuffix("_function"))
+        yield
+    finally:
+        for each, name, function in kept:
+            setattr(each, name, function)
 
 
 def activate(model: keras.Layer, gates: Mapping[str, float]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+from collections.abc import Callable
 
 import keras
 from keras import ops
 
 from keras_transfer import _keras
+from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.adapter_part import parts_of
 
 # The layer that, in this thread, computes without what comes after its sum.
@@ -18,7 +21,8 @@ class Hooked:
     """Mixin in front of a Keras layer class: computes as it does, with its parts.
 
     The layer's own `call` runs as it is, but for the activation (and the soft cap of
-    logits), which has to come after what the parts add.
+    logits), which has to come after what the parts add. Where a part replaces the layer
+    it runs as it is, with the weights of that part.
     """
 
     # The class of the layer without its parts, once they are folded or taken away.
@@ -61,6 +65,42 @@ def _run(
     layer: keras.Layer, compute: object, inputs: object, *args: object, **kwargs: object
 ) -> object:
     parts = parts_of(layer)
+    added = [part for part in parts if not part.replaces]
+    plain = functools.partial(compute, inputs, *args, **kwargs)
+    result = plain
+    if added:
+        result = functools.partial(
+            _with_parts, layer, added, compute, inputs, *args, **kwargs
+        )
+    own = [part for part in parts if part.replaces]
+    # Outputs of several widths cannot be branches of one graph.
+    now = any(part.other_width for part in own)
+    now = now or bool(own) and _keras.is_training(kwargs.get("training"))
+    if own and now:
+        result = functools.partial(_frozen, layer, result)
+    for part in own:
+        result = functools.partial(part.instead, layer, result, plain, now=now)
+    return result()
+
+
+def _frozen(layer: keras.Layer, compute: Callable[[], object]) -> object:
+    """Return `compute()` by a layer that is frozen, whatever learns in its place.
+
+    Its flag is that of the part which learns, and a BatchNormalization reads it.
+    """
+    with _keras.exchanged(layer, (), [(layer, {"_trainable": False})]):
+        return compute()
+
+
+def _with_parts(
+    layer: keras.Layer,
+    parts: list[Part],
+    compute: object,
+    inputs: object,
+    *args: object,
+    **kwargs: object,
+) -> object:
+    """Return the layer's own result, as the hooks of `parts` change it."""
     for part in parts:
         inputs = part.on_inputs(layer, inputs)
     outer = getattr(_bare, "layer", None)

@@ -94,7 +94,7 @@ def layout_of(file: PeftFile, mapping: HubMapping) -> Layout:
         raise ValueError(f"The file holds no pair of {file.technique.__name__}.")
     _check_targets(file, mapping, prefix, modules)
     _check_task(file.config, mapping, plain)
-    _check_plain(file.config, mapping, modules, plain)
+    _check_plain(file.config, mapping, prefix, modules, plain)
     return Layout(prefix, modules, plain, names)
 
 
@@ -255,7 +255,11 @@ def _check_task(config: Mapping[str, object], mapping: HubMapping, plain: Mappin
 
 
 def _check_plain(
-    config: Mapping[str, object], mapping: HubMapping, pairs: Mapping, plain: Mapping
+    config: Mapping[str, object],
+    mapping: HubMapping,
+    prefix: str,
+    pairs: Mapping,
+    plain: Mapping,
 ) -> None:
     bias = config.get("bias", "none")
     wanted = set()
@@ -270,10 +274,17 @@ def _check_plain(
             wanted.add(key)
     if missing := sorted(wanted - set(plain)):
         raise ValueError(f"The file lacks {missing[:5]}, by its bias={bias!r}.")
+    owns = bias == "none"  # then modules that are there whole are the adapter's own
+    saved = tuple(config.get("modules_to_save") or ())
     for key, array in plain.items():
-        if key in wanted:
-            if array.shape != mapping.shape(key):
-                of_head = key.rpartition(".")[0] in mapping.heads
+        module = key.rpartition(".")[0]
+        named = owns and any(f".{prefix}{module}".endswith(f".{x}") for x in saved)
+        if key in wanted or named and module not in pairs:
+            shape = mapping.shape(key)
+            if owns and module in mapping.heads[-1:]:
+                shape = (array.shape[0], *shape[1:])  # its classes may be others
+            if array.shape != shape:
+                of_head = module in mapping.heads
                 raise ValueError(
                     f"{key!r} has the shape {array.shape} in the file, but "
                     f"{mapping.shape(key)} in the model."
@@ -281,6 +292,7 @@ def _check_plain(
                 )
         elif key.removesuffix(".weight") not in pairs:
             raise ValueError(
-                f"The file has {key!r} whole (modules_to_save, or bias={bias!r} that "
-                "does not cover it). Whole modules are read for the head alone."
+                f"The file has {key!r} whole, which neither its modules_to_save, "
+                f"{list(saved)}, nor its bias={bias!r} covers. With trained biases "
+                "whole modules are read for the head alone."
             )

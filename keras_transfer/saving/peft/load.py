@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import re
 import warnings
@@ -14,6 +15,11 @@ from keras_transfer import _keras
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.in_place.layer_state import check_name
 from keras_transfer.adapters.low_rank import EmbeddingPair
+from keras_transfer.adapters.own_layer import own_name
+from keras_transfer.adapters.own_layer import weights_below
+from keras_transfer.adapters.plan import Plan
+from keras_transfer.adapters.trained_layers import own_layer
+from keras_transfer.adapters.trained_layers import ownable
 from keras_transfer.backbones.layer_paths import located
 from keras_transfer.backbones.match_huggingface import unmatched
 from keras_transfer.saving.peft.files import PeftFile
@@ -33,12 +39,13 @@ def load_peft(
 ) -> keras.Model:
     """Attach a LoRA, RsLoRA, DoRA or LoHa that Hugging Face PEFT has saved.
 
-    Ranks, alphas, targets, dropout and rank stabilisation become the recipe; trained
-    biases, and the classifier of a `TextClassifier`, become the model's own. The
-    model's outputs are those of PEFT to 1e-5. Where each number goes is asked of
-    keras-hub's own converter of the model's weights. In a fused projection, GPT-2's
-    c_attn, one pair becomes three, with an A each. All is verified before anything
-    changes.
+    Ranks, alphas, targets, dropout and rank stabilisation become the recipe. What the
+    file has whole, `modules_to_save` such as the classifier of a `TextClassifier`, is
+    the adapter's own, also with another number of classes; trained biases, and a
+    classifier next to them, become the model's own. The model's outputs are those of
+    PEFT to 1e-5. Where each number goes is asked of keras-hub's own converter of the
+    model's weights. In a fused projection, GPT-2's c_attn, one pair becomes three, with
+    an A each. All is verified before anything changes.
 
     Args:
         model: A keras-hub backbone with the weights that the adapter was trained on,
@@ -107,6 +114,10 @@ def load_peft(
         for pair in layout.pairs.values()
         for factors in pair.factors
     }
+    if not plan.trained:
+        plan, whole = _with_own_layers(model, plan, values)
+        of_parts |= whole
+        values = []
     plan.install(model, name, of_parts, values)
     print(plan.summary(model, name))
     dtypes = {key: tensor.dtype for key, tensor in file.tensors.items()}
@@ -127,7 +138,8 @@ def _own_values(
     values = []
     for key, tensor in layout.plain.items():
         for share in mapping.shares[key]:
-            value = share.read(tensor.astype("float32"))
+            last = key.rpartition(".")[0] in mapping.heads[-1:]
+            value = share.read(tensor.astype("float32"), any_width=last)
             if key not in wrapped:
                 values.append((share.variable, value))
             elif not np.array_equal(value, _keras.value(share.variable)):
@@ -137,6 +149,38 @@ def _own_values(
                     "model has. The adapter was trained on another base."
                 )
     return values
+
+
+def _with_own_layers(
+    model: keras.Layer, plan: Plan, values: list[tuple[keras.Variable, np.ndarray]]
+) -> tuple[Plan, dict[str, dict[str, np.ndarray]]]:
+    """Return the plan with the layers that the file has whole, and their values.
+
+    A head that the file lacks is the adapter's own too, as it is in the model.
+
+    Raises:
+        ValueError: If the file has some weights of a layer, but not all.
+    """
+    given = {id(variable): value for variable, value in values}
+    by_default = {id(target.layer): part for target, part in plan.owned}
+    owned, whole = [], {}
+    for target in ownable(model):
+        below = weights_below(target.layer)
+        found = {key: given[id(v)] for key, v in below.items() if id(v) in given}
+        if found and set(found) != set(below):
+            raise ValueError(
+                f"The file has {sorted(found)} of the layer {target.path!r} whole, but "
+                f"not {sorted(set(below) - set(found))}."
+            )
+        if found:
+            part = own_layer(target.layer)
+            if isinstance(target.layer, keras.layers.Dense):
+                part.units = found["kernel"].shape[-1]
+            whole[target.path] = {own_name(key): x for key, x in found.items()}
+            owned.append((target, part))
+        elif id(target.layer) in by_default:
+            owned.append((target, by_default[id(target.layer)]))
+    return dataclasses.replace(plan, owned=tuple(owned)), whole
 
 
 def _check_head(config: dict, mapping: HubMapping, layout: Layout) -> None:

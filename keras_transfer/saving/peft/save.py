@@ -12,11 +12,11 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
-from keras_transfer._arguments import one_of
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import check_overrides
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.switching import attached
+from keras_transfer.adapters.switching import own_places
 from keras_transfer.adapters.switching import places
 from keras_transfer.adapters.targets import by_pattern
 from keras_transfer.backbones.match_huggingface import unmatched
@@ -37,8 +37,8 @@ from keras_transfer.saving.peft.layout import origins
 from keras_transfer.saving.peft.layout import ROOT
 from keras_transfer.saving.peft.named_modules import rank_and_alpha
 from keras_transfer.saving.peft.named_modules import short_names
-
-TASKS = (None, "SEQ_CLS", "CAUSAL_LM", "FEATURE_EXTRACTION")
+from keras_transfer.saving.peft.whole_weights import whole_keys
+from keras_transfer.saving.peft.whole_weights import whole_tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +129,14 @@ def _written(
     """Return the text of adapter_config.json and the tensors of an adapter."""
     recipe = _recipe(model, name)
     modules = _modules(model, name, recipe, mapping)
-    plain, prefix, wrapped = _plain(model, recipe, mapping, modules, task_type, origin)
+    own = {
+        id(variable): mine
+        for _, host, part in own_places(model, name)
+        for _, variable, mine in part.stands_for(host)
+    }
+    plain, prefix, wrapped = whole_keys(
+        model, recipe, mapping, modules, task_type, origin, own
+    )
     modules = {k if k in mapping.heads else prefix + k: x for k, x in modules.items()}
     tensors = {
         f"{ROOT}{module}.{end}": array
@@ -139,14 +146,20 @@ def _written(
     for key in plain:
         full = name_of(prefix, mapping, key, wrapped=key in wrapped)
         full = origin.plain[key] if origin else full
-        tensors[full] = _whole(mapping, key)
+        tensors[full] = whole_tensor(mapping, key, own)
     numbers = {module: (x.rank, x.alpha) for module, x in modules.items()}
     if origin is None:
         heads = list(dict.fromkeys(head.split(".")[0] for head in mapping.heads))
         known = [prefix + x for x in dict.fromkeys(mapping.module_of().values())]
         targets = short_names(list(numbers), known)
         config = new_config(recipe, numbers, targets, task_type)
-        config["modules_to_save"] = heads or None
+        whole = [
+            prefix + key.rpartition(".")[0]
+            for key in plain
+            if key.rpartition(".")[0] not in mapping.heads
+            and id(mapping.shares[key][0].variable) in own
+        ]
+        config["modules_to_save"] = [*heads, *dict.fromkeys(whole)] or None
         if "fan_in_fan_out" in recipe.peft.known:
             config["fan_in_fan_out"] = not all(x.rows_out for x in modules.values())
         return _text(config), tensors
@@ -255,65 +268,3 @@ def _input_side(factors: Factors, part: Part) -> list:
     names = [x.weight for x in part.peft_tensors.values() if "outputs" not in x.axes]
     values = [_keras.value(part.named_weights[name]).tobytes() for name in names]
     return [part.scaling, part.rank, factors.inputs.tobytes(), *values]
-
-
-def _plain(
-    model: keras.Model,
-    recipe: Adapter,
-    mapping: HubMapping,
-    modules: Mapping[str, Module],
-    task_type: str | None,
-    origin: Origin | None,
-) -> tuple[list[str], str, set[str]]:
-    """Return the whole weights to write, the prefix, and what has pairs."""
-    heads = {f"{each}.{x}" for each in mapping.heads for x in ("weight", "bias")}
-    heads &= set(mapping.shares)
-    kept = heads & set(origin.plain) if origin else set()
-    one_of("task_type", task_type, TASKS)
-    if (task_type == "SEQ_CLS") != bool(heads) and not kept:
-        _refuse_head(model, task_type)
-    if not heads:
-        below = {id(each) for each in hub_backbone(model).weights}
-        if any(v.trainable and id(v) not in below for v in model.weights):
-            _refuse_head(model, task_type)
-    in_heads = [each for each in modules if each in mapping.heads]
-    if in_heads:
-        raise ValueError(
-            f"The head's {in_heads} have pairs, and are to be written whole too. Leave "
-            "them out of the targets."
-        )
-    wrapped = {f"{each}.bias" for each in modules}
-    wrapped |= {f"{each}.weight" for each in modules}
-    if origin is not None:
-        return list(origin.plain), origin.prefix, wrapped
-    biases = {key for key in mapping.shares if key.endswith(".bias")} - heads
-    bias = getattr(recipe, "bias", "none")
-    if bias == "lora_only":
-        biases &= wrapped
-    biases = biases if bias != "none" else set()
-    bare = task_type in (None, "FEATURE_EXTRACTION")
-    prefix = "" if bare else f"{mapping.prefix}."
-    return sorted(biases | heads), prefix, wrapped
-
-
-def _refuse_head(model: keras.Model, task_type: str | None) -> None:
-    if task_type == "SEQ_CLS":
-        raise ValueError(
-            f"task_type='SEQ_CLS' needs a keras-hub TextClassifier, whose head goes "
-            f"along; {model.name!r} is none."
-        )
-    raise ValueError(
-        f"The model {model.name!r} has a head, which would not be in the file. Give "
-        "task_type='SEQ_CLS' for a keras-hub TextClassifier, or pass the backbone."
-    )
-
-
-def _whole(mapping: HubMapping, key: str) -> np.ndarray:
-    """Return a Hugging Face tensor that is made up by Keras weights."""
-    shares = mapping.shares[key]
-    shape = mapping.shape(key)
-    tensor = np.empty(shape, "float32")
-    index = np.arange(tensor.size).reshape(shape)
-    for share in shares:
-        tensor.flat[share.read(index)] = _keras.value(share.variable)
-    return tensor

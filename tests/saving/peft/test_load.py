@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 import keras_transfer as kt
 from keras_transfer import adapters
+from keras_transfer.adapters.switching import own_places
 from keras_transfer.adapters.switching import places
 from keras_transfer.backbones.match_huggingface import match_huggingface
 from keras_transfer.saving.peft import files
@@ -583,15 +584,47 @@ def test_the_head_of_another_task_stays_out_of_a_classifier(settings, tmp_path):
     load_peft(model, folder)
 
 
-def test_a_head_of_another_number_of_labels_is_refused():
+def test_a_head_of_another_number_of_labels_is_the_adapters_own(tmp_path):
     import keras_hub
 
     model = keras_hub.models.BertTextClassifier(
         backbone=peft_models.backbone("bert"), num_classes=5, preprocessor=None
     )
-    with pytest.raises(ValueError, match="another number of labels"):
-        load_peft(model, peft_models.GOLDEN / "bert" / "seq_cls")
-    assert adapters.attached(model) == {}
+    folder = peft_models.GOLDEN / "bert" / "seq_cls"
+    base = peft_models.outputs_of(model, "bert")
+    load_peft(model, folder)
+    outputs = peft_models.outputs_of(model, "bert")
+    wanted = peft_models.expected("bert", "seq_cls")
+    assert outputs.shape == wanted.shape
+    assert peft_models.difference("bert", outputs, wanted) < 1e-5
+    save_peft(model, tmp_path)
+    for each in FILES:
+        assert (tmp_path / each).read_bytes() == (folder / each).read_bytes()
+    with adapters.disabled(model):
+        assert np.array_equal(peft_models.outputs_of(model, "bert"), base)
+
+
+def test_layers_of_its_own_are_modules_to_save(tmp_path):
+    model = peft_models.classifier("bert")
+    adapters.LoRA(rank=2).attach(model, train=["_1/.*layer_norm$", "head"])
+    disturb(model)
+    for _, _, part in own_places(model):
+        for variable in part.named_weights.values():
+            variable.assign(variable + 0.1)
+    save_peft(model, tmp_path, task_type="SEQ_CLS")
+    stem = "bert.encoder.layer.1"
+    names = [f"{stem}.attention.output.LayerNorm", f"{stem}.output.LayerNorm"]
+    assert sorted(config_in(tmp_path)["modules_to_save"]) == [*names, "classifier"]
+    assert f"base_model.model.{names[0]}.weight" in names_in(tmp_path)
+    again = peft_models.classifier("bert")
+    load_peft(again, tmp_path)
+    outputs = peft_models.outputs_of(model, "bert")
+    assert_close(peft_models.outputs_of(again, "bert"), outputs, 2e-6)
+    names = [layer.name for _, layer, _ in own_places(model, "default")]
+    assert [layer.name for _, layer, _ in own_places(again, "default")] == names
+    edit(tmp_path, modules_to_save=["classifier"])
+    with pytest.raises(ValueError, match="neither in its modules_to_save|covers"):
+        load_peft(peft_models.classifier("bert"), tmp_path)
 
 
 def test_a_pickle_is_not_read(tmp_path):

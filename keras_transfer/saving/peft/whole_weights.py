@@ -1,0 +1,116 @@
+"""Which weights a PEFT file has whole: biases, the head, the adapter's own layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from keras_transfer import _keras
+from keras_transfer._arguments import one_of
+from keras_transfer.adapters.adapter import Adapter
+from keras_transfer.saving.peft.hub_mapping import hub_backbone
+from keras_transfer.saving.peft.hub_mapping import HubMapping
+from keras_transfer.saving.peft.layout import Origin
+
+TASKS = (None, "SEQ_CLS", "CAUSAL_LM", "FEATURE_EXTRACTION")
+
+
+def whole_keys(
+    model: keras.Model,
+    recipe: Adapter,
+    mapping: HubMapping,
+    modules: Iterable[str],
+    task_type: str | None,
+    origin: Origin | None,
+    own: Mapping[int, keras.Variable],
+) -> tuple[list[str], str, set[str]]:
+    """Return the whole weights to write, the prefix, and what has pairs.
+
+    `own` are the weights that the adapter has for itself, by the id of the model's.
+    """
+    heads = {f"{each}.{x}" for each in mapping.heads for x in ("weight", "bias")}
+    heads &= set(mapping.shares)
+    kept = heads & set(origin.plain) if origin else set()
+    one_of("task_type", task_type, TASKS)
+    if (task_type == "SEQ_CLS") != bool(heads) and not kept:
+        _refuse_head(model, task_type)
+    if not heads:
+        below = {id(each) for each in hub_backbone(model).weights}
+        above = [v for v in model.weights if id(v) not in below]
+        if any(v.trainable or id(v) in own for v in above):
+            _refuse_head(model, task_type)
+    in_heads = [each for each in modules if each in mapping.heads]
+    if in_heads:
+        raise ValueError(
+            f"The head's {in_heads} have pairs, and are to be written whole too. Leave "
+            "them out of the targets."
+        )
+    wrapped = {f"{each}.bias" for each in modules}
+    wrapped |= {f"{each}.weight" for each in modules}
+    if origin is not None:
+        return list(origin.plain), origin.prefix, wrapped
+    biases = {key for key in mapping.shares if key.endswith(".bias")} - heads
+    bias = getattr(recipe, "bias", "none")
+    if bias == "lora_only":
+        biases &= wrapped
+    biases = biases if bias != "none" else set()
+    whole = _own_keys(mapping, own) - heads
+    bare = task_type in (None, "FEATURE_EXTRACTION")
+    prefix = "" if bare else f"{mapping.prefix}."
+    return sorted(biases | heads | whole), prefix, wrapped
+
+
+def whole_tensor(
+    mapping: HubMapping, key: str, own: Mapping[int, keras.Variable]
+) -> np.ndarray:
+    """Return a Hugging Face tensor that is made up by Keras weights."""
+    shares = mapping.shares[key]
+    values = [_keras.value(own.get(id(x.variable), x.variable)) for x in shares]
+    if len(shares) == 1 and values[0].shape != tuple(shares[0].variable.shape):
+        return values[0].T  # a head of another number of classes
+    shape = mapping.shape(key)
+    tensor = np.empty(shape, "float32")
+    index = np.arange(tensor.size).reshape(shape)
+    for share, value in zip(shares, values, strict=True):
+        tensor.flat[share.read(index)] = value
+    return tensor
+
+
+def _refuse_head(model: keras.Model, task_type: str | None) -> None:
+    if task_type == "SEQ_CLS":
+        raise ValueError(
+            f"task_type='SEQ_CLS' needs a keras-hub TextClassifier, whose head goes "
+            f"along; {model.name!r} is none."
+        )
+    raise ValueError(
+        f"The model {model.name!r} has a head, which would not be in the file. Give "
+        "task_type='SEQ_CLS' for a keras-hub TextClassifier, or pass the backbone."
+    )
+
+
+def _own_keys(mapping: HubMapping, own: Mapping[int, keras.Variable]) -> set[str]:
+    """Return the Hugging Face tensors of the weights that an adapter has for itself.
+
+    Raises:
+        ValueError: If one has no tensor, or makes up a part of one.
+    """
+    keys, known = set(), set()
+    for key, shares in mapping.shares.items():
+        found = {id(share.variable) for share in shares} & set(own)
+        known |= found
+        if found and len(found) < len(shares):
+            raise ValueError(
+                f"Hugging Face's {key!r} is {[x.layer.name for x in shares]} in Keras, "
+                "of which the adapter has only some for itself. Name all in `train`."
+            )
+        keys |= {key} if found else set()
+    if len(known) < len(own):
+        names = [v.path for key, v in own.items() if key not in known]
+        raise ValueError(
+            f"The adapter's own {names[:5]} have no counterpart in Hugging Face's "
+            f"{mapping.family!r}. Leave their layers out of `train`."
+        )
+    return keys

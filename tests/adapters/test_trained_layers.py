@@ -1,0 +1,143 @@
+"""Which layers an adapter owns: by default the head, or those that `train` names."""
+
+import numpy as np
+import pytest
+
+from keras_transfer import adapters
+from keras_transfer.adapters.switching import own_places
+from tests.adapters import models
+from tests.adapters.test_own_layer import body
+from tests.adapters.test_own_layer import lora
+from tests.adapters.test_own_layer import model_of
+from tests.adapters.test_own_layer import normalized
+from tests.adapters.test_own_layer import X
+from tests.contracts.compare import assert_close
+from tests.contracts.compare import fit
+from tests.contracts.compare import run
+
+TOKENS, Y = models.tokens(), models.labels()
+
+
+def owned(model, name="default"):
+    """Return the paths of the layers that an adapter has for itself."""
+    return [path for path, _, _ in own_places(model, name)]
+
+
+def test_layers_by_name_and_the_head():
+    model = models.nested()
+    y = run(model, TOKENS)
+    recipe = adapters.LoRA(rank=2)
+    recipe.attach(model, train=["_1/.*layer_norm", "head"])
+    assert [path.split("/")[-1] for path in owned(model)] == [
+        "self_attention_layer_norm",
+        "feedforward_layer_norm",
+        "logits",
+    ]
+    assert_close(run(model, TOKENS), y)
+    learning = {v.path for v in model.trainable_variables}
+    assert len(learning) == 2 * 2 * 2 + 2 * 2 + 2
+    fit(models.compiled(model), TOKENS, Y)
+    assert np.abs(run(model, TOKENS) - y).max() > 1e-4
+    with adapters.disabled(model):
+        assert_close(run(model, TOKENS), y)
+    changed = run(model, TOKENS)
+    adapters.merge(model)
+    assert_close(run(model, TOKENS), changed, 1e-5)
+
+
+def test_none_and_one_as_a_string_and_an_object():
+    model = model_of()
+    lora().attach(model, train=[])
+    assert owned(model) == []
+    assert all("logits" not in v.path for v in model.trainable_variables)
+    lora().attach(model, "second", train="logits")
+    lora().attach(model, "third", train=[model.layers[-1]])
+    assert owned(model, "second") == owned(model, "third") == ["logits"]
+
+
+def test_by_default_what_is_trainable_in_the_head():
+    model = normalized()
+    model.get_layer("norm").trainable = False
+    lora().attach(model)
+    assert owned(model) == ["logits"]
+    lora().attach(model, "second")  # the first has frozen the head
+    assert owned(model, "second") == ["logits"]
+    lora().attach(model, "third", train=["head"])
+    assert owned(model, "third") == ["norm", "logits"]
+
+
+def test_a_head_that_is_a_target_gets_no_other_part():
+    model = model_of()
+    adapters.LoRA(rank=1, targets="hidden|logits").attach(model)
+    assert owned(model) == []
+    with pytest.raises(ValueError, match="'logits' is both a target"):
+        adapters.LoRA(rank=1, targets="logits").attach(model, "b", train=["head"])
+
+
+def test_names_that_match_nothing_are_errors():
+    model = model_of()
+    classes = models.classes(model)
+    for train, match in (
+        (["logit", "hiden_0"], "'hiden_0'.*nearest are"),
+        (["("], "not a regular expression"),
+        (["^nothing$", "head"], "'\\^nothing\\$'"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            lora().attach(model, train=train)
+    with pytest.raises(ValueError, match="no such group"):
+        lora().attach(body(), train=["head"])
+    for wrong in (3, [3], {"head": 1}):
+        with pytest.raises(TypeError, match="train"):
+            lora().attach(model, train=wrong)
+    assert models.classes(model) == classes
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method:UserWarning")
+def test_of_a_quantized_head_the_bias_learns():
+    model = model_of()
+    model.quantize("int8")
+    y = run(model, X)
+    with pytest.raises(ValueError, match="quantized \\(int8\\)"):
+        lora().attach(model, train=["logits"])
+    lora().attach(model)
+    assert_close(run(model, X), y)
+    names = [v.name for v in model.layers[-1].trainable_weights]
+    assert names == ["bias"]
+
+
+def test_techniques_of_the_models_own_weights_train_its_head():
+    for recipe in (adapters.BitFit(), adapters.LoRA(2, targets="hidden", bias="all")):
+        model = model_of()
+        head = model.layers[-1]
+        recipe.attach(model)
+        assert [v is x for v, x in zip(head.weights, head.trainable_weights)] == [
+            True
+        ] * 2
+        adapters.detach(model)
+        with pytest.raises(ValueError, match="it can own no layers"):
+            recipe.attach(model, train=["head"])
+
+
+def test_two_adapters_of_other_layers_of_one_model():
+    model = models.nested()
+    y = run(model, TOKENS)
+    adapters.LoRA(rank=2, targets="query").attach(model, "first", train=["_0/.*value$"])
+    adapters.LoRA(rank=2, targets="value").attach(
+        model, "second", train=["_0/.*query$"]
+    )
+    outputs = {}
+    for name in ("first", "second"):
+        adapters.use(model, name)
+        models.disturb(models.disturb_head(model, name), name=name)
+        outputs[name] = run(model, TOKENS)
+    for name in ("first", "second"):
+        adapters.use(model, name)
+        assert_close(run(model, TOKENS), outputs[name], 1e-6)
+        changed = outputs[name]
+        adapters.merge(model)
+        assert_close(run(model, TOKENS), changed, 1e-5)
+        adapters.unmerge(model)
+    with pytest.raises(ValueError, match="another of them has for itself"):
+        adapters.add_weighted(model, "sum", {"first": 0.5, "second": 0.5})
+    with adapters.disabled(model):
+        assert_close(run(model, TOKENS), y)
