@@ -105,7 +105,8 @@ def about_unfit(count: int) -> str:
 
 def _blocks(model: keras.Layer) -> list[list[keras.Layer]]:
     groups = layer_groups(model)
-    if len(groups) <= 2:
+    # There is a stem where there is a block; without blocks each layer is a group.
+    if len(groups) <= 2 and groups[0].name != "stem":
         return []
     return [list(x.layers) for x in groups if x.name not in NOT_BLOCKS]
 

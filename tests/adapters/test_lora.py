@@ -64,6 +64,17 @@ def test_peft_counts_of_a_query_kernel():
     assert sum(v.numpy().size for v in model.trainable_weights) == 6144
 
 
+def test_convolutions_of_a_single_block_by_default():
+    import keras_hub
+
+    settings = families.HUB_RESNET | dict(
+        stackwise_num_filters=[64], stackwise_num_blocks=[1], stackwise_num_strides=[1]
+    )
+    model = keras_hub.models.ResNetBackbone(block_type="basic_block", **settings)
+    adapters.LoRA(rank=2).attach(model)
+    assert paths(model) == ["stack0_block0_1_conv", "stack0_block0_2_conv"]
+
+
 @pytest.mark.slow
 def test_convolutions_of_the_blocks_by_default():
     model = tiny.hub_resnet()
