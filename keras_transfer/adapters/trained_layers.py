@@ -18,6 +18,7 @@ from keras_transfer.adapters.own_layer import weights_below
 from keras_transfer.adapters.targets import head_layers
 from keras_transfer.adapters.targets import nearest
 from keras_transfer.adapters.targets import Target
+from keras_transfer.adapters.unserved import reasons_of
 from keras_transfer.backbones.layer_paths import located
 
 HEAD = "head"  # the name of the group of `kt.layer_groups`
@@ -44,6 +45,7 @@ def own_layers(
         if train is not None or not _below(target.layer) & taken
     ]
     chosen = _head(model, choices) if train is None else _named(model, train, choices)
+    chosen = _served(model, chosen, named=train is not None)
     for target in chosen:
         if _below(target.layer) & taken:
             raise ValueError(
@@ -138,6 +140,37 @@ def _matched(
             f"weights that can learn. {what}"
         )
     return found
+
+
+def _served(model: keras.Layer, chosen: list[Target], *, named: bool) -> list[Target]:
+    """Return the layers that compute, of which nobody else reads a weight.
+
+    What stands in the graph of a functional model is called.
+
+    Raises:
+        ValueError: If another layer reads a weight, or one that was named never runs.
+    """
+    called = {
+        id(layer)
+        for each in _keras.flat_layers(model)
+        if isinstance(each, keras.Model) and getattr(each, "inputs", None)
+        for layer in each.layers
+    }
+    asked = {
+        target.layer: OwnLayer
+        for target in chosen
+        if id(target.layer) not in called and _keras.own_weights(target.layer)
+    }
+    reasons = reasons_of(model, asked) if asked else {}
+    for target in chosen:
+        reason = reasons.get(target.layer)
+        if reason and (named or "reads" in reason):
+            raise ValueError(
+                f"No adapter can have the layer {target.path!r} for itself: {reason}. "
+                "Leave it out: name the layers that are to learn in `train` of "
+                "`attach`, [] for none."
+            )
+    return [target for target in chosen if target.layer not in reasons]
 
 
 def _learning(layer: keras.Layer, as_now: bool) -> list[keras.Variable]:

@@ -32,7 +32,7 @@ def split(
     if not recipe.parts:
         return targets, []
     kinds = {target.layer: recipe.part_class(target.layer) for target in targets}
-    reasons = _reasons(model, kinds)
+    reasons = reasons_of(model, kinds)
     served = [target for target in targets if target.layer not in reasons]
     others = [target for target in targets if target.layer in reasons]
     named = recipe.targets not in (None, "all-linear")
@@ -64,9 +64,10 @@ def readers(
     return {each: _named(found[id(each)]) for each in layers if id(each) in found}
 
 
-def _reasons(
+def reasons_of(
     model: keras.Layer, kinds: dict[keras.Layer, type[Part]]
 ) -> dict[keras.Layer, str]:
+    """Return why layers cannot be served by a part of a class, those that cannot."""
     once = _keras.symbolic_pass(model, kinds)
     known = once is not None or _keras.was_called(model)
     reasons = {}

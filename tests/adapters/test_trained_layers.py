@@ -1,5 +1,6 @@
 """Which layers an adapter owns: by default the head, or those that `train` names."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -141,3 +142,29 @@ def test_two_adapters_of_other_layers_of_one_model():
         adapters.add_weighted(model, "sum", {"first": 0.5, "second": 0.5})
     with adapters.disabled(model):
         assert_close(run(model, TOKENS), y)
+
+
+class Reading(keras.layers.Layer):
+    """A head that reads the kernel of a layer, calls another, and none of a third."""
+
+    def build(self, shape):
+        self.read = keras.layers.Dense(4, name="read")
+        self.called = keras.layers.Dense(2, name="called")
+        self.idle = keras.layers.Dense(3, name="idle")
+        for layer, width in ((self.read, 6), (self.called, 4), (self.idle, 4)):
+            layer.build((None, width))
+
+    def call(self, inputs):
+        return self.called(keras.ops.matmul(inputs, self.read.kernel))
+
+
+def test_layers_whose_weights_others_read_are_refused():
+    model = keras.Sequential([keras.Input((6,)), body(), Reading(name="reading")])
+    for train, match in (
+        (None, "'reading/read'.*Reading 'reading' reads its weights"),
+        (["idle"], "'reading/idle'.*never runs"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            lora().attach(model, train=train)
+    lora().attach(model, train=["called"])
+    assert owned(model) == ["reading/called"]
