@@ -25,7 +25,7 @@ DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 NOT_BLOCKS = ("stem", "head")
 
 
-def default_targets(model: keras.Layer, choices: Sequence) -> list:
+def default_targets(model: keras.Layer, choices: Sequence, technique: str) -> list:
     """Return the targets among `choices` of a recipe without any of the user's.
 
     These are queries and values; where there are none, the convolutions in numbered
@@ -54,9 +54,10 @@ def default_targets(model: keras.Layer, choices: Sequence) -> list:
         return [target for target in choices if id(target.layer) in chosen]
     raise ValueError(
         f"No default targets are known for the model {model.name!r}: it has neither "
-        "query and value projections nor convolutions in numbered blocks. Give "
-        "targets='all-linear', a regular expression over paths, or layers. Its paths "
-        f"are {[target.path for target in choices][:20]}."
+        "query and value projections nor convolutions in numbered blocks that "
+        f"{technique} can adapt. Give targets='all-linear', a regular expression over "
+        "paths, or layers; LoRA adapts convolutions of each kind. What it can adapt "
+        f"here is {[target.path for target in choices][:20]}."
     )
 
 

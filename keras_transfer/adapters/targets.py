@@ -92,7 +92,7 @@ def find(
             f"of {names}."
         )
     if targets is None:
-        return default_targets(model, choices)
+        return default_targets(model, choices, technique)
     return select(model, targets, choices, why)
 
 

@@ -191,3 +191,11 @@ def test_there_is_no_weighted_sum():
         adapters.VeRA(rank=8).attach(model, name)
     with pytest.raises(ValueError, match="no weighted sum"):
         adapters.add_weighted(model, "sum", {"first": 0.5, "second": 0.5})
+
+
+def test_a_network_of_convolutions_is_told_what_can_adapt_it():
+    layers = [keras.layers.Conv2D(4, 3, name=f"block_{i}_conv") for i in range(2)]
+    head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *layers, *head])
+    with pytest.raises(ValueError, match="that VeRA can adapt.*; LoRA adapts conv"):
+        adapters.VeRA().attach(model)
