@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_transfer as kt
 from keras_transfer import adapters
 from keras_transfer.adapters.switching import own_places
 from tests.adapters import models
@@ -142,6 +143,22 @@ def test_two_adapters_of_other_layers_of_one_model():
         adapters.add_weighted(model, "sum", {"first": 0.5, "second": 0.5})
     with adapters.disabled(model):
         assert_close(run(model, TOKENS), y)
+
+
+def test_layers_below_the_head_are_in_its_file(tmp_path):
+    model, other = models.nested(), models.nested()
+    other.set_weights(model.get_weights())
+    adapters.LoRA(rank=2).attach(model, train=["_1/.*layer_norm", "head"])
+    models.disturb_head(models.disturb(model))
+    kt.save_adapter(model, tmp_path / "it.safetensors")
+    kt.load_adapter(other, tmp_path / "it.safetensors")
+    assert len(owned(other)) == 3
+    assert_close(run(other, TOKENS), run(model, TOKENS))
+    adapters.detach(other)
+    changed = other.get_weights()
+    other.set_weights([value + 0.1 for value in changed])
+    with pytest.raises(ValueError, match="on other weights"):
+        kt.load_adapter(other, tmp_path / "it.safetensors")
 
 
 class Reading(keras.layers.Layer):

@@ -27,12 +27,12 @@ def exact(model, scale=1.0):
     return model
 
 
-def bert(head=True):
+def bert(head=True, num_classes=3):
     """Return a classifier on a BERT of one block, or that BERT alone."""
     backbone = tiny.bert(**BERT)
     if not head:
         return exact(backbone)
-    logits = keras.layers.Dense(3, name="logits")
+    logits = keras.layers.Dense(num_classes, name="logits")
     pooled = backbone(backbone.input)["pooled_output"]
     return exact(keras.Model(backbone.input, logits(pooled), name="classifier"))
 

@@ -145,6 +145,15 @@ def make_half_adapter(path):
     write_arrays(path, facts(model, bases.tokens()))
 
 
+def make_adapter_with_layers(path):
+    """Save an adapter that has layers of its own and a head of two classes."""
+    model = bases.bert(num_classes=2)
+    recipe = adapters.LoRA(rank=2)
+    recipe.attach(model, train=["feedforward_layer_norm$", "head"])
+    kt.save_adapter(disturb(model), path)
+    write_arrays(path, facts(kt.load_adapter(bases.bert(), path), bases.tokens()))
+
+
 def make_peft(path):
     """Save a LoRA as a folder of PEFT."""
     model = bases.distil_bert()
@@ -221,6 +230,7 @@ MAKERS = {
     **{f"trainings/{name}.keras": make_training for name in TRAININGS},
     **{f"adapters/{name}.safetensors": make_adapter for name in RECIPES},
     "adapters_in_half/lora.safetensors": make_half_adapter,
+    "adapters_with_layers/lora.safetensors": make_adapter_with_layers,
     "peft/lora": make_peft,
     **{f"objects/{name}.json": make_object for name in OBJECTS},
     "runs/finished": make_run,

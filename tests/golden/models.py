@@ -1,5 +1,8 @@
 """The models of the golden `.keras` files: each is made, changed and saved."""
 
+import pathlib
+import tempfile
+
 import keras
 import numpy as np
 from keras import layers
@@ -66,11 +69,11 @@ def trained_lora():
     return trained(*adapted(RECIPES["lora_query_value"]))
 
 
-def trained(model, inputs):
+def trained(model, inputs, num_classes=3):
     """Return model and inputs after two steps of Adam."""
     model.compile(keras.optimizers.Adam(0.01), bases.LOGITS)
     for _ in range(2):
-        model.train_on_batch(inputs, bases.labels(4))
+        model.train_on_batch(inputs, bases.labels(4) % num_classes)
     return model, inputs
 
 
@@ -81,6 +84,20 @@ def two_adapters():
     disturb(model)
     adapters.LoRA(rank=1, targets="all-linear").attach(model, "second")
     return disturb(model), bases.tokens()
+
+
+def two_heads():
+    """Return BERT with an adapter of two classes, in use, and one of three."""
+    model, other = bases.bert(), bases.bert(num_classes=2)
+    recipe = adapters.LoRA(rank=2)
+    recipe.attach(other, "second", train=["feedforward_layer_norm$", "head"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "second.safetensors")
+        kt.save_adapter(disturb(other), path)
+        recipe.attach(model, "first")
+        disturb(model)
+        kt.load_adapter(model, path)
+    return trained(model, bases.tokens(), num_classes=2)
 
 
 def weighted_adapters():
@@ -270,6 +287,7 @@ MODELS = {
     **{name: lambda each=each: adapted(each) for name, each in RECIPES.items()},
     "lora_trained": trained_lora,
     "two_adapters": two_adapters,
+    "two_heads": two_heads,
     "weighted_adapters": weighted_adapters,
     "merged": merged,
     "lora_of_a_task": lora_of_a_task,
