@@ -9,7 +9,8 @@ from keras_transfer.backbones.output_of import choices
 from keras_transfer.backbones.output_of import part_of
 from keras_transfer.backbones.pooling import LastToken
 from keras_transfer.backbones.pooling import MaskedMean
-from keras_transfer.backbones.used_weights import idle_weights
+from keras_transfer.backbones.used_weights import Unused
+from keras_transfer.backbones.used_weights import unused
 
 POOLINGS = ("auto", "mean", "first", "last", "pooled", "average", None)
 SEQUENCES = ("sequence_output", "encoder_sequence_output")
@@ -103,7 +104,7 @@ def connect(
     backbone: keras.Model | FrozenBackbone,
     pooling: str | None = "auto",
     dtype: object = None,
-) -> tuple[object, keras.KerasTensor, list[keras.Variable]]:
+) -> tuple[object, keras.KerasTensor, Unused]:
     """Return the symbolic inputs of a backbone, its features, what is unused.
 
     Args:
@@ -124,8 +125,7 @@ def connect(
     inputs = _symbolic_inputs(network)
     outputs = backbone(inputs)
     key = _choose(outputs, pooling, network, backbone.name)
-    own = network.outputs if key is None else [network.output[key]]
-    unused = idle_weights(network, own)
+    left_out = unused(network, key)
     outputs = keras.tree.flatten(outputs if key is None else outputs[key])[0]
     mask = _padding_mask(inputs, key)
     pooling = _resolve(pooling, outputs.shape, backbone.name)
@@ -144,7 +144,7 @@ def connect(
         }[rank]
         data_format = _data_format(network, keras.config.image_data_format())
         outputs = kind(data_format=data_format, name="pooling", dtype=dtype)(outputs)
-    return inputs, outputs, unused
+    return inputs, outputs, left_out
 
 
 def unwrap(backbone: keras.Model | FrozenBackbone) -> keras.Model:

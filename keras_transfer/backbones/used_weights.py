@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import keras
 
@@ -11,6 +12,29 @@ from keras_transfer.backbones.frozen import FrozenBackbone
 
 # A weight of theirs may be for another use of the layer than the one in the graph.
 OF_TWO_USES = (keras.layers.ReversibleEmbedding,)
+
+
+class Unused(NamedTuple):
+    """What of a network the features read from it do not depend on.
+
+    Args:
+        weights: All of its weights of that kind.
+        of_layers: Those alone that were left out before single weights were: what a
+            saved model that does not name its idle weights was trained without.
+    """
+
+    weights: list[keras.Variable]
+    of_layers: list[keras.Variable]
+
+
+def unused(network: keras.Model, key: str | None) -> Unused:
+    """Return what the output of a name, or None for the only one, does not need."""
+    if key is None:
+        return Unused(idle_weights(network, network.outputs), [])
+    output = network.output[key]
+    led = {id(weight) for weight in keras.Model(network.input, output).weights}
+    of_layers = [weight for weight in network.weights if id(weight) not in led]
+    return Unused(idle_weights(network, [output]), of_layers)
 
 
 def idle_weights(

@@ -6,6 +6,7 @@ import keras
 
 from keras_transfer import _keras
 from keras_transfer.backbones.addresses import addressed
+from keras_transfer.backbones.used_weights import Unused
 from keras_transfer.data.class_names import class_names_of
 from keras_transfer.data.class_names import remember_class_names
 
@@ -16,7 +17,8 @@ class BackboneModel(keras.Model):
 
     The flags of its layers and weights belong to its config (`flags_config`), since
     keras-hub backbones forget theirs in a `.keras` file, and with them the optimizer
-    loses its state. A subclass defines `get_config`.
+    loses its state. So do its idle weights: a version that finds more of them would
+    have no place for their slots. A subclass defines `get_config`.
 
     Args:
         inputs: Symbolic inputs.
@@ -31,11 +33,15 @@ class BackboneModel(keras.Model):
         self,
         inputs: object,
         outputs: object,
-        unused: list[keras.Variable],
+        unused: Unused,
         name: str | None,
     ):
         super().__init__(inputs=inputs, outputs=outputs, name=name)
-        ids = {id(weight) for weight in unused}
+        self._of_layers = lambda: unused.of_layers  # out of Keras's sight
+        self._keep_idle(unused.weights)
+
+    def _keep_idle(self, weights: list[keras.Variable]) -> None:
+        ids = {id(weight) for weight in weights}
         idle_layers = [
             layer
             for layer in _keras.flat_layers(self)
@@ -78,15 +84,18 @@ class BackboneModel(keras.Model):
         return [variable for variable in variables if id(variable) not in unused]
 
     def flags_config(self) -> dict:
-        """Return which layers and which weights train, for `get_config`.
+        """Return which layers and which weights train or are idle, for `get_config`.
 
         The names of the classes, where `fine_tune` has read any, are among them, and
         how layers were quantized, which those that a model makes itself forget.
         """
         names, quantized = class_names_of(self), _quantized(self)
+        idle = {id(weight) for weight in self.idle_weights()}
+        weights = enumerate(self.weights)
         return {
             "trainable_layers": list(_keras.flags(self)),
             "trainable_weights": [weight.trainable for weight in self.weights],
+            "idle_weights": [place for place, each in weights if id(each) in idle],
             **({"class_names": list(names)} if names else {}),
             **({"quantized": quantized} if quantized else {}),
         }
@@ -107,6 +116,7 @@ class BackboneModel(keras.Model):
             for name, value in config.items()
         }
         flags = [config.pop(f"trainable_{x}", None) for x in ("layers", "weights")]
+        idle = config.pop("idle_weights", None)
         names = config.pop("class_names", None)
         quantized = config.pop("quantized", {})
         model = cls(**config)
@@ -115,6 +125,9 @@ class BackboneModel(keras.Model):
         # Here, since Keras builds the optimizer over what trains right after.
         if flags[0] is not None:
             _restore_flags(model, *flags)
+            weights = model.weights
+            known = [weights[place] for place in idle or ()]
+            model._keep_idle(model._of_layers() if idle is None else known)
         return model
 
 

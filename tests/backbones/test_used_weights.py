@@ -235,3 +235,21 @@ def test_an_adapter_that_is_off_is_not_idle():
 def test_features_of_a_part_leave_the_rest_unused():
     model = features(families.build("t5"))
     assert layer_groups(model).names[0] == "unused"
+
+
+def test_the_idle_weights_are_saved_with_a_model():
+    model = TransferClassifier(families.build("llama"), 2)
+    config = model.get_config()
+    names = [model.weights[place].name for place in config["idle_weights"]]
+    assert names == ["reverse_embeddings"]
+    again = TransferClassifier.from_config(dict(config))
+    assert [weight.name for weight in again.idle_weights()] == names
+    # As of a version that knew of none: the optimizer in the file counts on it.
+    for other in ({**config, "idle_weights": []}, without(config, "idle_weights")):
+        again = TransferClassifier.from_config(other)
+        assert again.idle_weights() == []
+        assert len(again.trainable_variables) == len(model.trainable_variables) + 1
+
+
+def without(config, key):
+    return {name: value for name, value in config.items() if name != key}

@@ -45,6 +45,18 @@ def distil_bert():
     return exact(keras_hub.models.DistilBertBackbone(**settings))
 
 
+def llama():
+    """Return a Llama and inputs. Its untied output embedding has no gradient."""
+    import keras_hub
+
+    settings = dict(vocabulary_size=16, hidden_dim=8, intermediate_dim=12)
+    heads = dict(num_layers=1, num_query_heads=2, num_key_value_heads=1)
+    backbone = keras_hub.models.LlamaBackbone(**settings, **heads)
+    inputs = tokens()
+    del inputs["segment_ids"]
+    return exact(backbone), inputs
+
+
 def tokens(rows=4, length=6):
     """Return the inputs of BERT; every second row ends in padding."""
     ids = (7 * np.arange(rows * length).reshape(rows, length) % 15 + 1).astype("int32")

@@ -306,6 +306,7 @@ MODELS = {
     "frozen_classifier": frozen_classifier,
     "half_frozen_classifier": half_frozen_classifier,
     "lora_classifier": lora_classifier,
+    "idle_weight_with_slots": lambda: classifier(*bases.llama()),
     "matched": matched,
     "stitched": stitched,
     "reversals": reversals,
