@@ -1,4 +1,4 @@
-"""Which weights the outputs of a layer depend on, by one trace of its call."""
+"""Which weights the outputs and losses of a layer depend on, by a trace of its call."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,7 +10,7 @@ from keras.src.backend import compute_output_spec
 def weights_read(
     layer: keras.Layer, arguments: tuple[tuple, dict], outputs: Iterable[int]
 ) -> set[int]:
-    """Return the ids of the variables on which some outputs of a call depend.
+    """Return the ids of the variables on which some outputs or losses of a call depend.
 
     The call is traced once, as in training, on symbolic tensors; nothing is computed.
     Where the backend is TensorFlow a variable counts only if floating point numbers
@@ -28,10 +28,15 @@ def weights_read(
         with _Reads() as reads:
             result = layer(*args, **kwargs | training)
         tensors = keras.tree.flatten(result)
-        found.update(reads.leading_to([tensors[each] for each in outputs]))
+        read_from = [tensors[each] for each in outputs] + reads.losses
+        found.update(reads.leading_to(read_from))
         return result
 
+    # Keras notes the losses that a scope collects, by ids that come again.
+    known = {each: set(each._loss_ids) for each in layer._flatten_layers()}
     compute_output_spec(call, *arguments[0], **arguments[1])
+    for each, ids in known.items():
+        each._loss_ids = ids
     return found
 
 
@@ -39,7 +44,7 @@ class _Reads(keras.StatelessScope):
     """Note each variable that is read within the scope, and what was read."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(collect_losses=True)
         self.read: dict[int, list] = {}
 
     def get_current_value(self, variable: keras.Variable) -> Any:

@@ -44,7 +44,8 @@ def idle_weights(
 
     Found in the graph: layers that do not lead to the outputs, as a decoder where the
     encoder is read. Found in one trace of each kind of layer, where its code is not
-    known: single weights that its call does not use, as the mask token of DINOv2.
+    known: single weights that its call does not use, as the mask token of DINOv2. One
+    that only a loss depends on, which such a layer adds, is used.
     """
     if not _graph(network):
         return []

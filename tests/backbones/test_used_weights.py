@@ -223,6 +223,29 @@ def test_gradients_that_are_stopped_reach_nothing():
     assert [weight.name for weight in idle] == ["stopped", "rounded"]
 
 
+def test_a_weight_of_an_added_loss_trains():
+    class Codebook(keras.Layer):
+        """Learns by its loss alone, as in a VQ-VAE."""
+
+        def build(self, input_shape):
+            self.code = self.add_weight(shape=(4,), name="code", initializer="ones")
+            self.spare = self.add_weight(shape=(4,), name="spare")
+
+        def call(self, x):
+            still = keras.ops.stop_gradient
+            self.add_loss(keras.ops.mean((still(x) - self.code) ** 2))
+            return x + still(self.code - x)
+
+    inputs = keras.Input((4,))
+    layer = Codebook()
+    model = TransferClassifier(keras.Model(inputs, layer(inputs)), 2)
+    assert [weight.name for weight in model.idle_weights()] == ["spare"]
+    before = keras.ops.convert_to_numpy(layer.code).copy()
+    model.compile("sgd", "mse")
+    model.fit(np.zeros((4, 4)), np.zeros((4, 2)), verbose=0)
+    assert not np.allclose(before, keras.ops.convert_to_numpy(layer.code))
+
+
 def test_an_adapter_that_is_off_is_not_idle():
     backbone = tiny.bert(num_layers=1)
     kt.adapters.LoRA(rank=2).attach(backbone, name="first")
