@@ -21,7 +21,7 @@ class Pass(NamedTuple):
     """What one pass over a model at inference did, by the ids of layers.
 
     Args:
-        ran: The layers that were called.
+        ran: The layers that were called, in inference or in training.
         readers: For a layer of which a weight was read outside of its own call, the
             layer that read it.
     """
@@ -37,6 +37,7 @@ def symbolic_pass(model: keras.Layer, watched: Iterable[keras.Layer]) -> Pass | 
     are not known, or where the model does what cannot be done with symbols.
     """
     layers, running = flat_layers(model), []
+    watched = list(watched)
     ran, readers = set(), {}
     owners: dict[int, list[int]] = {}
     for layer in watched:
@@ -62,12 +63,20 @@ def symbolic_pass(model: keras.Layer, watched: Iterable[keras.Layer]) -> Pass | 
         with Noting():
             return model(*args, training=False)
 
+    def train(*args: Any) -> Any:
+        with keras.StatelessScope():
+            return model(*args, training=True)
+
     with _calls_noted(layers, noted), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come where the model is used
         try:
-            backend.compute_output_spec(forward, *_inputs(model))
+            inputs = _inputs(model)
+            backend.compute_output_spec(forward, *inputs)
         except Exception:  # a model may do anything with what it takes for data
             return None
+        if any(id(layer) not in ran for layer in watched):
+            with contextlib.suppress(Exception):
+                backend.compute_output_spec(train, *inputs)
     return Pass(frozenset(ran), readers)
 
 

@@ -100,6 +100,24 @@ def test_what_never_runs_is_refused_where_it_was_named(name, why):
     assert models.classes(model) == was and adapters.attached(model) == {}
 
 
+class Trained(Reading):
+    """One with a layer that runs in training alone."""
+
+    def call(self, x, training=False):
+        outputs = super().call(x)
+        return outputs + self.idle(outputs)[:, :1] if training else outputs
+
+
+def test_what_runs_in_training_alone_may_be_named():
+    model = Trained()
+    model(X)
+    adapters.LoRA(rank=1, targets="idle").attach(model)
+    assert [weight.name for weight in model.trainable_weights][:2] == [
+        "lora_a",
+        "lora_b",
+    ]
+
+
 class Spare(Reading):
     """One with a layer that nothing has built."""
 
