@@ -35,8 +35,10 @@ def warning_of_scores(network: keras.Model) -> str | None:
         is_score = is_score or _gives_scores(layer)
     if not is_score:
         return None
-    before = _keras.source(inputs[0])[0].name if inputs else None
-    cut = f"keras.Model(network.input, network.get_layer({before!r}).output)"
+    before = _keras.source(inputs[0])[0] if inputs else None
+    cut = "a keras.Model that ends in the features"
+    if before in network.layers:  # not the operation of a function
+        cut = f"keras.Model(network.input, network.get_layer({before.name!r}).output)"
     return (
         f"The backbone '{network.name}' ends in {outputs[0].shape[-1]} class scores "
         f"({layer.name!r}), so the new head classifies on the scores of old classes, "

@@ -76,3 +76,12 @@ def test_features_are_not_warned_of(make):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         TransferClassifier(make(), 3)
+
+
+def test_the_way_out_names_no_layer_where_there_is_none():
+    inputs = keras.Input((4, 3))
+    after_function = keras.layers.Dense(2, "softmax")(keras.ops.mean(inputs, axis=1))
+    at_once = [keras.Input((4,)), keras.layers.Dense(2, "softmax")]
+    for network in (keras.Model(inputs, after_function), keras.Sequential(at_once)):
+        with pytest.warns(UserWarning, match="or a keras.Model that ends in the feat"):
+            TransferClassifier(network, 2)
