@@ -147,7 +147,10 @@ def _converted(pattern: _parser.SubPattern, state: _parser.State) -> Sequence:
             parts.append((operation, (least, most, _converted(inner, state))))
         elif operation in LOOKS:
             direction, inner = value
-            width = inner.getwidth()[0] if direction < 0 else None
+            least, most = inner.getwidth()
+            if direction < 0 and least != most:
+                raise re.error("look-behind requires fixed-width pattern")
+            width = least if direction < 0 else None
             parts.append((operation, (width, _converted(inner, state))))
         elif operation is codes.SUBPATTERN and not (value[1] or value[2]):
             parts += _converted(value[3], state)

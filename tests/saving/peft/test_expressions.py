@@ -74,7 +74,18 @@ def test_the_end_of_a_name_is_whole_names():
 
 
 @pytest.mark.parametrize(
-    "text", ["(", "*", "[", r"(a)\1", "(?>a)", "(?i:a)", "a{99999999999}", "(" * 5000]
+    "text",
+    [
+        "(",
+        "*",
+        "[",
+        r"(a)\1",
+        "(?>a)",
+        "(?i:a)",
+        "a{99999999999}",
+        "(" * 5000,
+        "(?<=a|bc)d",
+    ],
 )
 def test_what_cannot_be_matched_is_refused(text):
     with pytest.raises(ValueError, match="no regular expression"):
