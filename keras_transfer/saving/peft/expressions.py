@@ -129,7 +129,7 @@ def parsed(expression: str) -> Sequence:
             return _converted(pattern, pattern.state)
     except (re.error, RecursionError, OverflowError) as problem:
         raise ValueError(
-            f"{short(expression)} is no regular expression: {problem}."
+            f"{short(expression)} cannot be matched as a regular expression: {problem}."
         ) from problem
 
 
@@ -155,7 +155,9 @@ def _converted(pattern: _parser.SubPattern, state: _parser.State) -> Sequence:
         elif operation is codes.SUBPATTERN and not (value[1] or value[2]):
             parts += _converted(value[3], state)
         else:
-            raise re.error(f"{str(operation).lower()} in it is not supported here")
+            flags = operation is codes.SUBPATTERN
+            what = "a group with flags of its own" if flags else str(operation).lower()
+            raise re.error(f"{what} is not supported in a PEFT folder")
     return parts
 
 

@@ -88,8 +88,13 @@ def test_the_end_of_a_name_is_whole_names():
     ],
 )
 def test_what_cannot_be_matched_is_refused(text):
-    with pytest.raises(ValueError, match="no regular expression"):
+    with pytest.raises(ValueError, match="cannot be matched as a regular"):
         Expressions().ends(text, NAME)
+
+
+def test_flags_of_a_group_are_named_in_the_error():
+    with pytest.raises(ValueError, match="flags of its own is not supported"):
+        Expressions().ends("(?i:a)", NAME)
 
 
 def test_one_that_is_nested_too_deep_to_match_is_refused():

@@ -420,7 +420,7 @@ def test_saving_from_an_unmatched_base_warns(tmp_path):
         (dict(rank_pattern={"query": [2]}), r"rank_pattern of 'query' is \[2\]"),
         (dict(rank_pattern=["query"]), "not a dict"),
         (dict(alpha_pattern={"query": 0}), "alpha_pattern of 'query'"),
-        (dict(alpha_pattern={r"(a)\1": 2}), "groupref in it is not supported"),
+        (dict(alpha_pattern={r"(a)\1": 2}), "groupref is not supported"),
     ],
 )
 def test_settings_that_cannot_be_kept_are_refused(settings, words, tmp_path):
