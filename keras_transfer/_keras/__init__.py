@@ -1,5 +1,6 @@
 """Keras's private side: nobody else touches it, and a test pins each use."""
 
+from keras_transfer._keras.branches import either as either
 from keras_transfer._keras.exchange import exchanged as exchanged
 from keras_transfer._keras.exchange import is_training as is_training
 from keras_transfer._keras.exchange import places_of as places_of

@@ -117,8 +117,8 @@ class Adapter:
         model is to be distributed, and to the outermost model: one that holds it, or
         shares layers with it, and has run before needs `kt.adapters.refresh(other)`.
         A `tf.function` of your own that was traced before knows no adapter: make it
-        anew. One that was traced after stays right, also once the adapter is merged
-        or taken away.
+        anew. One that was traced after stays right in inference, also once the adapter
+        is merged or taken away; of training see `kt.adapters.use`.
 
         Args:
             model: A built model or composite layer.

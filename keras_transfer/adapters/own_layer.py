@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import weakref
 from collections.abc import Callable
@@ -29,8 +30,9 @@ class OwnLayer(Part):
 
     In training only the one that is in use computes, so that no other has a gradient,
     and no BatchNormalization but its own moves its averages. In inference the gate is
-    asked as the graph runs, so that none goes stale; where a Dense has another number
-    of units than its host it is asked when the graph is traced.
+    asked as the graph runs, so that none goes stale. It is asked when the graph is
+    traced where a Dense has another number of units than its host, and where a layer
+    adds losses or sets a mask as it computes.
 
     Args:
         frozen: Names of the weights that do not learn: averages, counts.
@@ -41,6 +43,8 @@ class OwnLayer(Part):
     """
 
     replaces = True
+    # Whether the gate can be asked only when a graph is traced.
+    asked_early = False
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class OwnLayer(Part):
         """Make the weights, each of the kind of the one that it stands for."""
         # Now, since the host has these units for the time of a call.
         self.__dict__["other_width"] = self.units not in (None, _units(host))
+        self.__dict__["asked_early"] = self.other_width
         specs = self.weight_specs(host)
         for key, variable in weights_below(host).items():
             shape, initializer = specs[own_name(key)]
@@ -114,12 +119,14 @@ class OwnLayer(Part):
             compute: What its class computes with the weights that it has.
             now: Whether the gate is asked now and not when a traced graph runs.
         """
-        if now:
-            in_use = bool(_keras.value_now(self.gate))
-            return self.computed(host, compute) if in_use else otherwise()
-        return ops.cond(
-            ops.cast(self.gate, "bool"), lambda: self.computed(host, compute), otherwise
-        )
+        own = functools.partial(self.computed, host, compute)
+        if not now:
+            gate = ops.cast(self.gate, "bool")
+            outputs, complete = _keras.either(host, gate, own, otherwise)
+            if complete:
+                return outputs
+            self.__dict__["asked_early"] = True
+        return own() if _keras.value_now(self.gate) else otherwise()
 
     def computed(self, host: keras.Layer, compute: Callable[[], object]) -> object:
         """Return `compute()` with these weights in place of the host's."""

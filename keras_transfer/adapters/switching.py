@@ -103,10 +103,12 @@ def use(model: keras.Layer, name: str) -> None:
     The others stay where they are, with gates of 0, and so do their heads: the model
     computes with the head of this one, which may have another number of classes
     (`model.output_shape` still says that of the model's own). The functions that the
-    model keeps are traced anew; a `tf.function` of your own stays right where heads
-    have one width. An optimizer that was built for another adapter has no slots for
-    this one: compile() again to train it. A callback may use another one to evaluate
-    it; it has to change back before the next step of `fit`.
+    model keeps are traced anew. A `tf.function` of your own stays right in inference
+    where heads have one width; one that calls the model with `training=True` keeps the
+    head that was in use when it was traced: make it anew. An optimizer that was built
+    for another adapter has no slots for this one: compile() again to train it. A
+    callback may use another one to evaluate it; it has to change back before the next
+    step of `fit`.
 
     Switching is not for two threads at once: the gates are of the model, so a request
     in one thread would get the adapter that another has just chosen. To serve many

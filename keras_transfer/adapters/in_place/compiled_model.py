@@ -78,23 +78,27 @@ def stale_functions_aside(
     """Within the block no function runs that was traced for other gates than now.
 
     For training each asks the gates of the layers that adapters own when it is traced,
-    and where widths differ for inference too. At the end what there was is back.
+    and where one is `asked_early` for inference too. At the end what there was is back.
     """
     owned = [part for _, part in hosts if part.replaces]
-    kinds = KINDS if any(part.other_width for part in owned) else ("train",)
-    kept = [
-        (each, f"{kind}_function", getattr(each, f"{kind}_function"))
+    kept = {
+        (each, kind): getattr(each, f"{kind}_function", None)
         for each in _models(model)
-        for kind in kinds
-        if owned and getattr(each, f"{kind}_function", None) is not None
-    ]
+        for kind in KINDS
+        if owned and hasattr(each, f"{kind}_function")
+    }
     try:
-        for each, name, _ in kept:
-            _keras.remake_functions(each, name.removesuffix("_function"))
+        stale = _stale_kinds(owned)
+        for (each, kind), function in kept.items():
+            if kind in stale and function is not None:
+                _keras.remake_functions(each, kind)
         yield
     finally:
-        for each, name, function in kept:
-            setattr(each, name, function)
+        # Also where there was none: what was first traced in the block knows its gates.
+        stale = _stale_kinds(owned)
+        for (each, kind), function in kept.items():
+            if kind in stale:
+                setattr(each, f"{kind}_function", function)
 
 
 def activate(model: keras.Layer, gates: Mapping[str, float]) -> None:
@@ -143,3 +147,7 @@ def _models(model: keras.Layer) -> list[keras.Model]:
     return [
         layer for layer in _keras.flat_layers(model) if isinstance(layer, keras.Model)
     ]
+
+
+def _stale_kinds(owned: Iterable[Part]) -> tuple[str, ...]:
+    return KINDS if any(part.asked_early for part in owned) else ("train",)

@@ -73,8 +73,8 @@ def _run(
             _with_parts, layer, added, compute, inputs, *args, **kwargs
         )
     own = [part for part in parts if part.replaces]
-    # Outputs of several widths cannot be branches of one graph.
-    now = any(part.other_width for part in own)
+    # Outputs of several widths, for instance, cannot be branches of one graph.
+    now = any(part.asked_early for part in own)
     now = now or bool(own) and _keras.is_training(kwargs.get("training"))
     if own and now:
         result = functools.partial(_frozen, layer, result)
