@@ -162,6 +162,7 @@ def _served(model: keras.Layer, chosen: list[Target], *, named: bool) -> list[Ta
         if id(target.layer) not in called and _keras.own_weights(target.layer)
     }
     reasons = reasons_of(model, asked) if asked else {}
+    reasons |= _shared(model, chosen)
     for target in chosen:
         reason = reasons.get(target.layer)
         if reason and (named or "reads" in reason):
@@ -171,6 +172,23 @@ def _served(model: keras.Layer, chosen: list[Target], *, named: bool) -> list[Ta
                 "`attach`, [] for none."
             )
     return [target for target in chosen if target.layer not in reasons]
+
+
+def _shared(model: keras.Layer, chosen: list[Target]) -> dict[keras.Layer, str]:
+    """Return the layers of which another has a weight too, as spectral norms have."""
+    holders: dict[int, list[keras.Layer]] = {}
+    for layer in _keras.flat_layers(model):
+        for variable in _keras.own_weights(layer):
+            holders.setdefault(id(variable), []).append(layer)
+    found = {}
+    for target in chosen:
+        below = _below(target.layer)
+        for variable in weights_below(target.layer).values():
+            for other in holders[id(variable)]:
+                if id(other) not in below:
+                    reason = f"{other.name!r} has and reads its {variable.name!r} too"
+                    found[target.layer] = reason
+    return found
 
 
 def _learning(layer: keras.Layer, as_now: bool) -> list[keras.Variable]:

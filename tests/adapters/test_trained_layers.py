@@ -185,3 +185,15 @@ def test_layers_whose_weights_others_read_are_refused():
             lora().attach(model, train=train)
     lora().attach(model, train=["called"])
     assert owned(model) == ["reading/called"]
+
+
+@pytest.mark.parametrize("train", [None, ["norm"], ["inner"]])
+def test_a_weight_that_two_layers_have_is_refused(train):
+    inner = keras.layers.Dense(3, name="inner")
+    model = model_of(keras.layers.SpectralNormalization(inner, name="norm"))
+    before = models.classes(model)
+    with pytest.raises(ValueError, match="has and reads its 'kernel' too"):
+        lora().attach(model, train=train)
+    assert models.classes(model) == before
+    lora().attach(model, train=["logits"])
+    assert owned(model) == ["logits"]
