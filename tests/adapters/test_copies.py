@@ -39,6 +39,11 @@ def sequential():
     return keras.Sequential([keras.Input((6,)), *layers])
 
 
+def functional():
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Dense(6)(inputs)))
+
+
 def around(inner):
     """Return a functional model around `inner`, with a head of its own."""
     inputs = keras.Input((6,))
@@ -58,6 +63,7 @@ def adapted(make, outer=False):
 
 MODELS = {
     "sequential": lambda: adapted(sequential),
+    "functional": lambda: adapted(functional),
     "subclassed": lambda: adapted(subclassed),
     "inside": lambda: adapted(sequential, outer=True),
 }

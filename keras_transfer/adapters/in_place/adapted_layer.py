@@ -63,8 +63,12 @@ class Adapted(Ordered):
 
     @property
     def quantize(self) -> Callable:
-        """What refuses to quantise. A layer has Keras's own as an attribute."""
+        """What refuses to quantize. A layer has Keras's own as an attribute."""
         return functools.partial(_refuse, self, "quantize")
+
+    @quantize.setter
+    def quantize(self, value: Callable) -> None:
+        """Drop Keras's own, which it sets on each layer that it makes."""
 
     def enable_lora(self, *args: object, **kwargs: object) -> None:
         """Refuse Keras's own LoRA."""
