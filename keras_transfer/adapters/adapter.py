@@ -111,7 +111,9 @@ class Adapter:
         unfreezing thaws it. The new adapter is the one in use.
 
         A technique that changes weights of the model's own (BitFit, NormTuning, biases
-        of LoRA) trains the model's own head too: it cannot be switched off anyway.
+        of LoRA) trains the model's own head too: it cannot be switched off anyway. So
+        does a layer of the head of which another layer reads a weight, such as one in
+        a SpectralNormalization; the printed line names it.
 
         Attach before or after `compile`, but inside `strategy.scope()` where the
         model is to be distributed, and to the outermost model: one that holds it, or
@@ -181,13 +183,15 @@ class Adapter:
                 f"its head with them, so it can own no layers: train={train!r}. Leave "
                 "`train` out."
             )
-        owned = [] if trained else own_layers(model, train, hosts)
+        owned, in_place = [], head_layers(model)
+        if not trained:
+            owned, in_place = own_layers(model, train, hosts)
         return Plan(
             self.resolved(targets),
             tuple(pairs),
             tuple(owned),
             tuple(trained),
-            tuple(head_layers(model)),
+            tuple(in_place),
             tuple(left_out),
             unfit,
         )

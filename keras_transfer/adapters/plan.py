@@ -23,6 +23,7 @@ from keras_transfer.adapters.in_place.frozen_weights import freeze_all_but
 from keras_transfer.adapters.in_place.frozen_weights import train_parts_and
 from keras_transfer.adapters.in_place.layer_state import all_or_nothing
 from keras_transfer.adapters.own_layer import OwnLayer
+from keras_transfer.adapters.targets import head_layers
 from keras_transfer.adapters.targets import Target
 from keras_transfer.backbones.layer_paths import owners
 
@@ -38,7 +39,8 @@ class Plan:
         pairs: The layers that get a part, each with its part, still without weights.
         owned: The layers that the adapter has once more for itself, likewise.
         trained: The model's own weights that learn too.
-        head: The layers above the backbone, which learn as they are if `trained` do.
+        in_place: The layers of the head that learn as they are: all of them where
+            `trained` is not empty, else those that no adapter can own.
         left_out: The targets of the recipe where no part would count.
         unfit: How many others get none: `Adapter.fitting`.
     """
@@ -47,7 +49,7 @@ class Plan:
     pairs: tuple[tuple[Target, Part], ...]
     owned: tuple[tuple[Target, OwnLayer], ...]
     trained: tuple[keras.Variable, ...]
-    head: tuple[keras.Layer, ...]
+    in_place: tuple[keras.Layer, ...]
     left_out: tuple[Target, ...] = ()
     unfit: int = 0
 
@@ -100,7 +102,7 @@ class Plan:
         gates = {id(part.gate) for _, part in all_parts(model)}
         total = sum(math.prod(v.shape) for v in model.weights if id(v) not in gates)
         learning = {id(v): math.prod(v.shape) for v in model.trainable_weights}
-        head = {id(v) for layer in self.head for v in layer.trainable_weights}
+        head = {id(v) for layer in head_layers(model) for v in layer.trainable_weights}
         inside = sum(size for key, size in learning.items() if key in head)
         trains, kind = sum(learning.values()), type(self.recipe).__name__
         count = len(self.pairs) or len(owners(model, self.trained))
@@ -108,6 +110,7 @@ class Plan:
         return (
             f"{kind} {name!r} on {count} layers of {model.name!r}: {trains:,} of "
             f"{total:,} parameters train ({trains / total:.2%}{about})"
+            + self._about_in_place()
             + unserved.about(self.left_out)
             + about_unfit(self.unfit)
         )
@@ -123,12 +126,15 @@ class Plan:
                     f"{list(names)[:20]}."
                 )
 
+    def _about_in_place(self) -> str:
+        names = [] if self.trained else [layer.name for layer in self.in_place]
+        why = "in place, for all adapters, since another layer reads the weights"
+        return f"; {names} trains {why}" if names else ""
+
     def _spared(self, model: keras.Layer) -> tuple[set[int], list[keras.Variable]]:
         """Return the head's layers (ids) that get no part, and what of it learns."""
-        if not self.trained:
-            return set(), []
         hosts = {id(host) for host, _ in all_parts(model)}
         hosts |= {id(target.layer) for target, _ in self.pairs}
-        spared = [layer for layer in self.head if id(layer) not in hosts]
+        spared = [layer for layer in self.in_place if id(layer) not in hosts]
         learning = [v for layer in spared for v in layer.weights if v.trainable]
         return {id(layer) for layer in spared}, learning

@@ -26,8 +26,11 @@ HEAD = "head"  # the name of the group of `kt.layer_groups`
 
 def own_layers(
     model: keras.Layer, train: object, hosts: Iterable[Target]
-) -> list[tuple[Target, OwnLayer]]:
+) -> tuple[list[tuple[Target, OwnLayer]], list[keras.Layer]]:
     """Return the layers that an adapter is to own, each with a part without weights.
+
+    And those of the head that nobody named and no adapter can have for itself, since
+    another layer reads a weight: they train in place.
 
     Args:
         model: A built model.
@@ -45,7 +48,7 @@ def own_layers(
         if train is not None or not _below(target.layer) & taken
     ]
     chosen = _head(model, choices) if train is None else _named(model, train, choices)
-    chosen = _served(model, chosen, named=train is not None)
+    chosen, in_place = _served(model, chosen, named=train is not None)
     for target in chosen:
         if _below(target.layer) & taken:
             raise ValueError(
@@ -60,7 +63,8 @@ def own_layers(
                 f"({target.layer.quantization_mode}), so that it cannot be trained in "
                 "full. Leave it out of `train`."
             )
-    return [(target, own_layer(target.layer, train is None)) for target in chosen]
+    owned = [(target, own_layer(target.layer, train is None)) for target in chosen]
+    return owned, in_place
 
 
 def own_layer(layer: keras.Layer, as_now: bool = False) -> OwnLayer:
@@ -142,13 +146,16 @@ def _matched(
     return found
 
 
-def _served(model: keras.Layer, chosen: list[Target], *, named: bool) -> list[Target]:
-    """Return the layers that compute, of which nobody else reads a weight.
+def _served(
+    model: keras.Layer, chosen: list[Target], *, named: bool
+) -> tuple[list[Target], list[keras.Layer]]:
+    """Return the layers that compute, first those of which nobody else reads a weight.
 
     What stands in the graph of a functional model is called.
 
     Raises:
-        ValueError: If another layer reads a weight, or one that was named never runs.
+        ValueError: If the user named one that never runs, or of which another reads a
+            weight.
     """
     called = {
         id(layer)
@@ -165,13 +172,14 @@ def _served(model: keras.Layer, chosen: list[Target], *, named: bool) -> list[Ta
     reasons |= _shared(model, chosen)
     for target in chosen:
         reason = reasons.get(target.layer)
-        if reason and (named or "reads" in reason):
+        if reason and named:
             raise ValueError(
                 f"No adapter can have the layer {target.path!r} for itself: {reason}. "
-                "Leave it out: name the layers that are to learn in `train` of "
-                "`attach`, [] for none."
+                "Leave it out of `train`. Without `train`, a layer of the head whose "
+                "weights another reads trains in place."
             )
-    return [target for target in chosen if target.layer not in reasons]
+    served = [target for target in chosen if target.layer not in reasons]
+    return served, [x for x, reason in reasons.items() if "reads" in reason]
 
 
 def _shared(model: keras.Layer, chosen: list[Target]) -> dict[keras.Layer, str]:

@@ -146,8 +146,8 @@ def _check_own(
             f"model's own, which {plan.recipe!r} does not train, and lacks "
             f"{sorted(needed - given)[:5]}, which it does."
         )
-    for key in sorted(given):
-        file.expect(key, own[key].shape, own[key].dtype)
+    for key, variable in own.items():
+        file.expect(key, variable.shape, variable.dtype)
 
 
 def _part_names(

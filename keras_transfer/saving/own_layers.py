@@ -49,6 +49,7 @@ def layers_in(
         ValueError: If a layer lacks a weight, or has another shape.
     """
     hosts = {id(target.layer) for target, _ in plan.pairs}
+    hosts |= {id(layer) for layer in plan.in_place}
     owned, keys = [], {}
     for target in ownable(model):
         named = keys_of(target.layer, places)

@@ -165,7 +165,7 @@ class Reading(keras.layers.Layer):
     """A head that reads the kernel of a layer, calls another, and none of a third."""
 
     def build(self, shape):
-        self.read = keras.layers.Dense(4, name="read")
+        self.read = keras.layers.Dense(4, use_bias=False, name="read")
         self.called = keras.layers.Dense(2, name="called")
         self.idle = keras.layers.Dense(3, name="idle")
         for layer, width in ((self.read, 6), (self.called, 4), (self.idle, 4)):
@@ -175,25 +175,53 @@ class Reading(keras.layers.Layer):
         return self.called(keras.ops.matmul(inputs, self.read.kernel))
 
 
-def test_layers_whose_weights_others_read_are_refused():
-    model = keras.Sequential([keras.Input((6,)), body(), Reading(name="reading")])
-    for train, match in (
-        (None, "'reading/read'.*Reading 'reading' reads its weights"),
+@pytest.mark.parametrize(
+    ("train", "match"),
+    [
+        (["read"], "'reading/read'.*Reading 'reading' reads its weights"),
         (["idle"], "'reading/idle'.*never runs"),
-    ):
-        with pytest.raises(ValueError, match=match):
-            lora().attach(model, train=train)
+    ],
+)
+def test_what_no_adapter_can_own_is_refused_where_it_is_named(train, match):
+    model = model_of(Reading(name="reading"))
+    before = models.classes(model)
+    with pytest.raises(ValueError, match=match):
+        lora().attach(model, train=train)
+    assert models.classes(model) == before
     lora().attach(model, train=["called"])
     assert owned(model) == ["reading/called"]
 
 
-@pytest.mark.parametrize("train", [None, ["norm"], ["inner"]])
-def test_a_weight_that_two_layers_have_is_refused(train):
+@pytest.mark.parametrize("train", [["norm"], ["inner"]])
+def test_a_weight_that_two_layers_have_is_refused_where_it_is_named(train):
     inner = keras.layers.Dense(3, name="inner")
     model = model_of(keras.layers.SpectralNormalization(inner, name="norm"))
-    before = models.classes(model)
     with pytest.raises(ValueError, match="has and reads its 'kernel' too"):
         lora().attach(model, train=train)
-    assert models.classes(model) == before
-    lora().attach(model, train=["logits"])
-    assert owned(model) == ["logits"]
+
+
+HEADS = {
+    "read": lambda: Reading(name="reading"),
+    "inner": lambda: keras.layers.SpectralNormalization(
+        keras.layers.Dense(3, name="inner"), name="norm"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_what_no_adapter_can_own_of_the_head_trains_in_place(name, capsys, tmp_path):
+    model, other = model_of(HEADS[name]()), model_of(HEADS[name]())
+    lora().attach(model)
+    assert f"'{name}'" in capsys.readouterr().out.partition("] trains in place")[0]
+    variable = next(v for v in model.trainable_variables if f"{name}/kernel" in v.path)
+    start = variable.numpy()
+    fit(models.compiled(model), X, np.arange(len(X)) % 2)
+    assert not np.array_equal(variable.numpy(), start)
+    assert "logits" in owned(model)
+    kt.save_adapter(model, tmp_path / "it.safetensors")
+    kt.load_adapter(other, tmp_path / "it.safetensors")
+    assert_close(run(other, X), run(model, X))
+    model.save(tmp_path / "it.keras")
+    again = keras.saving.load_model(tmp_path / "it.keras", {"Reading": Reading})
+    assert_close(run(again, X), run(model, X))
+    assert len(again.trainable_variables) == len(model.trainable_variables)
