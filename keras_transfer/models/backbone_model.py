@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from keras_transfer import _keras
+from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.backbones.addresses import addressed
 from keras_transfer.backbones.used_weights import Unused
 from keras_transfer.data.class_names import class_names_of
@@ -136,7 +137,8 @@ def _quantized(model: keras.Model) -> dict[str, dict]:
     return {
         address: keras.saving.serialize_keras_object(layer.dtype_policy)
         for address, layer in addressed(model).items()
-        if layer.quantization_mode is not None and not _keras.sublayers(layer)
+        if layer.quantization_mode is not None
+        and all(isinstance(below, Part) for below in _keras.sublayers(layer))
     }
 
 
