@@ -191,7 +191,8 @@ def test_adapters_of_a_model_with_a_table(tmp_path):
         adapter = kt.adapters.LoRA(rank=2, targets=["dense.*", "embedding.*"])
         files.shaken(adapter.attach(model, name=name))
     # Each example is compared with each adapter by itself.
-    export_serving(model, tmp_path, samples=TEXTS, adapters=["a", "b"])
+    folder = export_serving(model, tmp_path, samples=TEXTS, adapters=["a", "b"])
+    assert len(_tables(tf.saved_model.load(str(folder)))) == len(_tables(model))
 
 
 def test_a_table_that_is_not_used_is_not_written(tmp_path):
