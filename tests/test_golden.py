@@ -99,6 +99,7 @@ def test_a_model_loads(path):
     assert_as_saved(keras.models.load_model(path), arrays_of(path))
 
 
+@pytest.mark.slow
 @each_of("trainings/*.keras")
 def test_a_training_goes_on(path):
     training, arrays = TRAININGS[path.stem], arrays_of(path)

@@ -91,6 +91,7 @@ def thawing(on_epoch_begin):
     return keras.callbacks.LambdaCallback(on_epoch_begin=on_epoch_begin)
 
 
+@pytest.mark.slow
 def test_an_optimizer_refuses_a_variable_that_it_has_no_slots_for():
     with pytest.raises(ValueError, match="Unknown variable"):
         thaw_in_fit(lambda model: model.make_train_function(force=True))
@@ -102,6 +103,7 @@ def test_compiling_inside_fit_breaks_it():
         thaw_in_fit(lambda model: model.compile("adam", "mse"))
 
 
+@pytest.mark.slow
 def test_building_again_loses_the_moments():
     model = tiny.mlp()
     adam = keras.optimizers.Adam()
@@ -262,6 +264,7 @@ def test_legacy_h5_swaps_weights_of_partly_frozen_layers(tmp_path):
     np.testing.assert_array_equal(loaded[1], kernels[0])
 
 
+@pytest.mark.slow
 def test_a_keras_hub_task_does_not_shuffle_arrays():
     # If this fails: examples and guides need not shuffle a Task's data themselves.
     seen = []
@@ -310,6 +313,7 @@ def test_a_class_weight_of_a_dataset_must_name_all_classes():
         model.fit(dataset, class_weight={0: 2.0}, shuffle=False, verbose=0)
 
 
+@pytest.mark.slow
 def test_a_metric_of_two_models_is_not_reset_before_it_is_built():
     # If this fails: CachedHead need not reset the metrics that it shares.
     metric = keras.metrics.MeanAbsoluteError()
@@ -453,6 +457,7 @@ class Noting(keras.Model):
         self.seen.append(_keras.running_epoch(self))
 
 
+@pytest.mark.slow
 def test_fit_resets_metrics_as_each_epoch_begins_and_says_which():
     model = Noting()
     model.compile("sgd", "mse")

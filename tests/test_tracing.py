@@ -126,12 +126,14 @@ LOOPS = [unfreezing, rates, reports, adapted, shapes, speaking]
 LOOPS += [pytest.param(phases, marks=pytest.mark.slow)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", LOOPS)
 def test_no_warning_of_what_is_traced_on_purpose(warnings_of_tracing, act):
     act()
     assert warnings_of_tracing == []
 
 
+@pytest.mark.slow
 def test_what_is_traced_by_mistake_is_still_warned_of(warnings_of_tracing):
     for _ in range(5):
         deep().predict(X, verbose=0)  # in plain Keras, in a loop

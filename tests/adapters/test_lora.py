@@ -423,6 +423,7 @@ def test_a_seed_gives_the_start_that_it_always_gave():
     np.testing.assert_allclose(sums, [1.8951323, 0, 1.6838515, 0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_queries_and_values_of_proteins_by_default():
     model = families.build("esm")
     adapters.LoRA(rank=2).attach(model)

@@ -77,6 +77,7 @@ def test_unmerge_gives_everything_back_bit_for_bit(make):
     models.compiled(model).fit(X, Y, verbose=0) if make is models.nested else None
 
 
+@pytest.mark.slow
 def test_convolutions_and_embeddings_merge():
     model = tiny.hub_resnet()
     adapters.LoRA(rank=2).attach(model)
@@ -90,6 +91,7 @@ def test_convolutions_and_embeddings_merge():
     assert_close(run(model, X), y, 1e-5)
 
 
+@pytest.mark.slow
 def test_only_what_is_in_use_is_folded():
     model = attached()
     adapters.LoRA(rank=3).attach(model, "second")
@@ -131,6 +133,7 @@ def test_a_compiled_model_trains_on_after_merge_and_after_unmerge():
         adapters.unmerge(model)
 
 
+@pytest.mark.slow
 def test_unmerge_after_a_reload_says_so(tmp_path):
     model = attached()
     adapters.merge(model)
@@ -140,6 +143,7 @@ def test_unmerge_after_a_reload_says_so(tmp_path):
         adapters.unmerge(again)
 
 
+@pytest.mark.slow
 def test_unmerge_wants_no_newer_adapter():
     model = attached()
     adapters.merge(model)
@@ -148,6 +152,7 @@ def test_unmerge_wants_no_newer_adapter():
         adapters.unmerge(model)
 
 
+@pytest.mark.slow
 def test_detach_gives_the_base_back():
     model = models.nested()
     before, y = state(model), run(model, X)
@@ -201,6 +206,7 @@ def test_flags_of_before_come_back():
     assert state(model) == before
 
 
+@pytest.mark.slow
 def test_merging_an_inner_backbone(tmp_path):
     model = attached()
     backbone = next(x for x in model.layers if x.name == "backbone")

@@ -123,6 +123,7 @@ class TestEachHead:
             adapters.use(model, name)
             assert_close(run(model, X), outputs[name], 1e-6)
 
+    @pytest.mark.slow
     def test_is_in_the_keras_file_and_in_its_own(self, kind, tmp_path):
         custom = {"Composite": Composite}
         model, outputs = two(HEADS[kind])
@@ -142,6 +143,7 @@ class TestEachHead:
             assert_close(run(other, X), outputs[name], 1e-6)
 
 
+@pytest.mark.slow
 def test_what_was_traced_for_inference_stays_right():
     model, outputs = two(model_of)
     traced = tf.function(model)
@@ -160,6 +162,7 @@ def test_what_was_traced_for_inference_stays_right():
     assert_close(traced(X), outputs[""], 1e-6)
 
 
+@pytest.mark.slow
 def test_only_the_batch_norm_in_use_moves_its_averages():
     model, _ = two(normalized)
     norm = model.get_layer("norm")
@@ -183,6 +186,7 @@ def own_norms(model):
     ]
 
 
+@pytest.mark.slow
 def test_training_computes_one_layer_alone():
     model = keras.Sequential([keras.Input((6,)), body(), Counted(2, name="logits")])
     for name in NAMES:
@@ -210,6 +214,7 @@ def test_a_batch_norm_of_another_adapter_leaves_the_base_frozen():
     assert_close(norm.weights, before)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning")
 def test_training_within_disabled_trains_nothing_of_the_adapter():
     model, outputs = two(normalized)

@@ -46,6 +46,7 @@ def with_loss():
     return model
 
 
+@pytest.mark.slow
 def test_losses_that_the_layer_adds():
     model, losses = with_loss(), {}
     for name in ("second", "first"):
@@ -61,6 +62,7 @@ def test_losses_that_the_layer_adds():
     assert np.isclose(model.evaluate(X, Y, verbose=0), losses["first"])
 
 
+@pytest.mark.slow
 def test_losses_first_traced_within_disabled_are_those_of_the_adapter_after_it():
     model = with_loss()
     adapters.use(model, "first")

@@ -89,6 +89,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_it_loads_where_other_layers_were_made_before(name, tmp_path):
     make, inputs = CASES[name]
@@ -158,6 +159,7 @@ def test_a_frozen_weight_without_a_name_is_given_back(tmp_path):
     assert len(again.trainable_variables) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_an_adapter_file_fits_another_build(name, tmp_path):
     make, inputs = CASES[name]

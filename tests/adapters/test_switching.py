@@ -69,6 +69,7 @@ def test_each_gives_its_own_outputs_without_a_stale_graph():
     assert_close(model.predict(X, verbose=0), outputs["second"], 1e-6)
 
 
+@pytest.mark.slow
 def test_disabled_is_the_base_model_exactly():
     model, outputs = two()
     traced = model.predict(X, verbose=0)
@@ -135,6 +136,7 @@ def test_names_survive_a_reload(tmp_path):
     assert_close(run(again, X), outputs["second"])
 
 
+@pytest.mark.slow
 def test_remove():
     model, outputs = two()
     adapters.use(model, "first")
@@ -218,6 +220,7 @@ def test_a_sum_is_tied_to_the_logits_as_its_summands_are():
     assert part.tied is False and part.rank == 4
 
 
+@pytest.mark.slow
 def test_errors_name_what_is_there():
     model, outputs = two()
     classes = models.classes(model)

@@ -51,6 +51,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RECIPES)
 def test_convolutions_with_groups_that_nobody_named_are_left_out(kind, capsys):
     model = convnext()

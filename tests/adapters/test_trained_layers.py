@@ -25,6 +25,7 @@ def owned(model, name="default"):
     return [path for path, _, _ in own_places(model, name)]
 
 
+@pytest.mark.slow
 def test_layers_by_name_and_the_head():
     model = models.nested()
     y = run(model, TOKENS)
@@ -120,6 +121,7 @@ def test_techniques_of_the_models_own_weights_train_its_head():
             recipe.attach(model, train=["head"])
 
 
+@pytest.mark.slow
 def test_two_adapters_of_other_layers_of_one_model():
     model = models.nested()
     y = run(model, TOKENS)
@@ -208,6 +210,7 @@ HEADS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEADS)
 def test_what_no_adapter_can_own_of_the_head_trains_in_place(name, capsys, tmp_path):
     model, other = model_of(HEADS[name]()), model_of(HEADS[name]())

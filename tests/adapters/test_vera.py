@@ -80,6 +80,7 @@ def test_the_numbers_of_the_seed_never_change():
     assert_close(held.b[:, 0], np.array(GOLDEN_B, "float32"))
 
 
+@pytest.mark.slow
 def test_one_pair_for_all_layers_and_seeds_apart():
     model = models.nested()
     adapters.VeRA(rank=8, targets="all-linear").attach(model)

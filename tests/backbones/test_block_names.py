@@ -115,6 +115,7 @@ def test_a_stage_of_blocks_is_opened():
     assert layer_groups(model).names == names
 
 
+@pytest.mark.slow
 def test_the_cells_of_nasnet_are_its_blocks():
     model = keras.applications.NASNetMobile(
         (32, 32, 3), include_top=False, weights=None

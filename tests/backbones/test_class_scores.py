@@ -49,6 +49,7 @@ def test_other_networks_that_end_in_scores(head):
         TransferClassifier(headed(*head), 2)
 
 
+@pytest.mark.slow
 def test_the_way_out_that_it_names_is_one():
     backbone = network()
     below = keras.Model(

@@ -92,6 +92,7 @@ def test_a_layer_that_is_called_twice_is_refused():
         features(model, output="twice")
 
 
+@pytest.mark.slow
 def test_clip_classifies_images(tmp_path, clip):
     model = TransferClassifier(features(clip, output="vision_projection"), 3)
     groups = layer_groups(model)

@@ -67,6 +67,7 @@ def without_gradient(model):
     return [variable.path for variable, gradient in pairs if gradient is None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [*DECODERS, *SINGLE])
 def test_what_has_no_gradient_does_not_train(family):
     model = TransferClassifier(families.build(family), 2)
@@ -82,6 +83,7 @@ def test_what_has_no_gradient_does_not_train(family):
         assert all("decoder" in path for path in idle if path != bias)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", DECODERS)
 def test_a_decoder_that_is_not_used_is_no_depth(family):
     backbone = families.build(family)
@@ -103,6 +105,7 @@ def own_classifier(frozen=False):
     return keras.Model(backbone.input, keras.layers.Dense(2)(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_model_of_the_users_own_is_read_too(frozen):
     model = own_classifier(frozen)
@@ -120,6 +123,7 @@ def find(model, name):
     return next(layer for layer in flat_layers(model) if layer.name == name)
 
 
+@pytest.mark.slow
 def test_what_is_not_used_is_in_no_phase():
     model = own_classifier()
     model.compile("adam", "mse")
@@ -134,6 +138,7 @@ def test_what_is_not_used_is_in_no_phase():
     assert not any("decoder" in variable.path for variable in last)
 
 
+@pytest.mark.slow
 def test_no_adapter_goes_to_what_is_not_used():
     model = own_classifier()
     for targets in (None, "all-linear", "query"):
@@ -147,6 +152,7 @@ def test_no_adapter_goes_to_what_is_not_used():
     assert not any("decoder" in layer.name for layer in biased_layers(model))
 
 
+@pytest.mark.slow
 def test_both_outputs_are_used_in_the_backbone_itself():
     backbone = families.build("t5")
     assert unreached_weights(backbone) == set()
@@ -255,11 +261,13 @@ def test_an_adapter_that_is_off_is_not_idle():
     assert paths == ["pooled_dense/kernel", "pooled_dense/bias"]
 
 
+@pytest.mark.slow
 def test_features_of_a_part_leave_the_rest_unused():
     model = features(families.build("t5"))
     assert layer_groups(model).names[0] == "unused"
 
 
+@pytest.mark.slow
 def test_the_idle_weights_are_saved_with_a_model():
     model = TransferClassifier(families.build("llama"), 2)
     config = model.get_config()

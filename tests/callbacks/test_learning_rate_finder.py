@@ -208,6 +208,7 @@ def test_the_plot_marks_the_suggestion_on_a_log_axis():
     pyplot.close(figure)
 
 
+@pytest.mark.slow
 def test_the_rates_multiply_the_factors_of_groups():
     model = tiny.mlp()
     sgd = keras.optimizers.SGD(0.5)

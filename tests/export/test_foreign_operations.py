@@ -11,6 +11,7 @@ from tests import tiny
 from tests.export import files
 
 
+@pytest.mark.slow
 def test_a_text_model_says_what_loads_it_and_where_strings_go(tmp_path, capsys):
     export_serving(files.text_task(), tmp_path / "review", features=True)
     said = capsys.readouterr().out

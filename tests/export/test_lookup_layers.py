@@ -165,6 +165,7 @@ def test_samples_may_leave_out_the_axis_of_one(tmp_path):
     np.testing.assert_array_equal(found["label"].numpy(), names)
 
 
+@pytest.mark.slow
 def test_a_subclassed_model_with_a_preprocessor_inside(tmp_path):
     class Texts(keras.Model):
         def __init__(self):
@@ -232,6 +233,7 @@ def test_strings_that_differ_are_not_published(tmp_path):
     assert not files.everything(tmp_path)
 
 
+@pytest.mark.slow
 def test_find_learning_rate_takes_strings():
     model, _ = vectorization()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -40,6 +40,7 @@ def function_of(model, names):
     return lambda x, who: compute({"inputs": x, "adapter": tf.constant(who)})["outputs"]
 
 
+@pytest.mark.slow
 def test_each_layer_of_its_own_counts_for_its_examples(tmp_path):
     model, outputs = with_heads(
         normalized, tmp_path, dict.fromkeys(("cat", "dog", "cow"))
@@ -53,6 +54,7 @@ def test_each_layer_of_its_own_counts_for_its_examples(tmp_path):
     np.testing.assert_allclose(found[1::2], outputs[""][1::2], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_heads_of_other_widths_and_their_labels(tmp_path):
     widths = {"cat": 2, "dog": 4, "cow": 3}
     model, outputs = with_heads(model_of, tmp_path, widths)

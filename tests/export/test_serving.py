@@ -79,6 +79,7 @@ def test_nested_structures_are_refused(tmp_path):
         export_serving(model, tmp_path / "x")
 
 
+@pytest.mark.slow
 def test_each_weight_is_written_once_and_no_optimizer_state(tmp_path):
     keras.utils.set_random_seed(1)
     inputs = keras.Input((1000,))

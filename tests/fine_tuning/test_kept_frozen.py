@@ -47,6 +47,7 @@ def moved(model, **settings):
     return names, history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["full", "gradual", "lp-ft"])
 def test_layers_that_the_user_froze_stay_so_and_are_said(how, capsys):
     model = make("block_1", "block_2_a")
@@ -69,6 +70,7 @@ def test_a_weight_that_was_frozen_by_itself_stays_so(capsys):
     assert "kept frozen" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_an_earlier_run_froze_thaws_and_what_the_user_froze_does_not():
     model = make("block_2_b")
     assert moved(model, strategy="probe")[0] == ["logits"]
@@ -92,6 +94,7 @@ def test_a_backbone_that_is_all_frozen_is_probed_or_told():
         moved(compiled(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "frozen, expected, said",
     [
@@ -122,6 +125,7 @@ def test_names_that_are_unknown():
         moved(make(), strategy="full", frozen="block")
 
 
+@pytest.mark.slow
 def test_batch_norm_below_the_head_trains_if_asked():
     assert "block_2_norm" in moved(make(), strategy="full", batch_norm="train")[0]
     model = make("block_2_norm")
@@ -130,6 +134,7 @@ def test_batch_norm_below_the_head_trains_if_asked():
         moved(make(), batch_norm="thawed")
 
 
+@pytest.mark.slow
 def test_statistics_alone_stay_as_they_are_in_a_frozen_layer():
     def build(frozen):
         inputs = keras.Input((6,))

@@ -28,6 +28,7 @@ def tuned(data, *, loss=SPARSE, outputs=3, strategy="full", **settings):
     return model, kt.fine_tune(model, data, **settings)
 
 
+@pytest.mark.slow
 def test_names_are_numbered_in_order_of_the_alphabet_and_kept():
     numbers = np.array([NAMES.index(WORDS[y]) for y in Y])
     words = [WORDS[y] for y in Y]
@@ -41,6 +42,7 @@ def test_names_are_numbered_in_order_of_the_alphabet_and_kept():
     assert_close(named.get_weights(), plain.get_weights())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss, outputs", [(ONE_HOT, 3), (BINARY, 1)])
 def test_names_suit_each_loss_of_classes(loss, outputs):
     words = np.array(WORDS)[Y] if outputs > 1 else np.array(["spam", "ham"])[Y % 2]
@@ -52,6 +54,7 @@ def test_names_suit_each_loss_of_classes(loss, outputs):
     assert_close(named.get_weights(), plain.get_weights())
 
 
+@pytest.mark.slow
 def test_a_second_run_keeps_the_numbers_of_the_first():
     model, _ = tuned((X, [WORDS[y] for y in Y]))
     model.compile(keras.optimizers.Adam(0.01), SPARSE, jit_compile=False)
@@ -73,6 +76,7 @@ def test_numbers_of_regression_get_no_names():
         tuned((X, [WORDS[y] for y in Y]), loss="mse", outputs=1)
 
 
+@pytest.mark.slow
 def test_all_kinds_of_containers_say_the_same():
     yes, weight = Y > 1, {0: 1.0, 1: 3.0}
     expected, _ = tuned((X, yes * 1), outputs=2, class_weight=weight)

@@ -53,6 +53,7 @@ def test_what_is_a_head(make, state):
     assert state_of(make()) == state
 
 
+@pytest.mark.slow
 def test_a_step_makes_a_head_trained():
     for make in (classifier, recurrent_language_model):
         model = make()
@@ -62,6 +63,7 @@ def test_a_step_makes_a_head_trained():
         assert state_of(model) == TRAINED
 
 
+@pytest.mark.slow
 def test_only_a_new_head_learns_at_ten_times_the_rate():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     rng = np.random.default_rng(0)

@@ -146,6 +146,7 @@ def test_data_that_cannot_be_learnt(case):
     refused(make(), error, message, data=values)
 
 
+@pytest.mark.slow
 def test_features_that_are_not_finite_are_asked_of_the_model():
     x, y = data()
     x[[3, 7], 0] = np.nan, np.inf
@@ -168,6 +169,7 @@ def test_features_that_are_not_finite_are_asked_of_the_model():
     assert np.isfinite(history.history["loss"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:1 of 3 classes have no label")
 def test_a_class_without_labels_is_warned_of_and_learnt_around():
     assert kt.fine_tune(make(), data(classes=2), epochs=1, verbose=0).epoch == [0]

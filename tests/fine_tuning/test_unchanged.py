@@ -67,6 +67,7 @@ def failing(error, epoch, when="on_train_batch_end"):
     return Failing()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [0, 2])
 def test_an_error_in_training_leaves_the_model_as_it_was(epoch):
     model = make()
@@ -89,6 +90,7 @@ def test_an_error_in_training_leaves_the_model_as_it_was(epoch):
     assert history.history["phase"] == [0, 1, 1]
 
 
+@pytest.mark.slow
 def test_an_optimizer_with_factors_is_as_it_was_too():
     model = make()
     rates = keras.optimizers.schedules.CosineDecay(0.01, 9)
@@ -116,6 +118,7 @@ def test_an_interrupt_keeps_what_was_trained_and_no_rate_of_a_phase():
     assert _keras.value(model.optimizer._common_factor) == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["lp-ft", "full"])
 def test_a_dataset_that_makes_weights_nan_is_told_and_undone(how):
     model = make()

@@ -275,6 +275,7 @@ class TestWhere:
         assert {part.rank for _, _, part in places(other)} == {4}
         assert_equal(outputs(other), outputs(model))
 
+    @pytest.mark.slow
     def test_biases_that_learn_too(self, path):
         for bias in ("lora_only", "all"):
             model = models.nested()
@@ -368,6 +369,7 @@ class TestNames:
 
 
 class TestHead:
+    @pytest.mark.slow
     def test_all_of_a_layer_that_trains(self, path):
         def make():
             inputs = keras.Input((6,))
@@ -464,6 +466,7 @@ class TestBase:
         assert other.architecture == base.architecture
         assert other.weights == base.weights
 
+    @pytest.mark.slow
     def test_the_fingerprint_does_not_see_adapters(self):
         model = small()
         base = fingerprint(backbone_of(model))

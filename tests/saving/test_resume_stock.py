@@ -76,6 +76,7 @@ def flags(model):
     return [variable.trainable for variable in model.weights]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*shuffle=True:UserWarning")
 @pytest.mark.parametrize("make", MAKERS)
 def test_training_goes_on_as_if_never_stopped(make, tmp_path):
@@ -141,6 +142,7 @@ def language_model():
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [keras.models.load_model, kt.resume])
 def test_a_language_model_keeps_its_sampler(load, tmp_path):
     model = language_model()

@@ -59,6 +59,7 @@ def compiled(model, optimizer=None):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_trains_is_what_the_model_says(change):
     epoch, names, act = CHANGES[change]

@@ -49,6 +49,7 @@ def changed(model):
         variable.assign(variable + rng.normal(0, 0.3, variable.shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("technique", TECHNIQUES)
 def test_a_graph_of_the_users_own_is_right_once_the_adapter_is_away(technique):
     model, sibling = shared()
@@ -149,6 +150,7 @@ def language_model():
     return model
 
 
+@pytest.mark.slow
 def test_a_language_model_generates_as_it_computes(tmp_path):
     model = language_model()
     ids, mask = np.zeros((3, 5), "int32"), np.zeros((3, 5), "int32")

@@ -268,6 +268,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family, recipe",
     # The logits of a GPT-2 count in a pair on its embedding: its test is a refusal.
@@ -319,6 +320,7 @@ def test_a_fused_pair_that_was_trained_grows(tmp_path):
     assert_close(peft_models.outputs_of(again, "gpt2"), outputs, 2e-6)
 
 
+@pytest.mark.slow
 def test_a_sum_of_adapters_can_be_written(tmp_path):
     model = peft_models.backbone("bert")
     for each in ("first", "second"):
@@ -332,6 +334,7 @@ def test_a_sum_of_adapters_can_be_written(tmp_path):
     assert_close(peft_models.outputs_of(again, "bert"), outputs, 2e-6)
 
 
+@pytest.mark.slow
 def test_a_sum_of_more_ranks_than_the_weight_has_loads_again(tmp_path):
     # PEFT sets no limit to a rank either.
     model = peft_models.backbone("bert")
@@ -604,6 +607,7 @@ def test_a_head_of_another_number_of_labels_is_the_adapters_own(tmp_path):
         assert np.array_equal(peft_models.outputs_of(model, "bert"), base)
 
 
+@pytest.mark.slow
 def test_layers_of_its_own_are_modules_to_save(tmp_path):
     model = peft_models.classifier("bert")
     adapters.LoRA(rank=2).attach(model, train=["_1/.*layer_norm$", "head"])
@@ -669,6 +673,7 @@ def test_half_a_head_is_told(tmp_path):
         load_peft(peft_models.classifier("distilbert"), folder)
 
 
+@pytest.mark.slow
 def test_a_head_is_not_lost_on_the_way_out(tmp_path):
     model = peft_models.classifier("bert")
     adapters.LoRA(rank=2).attach(model)
@@ -694,6 +699,7 @@ def test_a_file_without_a_head_cannot_take_one_back(tmp_path):
     assert "base_model.model.classifier.weight" in names_in(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_peft_cannot_hold_is_not_written(tmp_path):
     model = peft_models.backbone("bert")
     with pytest.raises(ValueError, match="has no adapter"):
