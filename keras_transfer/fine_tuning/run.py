@@ -39,7 +39,10 @@ from keras_transfer.fine_tuning.inputs import without_none
 from keras_transfer.fine_tuning.kept_frozen import kept_frozen
 from keras_transfer.fine_tuning.kept_frozen import KeptFrozen
 from keras_transfer.fine_tuning.new_head import head_state
+from keras_transfer.fine_tuning.new_head import NEW
 from keras_transfer.fine_tuning.new_head import NONE
+from keras_transfer.fine_tuning.new_head import TRAINED
+from keras_transfer.fine_tuning.run_folder import begun_phases
 from keras_transfer.fine_tuning.run_folder import identity
 from keras_transfer.fine_tuning.run_folder import RunFolder
 from keras_transfer.fine_tuning.strategies import choose_strategy
@@ -143,7 +146,8 @@ class Run:
             data = without_booleans(data)
         groups, count = layer_groups(model), _num_examples(labels)
         kept = kept_frozen(groups, frozen)
-        chosen = _strategy(strategy, groups, batch_norm, kept, epochs, count)
+        began = begun_phases(directory)
+        chosen = _strategy(strategy, groups, batch_norm, kept, epochs, count, began)
         phases = Phases(groups, chosen.phases, batch_norm, kept.ids)
         unfreezing = GradualUnfreezing.of_phases(phases)
         history, folder = keras.callbacks.History(), None
@@ -213,6 +217,7 @@ def _strategy(
     kept: KeptFrozen,
     epochs: int,
     examples: int,
+    began: list[dict] | None,
 ) -> Strategy:
     names = able_groups(groups, batch_norm, kept.ids)
     if not names:
@@ -228,7 +233,14 @@ def _strategy(
         frozen = "wrapped"
     elif len(names) == 1 and len(able_groups(groups, batch_norm, ())) > 1:
         frozen = "flags"
-    return choose_strategy(name, names, epochs, examples, frozen=frozen, head=head)
+    # The head of a run that goes on may have learned since it began as a new one.
+    states = [head] if began is None or head == NONE else [head, NEW, TRAINED]
+    choices = [
+        choose_strategy(name, names, epochs, examples, frozen=frozen, head=state)
+        for state in states
+    ]
+    same = [choice for choice in choices if to_config(choice.phases) == began]
+    return [*same, *choices][0]
 
 
 def _num_examples(labels: Any) -> int:

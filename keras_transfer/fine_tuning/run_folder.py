@@ -149,6 +149,18 @@ class RunFolder:
         return state
 
 
+def begun_phases(path: str | os.PathLike | None) -> list[dict] | None:
+    """Return the phases of the run in a folder, or None where no run has begun.
+
+    What is wrong with a folder is `RunFolder`'s to say.
+    """
+    try:
+        text = (pathlib.Path(path) / STATE).read_text(encoding="utf-8")
+        return json.loads(text)["settings"]["phases"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def identity(model: keras.Model, data: Any, labels: Any) -> dict:
     """Return what distinguishes the model and the data of a run from those of others.
 
