@@ -365,13 +365,12 @@ def test_gradual_unfreezing_trains_the_pairs_and_never_the_base():
     unfreezing = kt.callbacks.GradualUnfreezing(model)
     x, y = models.tokens(), np.ones((8, 3))
     model.fit(x, y, epochs=3, callbacks=[unfreezing], verbose=0)
-    head = {id(v) for v in model.layers[-1].weights}
     moved = [
         v.path
         for v in model.weights
         if id(v) in base and not np.array_equal(v.numpy(), base[id(v)])
     ]
-    assert sorted(moved) == sorted(v.path for v in model.weights if id(v) in head)
+    assert moved == []  # not even the head: that which learns is the adapter's
     now = [v.numpy() for _, _, part in places(model, "idle") for v in part.weights]
     assert_close(now, idle)
     assert len(model.trainable_variables) == 8 + 2

@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import keras_transfer as kt
+from keras_transfer.adapters.switching import own_places
 from keras_transfer.backbones import FrozenBackbone
 from keras_transfer.models import AdaBN
 from keras_transfer.models import DANN
@@ -142,6 +143,9 @@ def test_lora_learns_with_both_heads_and_the_base_is_held(tmp_path, when, target
     compiled(model)
     base = [v for v in model.weights if not v.trainable]
     heads = model.label_head.weights + model.domain_head.weights
+    if when == "after":  # what learns is the adapter's
+        heads = [part.named_weights for _, _, part in own_places(model, "default")]
+        heads = [v for weights in heads for v in weights.values()]
     pairs = [v for v in model.trainable_variables if v.name in ("lora_a", "lora_b")]
     assert {id(v) for v in model.trainable_variables} == {
         id(v) for v in [*pairs, *heads]
