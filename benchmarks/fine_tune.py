@@ -95,7 +95,7 @@ def load(labels, seed):
     for name in ("sst2_train.tsv", "sst2_dev.tsv"):
         texts, y, _ = kt.data.from_tsv(pathlib.Path(folder) / name)
         if name == "sst2_train.tsv":
-            texts, y = kt.data.few_labels((texts, y), labels // 2, seed=seed).labelled
+            texts, y = kt.data.few_labels((texts, y), labels // 2, seed=seed).labeled
         x = preprocessor(texts)
         parts.append((keras.tree.map_structure(keras.ops.convert_to_numpy, x), y))
     return parts

@@ -24,7 +24,7 @@ LENGTH, SIZE = 64, 32
 
 
 def model_of(names, rank):
-    """Return MiniLM with a head and adapters that have learnt something."""
+    """Return MiniLM with a head and adapters that have learned something."""
     import keras_hub
 
     import keras_transfer as kt

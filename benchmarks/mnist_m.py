@@ -11,7 +11,7 @@ epoch that each validator chooses is from the best one (3,000 test images for th
 Strengths are the defaults of the methods, those of their papers (VADA's is DANN's: with
 the paper's 0.01 its row came to 0.178); nothing was tuned for a row. `choose` asks what
 a score without labels would take of a third, one and three times the default (looks of
-randomisation: a third, two thirds, one): the highest information maximisation on 5,000
+randomization: a third, two thirds, one): the highest information maximization on 5,000
 target images after 5 epochs with seed 0. It took three times for DANN, DAN, JAN, CDAN,
 CDAN+E, MCD and MCC; two rows "x 3" show what that gives. Pixels are from -1 to 1, which
 the same score took after 10 epochs of DANN: 1.77, where 0 to 1 had 1.38, and each
@@ -43,8 +43,8 @@ SIZE, RATE = 64, 0.01
 VALIDATORS = (
     "source_accuracy",
     "target_entropy",
-    "information_maximisation",
-    "soft_neighbourhood_density",
+    "information_maximization",
+    "soft_neighborhood_density",
 )
 METHODS = (
     "source only",
@@ -63,15 +63,15 @@ METHODS = (
     "ImportanceWeighting",
     "source only with BatchNorm",
     "AdaBN",
-    "randomisation",
-    "DANN + randomisation",
-    "MCC + randomisation",
+    "randomization",
+    "DANN + randomization",
+    "MCC + randomization",
     "DANN x 3",
-    "MCC x 3 + randomisation",
+    "MCC x 3 + randomization",
 )
 FACTORS = (1 / 3, 1, 3)
-LOOKS = (1 / 3, 2 / 3, 1)  # of randomisation, whose strength is 1 at most
-TUNED = (*METHODS[2:13], "randomisation")
+LOOKS = (1 / 3, 2 / 3, 1)  # of randomization, whose strength is 1 at most
+TUNED = (*METHODS[2:13], "randomization")
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 L = keras.layers
 
@@ -96,14 +96,14 @@ def _images(x):
     return x.astype("float32") / 127.5 - 1
 
 
-def network(normalise=False, looks=0):
+def network(normalize=False, looks=0):
     """Return the feature extractor and the label head of Ganin et al., figure 4a."""
     layers = [keras.Input((28, 28, 3))]
     if looks:
         layers.append(kt.layers.DomainRandomization(looks, value_range=(-1, 1)))
     for filters in (32, 48):
         layers.append(L.Conv2D(filters, 5, activation="relu"))
-        if normalise:
+        if normalize:
             layers.append(L.BatchNormalization())
         layers.append(L.MaxPooling2D())
     extractor = keras.Sequential([*layers, L.Flatten()], name="extractor")
@@ -112,13 +112,13 @@ def network(normalise=False, looks=0):
 
 
 def make(method, steps, looks=1):
-    """Return the model of a row, such as "MCC x 3 + randomisation"."""
-    normalise = method in ("AdaBN", "source only with BatchNorm")
-    looks = looks if "randomisation" in method else 0
-    parts = network(normalise, looks)
-    name = re.sub(" with BatchNorm$| [+] randomisation$", "", method)
+    """Return the model of a row, such as "MCC x 3 + randomization"."""
+    normalize = method in ("AdaBN", "source only with BatchNorm")
+    looks = looks if "randomization" in method else 0
+    parts = network(normalize, looks)
+    name = re.sub(" with BatchNorm$| [+] randomization$", "", method)
     name, _, factor = name.partition(" x ")
-    if name in ("source only", "train on target", "randomisation"):
+    if name in ("source only", "train on target", "randomization"):
         return kt.models.SourceOnly(*parts)
     factor = float(factor or 1)
     options = {"entropy": True} if name == "CDAN+E" else {}
@@ -144,8 +144,8 @@ def train(method, seed, epochs, data, callbacks=(), looks=1):
     model = make(method, steps * epochs, looks)
     rate = kt.optimizers.GaninDecay(RATE, steps * epochs)
     model.compile(keras.optimizers.SGD(rate, momentum=0.9), LOSS, metrics=["accuracy"])
-    labelled = target if method == "train on target" else source
-    stream = kt.data.domain_dataset(labelled, target[0], SIZE, seed=seed, steps=steps)
+    labeled = target if method == "train on target" else source
+    stream = kt.data.domain_dataset(labeled, target[0], SIZE, seed=seed, steps=steps)
     history = model.fit(
         stream, epochs=epochs, callbacks=list(callbacks), shuffle=False, verbose=0
     ).history
@@ -157,15 +157,15 @@ def choose(methods, epochs=5, seed=0):
     source, source_test, target, _ = load()
     for method in methods:
         scores = {}
-        for factor in LOOKS if method == "randomisation" else FACTORS:
+        for factor in LOOKS if method == "randomization" else FACTORS:
             row, looks = f"{method} x {factor}", 1
-            if method == "randomisation":
+            if method == "randomization":
                 row, looks = method, factor
             model, _ = train(row, seed, epochs, (source, target), looks=looks)
             outputs = model.predict(target[0][:5000], batch_size=500, verbose=0)
             score = -np.inf  # where the training diverged
             if np.isfinite(outputs).all():
-                score = kt.analysis.information_maximisation(outputs, from_logits=True)
+                score = kt.analysis.information_maximization(outputs, from_logits=True)
             scores[round(factor, 2)] = round(float(score), 3)
         print(json.dumps({"method": method, "scores": scores}), flush=True)
 

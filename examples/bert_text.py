@@ -1,6 +1,6 @@
 """Sentiment with a pretrained BERT and a few labels, in one call of `fine_tune`.
 
-Learnt: raw strings through the backbone's own preprocessor; a linear probe, gradual
+Learned: raw strings through the backbone's own preprocessor; a linear probe, gradual
 unfreezing and full fine-tuning beside a logistic regression on the same frozen
 features; accuracy with seeds; a report in one HTML file. Data: a TSV with label and
 text, or a data set of TFDS, 2,000 labels of it. Time: 30 minutes of CPU for
@@ -119,7 +119,7 @@ scores = {name: [] for name in ("logistic regression", *options.strategies)}
 costs = dict.fromkeys(scores, 0.0)
 for seed in range(options.seeds):
     a_class = options.labels // num_classes
-    few = kt.data.few_labels((texts, labels), a_class, seed=seed).labelled
+    few = kt.data.few_labels((texts, labels), a_class, seed=seed).labeled
     train = tokens(preprocessor, few[0]), few[1]
     scores["logistic regression"].append(logistic_regression(train, test))
     for strategy in options.strategies:

@@ -1,9 +1,9 @@
 """Reviews of one kind of product judge those of another: DANN on BERT, with LoRA.
 
-Learnt: two domains in one `fit`, adapters on the backbone, the references on either
+Learned: two domains in one `fit`, adapters on the backbone, the references on either
 side of a method, and how far apart the domains stay. Data: three TSV with label and
-text: labelled reviews of the source; those of the target, whose labels serve the row
-"trained on target" alone; and labelled ones of the target to test on. Time: some
+text: labeled reviews of the source; those of the target, whose labels serve the row
+"trained on target" alone; and labeled ones of the target to test on. Time: some
 10 minutes of CPU for MiniLM with `--examples 800 --epochs 2 --seeds 1`, electronics to
 books. Expect then 0.755 from the source alone and from DANN, 0.798 from MCC and 0.830
 from the target's own labels, each within 0.02. `--smoke` runs a random, tiny BERT.
@@ -82,14 +82,14 @@ def build():
     return kt.adapters.LoRA(rank=8, alpha=16).attach(backbone)
 
 
-def fit(method, labelled, unlabelled, seed):
+def fit(method, labeled, unlabeled, seed):
     """Return the trained model of a row."""
     keras.utils.set_random_seed(seed)
     model = method(build(), keras.layers.Dense(2, name="labels"))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.AdamW(1e-3, weight_decay=0.01)
     model.compile(optimizer, loss, metrics=["accuracy"])
-    data = kt.data.domain_dataset(labelled, unlabelled, 16, seed=seed)
+    data = kt.data.domain_dataset(labeled, unlabeled, 16, seed=seed)
     model.fit(data, epochs=options.epochs, shuffle=False, verbose=2)
     return model
 
@@ -119,8 +119,8 @@ rows = {
 }
 results = {row: [] for row in rows}
 for seed in range(1 if options.smoke else options.seeds):
-    for row, (method, labelled) in rows.items():
-        model = fit(method, labelled, target[0], seed)
+    for row, (method, labeled) in rows.items():
+        model = fit(method, labeled, target[0], seed)
         accuracy = model.evaluate(*test, batch_size=64, verbose=0)[1]
         results[row].append(accuracy)
         near = [features(model, x)[:400] for x, _ in (source, target)]

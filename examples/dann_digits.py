@@ -1,11 +1,11 @@
 """Plain digits judge digits over photographs: what adapts, and what does not.
 
-Learnt: two domains in one `fit`, the references on either side of a method, negative
+Learned: two domains in one `fit`, the references on either side of a method, negative
 transfer, scores that need no label of the target, features before and after. Data:
 plain digits of scikit-learn with labels; 400 other digits over photographs without, and
 550 to test on; no download. Time: 2 to 5 minutes on 2 cores. Expect 0.50 from the
 source alone and 0.48 from DANN, whose domains have too few images here; 0.80 from
-randomisation, and 0.82 from the target's own labels. `--smoke` shows that all of it
+randomization, and 0.82 from the target's own labels. `--smoke` shows that all of it
 runs.
 """
 
@@ -23,14 +23,14 @@ SIZE = 64
 began = time.perf_counter()
 source = kt.data.digits.load_source()
 target = kt.data.digits.load_target(labels_per_class=40)  # all 400, for one row alone
-unlabelled = target.train[0]
+unlabeled = target.train[0]
 steps = -(-len(source.train[0]) // SIZE)
 
 
-def network(randomise):
+def network(randomize):
     """Return a small feature extractor and a label head."""
     extractor = keras.Sequential([keras.Input((16, 16, 3))], name="extractor")
-    if randomise:  # light, colour, polarity and patches at random, while training
+    if randomize:  # light, color, polarity and patches at random, while training
         extractor.add(kt.layers.DomainRandomization())
     for filters in (32, 48):
         extractor.add(
@@ -42,14 +42,14 @@ def network(randomise):
     return extractor, keras.Sequential([hidden, keras.layers.Dense(10)], name="labels")
 
 
-def fit(method, labelled, seed, randomise=False, **settings):
+def fit(method, labeled, seed, randomize=False, **settings):
     """Return a method's model, trained with labels of one domain."""
     keras.utils.set_random_seed(seed)
-    model = method(*network(randomise), **settings)
+    model = method(*network(randomize), **settings)
     rate = kt.optimizers.GaninDecay(1e-3, EPOCHS * steps)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
-    data = kt.data.domain_dataset(labelled, unlabelled, SIZE, seed=seed, steps=steps)
+    data = kt.data.domain_dataset(labeled, unlabeled, SIZE, seed=seed, steps=steps)
     model.fit(data, epochs=EPOCHS, shuffle=False, verbose=0)
     return model
 
@@ -59,25 +59,25 @@ rows = {
     "source only": (models.SourceOnly, source.train),
     "MDD": (models.MDD, source.train),
     "DANN": (models.DANN, source.train),
-    "randomisation": (models.SourceOnly, source.train),
-    "DANN + randomisation": (models.DANN, source.train),
+    "randomization": (models.SourceOnly, source.train),
+    "DANN + randomization": (models.DANN, source.train),
     "trained on target": (models.SourceOnly, target.train),
 }
 accuracies = {row: [] for row in rows}
 features = {}
 print(f"{'row':22}{'seed':>5}{'target':>9}{'source':>9}{'information':>13}")
 for seed in SEEDS:
-    for row, (method, labelled) in rows.items():
-        settings = {"strength": 0.1} if row == "DANN + randomisation" else {}
-        randomise = "randomisation" in row
-        model = fit(method, labelled, seed, randomise, **settings)
+    for row, (method, labeled) in rows.items():
+        settings = {"strength": 0.1} if row == "DANN + randomization" else {}
+        randomize = "randomization" in row
+        model = fit(method, labeled, seed, randomize, **settings)
         accuracy, on_source = (
             model.evaluate(*part.test, batch_size=550, verbose=0)[1]
             for part in (target, source)
         )
         accuracies[row].append(accuracy)
-        outputs = model.predict(unlabelled, verbose=0)
-        score = kt.analysis.information_maximisation(outputs, from_logits=True)
+        outputs = model.predict(unlabeled, verbose=0)
+        score = kt.analysis.information_maximization(outputs, from_logits=True)
         print(f"{row:22}{seed:5}{accuracy:9.3f}{on_source:9.3f}{score:13.2f}")
         extractor = model.feature_extractor
         features[row] = [
@@ -86,7 +86,7 @@ for seed in SEEDS:
 
 low, high = (accuracies.pop(row) for row in ("source only", "trained on target"))
 print(kt.analysis.AdaptationTable(accuracies, source_only=low, on_target=high))
-panels = {row: features[row] for row in ("source only", "DANN", "DANN + randomisation")}
+panels = {row: features[row] for row in ("source only", "DANN", "DANN + randomization")}
 for row, pair in panels.items():
     print(f"{row}: proxy A-distance {kt.analysis.proxy_a_distance(*pair):.2f}")
 labels = (source.test[1], target.test[1])

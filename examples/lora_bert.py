@@ -1,6 +1,6 @@
 """LoRA on BERT beside full fine-tuning: what trains, what a file holds, what it costs.
 
-Learnt: attach a recipe, fit as ever, save the adapter alone, load it into a fresh
+Learned: attach a recipe, fit as ever, save the adapter alone, load it into a fresh
 backbone, fold it away. Data: 2,000 sentences of a TSV with label and text, such as
 SST-2. Time: some 20 minutes on 2 cores for MiniLM, reckoned from single rows. Expect
 0.846 on SST-2 from LoRA and 0.842 from all: those of `benchmarks/lora_quality.py`, one
@@ -108,7 +108,7 @@ tokens = keras.tree.map_structure(keras.ops.convert_to_numpy, packer(test[0]))
 results = {row: [] for row in RATES}
 for seed in range(1 if options.smoke else options.seeds):
     labels = min(options.labels, len(train[1])) // 2
-    few = kt.data.few_labels(train, labels, seed=seed).labelled
+    few = kt.data.few_labels(train, labels, seed=seed).labeled
     x = keras.tree.map_structure(keras.ops.convert_to_numpy, packer(few[0]))
     for row in RATES:
         model, seconds = fit(row, (x, few[1]), seed)

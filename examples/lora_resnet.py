@@ -1,6 +1,6 @@
 """LoRA on the convolutions of a ResNet, beside its head alone and all of it.
 
-Learnt: attach LoRA to a network of images, train it beside the head, switch it off and
+Learned: attach LoRA to a network of images, train it beside the head, switch it off and
 on, merge it and export a plain Keras model. Data: plain digits of scikit-learn are the
 source; other digits blended over photographs the target, 10 labels a class and 550 test
 images; no download. Time: 2 minutes on 2 cores. Expect 0.86 from the source model as it

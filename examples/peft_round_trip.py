@@ -1,6 +1,6 @@
 """Hugging Face PEFT's files both ways: a LoRA from Keras to PyTorch and back.
 
-Learnt: save an adapter as PEFT does, load a folder of PEFT into a keras-hub backbone,
+Learned: save an adapter as PEFT does, load a folder of PEFT into a keras-hub backbone,
 write it back byte for byte, and what `match_huggingface` is for. Data: a few sentences;
 with --preset the weights of a Hugging Face folder of a BERT. Time: 1 minute. Expect a
 difference below 1e-5 between Keras and PyTorch, if torch and peft are installed

@@ -1,7 +1,7 @@
 """What is transfer worth? A small ResNet meets a new domain with 100 labels.
 
-Learnt: frozen features, full fine-tuning, gradual unfreezing with discriminative rates,
-LoRA, and DANN without these labels, beside training from scratch. Data: plain digits of
+Learned: frozen features, full fine-tuning, gradual unfreezing with discriminative
+rates, LoRA, and DANN without these labels, next to training from scratch. Data: digits of
 scikit-learn, and others over photographs with 10 labels a class and 550 test images; no
 download. Time: 2 to 5 minutes on 2 cores. Expect 0.64 from scratch, 0.87 fine-tuned and
 0.84 from the source model; frozen features and LoRA add nothing clear, DANN 0.6 points.
@@ -72,8 +72,8 @@ def adapt(source, target, source_model):
     start, _ = build("full fine-tuning", source_model)
     model = kt.models.DANN(start.backbone, start.get_layer("logits"), strength=0.1)
     model.compile(keras.optimizers.AdamW(3e-4), start.loss, metrics=["accuracy"])
-    labelled = vary(source.train[0]), np.concatenate([source.train[1]] * COPIES)
-    data = kt.data.domain_dataset(labelled, vary(target.unlabelled), 50, steps=24)
+    labeled = vary(source.train[0]), np.concatenate([source.train[1]] * COPIES)
+    data = kt.data.domain_dataset(labeled, vary(target.unlabeled), 50, steps=24)
     began = time.perf_counter()
     model.fit(data, epochs=4, shuffle=False, verbose=0)
     seconds = time.perf_counter() - began

@@ -1,6 +1,6 @@
 """A client of TensorFlow Serving: sentences go out by gRPC, labels come back.
 
-Learnt: what a request names (model, signature, inputs), how to ask a server for its
+Learned: what a request names (model, signature, inputs), how to ask a server for its
 signatures, what an error looks like. Data: sentences you pass. Time: under 1 minute.
 Expect as many rows as sentences, each with 1 label. `--smoke` exports a tiny untrained
 model first and starts the server of this package's tests in a process of its own; to

@@ -12,7 +12,7 @@ from tests.public import ROOT
 
 EXAMPLES = {path.name: path for path in sorted((ROOT / "examples").glob("*.py"))}
 HEADER = {
-    "what is learnt": r"Learnt?:",
+    "what is learned": r"Learned?:",
     "which data": r"Data:",
     "how many minutes": r"Time:[^.]*\d[\d.]* (minutes?|seconds?)",
     "the expected number": r"Expect[^.]*\d",

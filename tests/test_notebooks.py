@@ -13,7 +13,7 @@ from tests.public import ROOT
 FOLDER = ROOT / "examples" / "notebooks"
 NOTEBOOKS = {path.name: path for path in sorted(FOLDER.glob("*.ipynb"))}
 HEADER = {
-    "what is learnt": r"Learnt:",
+    "what is learned": r"Learned:",
     "which data": r"Data:",
     "how many minutes": r"Time:[^.]*\d[\d.]* (minutes?|seconds?)",
     "the expected number": r"Expect:(?s:.)*\d\.\d",

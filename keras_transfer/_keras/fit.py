@@ -38,7 +38,7 @@ def untrained(model: keras.Model) -> list[keras.Variable]:
 def running_callbacks() -> Iterator[keras.callbacks.Callback]:
     """Yield the callbacks of the `fit` whose set_model() is being called, in order.
 
-    Keras gives a callback no way to see its neighbours.
+    Keras gives a callback no way to see its neighbors.
     """
     frame = sys._getframe(1)
     while frame is not None:

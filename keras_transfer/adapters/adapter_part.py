@@ -286,7 +286,7 @@ def gate_value(part: Part) -> float:
 
 
 def policy_of(host: keras.Layer) -> keras.DTypePolicy:
-    """Return the policy that computes as `host`, with float32 weights, unquantised."""
+    """Return the policy that computes as `host`, with float32 weights, unquantized."""
     compute = host.compute_dtype
     whole = compute in ("float32", "float64")
     return keras.DTypePolicy(compute if whole else f"mixed_{compute}")

@@ -9,7 +9,7 @@ import keras
 from keras_transfer.adapters.weight_selection import own_learnable
 from keras_transfer.adapters.weight_selection import OwnWeights
 
-# What Keras calls a bias; `beta` is that of a normalisation.
+# What Keras calls a bias; `beta` is that of a normalization.
 BIASES = ("bias", "beta")
 
 
@@ -22,14 +22,14 @@ class BitFit(OwnWeights):
     paper finds this on par with fine-tuning all where examples are few.
 
     The offsets of a BatchNormalization are left out: such a layer, when it learns,
-    normalises by the batch and moves its statistics, which is more than a bias. For
+    normalizes by the batch and moves its statistics, which is more than a bias. For
     these there is `NormTuning`. Many convolutional networks have no other biases, and
     Llama and its like have none at all: attaching is an error there, which names what
     the network can have.
 
     The model's own biases are changed. So another adapter cannot be next to this
     one, and it cannot be switched off. `kt.adapters.merge` and `kt.adapters.detach`
-    make plain Keras layers of it, and both leave the learnt biases in place.
+    make plain Keras layers of it, and both leave the learned biases in place.
 
     Args:
         targets: None for all biases below the head; or, of which layers:

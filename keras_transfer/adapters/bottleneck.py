@@ -104,7 +104,7 @@ class Bottleneck(Adapter):
             cross-attention left out. Or `"all-linear"`, a regular expression that is
             searched in the paths, or a list of expressions and layers: any Dense,
             EinsumDense or convolution whose last axis is that of the features.
-        norms: Whether the normalisations below the head learn too, as in the paper,
+        norms: Whether the normalizations below the head learn too, as in the paper,
             save BatchNormalization. They are the model's own weights, so such an
             adapter stands alone and cannot be switched off. Default False.
 
@@ -190,7 +190,7 @@ class Bottleneck(Adapter):
     def trained(
         self, model: keras.Layer, targets: list[Target]
     ) -> list[keras.Variable]:
-        """Return the scales and offsets of normalisations, if they learn too."""
+        """Return the scales and offsets of normalizations, if they learn too."""
         if not self.norms:
             return []
         head = {id(layer) for layer in head_layers(model)}

@@ -27,7 +27,7 @@ TINY = 1e-12
 
 
 class Magnitudes:
-    """Mixin for a pair: the sum of host and pair gets columns of learnt lengths."""
+    """Mixin for a pair: the sum of host and pair gets columns of learned lengths."""
 
     layer_class = None
     peft_tensors = LowRankPair.peft_tensors | {
@@ -79,7 +79,7 @@ class Magnitudes:
         return outputs + change * plain + ratio * pair
 
     def fold(self, host: keras.Layer, weights: dict[str, np.ndarray]) -> None:
-        """Give the kernel the direction of the sum and the learnt lengths."""
+        """Give the kernel the direction of the sum and the learned lengths."""
         before = matrix.as_matrix(host, weights["kernel"])
         a, b = (_keras.value(each) for each in (self.lora_a, self.lora_b))
         after = before + self.scaling * (a.reshape(-1, self.rank) @ b)
@@ -121,13 +121,13 @@ class DoRA(LoRA):
     """Learn direction and length of the columns of a weight apart.
 
     `W' = m * (W + s A B) / ||W + s A B||`, with the norm over the inputs of each
-    output (of each filter), s = alpha / rank, and m, one number an output, learnt from
+    output (of each filter), s = alpha / rank, and m, one number an output, learned from
     ||W|| on. A and B are those of `LoRA`, and start so that the model is what it was.
     The gradient takes the norm for a constant, as section 4.3 of the paper and Hugging
     Face PEFT do (`LoraConfig(use_dora=True)`). W' is not formed for the product with
     the inputs, but the norm reads all of W at each step, so a step costs more than
     with LoRA; `kt.adapters.merge` puts W' in the place of W. Dense, EinsumDense and
-    Conv1D to Conv3D can be targets, all unquantised.
+    Conv1D to Conv3D can be targets, all unquantized.
 
     Weights of the base model that are loaded after attaching set m to their norms;
     weights that are assigned do not, so assign first and attach then.
@@ -179,7 +179,7 @@ class DoRA(LoRA):
         mode = getattr(target.layer, "quantization_mode", None)
         if mode is not None:
             raise ValueError(
-                f"The layer {target.path!r} is quantised ({mode}). DoRA takes lengths "
+                f"The layer {target.path!r} is quantized ({mode}). DoRA takes lengths "
                 "of its weight, which has to be there in full. Use LoRA."
             )
         return super().part(target)

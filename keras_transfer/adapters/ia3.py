@@ -108,7 +108,7 @@ class IA3(Adapter):
     """Learn a factor for each key, value and hidden feature of the feed-forward net.
 
     Attention sees `l_k * K` and `l_v * V`, and the second layer of the feed-forward
-    network `W2 (l_ff * act(W1 x))`, with learnt vectors l that start at 1. All else is
+    network `W2 (l_ff * act(W1 x))`, with learned vectors l that start at 1. All else is
     frozen; of BERT-base 55,296 parameters train, 0.05 %, and even fewer than with
     LoRA. `kt.adapters.merge` folds the factors into rows and columns of the weights.
 

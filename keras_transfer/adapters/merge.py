@@ -207,8 +207,8 @@ def check_any(model: keras.Layer) -> None:
 def _fold(layer: keras.Layer, active: list[Part]) -> dict[str, np.ndarray]:
     if layer.quantization_mode is not None:
         raise ValueError(
-            f"The layer {layer.name!r} is quantised ({layer.quantization_mode}): its "
-            "weight has few bits, and rounding would lose what was learnt. Keep the "
+            f"The layer {layer.name!r} is quantized ({layer.quantization_mode}): its "
+            "weight has few bits, and rounding would lose what was learned. Keep the "
             "adapter."
         )
     own = weights_below(layer)

@@ -1,4 +1,4 @@
-"""NormTuning: scales and offsets of normalisations alone learn."""
+"""NormTuning: scales and offsets of normalizations alone learn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_transfer.adapters.weight_selection import OwnWeights
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class NormTuning(OwnWeights):
-    """Learn the scales and offsets of normalisations and nothing else, but the head.
+    """Learn the scales and offsets of normalizations and nothing else, but the head.
 
     In `gamma * (x - mean) / deviation + beta` gamma and beta learn: those of
     LayerNormalization, BatchNormalization, GroupNormalization, RMSNormalization (which
@@ -22,15 +22,15 @@ class NormTuning(OwnWeights):
     `LNTuningConfig`.
 
     A BatchNormalization that learns does what Keras has it do: in training it
-    normalises by the batch, and its moving mean and variance follow the new data, as
+    normalizes by the batch, and its moving mean and variance follow the new data, as
     in Frankle et al. They count among the weights of this adapter.
 
     The model's own weights are changed. So another adapter cannot be next to this
     one, and it cannot be switched off. `kt.adapters.merge` and `kt.adapters.detach`
-    make plain Keras layers of it, and both leave what was learnt in place.
+    make plain Keras layers of it, and both leave what was learned in place.
 
     Args:
-        targets: None for all normalisations below the head; or a regular expression
+        targets: None for all normalizations below the head; or a regular expression
             that is searched in the paths, or a list of expressions and layers:
             `"self_attention_layer_norm$"` is the choice of Zhao et al. for some models.
 
@@ -58,7 +58,7 @@ class NormTuning(OwnWeights):
         Finetuning", arXiv:2312.11420.
     """
 
-    what = "normalisation with a scale or an offset"
+    what = "normalization with a scale or an offset"
 
     def chosen(self, layer: keras.Layer) -> Sequence[keras.Variable]:
         """Return scale and offset, and the statistics, which change with them."""

@@ -1,4 +1,4 @@
-"""VeRA: one pair of random matrices for all layers, and two learnt vectors for each."""
+"""VeRA: a pair of random matrices for all layers, two learned vectors for each."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class _Projection(keras.layers.Layer):
 
 
 class Vectors:
-    """Mixin for a pair whose matrices are shared and fixed, with two learnt vectors.
+    """Mixin for a pair whose matrices are shared and fixed, with two learned vectors.
 
     Args:
         rank: Length of the vector between the matrices.

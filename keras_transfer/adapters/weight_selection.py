@@ -21,7 +21,7 @@ class OwnWeights(Adapter):
     """A recipe without parts: `chosen` says which weights of a layer learn.
 
     These are the model's own, changed in place. So such an adapter stands alone, and
-    cannot be switched off; `merge` and `detach` both leave what was learnt, give the
+    cannot be switched off; `merge` and `detach` both leave what was learned, give the
     layers their classes and flags back, and differ in that `unmerge` undoes the former.
 
     Args:
@@ -71,7 +71,7 @@ def own_learnable(layer: keras.Layer) -> Sequence[keras.Variable]:
 
 
 def is_norm(layer: keras.Layer) -> bool:
-    """Return whether `layer` normalises, with a scale or offset that can learn.
+    """Return whether `layer` normalizes, with a scale or offset that can learn.
 
     By the name of its class: keras-hub has many of its own, such as LlamaLayerNorm.
     SpectralNormalization is another thing, a wrapper that has the kernel of its layer.

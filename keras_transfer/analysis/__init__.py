@@ -32,10 +32,10 @@ from keras_transfer.analysis.domains.validators import (
     importance_weighted_risk as importance_weighted_risk,
 )
 from keras_transfer.analysis.domains.validators import (
-    information_maximisation as information_maximisation,
+    information_maximization as information_maximization,
 )
 from keras_transfer.analysis.domains.validators import (
-    soft_neighbourhood_density as soft_neighbourhood_density,
+    soft_neighborhood_density as soft_neighborhood_density,
 )
 from keras_transfer.analysis.domains.validators import (
     source_accuracy as source_accuracy,

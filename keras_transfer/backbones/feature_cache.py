@@ -69,7 +69,7 @@ def cache_features(
 
     What is below the cache is fixed in it. Random augmentation keeps the one variant
     of each image that was drawn; a shuffle keeps its order, which another run with
-    `path` will not meet again. Both are recognised, and warned of, if two passes over
+    `path` will not meet again. Both are recognized, and warned of, if two passes over
     the dataset differ in their first batch. Thaw nothing of the backbone
     while its cache is used.
 

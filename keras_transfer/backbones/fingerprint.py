@@ -77,7 +77,7 @@ def _architecture(network: keras.Model) -> str:
     try:
         with by_names():
             config = keras.saving.serialize_keras_object(network)
-    except (NotImplementedError, TypeError, ValueError):  # nothing to serialise
+    except (NotImplementedError, TypeError, ValueError):  # nothing to serialize
         kinds = [type(layer) for layer in _keras.flat_layers(network)]
         return str([f"{kind.__module__}.{kind.__qualname__}" for kind in kinds])
     names: dict[str, str] = {}

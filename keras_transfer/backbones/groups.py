@@ -209,14 +209,14 @@ def layer_groups(
       models ported from PyTorch `blocks.0` or `layer1.0`) is a group of that name;
       layers shared by several depths, as in ALBERT, are one group;
     - what stands between two blocks, or after the last one but still in the
-      backbone (a transition, a final normalisation, a pooler), joins the block
+      backbone (a transition, a final normalization, a pooler), joins the block
       before it;
     - `"unused"`, in front of all, is the blocks that no output of the model depends
       on, such as T5's decoder in a classifier that reads the encoder: no gradient
       reaches them, so they neither count as depth nor are thawed;
     - `"head"` is all that follows a nested backbone. In a flat model it begins after
       the last block with global pooling, `Flatten`, a nested model, or weights that
-      are no normalisation, convolution or pooler. A backbone alone has none.
+      are no normalization, convolution or pooler. A backbone alone has none.
 
     A model with fewer than two numbered blocks gets one group per layer with
     weights, named as the layer (in a subclassed model name them yourself: numbers

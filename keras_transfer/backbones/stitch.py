@@ -28,7 +28,7 @@ def stitch(backbone: keras.Model | FrozenBackbone, head: keras.Layer) -> keras.M
     input gets the output, without its Keras mask, for the cache had none.
 
     Args:
-        backbone: What was given to `cache_features`. Its layers train afterwards,
+        backbone: What was given to `cache_features`. Its layers train afterward,
             also for everybody else who holds them.
         head: The trained layer or model.
 

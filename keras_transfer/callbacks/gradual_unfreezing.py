@@ -185,7 +185,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         super().set_model(model)
         check_replicas(model)
         self._bind_to(model)
-        self._check_neighbours()
+        self._check_neighbors()
         union = self.phases.variables(*self.phases)
         if build_over_phases(model, union, self.phases.groups):
             self._functions.clear()
@@ -269,7 +269,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
             )
         self._bind(LayerGroups(model, list(groups)))
 
-    def _check_neighbours(self) -> None:
+    def _check_neighbors(self) -> None:
         before = True
         for callback in _keras.running_callbacks():
             before = before and callback is not self

@@ -94,7 +94,7 @@ class LayerGroupLogs(keras.callbacks.Callback):
         return cls(**config)
 
     def set_model(self, model: keras.Model) -> None:
-        """Check the neighbours and note where the weights start."""
+        """Check the neighbors and note where the weights start."""
         super().set_model(model)
         self._groups = as_groups(model) if self._given is None else self._given
         grouped = {id(v) for group in self._groups for v in group.variables}

@@ -60,7 +60,7 @@ def find_learning_rate(
     `discriminative` factors multiply the rate, and a schedule is left out.
     `steps_per_execution` is 1 meanwhile.
 
-    Afterwards nothing has happened, after an error or an interrupt too: weights,
+    Afterward nothing has happened, after an error or an interrupt too: weights,
     statistics, seeds, metrics, optimizer, flags, `history` and the compiled train
     function are bit for bit as before, as are the global random states of Python,
     NumPy, Keras and of eager TensorFlow. What cannot be put back is inside `data`, such

@@ -27,8 +27,8 @@ from keras_transfer.losses.compiled_loss import says_logits
 
 ON_TARGET = {
     "target_entropy": scores.target_entropy,
-    "information_maximisation": scores.information_maximisation,
-    "soft_neighbourhood_density": scores.soft_neighbourhood_density,
+    "information_maximization": scores.information_maximization,
+    "soft_neighborhood_density": scores.soft_neighborhood_density,
 }
 RISKS = ("importance_weighted_risk", "deep_embedded_validation")
 ACCURACY = "source_accuracy"
@@ -53,8 +53,8 @@ class TargetValidation(keras.callbacks.Callback):
 
     - `source_accuracy`: accuracy on held-out source.
     - `target_entropy`: minus the mean entropy of the predictions on the target.
-    - `information_maximisation`: their mutual information with the examples.
-    - `soft_neighbourhood_density`: how densely they lie; cost grows with count².
+    - `information_maximization`: their mutual information with the examples.
+    - `soft_neighborhood_density`: how densely they lie; cost grows with count².
     - `importance_weighted_risk`, `deep_embedded_validation`: cross entropy on held-out
       source, weighted by a density ratio of the features; these also log
       `val_effective_sample_size`, out of the number of source examples.
@@ -64,7 +64,7 @@ class TargetValidation(keras.callbacks.Callback):
     those of the label head. Nothing of the model or of its training is changed.
 
     Args:
-        source: Held-out labelled source: arrays `(x, y)`, or a batched
+        source: Held-out labeled source: arrays `(x, y)`, or a batched
             `tf.data.Dataset` or `keras.utils.PyDataset` of such pairs; y are class
             numbers or one-hot rows. None if only validators on the target are used.
         target: Inputs of the target, without labels: arrays, or a batched dataset of x
@@ -99,7 +99,7 @@ class TargetValidation(keras.callbacks.Callback):
         model.compile("adam", loss)
         validation = kt.callbacks.TargetValidation((x[:32], y[:32]), x[:32] + 1)
         stop = keras.callbacks.EarlyStopping(
-            "val_information_maximisation", mode="max", patience=2
+            "val_information_maximization", mode="max", patience=2
         )
         callbacks = [validation, stop]
         logs = model.fit(x[32:], y[32:], callbacks=callbacks, verbose=0).history
@@ -167,9 +167,9 @@ class TargetValidation(keras.callbacks.Callback):
         return (*names, SIZE) if self._risks else names
 
     def set_model(self, model: keras.Model) -> None:
-        """Check the neighbours, and find out what outputs and features are."""
+        """Check the neighbors, and find out what outputs and features are."""
         super().set_model(model)
-        self._check_neighbours()
+        self._check_neighbors()
         self._logits = self.from_logits
         if self._logits is None:
             self._logits = says_logits(model)
@@ -219,12 +219,12 @@ class TargetValidation(keras.callbacks.Callback):
             logs[SIZE] = weights.effective_sample_size
         return {f"val_{name}": found[name] for name in self.validators} | logs
 
-    def _read(self, name: str, data: Any, labelled: bool) -> tuple:
+    def _read(self, name: str, data: Any, labeled: bool) -> tuple:
         """Run the models over `data`, each traced once for the whole of `fit`."""
         model, size = self.model, self.batch_size or BATCH_SIZE
         with unchanged(model):
             model.predict_function = self._functions.get("predict")
-            found = read_domain(name, self._models, data, labelled, size)
+            found = read_domain(name, self._models, data, labeled, size)
             self._functions["predict"] = model.predict_function
         return found
 
@@ -241,7 +241,7 @@ class TargetValidation(keras.callbacks.Callback):
         with self.model.distribute_strategy.scope():
             return features_of(found)
 
-    def _check_neighbours(self) -> None:
+    def _check_neighbors(self) -> None:
         before = True
         ours = {f"val_{each}" for each in KNOWN} | {SIZE}
         for callback in _keras.running_callbacks():

@@ -34,11 +34,11 @@ class Source(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Digits over photographs; `unlabelled` holds images of the train part only."""
+    """Digits over photographs; `unlabeled` holds images of the train part only."""
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
-    unlabelled: np.ndarray
+    unlabeled: np.ndarray
 
 
 def load_source() -> Source:
@@ -83,12 +83,12 @@ def load_target(*, labels_per_class: int = 10, seed: int = 0) -> Target:
     are always the same: `seed` only chooses which of the train part have labels.
 
     Args:
-        labels_per_class: Number of labelled images of each class in `train`,
-            1 to 40. Defaults to 10, which leaves 300 in `unlabelled`.
-        seed: Seed of the choice of the labelled images. Defaults to 0.
+        labels_per_class: Number of labeled images of each class in `train`,
+            1 to 40. Defaults to 10, which leaves 300 in `unlabeled`.
+        seed: Seed of the choice of the labeled images. Defaults to 0.
 
     Returns:
-        A named tuple `(train, test, unlabelled)`: two pairs `(images, labels)`
+        A named tuple `(train, test, unlabeled)`: two pairs `(images, labels)`
         and the images of the train part that were not chosen. Images are
         float32 RGB in [0, 1] of shape `(count, 16, 16, 3)`; labels are int64 of
         shape `(count,)`, 0 to 9.
@@ -100,7 +100,7 @@ def load_target(*, labels_per_class: int = 10, seed: int = 0) -> Target:
 
     target = kt.data.digits.load_target(seed=1)
     images, labels = target.train
-    print(images.shape, target.unlabelled.shape)  # (100, 16, 16, 3) (300, 16, 16, 3)
+    print(images.shape, target.unlabeled.shape)  # (100, 16, 16, 3) (300, 16, 16, 3)
     ```
 
     Raises:
@@ -121,7 +121,7 @@ def load_target(*, labels_per_class: int = 10, seed: int = 0) -> Target:
     return Target(
         train=(x_train[with_label], y_train[with_label]),
         test=(x_test, labels[test]),
-        unlabelled=x_train[~with_label],
+        unlabeled=x_train[~with_label],
     )
 
 

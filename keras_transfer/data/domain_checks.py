@@ -16,7 +16,7 @@ from keras_transfer.data.examples import kind_of
 from keras_transfer.data.tsv import Texts
 
 
-def labelled(source: Any) -> Stream:
+def labeled(source: Any) -> Stream:
     """Return the source as a Stream, with its labels checked."""
     if isinstance(source, Texts):
         raise ValueError(
@@ -49,7 +49,7 @@ def labelled(source: Any) -> Stream:
     return stream
 
 
-def unlabelled(target: Any) -> Stream:
+def unlabeled(target: Any) -> Stream:
     """Return the target as a Stream."""
     if isinstance(target, Texts):
         raise _leak("target.texts")

@@ -1,4 +1,4 @@
-"""domain_dataset: labelled source and unlabelled target, side by side in each batch."""
+"""domain_dataset: labeled source and unlabeled target, side by side in each batch."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def domain_dataset(
 ) -> tf.data.Dataset:
     """Return batches `({"source": x, "target": x}, y)` of two domains for `fit`.
 
-    Methods of unsupervised domain adaptation see, in each step, labelled examples of
-    the source and as many unlabelled ones of the target. Keras refuses arrays of two
+    Methods of unsupervised domain adaptation see, in each step, labeled examples of
+    the source and as many unlabeled ones of the target. Keras refuses arrays of two
     lengths; here each epoch goes once through the longer domain, while the shorter
     begins again, in another order. All batches are full, so that shapes are static
     (for XLA and TPUs) and domains stay in balance: what is left at the end of the
@@ -41,10 +41,10 @@ def domain_dataset(
     strategy the first epoch has the second, since `fit` draws a batch before it.
 
     Args:
-        source: Labelled examples, `(x, y)` or `(x, y, sample_weight)`: a tuple of
+        source: Labeled examples, `(x, y)` or `(x, y, sample_weight)`: a tuple of
             arrays, or a `tf.data.Dataset` of these. x is an array, of strings too,
             or a structure of arrays such as a dictionary of token ids and masks.
-        target: The x of unlabelled examples: arrays or a `tf.data.Dataset`, with the
+        target: The x of unlabeled examples: arrays or a `tf.data.Dataset`, with the
             structure, shape and dtype of the x of the source.
         batch_size: Examples of each domain a step; arrays and datasets of single
             examples are cut by it. `None` says that both are datasets of batches, as
@@ -87,12 +87,12 @@ def domain_dataset(
         JMLR 17(59), arXiv 1505.07818, section 5.2.2 (half of each batch a domain).
     """
     _check_settings(batch_size, shuffle, seed, steps)
-    labelled = domain_checks.labelled(source)
-    unlabelled = domain_checks.unlabelled(target)
-    streams = (labelled, unlabelled)
+    labeled = domain_checks.labeled(source)
+    unlabeled = domain_checks.unlabeled(target)
+    streams = (labeled, unlabeled)
     batched = batch_size is None
-    domain_checks.check_batched(labelled, unlabelled, batched)
-    domain_checks.check_same(labelled, unlabelled, batched)
+    domain_checks.check_batched(labeled, unlabeled, batched)
+    domain_checks.check_same(labeled, unlabeled, batched)
     for each in streams:
         domain_checks.check_static(each, batched)
     if batched:

@@ -24,10 +24,10 @@ READ_AT_ONCE = 256  # single examples, if they are of one size
 
 
 class FewLabels(NamedTuple):
-    """Data with few labels; `unlabelled` holds the x of what was not chosen."""
+    """Data with few labels; `unlabeled` holds the x of what was not chosen."""
 
-    labelled: Any
-    unlabelled: Any
+    labeled: Any
+    unlabeled: Any
 
 
 def few_labels(
@@ -43,8 +43,8 @@ def few_labels(
 
     A `tf.data.Dataset` is gone through twice here, to read its labels and to see
     that it does not change: one that shuffles or augments at random would mix what
-    is chosen with the rest, and is refused. Do both after the split. `labelled`
-    reads it once more, and is then kept in memory; `unlabelled` is read anew in
+    is chosen with the rest, and is refused. Do both after the split. `labeled`
+    reads it once more, and is then kept in memory; `unlabeled` is read anew in
     each pass.
 
     Args:
@@ -58,9 +58,9 @@ def few_labels(
         seed: Seed of the choice, a whole number. Defaults to 0.
 
     Returns:
-        A named tuple `(labelled, unlabelled)`. `labelled` is of the kind of `data`,
+        A named tuple `(labeled, unlabeled)`. `labeled` is of the kind of `data`,
         in its order: a tuple of arrays, or a dataset of known length with batches
-        of the same size if it had any. `unlabelled` has the x of all other examples.
+        of the same size if it had any. `unlabeled` has the x of all other examples.
         Arrays of str come back with dtype object, as Keras takes them.
 
     Example:
@@ -69,9 +69,9 @@ def few_labels(
         import keras_transfer as kt
 
         x, y = np.random.rand(100, 4), np.arange(100) % 2
-        labelled, unlabelled = kt.data.few_labels((x, y), 5, seed=1)
-        assert np.bincount(labelled[1]).tolist() == [5, 5]
-        assert unlabelled.shape == (90, 4)
+        labeled, unlabeled = kt.data.few_labels((x, y), 5, seed=1)
+        assert np.bincount(labeled[1]).tolist() == [5, 5]
+        assert unlabeled.shape == (90, 4)
         ```
 
     Raises:
@@ -95,9 +95,9 @@ def _of_arrays(data: tuple, labels_per_class: int, seed: int) -> FewLabels:
     parts = [map_arrays(_as_keras_takes_it, each) for each in data]
     count_rows(data)
     chosen = _choose(parts[1], labels_per_class, seed)
-    labelled = (map_arrays(lambda array: array[chosen], each) for each in parts)
-    unlabelled = map_arrays(lambda array: array[~chosen], parts[0])
-    return FewLabels(tuple(labelled), unlabelled)
+    labeled = (map_arrays(lambda array: array[chosen], each) for each in parts)
+    unlabeled = map_arrays(lambda array: array[~chosen], parts[0])
+    return FewLabels(tuple(labeled), unlabeled)
 
 
 def _as_keras_takes_it(array: np.ndarray) -> np.ndarray:
@@ -128,11 +128,11 @@ def _of_dataset(data: tf.data.Dataset, labels_per_class: int, seed: int) -> FewL
         known = tf.data.experimental.assert_cardinality(np.count_nonzero(of))
         return rows.map(lambda _, example: example).apply(known)
 
-    labelled = part(chosen).cache()
-    unlabelled = part(~chosen).map(lambda *example: example[0])
+    labeled = part(chosen).cache()
+    unlabeled = part(~chosen).map(lambda *example: example[0])
     if batched:
-        labelled, unlabelled = labelled.batch(batch_size), unlabelled.batch(batch_size)
-    return FewLabels(labelled, unlabelled)
+        labeled, unlabeled = labeled.batch(batch_size), unlabeled.batch(batch_size)
+    return FewLabels(labeled, unlabeled)
 
 
 def _read_twice(data: tf.data.Dataset) -> tuple[np.ndarray, int]:

@@ -41,7 +41,7 @@ def from_tfds(
     `kt.backbones.cache_features`: shuffle what that returns.
 
     Args:
-        name: Name in the catalogue, such as "imdb_reviews" or "glue/sst2", or a
+        name: Name in the catalog, such as "imdb_reviews" or "glue/sst2", or a
             `tfds.core.DatasetBuilder`, such as `tfds.builder(name, data_dir=folder)`
             or one of your own. It is downloaded and prepared if it is not yet.
         split: Which part, such as "train", "test" or "train[:80%]".
@@ -103,7 +103,7 @@ def from_tfds(
         data = _resized(data, images, image_size)
     _check_shapes(data, keys, images)
     if labels_per_class is not None:
-        data = few_labels(data, labels_per_class, seed=shuffle or 0).labelled
+        data = few_labels(data, labels_per_class, seed=shuffle or 0).labeled
     count = len(data)
     size = max(1, _bytes(data, int(builder.info.dataset_size)))
     if size <= CACHE_BYTES:

@@ -1,4 +1,4 @@
-"""from_tsv: labelled texts out of a file of tab-separated values."""
+"""from_tsv: labeled texts out of a file of tab-separated values."""
 
 import csv
 import os
@@ -15,7 +15,7 @@ SHOWN = 10  # class names that an error message names
 
 
 class Texts(NamedTuple):
-    """Labelled texts: `labels` are places in `classes`."""
+    """Labeled texts: `labels` are places in `classes`."""
 
     texts: np.ndarray | tuple[np.ndarray, ...]
     labels: np.ndarray
@@ -29,7 +29,7 @@ def from_tsv(
     header: bool = False,
     classes: Sequence[str] | None = None,
 ) -> Texts:
-    """Read labelled texts from a TSV file: one example a line, a tab between columns.
+    """Read labeled texts from a TSV file: one example a line, a tab between columns.
 
     Quotation marks are plain characters, as most data sets of texts have it
     (`csv.QUOTE_NONE`), so that no text runs over a line or loses its marks. The file
@@ -65,7 +65,7 @@ def from_tsv(
         texts, labels, classes = kt.data.from_tsv("train.tsv")
         assert texts.tolist() == ["A joy.", "Too long."]
         assert labels.tolist() == [1, 0] and classes == ("bad", "good")
-        labelled, unlabelled = kt.data.few_labels((texts, labels), 1)
+        labeled, unlabeled = kt.data.few_labels((texts, labels), 1)
         ```
 
     Raises:

@@ -12,7 +12,7 @@ from keras_transfer.export.request import named
 
 # Of the largest output. Folded adapters are rounded once more, fused operations sum
 # in another order; an int8 layer rounds what comes in.
-TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "quantised": 5e-2}
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "quantized": 5e-2}
 # What `own_heads` fills up logits with, in the three dtypes.
 FILLED = np.array([np.finfo("float32").min, np.finfo("float16").min, -3.3895314e38])
 
@@ -22,7 +22,7 @@ def tolerance(model: keras.Model) -> float:
     layers = _keras.flat_layers(model)
     kinds = {getattr(layer, "compute_dtype", None) for layer in layers}
     if any(getattr(layer, "quantization_mode", None) for layer in layers):
-        kinds.add("quantised")
+        kinds.add("quantized")
     return max(TOLERANCES.get(kind, TOLERANCES["float32"]) for kind in kinds)
 
 

@@ -31,7 +31,7 @@ class Folded:
     The sums `W + scaling A B` are copies, made here; the model's own weights, its
     optimizer and its compiled functions are not touched, so that it can be exported in
     the middle of `fit`. Only what an adapter changes is copied. What cannot be folded
-    (a bottleneck, a quantised layer) stays in the graph as it runs.
+    (a bottleneck, a quantized layer) stays in the graph as it runs.
 
     Args:
         model: A model, with adapters or without.

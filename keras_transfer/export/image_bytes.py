@@ -39,7 +39,7 @@ class ImageBytes:
             model of keras.applications.
         offset: What is added after the factor, one number or one a channel.
         size: Height and width in pixels. Defaults to those of the model's input.
-        channels: 3 for colours, 1 for grey.
+        channels: 3 for colors, 1 for gray.
         interpolation: `"bilinear"`, `"nearest"`, `"bicubic"`, `"area"`, `"lanczos3"`
             or `"lanczos5"`.
 

@@ -165,7 +165,7 @@ class ManyAdapters:
             return bool(set(labels) & {BASE, *self.names})
         return labels is None and bool(self.heads)
 
-    def labelled(self, compute: Callable, labels: Mapping | None) -> Callable:
+    def labeled(self, compute: Callable, labels: Mapping | None) -> Callable:
         """Return `compute` with labels, by each adapter's own names.
 
         Raises:

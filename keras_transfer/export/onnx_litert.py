@@ -42,7 +42,7 @@ def export_file(
     As `kt.export_serving`, it folds adapters into a copy of the weights, names inputs
     and outputs stably, leaves the batch size open, compares the file with the model on
     `samples` and puts it in place last. It takes the model's own inputs: the
-    operations of tokenisers and of image files are TensorFlow's.
+    operations of tokenizers and of image files are TensorFlow's.
 
     Args:
         model: A functional, Sequential or subclassed model. Of a subclassed one the
@@ -61,7 +61,7 @@ def export_file(
         ImportError: If a package that is needed is not installed.
         TypeError: If `model` is no Keras model.
         ValueError: If the model has what the format cannot hold, such as some
-            quantised layers in LiteRT; or the file differs from the model.
+            quantized layers in LiteRT; or the file differs from the model.
 
     Example:
         ```python
@@ -172,7 +172,7 @@ def _refusal(model: keras.Model, format: str, error: Exception) -> str:
     text = f"'{model.name}' cannot be written as {format}"
     if modes:
         text += (
-            f": it is quantised ({', '.join(sorted(modes))}), and the converter has no "
+            f": it is quantized ({', '.join(sorted(modes))}), and the converter has no "
             "form for operations of such layers. Export the model in float, or as a "
             "SavedModel with kt.export_serving"
         )

@@ -1,4 +1,4 @@
-"""RawText: strings in, the tokeniser in the graph."""
+"""RawText: strings in, the tokenizer in the graph."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class RawText:
     `keras.layers.TextVectorization`. Use it to name the inputs, and for models of
     pairs: a request then holds one string per name, and the preprocessor is called
     with a tuple of them. The preprocessor is traced, so it must be made of TensorFlow
-    operations, as all tokenisers of keras-hub are.
+    operations, as all tokenizers of keras-hub are.
 
-    keras-hub's tokenisers use operations of tensorflow-text. TensorFlow Serving's own
+    keras-hub's tokenizers use operations of tensorflow-text. TensorFlow Serving's own
     binaries have these; a Python process imports `tensorflow_text` before it loads the
     SavedModel.
 

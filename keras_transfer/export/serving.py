@@ -153,7 +153,7 @@ def export_serving(
             entries = {name: many.entry(each) for name, each in entries.items()}
         compute = trace(model, plain, "outputs")
         if many and many.takes(labels):
-            compute, finish = many.labelled(compute, labels), dict
+            compute, finish = many.labeled(compute, labels), dict
         else:
             finish = with_labels(labels, model)
         functions = {

@@ -18,7 +18,7 @@ VOCABULARY = 1000
 
 
 def check_labels(
-    loss: Any, output: tuple | None, labels: Any, *, learnt: bool = True
+    loss: Any, output: tuple | None, labels: Any, *, learned: bool = True
 ) -> None:
     """Check that `labels` are what a loss can learn from.
 
@@ -30,7 +30,7 @@ def check_labels(
         output: Shape of the output of the model; None if it is not known, or there
             are several.
         labels: All labels, as of `read_labels`.
-        learnt: False for labels of validation, which need not have all classes.
+        learned: False for labels of validation, which need not have all classes.
 
     Raises:
         ValueError: If labels are not finite, out of range, of the wrong shape, all
@@ -45,15 +45,15 @@ def check_labels(
     if said.labels == SPARSE:
         if len(output) > 2:  # a class for each token or pixel
             labels = labels.reshape(-1)
-            learnt = learnt and output[-1] <= VOCABULARY
+            learned = learned and output[-1] <= VOCABULARY
         if said.ignore_class is not None:
             labels = labels[labels != said.ignore_class]
-        _check_classes(labels, output[-1], learnt)
+        _check_classes(labels, output[-1], learned)
     elif said.labels == ONE_HOT:
         _check_shape(labels, output, "one-hot labels")
-        _check_classes(labels.argmax(-1).reshape(-1), output[-1], learnt)
+        _check_classes(labels.argmax(-1).reshape(-1), output[-1], learned)
     elif said.labels == BINARY:
-        _check_binary(labels, output, learnt)
+        _check_binary(labels, output, learned)
 
 
 def _check_numbers(labels: np.ndarray) -> None:
@@ -71,8 +71,8 @@ def _check_numbers(labels: np.ndarray) -> None:
             )
 
 
-def _check_classes(labels: np.ndarray, classes: int, learnt: bool) -> None:
-    if learnt:
+def _check_classes(labels: np.ndarray, classes: int, learned: bool) -> None:
+    if learned:
         check_classes(labels, classes)
         return
     labels = whole_numbers(labels, f"0 to {classes - 1}")
@@ -84,7 +84,7 @@ def _check_classes(labels: np.ndarray, classes: int, learnt: bool) -> None:
         )
 
 
-def _check_binary(labels: np.ndarray, output: tuple, learnt: bool) -> None:
+def _check_binary(labels: np.ndarray, output: tuple, learned: bool) -> None:
     if output[-1] != 1:
         _check_shape(labels, output, "labels of several classes at once")
     outside = labels[(labels < 0) | (labels > 1)]
@@ -95,7 +95,7 @@ def _check_binary(labels: np.ndarray, output: tuple, learnt: bool) -> None:
             "numbered classes compile with 'sparse_categorical_crossentropy' and as "
             "many outputs as classes."
         )
-    if learnt and (labels == labels.flat[0]).all():
+    if learned and (labels == labels.flat[0]).all():
         raise ValueError(
             f"All {labels.size} labels are {labels.flat[0]}: there is nothing to "
             "distinguish. Are the data sorted by class, and cut?"

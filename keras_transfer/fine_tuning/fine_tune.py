@@ -1,4 +1,4 @@
-"""fine_tune: a pretrained model fitted to a small labelled set, in one call."""
+"""fine_tune: a pretrained model fitted to a small labeled set, in one call."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fine_tune(
     frozen: str | Iterable[str] = (),
     **settings: Any,
 ) -> keras.callbacks.History:
-    """Train a pretrained model with a new head on a small labelled set.
+    """Train a pretrained model with a new head on a small labeled set.
 
     The head learns first, alone, on features that the frozen backbone computes once;
     then layer groups thaw from the head down, each at a smaller rate than the one

@@ -164,7 +164,7 @@ def checked_inputs(
             one_hot = said.labels == ONE_HOT
             validation_data = with_numbers(validation_data, names, one_hot=one_hot)
             held_out = read_labels(validation_data)
-        check_labels(loss, output, held_out, learnt=False)
+        check_labels(loss, output, held_out, learned=False)
         check_numbers(model, validation_data)
     except (TypeError, ValueError) as error:
         raise type(error)(f"In validation_data: {error}") from error

@@ -71,7 +71,7 @@ def choose_strategy(
         name: One of `STRATEGIES`.
         names: The layer groups that can learn, stem first, head last.
         epochs: Epochs of all phases together.
-        labels: Number of labelled examples.
+        labels: Number of labeled examples.
         frozen: Why the backbone does not thaw: "wrapped", in a FrozenBackbone, or
             "flags", as the user froze it. Default None: it does.
         head: Whether the last group is a head, and a new one, as of `head_state`.
@@ -126,7 +126,7 @@ def choose_strategy(
 def give_slanted_rates(
     model: keras.Model, groups: LayerGroups, batches: int | None
 ) -> None:
-    """Give a compiled model smaller rates towards the stem, along a slanted triangle.
+    """Give a compiled model smaller rates toward the stem, along a slanted triangle.
 
     Args:
         model: A compiled model. A `discriminative` optimizer keeps its factors, and

@@ -17,12 +17,12 @@ from keras_transfer._arguments import whole_number
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class DomainRandomization(keras.layers.Layer):
-    """Draw light, colour, polarity, noise and occlusion of training images at random.
+    """Draw light, color, polarity, noise and occlusion of training images at random.
 
     Where the target domain is not at hand, train on so many looks of the source that
     the target is one more of them. What is drawn must not tell the classes: leave
     out `color` for ripe and unripe fruit, and `invert` where dark and light are what
-    is to be learnt. Each image has its own draw, in this order, of `keras.layers`:
+    is to be learned. Each image has its own draw, in this order, of `keras.layers`:
 
         brightness    RandomBrightness, +- color of the range
         contrast      RandomContrast, times 1 - color to 1 + color
@@ -40,7 +40,7 @@ class DomainRandomization(keras.layers.Layer):
 
     Args:
         strength: Factor of all amounts, in [0, 1]; 0 is the identity. Defaults to 1.
-        color: Amount of the changes of light and colour, in [0, 1]. Defaults to 0.5.
+        color: Amount of the changes of light and color, in [0, 1]. Defaults to 0.5.
         invert: Share of the images that are inverted, in [0, 1]. Defaults to 0.5.
         noise: Standard deviation of the noise as a fraction of the range, in [0, 1].
             Defaults to 0.1.
@@ -122,7 +122,7 @@ class DomainRandomization(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Return the images, randomised if `training`, else as they are."""
+        """Return the images, randomized if `training`, else as they are."""
         images = ops.cast(inputs, self.compute_dtype)
         steps = self._steps(inputs.shape)
         low, high = self.value_range

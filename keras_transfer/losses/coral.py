@@ -11,7 +11,7 @@ from keras_transfer.losses.batch_loss import check_features
 class CORAL(BatchLoss):
     """Squared distance between the covariances of source and target features.
 
-    Minimised together with the loss of the source's labels, it makes the features of
+    Minimized together with the loss of the source's labels, it makes the features of
     both domains vary alike (Deep CORAL):
 
     `L = ||C_s - C_t||_F^2 / (4 d^2)`

@@ -11,8 +11,8 @@ from keras_transfer.losses.batch_loss import differ
 class DomainClassification(BatchLoss):
     """Cross-entropy of a domain classifier; source is 0, target is 1 (DANN, CDAN).
 
-    The domain classifier minimises it, and the features behind a `GradientReversal`
-    maximise it:
+    The domain classifier minimizes it, and the features behind a `GradientReversal`
+    maximize it:
 
     `L = 1/2 (mean_s w log(1 + exp(z)) + mean_t w log(1 + exp(-z)))`
 

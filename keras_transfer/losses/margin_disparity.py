@@ -22,7 +22,7 @@ class MarginDisparity(BatchLoss):
     `L = margin mean over the source of (-log a_y) + mean over the target of
     (-log(1 - a_y))`
 
-    The adversary minimises it and the features maximise it, by a `GradientReversal` in
+    The adversary minimizes it and the features maximize it, by a `GradientReversal` in
     front of the adversary. The classes `y` carry no gradient, so none reaches the
     classifier's head from here. The margin is the paper's `gamma = exp(rho)`.
 

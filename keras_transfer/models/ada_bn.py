@@ -69,7 +69,7 @@ class AdaBN(SourceOnly):
         _batch_norms(self)
 
     def adapt(self, target: object, batch_size: int = 128) -> None:
-        """Take the statistics of `target`, unlabelled; see `adapt_batch_norm`."""
+        """Take the statistics of `target`, unlabeled; see `adapt_batch_norm`."""
         adapt_batch_norm(self, target, batch_size)
 
 

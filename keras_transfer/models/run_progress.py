@@ -69,7 +69,7 @@ class RunProgress:
             )
 
     def check_total(self, model: keras.Model) -> None:
-        """Check that there is a total to count towards.
+        """Check that there is a total to count toward.
 
         Raises:
             ValueError: If `fit` is not running and no total was given.

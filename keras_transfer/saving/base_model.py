@@ -152,7 +152,7 @@ def check_same(found: Fingerprint, wanted: Fingerprint, model: keras.Layer) -> N
         raise ValueError(
             f"The adapter was trained on other weights than those of {model.name!r}, "
             "though on a network of the same layers. Either that was another "
-            "pretrained model, or the weights here were trained, cast or quantised "
+            "pretrained model, or the weights here were trained, cast or quantized "
             "since, or have an adapter merged into them, which would then act twice. "
             "Load it into the base that it was trained on. If the difference is meant, "
             "pass check_base=False."

@@ -14,7 +14,7 @@ from tests.contracts.compare import assert_close
 from tests.contracts.compare import fit
 
 # Query, key, value, output; both layers of the feed-forward network; three
-# normalisations; the pooler.
+# normalizations; the pooler.
 BIASES = 4 * 16 + 32 + 16 + 3 * 16 + 16
 
 
@@ -65,7 +65,7 @@ def test_statistics_and_offsets_of_batches_stay():
 
 
 @pytest.mark.parametrize("away", [adapters.merge, adapters.detach])
-def test_what_was_learnt_stays_in_the_plain_model(away):
+def test_what_was_learned_stays_in_the_plain_model(away):
     model = small()
     classes = models.classes(model)
     adapters.BitFit().attach(model)

@@ -134,4 +134,4 @@ def test_a_model_of_float64_stays_one(recipe, tmp_path):
     assert_close(run(keras.models.load_model(tmp_path / "model.keras"), rows), after)
     adapters.merge(model)
     assert {variable.dtype for variable in model.weights} == {"float64"}
-    assert_close(run(model, rows), after, 1e-6)  # what is learnt is float32
+    assert_close(run(model, rows), after, 1e-6)  # what is learned is float32

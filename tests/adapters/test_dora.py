@@ -217,7 +217,7 @@ def test_refuses_what_cannot_be():
     with pytest.raises(ValueError, match="no weighted sum"):
         adapters.add_weighted(model, "sum", {"first": 0.5, "second": 0.5})
     layer = keras.layers.Dense(8, name="it")
-    quantised = keras.Sequential([keras.Input((8,)), layer])
+    quantized = keras.Sequential([keras.Input((8,)), layer])
     layer.quantize("int8")
-    with pytest.raises(ValueError, match="quantised"):
-        adapters.DoRA(rank=2, targets="it").attach(quantised)
+    with pytest.raises(ValueError, match="quantized"):
+        adapters.DoRA(rank=2, targets="it").attach(quantized)

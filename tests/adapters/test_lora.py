@@ -151,7 +151,7 @@ def test_rank_and_alpha_by_pattern():
     assert sorted(found.values()) == [(1, 8.0), (4, 0.75), (4, 0.75), (4, 2.0)]
 
 
-def test_rank_stabilised_scaling():
+def test_rank_stabilized_scaling():
     model = models.nested()
     adapters.RsLoRA(rank=4, alpha=8).attach(model)
     assert {part.scaling for _, _, part in places(model)} == {4.0}

@@ -232,7 +232,7 @@ def test_what_cannot_be_folded_changes_nothing():
     models.disturb(model)
     x = np.random.default_rng(0).normal(size=(4, 16)).astype("float32")
     y, before = run(model, x), state(model)
-    with pytest.raises(ValueError, match="quantised"):
+    with pytest.raises(ValueError, match="quantized"):
         adapters.merge(model)
     assert state(model) == before
     assert_close(run(model, x), y)
@@ -241,7 +241,7 @@ def test_what_cannot_be_folded_changes_nothing():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method:UserWarning")
 @pytest.mark.parametrize("mode", ["int8", "int4"])
-def test_a_quantised_base_reloads_as_trained(mode, tmp_path):
+def test_a_quantized_base_reloads_as_trained(mode, tmp_path):
     model = models.nested()
     model.quantize(mode)
     adapters.LoRA(rank=2).attach(model)

@@ -90,7 +90,7 @@ def test_norms_of_keras_hub_and_of_groups():
 
 
 @pytest.mark.parametrize("away", [adapters.merge, adapters.detach])
-def test_what_was_learnt_stays_in_the_plain_model(away):
+def test_what_was_learned_stays_in_the_plain_model(away):
     model = small()
     classes = models.classes(model)
     adapters.NormTuning().attach(model)
@@ -103,5 +103,5 @@ def test_what_was_learnt_stays_in_the_plain_model(away):
 
 
 def test_a_model_without_norms_is_an_error():
-    with pytest.raises(ValueError, match="no normalisation with a scale"):
+    with pytest.raises(ValueError, match="no normalization with a scale"):
         adapters.NormTuning().attach(tiny.mlp())

@@ -1,4 +1,4 @@
-"""cache_features: one pass, in order, kept and recognised."""
+"""cache_features: one pass, in order, kept and recognized."""
 
 import json
 import subprocess

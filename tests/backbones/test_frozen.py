@@ -155,7 +155,7 @@ def test_freezes_single_variables():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("distributed", [False, True])
-def test_child_thawed_afterwards_does_not_move(request, distributed):
+def test_child_thawed_afterward_does_not_move(request, distributed):
     scope = tf.distribute.get_strategy().scope()
     if distributed:
         scope = request.getfixturevalue("strategy").scope()

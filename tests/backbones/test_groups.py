@@ -219,7 +219,7 @@ EXPECTED = {
         ("block_16", 20),  # with Conv_1
     ],
     "EfficientNetB0": [
-        ("stem", 8),  # with the normalisation of the images
+        ("stem", 8),  # with the normalization of the images
         ("block1a", 14),
         ("block2{}", 19, "ab"),
         ("block3{}", 19, "ab"),

@@ -1,4 +1,4 @@
-"""The range test: what it finds, that nothing has happened afterwards, bad input."""
+"""The range test: what it finds, that nothing has happened afterward, bad input."""
 
 import random
 
@@ -238,7 +238,7 @@ def test_the_rates_multiply_the_factors_of_groups():
     np.testing.assert_allclose(curve.losses, losses, rtol=1e-5)
 
 
-# Afterwards nothing has happened.
+# Afterward nothing has happened.
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ DomainOverlapWarning = kt.analysis.DomainOverlapWarning
 FOUR = (
     "source_accuracy",
     "target_entropy",
-    "information_maximisation",
-    "soft_neighbourhood_density",
+    "information_maximization",
+    "soft_neighborhood_density",
 )
 RISKS = ("importance_weighted_risk", "deep_embedded_validation")
 SPARSE = keras.losses.SparseCategoricalCrossentropy
@@ -86,14 +86,14 @@ def test_logs_are_the_functions_of_what_predict_gives():
     losses = -np.log(keras.ops.softmax(source).numpy()[np.arange(len(y)), y])
     risk = kt.analysis.importance_weighted_risk(losses, weights.weights)
     dev = kt.analysis.deep_embedded_validation(losses, weights.ratios)
-    density = kt.analysis.soft_neighbourhood_density(target, from_logits=True)
+    density = kt.analysis.soft_neighborhood_density(target, from_logits=True)
     expected = {
         "val_source_accuracy": np.mean(source.argmax(1) == y),
         "val_target_entropy": kt.analysis.target_entropy(target, from_logits=True),
-        "val_information_maximisation": kt.analysis.information_maximisation(
+        "val_information_maximization": kt.analysis.information_maximization(
             target, from_logits=True
         ),
-        "val_soft_neighbourhood_density": density,
+        "val_soft_neighborhood_density": density,
         "val_importance_weighted_risk": -risk,
         "val_deep_embedded_validation": -dev,
         "val_effective_sample_size": weights.effective_sample_size,
@@ -166,7 +166,7 @@ def test_py_datasets_give_what_arrays_do():
 
 
 def test_target_alone():
-    names = ["information_maximisation", "target_entropy"]
+    names = ["information_maximization", "target_entropy"]
     history = fit(compiled(), TargetValidation(None, TARGET, validators=names))
     assert list(history)[-2:] == [f"val_{name}" for name in names]
 
@@ -456,7 +456,7 @@ def test_a_target_of_another_shape_is_refused():
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({"validators": ["entropy"]}, "'soft_neighbourhood_density'"),
+        ({"validators": ["entropy"]}, "'soft_neighborhood_density'"),
         ({"validators": []}, "one or more"),
         ({"validators": ["target_entropy"] * 2}, "each once"),
         ({"validators": ["target_entropy"]}, "no effect"),

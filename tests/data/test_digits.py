@@ -13,7 +13,7 @@ FROM_TRAIN, FROM_GAP, FROM_TEST = 0, 128, 255
 
 @pytest.fixture
 def flat_photographs(monkeypatch):
-    """Replace the photographs by one grey for each region that a part may show.
+    """Replace the photographs by one gray for each region that a part may show.
 
     Over black a blended image is its digit, over white it is 1 - digit, and over
     the gap neither, so the images tell which digit and which region they show.
@@ -31,7 +31,7 @@ def parts_as_plain_digits():
         "source train": source.train[0],
         "source test": source.test[0],
         "target train": target.train[0],
-        "target unlabelled": target.unlabelled,
+        "target unlabeled": target.unlabeled,
         "target test": 1 - target.test[0],
     }
 
@@ -62,9 +62,9 @@ def test_the_gap_is_wider_than_a_patch():
 
 
 def test_target_is_the_absolute_difference_of_digit_and_patch(monkeypatch):
-    grey = types.SimpleNamespace(images=[np.full((427, 640, 3), 51, "uint8")] * 2)
-    monkeypatch.setattr(sklearn.datasets, "load_sample_images", lambda: grey)
-    images = digits.load_target().unlabelled
+    gray = types.SimpleNamespace(images=[np.full((427, 640, 3), 51, "uint8")] * 2)
+    monkeypatch.setattr(sklearn.datasets, "load_sample_images", lambda: gray)
+    images = digits.load_target().unlabeled
     assert images.max() == pytest.approx(0.8)  # full ink, 1 - 0.2
     assert np.isclose(images[:, 0, 0], 0.2).mean() > 0.9  # corners hold no ink
 
@@ -120,7 +120,7 @@ def test_images_are_float32_rgb_between_0_and_1(load, part):
 def test_same_seed_same_data():
     first, second = digits.load_target(seed=3), digits.load_target(seed=3)
     np.testing.assert_array_equal(first.train[0], second.train[0])
-    np.testing.assert_array_equal(first.unlabelled, second.unlabelled)
+    np.testing.assert_array_equal(first.unlabeled, second.unlabeled)
     np.testing.assert_array_equal(first.test[0], second.test[0])
     np.testing.assert_array_equal(
         digits.load_source().train[0], digits.load_source().train[0]
@@ -133,16 +133,16 @@ def test_seed_moves_the_labels_but_never_an_image_into_or_out_of_the_train_part(
     np.testing.assert_array_equal(first.test[1], second.test[1])
     assert set(as_keys(first.train[0])) != set(as_keys(second.train[0]))
     pools = [
-        sorted(as_keys(np.concatenate([each.train[0], each.unlabelled])))
+        sorted(as_keys(np.concatenate([each.train[0], each.unlabeled])))
         for each in (first, second)
     ]
     assert pools[0] == pools[1]
 
 
-def test_unlabelled_is_the_rest_of_the_train_part():
-    assert digits.load_target().unlabelled.shape == (300, 16, 16, 3)
+def test_unlabeled_is_the_rest_of_the_train_part():
+    assert digits.load_target().unlabeled.shape == (300, 16, 16, 3)
     everything = digits.load_target(labels_per_class=40)
-    assert everything.unlabelled.shape == (0, 16, 16, 3)
+    assert everything.unlabeled.shape == (0, 16, 16, 3)
     assert everything.train[0].shape == (400, 16, 16, 3)
 
 

@@ -32,7 +32,7 @@ def test_as_many_of_each_class_in_the_order_given():
 
 def test_the_seed_says_which():
     first, again, other = (
-        kt.data.few_labels((X, Y), 4, seed=seed).labelled[0] for seed in (1, 1, 2)
+        kt.data.few_labels((X, Y), 4, seed=seed).labeled[0] for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)
     assert first.tolist() != other.tolist()
@@ -40,7 +40,7 @@ def test_the_seed_says_which():
 
 def test_splits_of_one_seed_are_nested():
     chosen = [
-        set(kt.data.few_labels((X, Y), count, seed=3).labelled[0][:, 0])
+        set(kt.data.few_labels((X, Y), count, seed=3).labeled[0][:, 0])
         for count in (1, 5, 9)
     ]
     assert chosen[0] < chosen[1] < chosen[2]
@@ -51,25 +51,25 @@ def test_the_smallest_class_may_be_chosen_whole():
     assert np.bincount(y).tolist() == [9, 9, 9]
     assert len(rest) == 9
     balanced = (X[:6], np.arange(6) % 2)
-    labelled, rest = kt.data.few_labels(balanced, 3)
-    np.testing.assert_array_equal(labelled[0], X[:6])
+    labeled, rest = kt.data.few_labels(balanced, 3)
+    np.testing.assert_array_equal(labeled[0], X[:6])
     assert rest.shape == (0, 1)
 
 
 def test_structures_and_weights_are_kept():
     x = {"ids": X, "mask": np.ones((36, 3))}
     weight = np.linspace(0, 1, 36)
-    labelled, rest = kt.data.few_labels((x, Y, weight), 2)
-    chosen = labelled[0]["ids"][:, 0].astype(int)
-    assert labelled[0]["mask"].shape == (6, 3)
-    np.testing.assert_array_equal(labelled[2], weight[chosen])
+    labeled, rest = kt.data.few_labels((x, Y, weight), 2)
+    chosen = labeled[0]["ids"][:, 0].astype(int)
+    assert labeled[0]["mask"].shape == (6, 3)
+    np.testing.assert_array_equal(labeled[2], weight[chosen])
     assert rest["ids"].shape == (30, 1)
     pair = ([f"a{i}" for i in range(36)], [f"b{i}" for i in range(36)])
-    labelled, rest = kt.data.few_labels((pair, Y, None), 2)
-    assert labelled[0][0].tolist() == [f"a{i}" for i in chosen]
-    assert labelled[0][0].dtype == object  # Keras refuses "<U3"
+    labeled, rest = kt.data.few_labels((pair, Y, None), 2)
+    assert labeled[0][0].tolist() == [f"a{i}" for i in chosen]
+    assert labeled[0][0].dtype == object  # Keras refuses "<U3"
     assert rest[1].shape == (30,)
-    assert labelled[2] is None
+    assert labeled[2] is None
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_structures_and_weights_are_kept():
     ],
 )
 def test_labels_of_other_forms_choose_the_same(labels):
-    wanted = kt.data.few_labels((X, Y), 4).labelled
-    x, y = kt.data.few_labels((X, labels), 4).labelled
+    wanted = kt.data.few_labels((X, Y), 4).labeled
+    x, y = kt.data.few_labels((X, labels), 4).labeled
     np.testing.assert_array_equal(x, wanted[0])
     np.testing.assert_array_equal(y, np.asarray(labels)[x[:, 0].astype(int)])
 
@@ -96,15 +96,15 @@ def test_a_dataset_is_split_like_its_arrays(size):
     weight = np.linspace(0, 1, 36)
     data = dataset({"a": X}, Y, weight)
     wanted, wanted_rest = kt.data.few_labels(({"a": X}, Y, weight), 4, seed=2)
-    labelled, rest = kt.data.few_labels(data.batch(size) if size else data, 4, seed=2)
+    labeled, rest = kt.data.few_labels(data.batch(size) if size else data, 4, seed=2)
     if size is None:
-        assert len(labelled) == 12
+        assert len(labeled) == 12
         assert len(rest) == 24
-        labelled, rest = labelled.batch(7), rest.batch(7)
+        labeled, rest = labeled.batch(7), rest.batch(7)
     else:
-        assert len(labelled) == -(-12 // min(size, 36))
+        assert len(labeled) == -(-12 // min(size, 36))
         assert len(next(iter(rest))["a"]) == min(size, 24)
-    x, y, read_weight = values(labelled)
+    x, y, read_weight = values(labeled)
     np.testing.assert_array_equal(x["a"], wanted[0]["a"])
     np.testing.assert_array_equal(y, wanted[1])
     np.testing.assert_array_equal(read_weight, wanted[2])
@@ -113,23 +113,23 @@ def test_a_dataset_is_split_like_its_arrays(size):
 
 def test_a_dataset_of_unknown_length_and_static_batches_is_split():
     data = dataset(X, Y).batch(6, drop_remainder=True).filter(lambda *_: True)
-    labelled, rest = kt.data.few_labels(data, 4)
+    labeled, rest = kt.data.few_labels(data, 4)
     np.testing.assert_array_equal(
-        values(labelled)[0], kt.data.few_labels((X, Y), 4).labelled[0]
+        values(labeled)[0], kt.data.few_labels((X, Y), 4).labeled[0]
     )
-    assert len(labelled) == 2
+    assert len(labeled) == 2
     assert len(rest) == 4
 
 
 def test_a_dataset_of_texts_and_of_one_hot_labels_is_split():
     texts = np.array([f"text {i}" for i in range(36)])
-    x, y = values(kt.data.few_labels(dataset(texts, np.eye(3)[Y]).batch(8), 4).labelled)
-    chosen = kt.data.few_labels((X, Y), 4).labelled[0][:, 0].astype(int)
+    x, y = values(kt.data.few_labels(dataset(texts, np.eye(3)[Y]).batch(8), 4).labeled)
+    chosen = kt.data.few_labels((X, Y), 4).labeled[0][:, 0].astype(int)
     assert [each.decode() for each in x] == texts[chosen].tolist()
     assert y.sum(0).tolist() == [4, 4, 4]
 
 
-def test_labelled_is_read_once_and_then_kept():
+def test_labeled_is_read_once_and_then_kept():
     passes = []
 
     def examples():
@@ -138,18 +138,18 @@ def test_labelled_is_read_once_and_then_kept():
 
     signature = (tf.TensorSpec((1,)), tf.TensorSpec((), "int64"))
     data = tf.data.Dataset.from_generator(examples, output_signature=signature)
-    labelled, _ = kt.data.few_labels(data, 4)
+    labeled, _ = kt.data.few_labels(data, 4)
     assert len(passes) == 2
     for _ in range(3):
-        assert len(list(labelled)) == 12
+        assert len(list(labeled)) == 12
     assert len(passes) == 3
 
 
 def test_images_of_several_sizes_are_split():
     sizes = tf.data.Dataset.range(8)
     data = sizes.map(lambda i: (tf.zeros((i + 1, 2)), i % 2))
-    labelled, rest = kt.data.few_labels(data, 2)
-    assert len({x.shape for x, _ in labelled.as_numpy_iterator()}) == 4
+    labeled, rest = kt.data.few_labels(data, 2)
+    assert len({x.shape for x, _ in labeled.as_numpy_iterator()}) == 4
     assert len({x.shape for x in rest.as_numpy_iterator()}) == 4
 
 
@@ -170,8 +170,8 @@ def test_a_dataset_that_changes_between_passes_is_refused(change, global_seed):
 
 def test_a_fixed_order_is_no_change():
     data = dataset(X, Y).shuffle(36, seed=1, reshuffle_each_iteration=False).batch(4)
-    labelled, rest = kt.data.few_labels(data, 4)
-    x, y = values(labelled)
+    labeled, rest = kt.data.few_labels(data, 4)
+    x, y = values(labeled)
     np.testing.assert_array_equal(Y[x[:, 0].astype(int)], y)
     assert sorted([*x[:, 0], *values(rest)[:, 0]]) == X[:, 0].tolist()
 
@@ -185,18 +185,18 @@ def test_a_dataset_that_can_be_gone_through_once_is_refused():
 
 
 @pytest.mark.parametrize("batched", [False, True])
-def test_labelled_goes_into_fit(batched):
+def test_labeled_goes_into_fit(batched):
     data = (X, Y)
     if batched:
         data = dataset(*data).batch(8)
-    labelled, rest = kt.data.few_labels(data, 4)
+    labeled, rest = kt.data.few_labels(data, 4)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss)
     if batched:
-        model.fit(labelled, epochs=2, verbose=0, shuffle=False)
+        model.fit(labeled, epochs=2, verbose=0, shuffle=False)
     else:
-        model.fit(*labelled, epochs=2, verbose=0)
+        model.fit(*labeled, epochs=2, verbose=0)
     assert model.predict(rest, verbose=0).shape == (24, 3)
 
 

@@ -142,7 +142,7 @@ def test_ragged_labels_are_refused():
         tf.cast([0, 1, 2], "bfloat16").numpy(),
     ],
 )
-def test_classes_that_can_be_learnt_pass(labels):
+def test_classes_that_can_be_learned_pass(labels):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_classes(np.array(labels), 3)
@@ -169,7 +169,7 @@ def test_truth_values_are_two_classes():
         (np.array(["0", "1", "2"], object), "not numbers"),
     ],
 )
-def test_classes_that_cannot_be_learnt_are_refused(labels, message):
+def test_classes_that_cannot_be_learned_are_refused(labels, message):
     with pytest.raises(ValueError, match=message):
         check_classes(np.array(labels), 3)
 

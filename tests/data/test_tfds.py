@@ -1,4 +1,4 @@
-"""The promises of from_tfds, over a builder of our own and the catalogue's, mocked."""
+"""The promises of from_tfds, over a builder of our own and the catalog's, mocked."""
 
 import keras
 import numpy as np
@@ -12,14 +12,14 @@ COUNT = 20
 
 
 class TinyBoxes(tfds.core.GeneratorBasedBuilder):
-    """Grey images that tell their number, which is their class times ten and more."""
+    """Gray images that tell their number, which is their class times ten and more."""
 
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self):
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Grey images.",
+            description="Gray images.",
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=(4, 6, 3)),
@@ -167,7 +167,7 @@ def test_a_mask_may_be_y_if_nothing_is_resized(boxes):
 @pytest.mark.slow
 def test_few_labels_are_those_of_few_labels(boxes):
     everything = kt.data.from_tfds(boxes, "train")
-    wanted = numbers(kt.data.few_labels(everything, 3, seed=0).labelled)
+    wanted = numbers(kt.data.few_labels(everything, 3, seed=0).labeled)
     assert [number % 2 for number in sorted(wanted)].count(1) == 3
     data = kt.data.from_tfds(boxes, "train", labels_per_class=3, batch_size=4)
     assert numbers(data) == wanted
@@ -183,7 +183,7 @@ def test_few_labels_are_those_of_few_labels(boxes):
     )
     assert numbers(data) == wanted
     seeded = kt.data.from_tfds(boxes, "train", labels_per_class=3, shuffle=5)
-    wanted = numbers(kt.data.few_labels(everything, 3, seed=5).labelled)
+    wanted = numbers(kt.data.few_labels(everything, 3, seed=5).labeled)
     assert sorted(numbers(seeded)) == sorted(wanted)
     with pytest.raises(ValueError, match="class 0 has 10, 1 has 10"):
         kt.data.from_tfds(boxes, "train", labels_per_class=11)
@@ -306,7 +306,7 @@ def test_no_supervised_keys_is_an_error_that_names_the_features():
     assert len(data) == 2
 
 
-def test_names_of_the_catalogue_by_mocked_data():
+def test_names_of_the_catalog_by_mocked_data():
     with tfds.testing.mock_data(num_examples=5):
         images = kt.data.from_tfds(
             "mnist", "train", image_size=(8, 8), batch_size=4, shuffle=0

@@ -179,7 +179,7 @@ def test_classes_that_are_no_names_are_refused(write, classes):
 def test_texts_go_into_few_labels_and_fit(write):
     path = write("".join(f"{i % 2}\tword{i % 2} other\n" for i in range(20)))
     texts, labels, _ = kt.data.from_tsv(path)
-    labelled, rest = kt.data.few_labels((texts, labels), 4)
+    labeled, rest = kt.data.few_labels((texts, labels), 4)
     words = keras.layers.TextVectorization(
         vocabulary=["word0", "word1"], output_mode="multi_hot"
     )
@@ -187,7 +187,7 @@ def test_texts_go_into_few_labels_and_fit(write):
     model = keras.Model(inputs, keras.layers.Dense(2)(words(inputs)))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss)
-    model.fit(*labelled, verbose=0)
+    model.fit(*labeled, verbose=0)
     assert model.predict(rest, verbose=0).shape == (12, 2)
 
 

@@ -51,7 +51,7 @@ def test_alone_each_replica_has_its_own_statistics(strategy, one):
 
 
 @pytest.mark.slow
-def test_synchronised_two_replicas_equal_one(strategy, one):
+def test_synchronized_two_replicas_equal_one(strategy, one):
     model = trained(strategy.scope(), synchronize_batch_norm)
     assert distance(one, model) < 1e-6
     mean = model.get_layer("norm").moving_mean.value.values
@@ -99,7 +99,7 @@ def test_a_model_that_was_fitted_follows(strategy):
     np.testing.assert_array_equal(mean[0], mean[1])
 
 
-def test_nothing_to_synchronise_is_an_error():
+def test_nothing_to_synchronize_is_an_error():
     with pytest.raises(ValueError, match="no BatchNormalization in"):
         synchronize_batch_norm(tiny.mlp())
 

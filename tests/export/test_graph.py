@@ -198,7 +198,7 @@ def test_lora_on_two_replicas(tmp_path, strategy):
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 @pytest.mark.parametrize("mode", ["int8", "int4"])
-def test_lora_beside_a_quantised_kernel_stays_beside_it(tmp_path, mode):
+def test_lora_beside_a_quantized_kernel_stays_beside_it(tmp_path, mode):
     model = am.nested()
     model.quantize(mode)
     kt.adapters.LoRA(rank=2, targets=["query", "value"]).attach(model)

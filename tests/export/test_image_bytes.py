@@ -99,9 +99,9 @@ def test_resizing_is_that_of_image_dataset_from_directory(tmp_path):
     np.testing.assert_allclose(answer["outputs"], batch, rtol=0, atol=1e-4)
 
 
-def test_a_grey_image_for_colours_and_the_other_way(tmp_path):
-    grey = files.pictures(1)[0][..., :1]
-    png = tf.io.encode_png(grey).numpy()
+def test_a_gray_image_for_colors_and_the_other_way(tmp_path):
+    gray = files.pictures(1)[0][..., :1]
+    png = tf.io.encode_png(gray).numpy()
     for channels in (1, 3):
         inputs = keras.Input((20, 30, channels))
         model = keras.Model(inputs, keras.layers.Identity()(inputs))
@@ -114,7 +114,7 @@ def test_a_grey_image_for_colours_and_the_other_way(tmp_path):
         )
         request = {"image_bytes": np.array([png], dtype=object)}
         (answer,) = plain_tensorflow.serve(folder, [("image_bytes", request)])
-        right = np.broadcast_to(grey, (20, 30, channels))
+        right = np.broadcast_to(gray, (20, 30, channels))
         np.testing.assert_allclose(answer["outputs"][0], right, atol=1)
 
 

@@ -71,14 +71,14 @@ def test_a_network_with_batch_norm(tmp_path, format):
 
 
 @each_format
-def test_quantised_models_are_written_right_or_refused(tmp_path, format):
+def test_quantized_models_are_written_right_or_refused(tmp_path, format):
     needs(format)
     for mode in ("int8", "int4"):
         model = am.nested()
         model.quantize(mode)
         path = tmp_path / f"{mode}.{format}"
         if (mode, format) == ("int8", "litert"):
-            with pytest.raises(ValueError, match=r"quantised \(int8\)"):
+            with pytest.raises(ValueError, match=r"quantized \(int8\)"):
                 export_file(model, path, format=format, samples=am.tokens())
             assert not path.exists()
             continue

@@ -124,7 +124,7 @@ def vectors():
 
 
 @pytest.mark.parametrize("make", [byte_pairs, sentence_pieces, vectors])
-def test_other_tokenisers(tmp_path, make):
+def test_other_tokenizers(tmp_path, make):
     tokenizer, model = make(), classifier(6)
     texts = ["ab ab", "a the fox", ""]
     folder = export_serving(model, tmp_path, samples=texts, preprocessor=tokenizer)

@@ -44,7 +44,7 @@ def test_good_labels_pass(loss, classes, labels):
         else np.asarray(labels)
     )
     check_labels(loss, (None, classes), labels)
-    check_labels(loss, (None, classes), labels, learnt=False)
+    check_labels(loss, (None, classes), labels, learned=False)
 
 
 def test_labels_of_tokens_and_pixels_pass():
@@ -104,12 +104,12 @@ def test_bad_labels_are_refused(loss, classes, labels, message):
 
 def test_labels_of_validation_need_a_range_only():
     for good in (whole[:1], 0 * whole):
-        check_labels(sparse, (None, 9), good, learnt=False)
-        check_labels(binary, (None, 1), 0 * good, learnt=False)
+        check_labels(sparse, (None, 9), good, learned=False)
+        check_labels(binary, (None, 1), 0 * good, learned=False)
     with pytest.raises(ValueError, match="2 of 6 labels are outside 0 to 1: 2"):
-        check_labels(sparse, (None, 2), whole, learnt=False)
+        check_labels(sparse, (None, 2), whole, learned=False)
     with pytest.raises(ValueError, match="outside"):
-        check_labels(binary, (None, 1), whole, learnt=False)
+        check_labels(binary, (None, 1), whole, learned=False)
 
 
 def test_a_class_without_labels_is_told():

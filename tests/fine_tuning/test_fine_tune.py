@@ -288,7 +288,7 @@ def test_a_result_follows_from_the_seed():
     assert not np.array_equal(first[0], other[0])
 
 
-# What can be done afterwards.
+# What can be done afterward.
 
 
 @pytest.mark.slow

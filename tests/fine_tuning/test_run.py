@@ -21,7 +21,7 @@ def data(count=12, classes=3):
     return rng.normal(size=(count, 6)).astype("float32"), np.arange(count) % classes
 
 
-def labelled(y):
+def labeled(y):
     return data(len(y))[0], np.asarray(y)
 
 
@@ -130,18 +130,18 @@ DATA = {
     "infinite batches": (Batches(None), ValueError, "no end"),
     "not batched": (dataset().unbatch(), ValueError, "not batched"),
     "unequal": ((data()[0], data(9)[1]), ValueError, r"\[9, 12\] examples"),
-    "fewer than classes": (labelled([0, 1]), ValueError, r"2 label\(s\) for 3 classes"),
-    "out of range": (labelled([0, 1, 2, 3]), ValueError, "1 of 4 .* outside 0 to 2: 3"),
-    "negative": (labelled([0, 1, 2, -1]), ValueError, "outside 0 to 2: -1"),
-    "one class": (labelled([1] * 9), ValueError, "of one class, 1"),
-    "NaN": (labelled([0, 1, np.nan, 2]), ValueError, "1 of 4 labels are NaN"),
-    "words": (labelled(["good", "bad"] * 6), ValueError, "2 names, bad, good, but"),
-    "one-hot": (labelled(np.eye(3)), ValueError, "argmax"),
+    "fewer than classes": (labeled([0, 1]), ValueError, r"2 label\(s\) for 3 classes"),
+    "out of range": (labeled([0, 1, 2, 3]), ValueError, "1 of 4 .* outside 0 to 2: 3"),
+    "negative": (labeled([0, 1, 2, -1]), ValueError, "outside 0 to 2: -1"),
+    "one class": (labeled([1] * 9), ValueError, "of one class, 1"),
+    "NaN": (labeled([0, 1, np.nan, 2]), ValueError, "1 of 4 labels are NaN"),
+    "words": (labeled(["good", "bad"] * 6), ValueError, "2 names, bad, good, but"),
+    "one-hot": (labeled(np.eye(3)), ValueError, "argmax"),
 }
 
 
 @pytest.mark.parametrize("case", DATA)
-def test_data_that_cannot_be_learnt(case):
+def test_data_that_cannot_be_learned(case):
     values, error, message = DATA[case]
     refused(make(), error, message, data=values)
 
@@ -171,15 +171,15 @@ def test_features_that_are_not_finite_are_asked_of_the_model():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:1 of 3 classes have no label")
-def test_a_class_without_labels_is_warned_of_and_learnt_around():
+def test_a_class_without_labels_is_warned_of_and_learned_around():
     assert kt.fine_tune(make(), data(classes=2), epochs=1, verbose=0).epoch == [0]
 
 
 @pytest.mark.parametrize(
     "values, error, message",
     [
-        (labelled([0, 3]), ValueError, "In validation_data: 1 of 2 .* outside 0 to 2"),
-        (labelled([0, np.nan]), ValueError, "In validation_data: 1 of 2 labels"),
+        (labeled([0, 3]), ValueError, "In validation_data: 1 of 2 .* outside 0 to 2"),
+        (labeled([0, np.nan]), ValueError, "In validation_data: 1 of 2 labels"),
         ((data()[0], data(9)[1]), ValueError, r"In validation_data: .*\[9, 12\]"),
         (dataset().repeat(), ValueError, "In validation_data: .* no end"),
         (data(0), ValueError, "In validation_data: .* empty"),

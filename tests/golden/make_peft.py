@@ -221,7 +221,7 @@ def outputs_of(model, ids, mask):
     return (found.logits if "logits" in found else found.last_hidden_state).numpy()
 
 
-def randomise(model, seed):
+def randomize(model, seed):
     """Give all that trains values as training would leave them: none is its start."""
     torch.manual_seed(seed)
     with torch.no_grad():
@@ -257,7 +257,7 @@ def make(family, config, base_kind, cases):
         else:
             adapter = peft.LoraConfig(r=2, lora_alpha=6, lora_dropout=0.1, **settings)
         model = peft.get_peft_model(model, adapter)
-        randomise(model, seed)
+        randomize(model, seed)
         pairs = [each for name, each in model.named_parameters() if "lora_" in name]
         if case == "half":  # what is saved, and what gave the outputs
             for weight in pairs:

@@ -81,7 +81,7 @@ def test_second_layer_sees_what_the_first_makes_of_the_target():
     assert_close(statistics(norm(model, "second")), expected, 1e-5)
 
 
-def test_predictions_are_those_of_a_target_normalised_by_itself():
+def test_predictions_are_those_of_a_target_normalized_by_itself():
     model = made()
     model.adapt(TARGET)
     again = made()

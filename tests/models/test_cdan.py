@@ -56,7 +56,7 @@ class TestCDAN(DomainContract):
 
 
 class TestCDANE(DomainContract):
-    """With entropy the loss is normalised over a batch."""
+    """With entropy the loss is normalized over a batch."""
 
     kind = CDAN
     settings = {"entropy": True}

@@ -28,12 +28,12 @@ def made(body):
     return model
 
 
-def normalised():
+def normalized():
     parts = [keras.Input((6,)), layers.BatchNormalization(), layers.Dense(5)]
     return keras.Sequential(parts)
 
 
-@pytest.mark.parametrize("body", [extractor, normalised])
+@pytest.mark.parametrize("body", [extractor, normalized])
 def test_two_streams_train_as_the_source_alone(body):
     # Its statistics, too: else the reference would know the target.
     two, one = made(body), made(body)
@@ -45,7 +45,7 @@ def test_two_streams_train_as_the_source_alone(body):
 
 def test_the_target_has_no_say():
     other = streams() | {"target": streams()["target"] * np.nan}
-    two, one = made(normalised), made(normalised)
+    two, one = made(normalized), made(normalized)
     fit(two, other, LABELS)
     fit(one, streams(), LABELS)
     assert_close(two.get_weights(), one.get_weights())

@@ -79,7 +79,7 @@ def test_weights_of_examples_are_for_the_labels():
     assert found["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_regularisation_counts_once():
+def test_regularization_counts_once():
     def body():
         dense = layers.Dense(5, kernel_regularizer=keras.regularizers.L2(0.1))
         return keras.Sequential([keras.Input((6,)), dense])

@@ -171,9 +171,9 @@ def test_smooth_predictions_have_no_divergence_and_no_nan():
     ).all()
 
 
-def shifted(normalise):
+def shifted(normalize):
     """Return a network and two domains that lie far apart."""
-    parts = [keras.Input((6,)), layers.Dense(5), *normalise, layers.ReLU()]
+    parts = [keras.Input((6,)), layers.Dense(5), *normalize, layers.ReLU()]
     x = streams()
     return keras.Sequential(parts), {"source": x["source"], "target": x["target"] + 8}
 

@@ -38,7 +38,7 @@ CASES = {
     "roberta": ("roberta", adapters.LoRA(rank=2, targets=ALL)),
     "gpt2 query and value": ("gpt2", adapters.LoRA(rank=2)),
     "gpt2 all": ("gpt2", adapters.LoRA(rank=2, targets=ALL)),
-    "gpt2 rank-stabilised": ("gpt2", adapters.RsLoRA(rank=2, targets=ALL)),
+    "gpt2 rank-stabilized": ("gpt2", adapters.RsLoRA(rank=2, targets=ALL)),
     "gpt2 dora": ("gpt2", adapters.DoRA(rank=2, targets=ALL)),
     "llama": ("llama", adapters.LoRA(rank=2, targets=ALL)),
 }

@@ -52,14 +52,14 @@ def environment():
 
 
 def with_lora(model, **settings):
-    """Return the model with a LoRA that has learnt something."""
+    """Return the model with a LoRA that has learned something."""
     LoRA(**settings).attach(model)
-    learnt(model)
+    learned(model)
     return model
 
 
-def learnt(model, seed=0):
-    """Give all pairs other numbers, as if they had learnt."""
+def learned(model, seed=0):
+    """Give all pairs other numbers, as if they had learned."""
     rng = np.random.default_rng(seed)
     for _, part in all_parts(model):
         for variable in part.named_weights.values():

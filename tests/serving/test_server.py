@@ -193,7 +193,7 @@ def test_one_batch_mixes_adapters(tmp_path):
     model, names = tiny.mlp(), ["cat", "dog"]
     for name in names:
         kt.adapters.LoRA(rank=2, targets="dense_[01]").attach(model, name)
-    exported.learnt(model)
+    exported.learned(model)
     x = np.random.default_rng(1).normal(size=(3, 6)).astype("float32")
     export_serving(model, tmp_path / "pets", samples=x, adapters=names)
     wanted = []

@@ -86,7 +86,7 @@ class Ordered:
     """Mixin in front of a layer class, for layers of which a part of the weights learn.
 
     Keras lists what learns before what does not, and most layers save their weights by
-    number. Without this the beta of a normalisation whose gamma is held would come
+    number. Without this the beta of a normalization whose gamma is held would come
     first, and a file of the base model, or `set_weights`, would swap the two.
     """
 

@@ -15,7 +15,7 @@ def log_density_ratios(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return estimates of log p_target(x) / p_source(x) of both domains' examples.
 
-    A logistic regression on standardised features is fitted on four fifths of both
+    A logistic regression on standardized features is fitted on four fifths of both
     domains and read on the rest, so that no example is judged by a classifier that has
     seen it. Of three penalties the one is taken whose ratios explain the domains best
     (lowest log loss on the examples left out).

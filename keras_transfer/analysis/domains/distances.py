@@ -33,7 +33,7 @@ def proxy_a_distance(source: Any, target: Any, *, seed: int = 0) -> float:
     be told apart need not be harmful: the classifier may look at what the label does
     not depend on.
 
-    The classifier is scikit-learn's logistic regression on standardised features, in
+    The classifier is scikit-learn's logistic regression on standardized features, in
     five folds. The error is the mean of both domains' errors, so that sizes that
     differ do not matter. Less than 0, which chance gives at times, is returned as 0.
 
@@ -211,5 +211,5 @@ def _discrepancies(kernel: np.ndarray, chosen: np.ndarray, size: int) -> np.ndar
 
 def _root(rows: np.ndarray) -> np.ndarray:
     """Return R of at most `size` rows, with the covariance `Rᵀ R`."""
-    centred = (rows - rows.mean(0)) / np.sqrt(len(rows) - 1)
-    return np.linalg.qr(centred, mode="r")
+    centered = (rows - rows.mean(0)) / np.sqrt(len(rows) - 1)
+    return np.linalg.qr(centered, mode="r")

@@ -1,4 +1,4 @@
-"""The outputs of a model on one domain, labelled or not, in one pass."""
+"""The outputs of a model on one domain, labeled or not, in one pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from keras_transfer.data.examples import kind_of
 from keras_transfer.data.examples import rows_of
 
 
-def check_domain(name: str, data: Any, labelled: bool) -> None:
+def check_domain(name: str, data: Any, labeled: bool) -> None:
     """Check what can be told before a pass.
 
     Raises:
@@ -28,10 +28,10 @@ def check_domain(name: str, data: Any, labelled: bool) -> None:
     """
     kind = kind_of(data, name, x_alone=True)
     if kind == ARRAYS:
-        count_rows(_parts(name, data, labelled), name)
+        count_rows(_parts(name, data, labeled), name)
         return
     if kind == DATASET:
-        _parts(name, data.element_spec, labelled)
+        _parts(name, data.element_spec, labeled)
         check_batched(data, name)
     check_finite(data, name)
 
@@ -40,7 +40,7 @@ def read_domain(
     name: str,
     models: list[keras.Model],
     data: Any,
-    labelled: bool,
+    labeled: bool,
     batch_size: int,
 ) -> tuple[np.ndarray | None, list[np.ndarray]]:
     """Return labels, if there are some, and what each model says, in the same order.
@@ -52,7 +52,7 @@ def read_domain(
         ValueError: If a model has several outputs, or `data` turns out to be empty.
     """
     labels, outputs = [], [[] for _ in models]
-    for x, y in _batches(name, data, labelled, batch_size):
+    for x, y in _batches(name, data, labeled, batch_size):
         leaf = keras.tree.flatten(x)[0]
         count = int(leaf.shape[0])
         for model, found in zip(models, outputs, strict=True):
@@ -69,17 +69,17 @@ def read_domain(
     if not labels:
         raise ValueError(f"`{name}` is empty: it has no batch.")
     joined = [np.concatenate(each) for each in outputs]
-    return (np.concatenate(labels) if labelled else None), joined
+    return (np.concatenate(labels) if labeled else None), joined
 
 
 def _batches(
-    name: str, data: Any, labelled: bool, batch_size: int
+    name: str, data: Any, labeled: bool, batch_size: int
 ) -> Iterator[tuple[Any, np.ndarray | None]]:
     if kind_of(data, name, x_alone=True) == ARRAYS:
-        yield from _slices(*_parts(name, data, labelled), batch_size)
+        yield from _slices(*_parts(name, data, labeled), batch_size)
         return
     for element in batches_of(data, name):
-        x, y = _parts(name, element, labelled)
+        x, y = _parts(name, element, labeled)
         yield x, None if y is None else np.asarray(y)
 
 
@@ -90,10 +90,10 @@ def _slices(x: Any, y: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
         yield rows_of(x, part), None if labels is None else labels[part]
 
 
-def _parts(name: str, element: Any, labelled: bool) -> tuple[Any, Any]:
+def _parts(name: str, element: Any, labeled: bool) -> tuple[Any, Any]:
     """Return x and y, which is None where there are to be no labels."""
     count = len(element) if isinstance(element, tuple) else 1
-    if labelled:
+    if labeled:
         if count == 2 and element[1] is not None:
             return element
         what = f"tuple of {count}" if count > 1 else type(element).__name__

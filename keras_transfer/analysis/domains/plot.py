@@ -33,17 +33,17 @@ def plot_domains(
     """Draw features of source and target in two dimensions, one panel for each pair.
 
     Features that serve both domains lie on top of each other, class upon class. The
-    domains are circles and triangles; colours are the classes if `labels` are given,
+    domains are circles and triangles; colors are the classes if `labels` are given,
     else the domains. Each panel is fitted to both of its domains together.
 
     Args:
         panels: Dict from a title, such as "before" and "after", to the features
             `(source, target)`: arrays of an example a row, further axes are flattened.
         labels: Class numbers `(source_labels, target_labels)`, for all panels, whose
-            examples are then the same. None instead of the target's draws it in grey.
+            examples are then the same. None instead of the target's draws it in gray.
             Default None.
         method: "pca", the two directions of the largest variance, with their share of
-            it; or "tsne", which shows neighbours, but distances between groups mean
+            it; or "tsne", which shows neighbors, but distances between groups mean
             nothing. Default "pca".
         path: File to write, such as "features.png"; its ending decides the format.
             Default None: only the figure is returned.
@@ -171,9 +171,9 @@ def _embed(rows: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, list[s
         start = "pca" if min(rows.shape) > 1 and _differ(rows) else "random"
         tsne = TSNE(perplexity=perplexity, init=start, random_state=seed)
         return tsne.fit_transform(rows), ["t-SNE 1", "t-SNE 2"]
-    centred = rows - rows.mean(0)
+    centered = rows - rows.mean(0)
     if rows.shape[1] == 1 or not _differ(rows):
-        flat = np.stack([centred[:, 0], np.zeros(len(rows))], axis=1)
+        flat = np.stack([centered[:, 0], np.zeros(len(rows))], axis=1)
         return flat, ["the only direction", ""]
     from sklearn.decomposition import PCA
 
@@ -188,7 +188,7 @@ def _differ(rows: np.ndarray) -> bool:
 
 
 def _colors(domain: str, classes: list | None, numbers: np.ndarray | None) -> Any:
-    """Return one colour, or one for each example."""
+    """Return one color, or one for each example."""
     if classes is None:
         return COLORS[domain]
     if numbers is None:

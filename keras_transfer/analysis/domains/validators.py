@@ -58,7 +58,7 @@ def target_entropy(outputs: Any, *, from_logits: bool = False) -> float:
 
     `1/n Σ_i Σ_c p_ic log p_ic`. Higher is better, and 0 is the best: every prediction
     is certain. A model that says the same class of everything reaches it, too;
-    `information_maximisation` sees that.
+    `information_maximization` sees that.
 
     Args:
         outputs: The model's outputs on the target, `(count, classes)`; one column is
@@ -86,7 +86,7 @@ def target_entropy(outputs: Any, *, from_logits: bool = False) -> float:
     return -float(_entropies(as_probabilities(outputs, from_logits)).mean())
 
 
-def information_maximisation(outputs: Any, *, from_logits: bool = False) -> float:
+def information_maximization(outputs: Any, *, from_logits: bool = False) -> float:
     """Return the mutual information of target examples and predictions, in nats.
 
     `H(mean p) - mean H(p)`: certain predictions that use all classes. Higher is better.
@@ -108,7 +108,7 @@ def information_maximisation(outputs: Any, *, from_logits: bool = False) -> floa
         ```python
         import keras_transfer as kt
 
-        found = kt.analysis.information_maximisation([[0.0, 1.0], [1.0, 0.0]])
+        found = kt.analysis.information_maximization([[0.0, 1.0], [1.0, 0.0]])
         assert abs(found - np.log(2)) < 1e-12
         ```
 
@@ -123,16 +123,16 @@ def information_maximisation(outputs: Any, *, from_logits: bool = False) -> floa
     return max(0.0, float(marginal - _entropies(probabilities).mean()))
 
 
-def soft_neighbourhood_density(
+def soft_neighborhood_density(
     outputs: Any, *, temperature: float = 0.05, from_logits: bool = False
 ) -> float:
     """Return how densely the target's predictions lie together, in nats.
 
     With the predictions scaled to unit length, `S_ij = <p_i, p_j>`, and
     `P_ij = exp(S_ij / τ) / Σ_k exp(S_ik / τ)` over `k ≠ i`, it is the mean over i of
-    the entropy of `P_i`: many near neighbours, rather than a few. Higher is better. A
+    the entropy of `P_i`: many near neighbors, rather than a few. Higher is better. A
     model that says the same of everything scores highest, `log(count - 1)`, so look at
-    `information_maximisation` or the source accuracy as well. It costs
+    `information_maximization` or the source accuracy as well. It costs
     `count² · classes` operations, some seconds for 20,000 examples; the memory is
     bounded.
 
@@ -154,8 +154,8 @@ def soft_neighbourhood_density(
         import keras_transfer as kt
 
         two_clusters = np.repeat(np.eye(2), 5, axis=0)
-        found = kt.analysis.soft_neighbourhood_density(two_clusters)
-        assert abs(found - np.log(4)) < 1e-3  # each has four neighbours
+        found = kt.analysis.soft_neighborhood_density(two_clusters)
+        assert abs(found - np.log(4)) < 1e-3  # each has four neighbors
         ```
 
     Reference:
@@ -167,7 +167,7 @@ def soft_neighbourhood_density(
     if len(rows) < 3:
         raise ValueError(
             f"`outputs` has {len(rows)} example(s). With fewer than 3 there is no "
-            "choice of neighbours."
+            "choice of neighbors."
         )
     positive("temperature", temperature)
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)

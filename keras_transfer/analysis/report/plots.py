@@ -16,7 +16,7 @@ from keras_transfer.analysis.report.tables import clean
 from keras_transfer.analysis.report.tables import MISSING
 from keras_transfer.analysis.report.tables import moved
 
-BLUE, ORANGE, GREY = "#3566a8", "#d9762b", "#8a8f98"
+BLUE, ORANGE, GRAY = "#3566a8", "#d9762b", "#8a8f98"
 LONGEST = 28  # characters of a label
 ANNOTATED = 20  # classes whose counts are written into the matrix
 SPREAD = 30  # ratio of moved norms above which the axis is logarithmic
@@ -132,9 +132,9 @@ def _mark_phases(ax: Any, phases: list[dict]) -> None:
     for number, phase in enumerate(phases):
         first, last = phase["first_epoch"], phase["last_epoch"]
         if number:
-            ax.axvline(first - 0.5, color=GREY, linestyle=":", linewidth=1)
+            ax.axvline(first - 0.5, color=GRAY, linestyle=":", linewidth=1)
         if number % 2:
-            ax.axvspan(first - 0.5, last + 0.5, color=GREY, alpha=0.12, linewidth=0)
+            ax.axvspan(first - 0.5, last + 0.5, color=GRAY, alpha=0.12, linewidth=0)
         if room:
             ax.annotate(
                 _short(f"phase {phase['phase']}" if not number else phase["phase"]),
@@ -145,7 +145,7 @@ def _mark_phases(ax: Any, phases: list[dict]) -> None:
                 ha="center",
                 va="bottom",
                 fontsize=7,
-                color=GREY,
+                color=GRAY,
             )
 
 
@@ -177,7 +177,7 @@ def _moved(content: dict) -> Any:
             textcoords="offset points",
             va="center",
             fontsize=8,
-            color=GREY if row["moved"] is None else "black",
+            color=GRAY if row["moved"] is None else "black",
         )
     ax.set_yticks(range(len(rows)), [_short(row["name"]) for row in rows])
     ax.set_ylim(len(rows) - 0.4, -0.6)

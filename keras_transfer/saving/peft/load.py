@@ -39,7 +39,7 @@ def load_peft(
 ) -> keras.Model:
     """Attach a LoRA, RsLoRA, DoRA or LoHa that Hugging Face PEFT has saved.
 
-    Ranks, alphas, targets, dropout and rank stabilisation become the recipe. What the
+    Ranks, alphas, targets, dropout and rank stabilization become the recipe. What the
     file has whole, `modules_to_save` such as the classifier of a `TextClassifier`, is
     the adapter's own, also with another number of classes; trained biases, and a
     classifier next to them, become the model's own. The model's outputs are those of

@@ -91,7 +91,7 @@ def test_a_collapsed_size_is_a_named_warning():
 def test_pixels_of_the_digits_warn():
     source, target = kt.data.digits.load_source(), kt.data.digits.load_target()
     with pytest.warns(DomainOverlapWarning, match="hardly overlap"):
-        importance_weights(source.test[0], target.unlabelled)
+        importance_weights(source.test[0], target.unlabeled)
 
 
 def test_even_weights_of_domains_that_do_not_meet_warn():

@@ -48,12 +48,12 @@ def test_a_panel_for_each_pair():
     assert [ax.get_title() for ax in figure.axes] == list("01234")
 
 
-def test_colours_are_domains_without_labels():
+def test_colors_are_domains_without_labels():
     source, target = colors(plot_domains({"a": pair()}).axes[0])
     assert len(source) == len(target) == 1 and not np.allclose(source, target)
 
 
-def test_colours_are_classes_with_labels():
+def test_colors_are_classes_with_labels():
     labels = np.arange(20) % 3, np.arange(15) % 3
     figure = plot_domains({"a": pair()}, labels=labels)
     source, target = colors(figure.axes[0])
@@ -63,7 +63,7 @@ def test_colours_are_classes_with_labels():
     assert texts == ["source", "target", "0", "1", "2"]
 
 
-def test_target_without_labels_is_grey():
+def test_target_without_labels_is_gray():
     figure = plot_domains({"a": pair()}, labels=(np.arange(20) % 12, None))
     _, target = colors(figure.axes[0])
     np.testing.assert_allclose(target, [[0.6] * 3])

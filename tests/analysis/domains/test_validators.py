@@ -10,11 +10,11 @@ from keras_transfer.analysis.domains import validators
 
 source_accuracy = kt.analysis.source_accuracy
 target_entropy = kt.analysis.target_entropy
-information_maximisation = kt.analysis.information_maximisation
-soft_neighbourhood_density = kt.analysis.soft_neighbourhood_density
+information_maximization = kt.analysis.information_maximization
+soft_neighborhood_density = kt.analysis.soft_neighborhood_density
 importance_weighted_risk = kt.analysis.importance_weighted_risk
 deep_embedded_validation = kt.analysis.deep_embedded_validation
-OF_TARGET = (target_entropy, information_maximisation, soft_neighbourhood_density)
+OF_TARGET = (target_entropy, information_maximization, soft_neighborhood_density)
 RISKS = (importance_weighted_risk, deep_embedded_validation)
 
 
@@ -57,23 +57,23 @@ def test_entropy_by_hand():
 
 def test_information_by_hand():
     # The mean is (.75, .25); one row is certain and one is not.
-    found = information_maximisation([[1.0, 0.0], [0.5, 0.5]])
+    found = information_maximization([[1.0, 0.0], [0.5, 0.5]])
     marginal = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
     assert found == pytest.approx(marginal - np.log(2) / 2)
 
 
 def test_information_is_0_where_all_say_the_same():
-    assert information_maximisation(np.full((7, 3), 1 / 3)) < 1e-12
-    assert information_maximisation(np.tile([0.0, 1.0], (7, 1))) == 0.0
+    assert information_maximization(np.full((7, 3), 1 / 3)) < 1e-12
+    assert information_maximization(np.tile([0.0, 1.0], (7, 1))) == 0.0
     assert target_entropy(np.tile([0.0, 1.0], (7, 1))) == 0.0  # it does not see that
 
 
 def test_limits_are_the_logarithm_of_the_classes():
-    assert information_maximisation(np.eye(6)) == pytest.approx(np.log(6))
+    assert information_maximization(np.eye(6)) == pytest.approx(np.log(6))
     assert target_entropy(np.full((2, 6), 1 / 6)) == pytest.approx(-np.log(6))
 
 
-# Soft neighbourhood density.
+# Soft neighborhood density.
 
 
 def density(probabilities, temperature=0.05):
@@ -90,41 +90,41 @@ def density(probabilities, temperature=0.05):
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
 def test_density_equals_a_transcription(temperature):
     p = softmax(logits())
-    found = soft_neighbourhood_density(p, temperature=temperature)
+    found = soft_neighborhood_density(p, temperature=temperature)
     assert found == pytest.approx(density(p, temperature), rel=1e-9)
 
 
 def test_density_in_chunks_is_the_same(monkeypatch):
     p = softmax(logits())
-    whole = soft_neighbourhood_density(p)
+    whole = soft_neighborhood_density(p)
     monkeypatch.setattr(validators, "CHUNK", 7 * len(p))  # a ragged last chunk
-    assert soft_neighbourhood_density(p) == pytest.approx(whole, rel=1e-12)
+    assert soft_neighborhood_density(p) == pytest.approx(whole, rel=1e-12)
 
 
 def test_density_prefers_clusters_to_scatter_and_collapse_to_all():
     clusters = softmax(20 * np.eye(5)[np.arange(40) % 5])
-    assert soft_neighbourhood_density(clusters) == pytest.approx(np.log(7), abs=1e-2)
+    assert soft_neighborhood_density(clusters) == pytest.approx(np.log(7), abs=1e-2)
     scattered = softmax(logits(scale=1.0))
-    assert soft_neighbourhood_density(clusters, temperature=0.01) > (
-        soft_neighbourhood_density(scattered, temperature=0.01)
+    assert soft_neighborhood_density(clusters, temperature=0.01) > (
+        soft_neighborhood_density(scattered, temperature=0.01)
     )
     collapsed = np.tile([0.0, 1.0], (40, 1))
-    assert soft_neighbourhood_density(collapsed) == pytest.approx(np.log(39))
+    assert soft_neighborhood_density(collapsed) == pytest.approx(np.log(39))
 
 
 def test_density_of_a_small_temperature_is_finite():
-    assert 0 <= soft_neighbourhood_density(softmax(logits()), temperature=1e-6) < 4
+    assert 0 <= soft_neighborhood_density(softmax(logits()), temperature=1e-6) < 4
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, np.inf, np.nan, True])
 def test_bad_temperature(temperature):
     with pytest.raises(ValueError, match="temperature"):
-        soft_neighbourhood_density(softmax(logits()), temperature=temperature)
+        soft_neighborhood_density(softmax(logits()), temperature=temperature)
 
 
-def test_density_needs_a_choice_of_neighbours():
+def test_density_needs_a_choice_of_neighbors():
     with pytest.raises(ValueError, match="fewer than 3"):
-        soft_neighbourhood_density(softmax(logits(2)))
+        soft_neighborhood_density(softmax(logits(2)))
 
 
 # Risks.

@@ -260,7 +260,7 @@ RECIPES = {
         rank_pattern={"query": 3, "transformer_layer_1/.*value": 1},
         alpha_pattern={"key": 7},
     ),
-    "rank_stabilised": adapters.RsLoRA(rank=3, targets="all-linear"),
+    "rank_stabilized": adapters.RsLoRA(rank=3, targets="all-linear"),
     "dora": adapters.DoRA(rank=2, targets="all-linear"),
     "all biases": adapters.LoRA(rank=2, bias="all"),
     "biases of targets": adapters.LoRA(rank=2, bias="lora_only"),
