@@ -1,4 +1,4 @@
-"""Operations of a graph that TensorFlow alone lacks, such as those of a tokenizer."""
+"""Operations of a graph that are not part of TensorFlow, such as a tokenizer's."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ def foreign_notice(
     functions: Mapping[str, tf.types.experimental.ConcreteFunction],
     entries: Mapping[str, Entry],
 ) -> str | None:
-    """Return what whoever loads these signatures must have, or None for TensorFlow.
+    """Return what a program needs to load these signatures in addition to TensorFlow.
 
     Args:
         functions: The functions of the signatures by name.
-        entries: What each signature takes.
+        entries: The inputs of each signature.
+
+    Returns:
+        A text for the user, or None if TensorFlow alone is enough.
     """
     found = {name: foreign_operations(each) for name, each in functions.items()}
     names = sorted(set().union(*found.values()))
@@ -33,22 +36,25 @@ def foreign_notice(
         for key, spec in entries[signature].specs.items()
         if operations and spec.dtype == tf.string
     }
-    text = f"The graph has operations that TensorFlow alone lacks: {', '.join(names)}. "
     if all(_of_tensorflow_text(name) for name in names):
         text = (
-            f"The graph has operations of {PACKAGE}: a Python client imports {PACKAGE} "
-            "before it loads the SavedModel; TensorFlow Serving's own binaries have "
-            "them. "
+            f"The graph contains operations of {PACKAGE}: {', '.join(names)}. A Python "
+            f"client must run `import {PACKAGE}` before it loads the SavedModel. "
+            "TensorFlow Serving is built with TensorFlow Text, but an older release "
+            "can lack some of these operations."
         )
     else:
-        text += "Whoever loads the SavedModel must load their library first. "
+        text = (
+            f"The graph contains operations that TensorFlow lacks: {', '.join(names)}. "
+            "Load the library of these operations before the SavedModel."
+        )
     if strings:
-        text += f"Strings go in as {', '.join(sorted(strings))}."
-    return text.strip()
+        text += f" Send strings as {', '.join(sorted(strings))}."
+    return text
 
 
 def foreign_operations(function: tf.types.experimental.ConcreteFunction) -> set[str]:
-    """Return the types of operation that are not TensorFlow's own, at any depth."""
+    """Return the operations, at any depth, that are not part of TensorFlow."""
     graph = function.graph.as_graph_def()
     own = {each.signature.name for each in graph.library.function}
     nodes = [graph.node, *(each.node_def for each in graph.library.function)]
@@ -64,7 +70,8 @@ def _of_tensorflow_text(operation: str) -> bool:
         for name, module in sys.modules.items()
         if name.partition(".")[0] == PACKAGE
     ]
-    # Each of its modules holds the library of operations that it has loaded.
+    # A module of tensorflow_text keeps its operations in a module that TensorFlow
+    # generates when it loads the library.
     return any(
         isinstance(value, types.ModuleType) and hasattr(value, operation)
         for module in modules

@@ -24,9 +24,10 @@ class RawText:
     with a tuple of them. The preprocessor is traced, so it must be made of TensorFlow
     operations, as all tokenizers of keras-hub are.
 
-    keras-hub's tokenizers use operations of tensorflow-text. TensorFlow Serving's own
-    binaries have these; a Python process imports `tensorflow_text` before it loads the
-    SavedModel.
+    The tokenizers of keras-hub use operations of `tensorflow_text`. A Python client
+    must run `import tensorflow_text` before it loads the SavedModel. TensorFlow Serving
+    is built with TensorFlow Text, but an older release can lack some operations.
+    `kt.export_serving` prints the operations that the graph contains.
 
     Args:
         preprocessor: A layer, or a function of a string tensor `(batch,)`, that gives

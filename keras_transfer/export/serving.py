@@ -57,11 +57,12 @@ def export_serving(
     - `features`, on request: as `serving_default`, but out comes the pooled vector of
       the backbone.
 
-    The tokenizers of keras-hub use operations of tensorflow_text. Where the graph holds
-    such, a line is printed that says so: strings go in as `text` (or the names of a
-    `kt.export.RawText`), a Python client imports `tensorflow_text` before
-    `tf.saved_model.load`, and a server must have been built with them, as TensorFlow
-    Serving's own binaries are.
+    The tokenizers of keras-hub use operations of `tensorflow_text`. If the graph
+    contains any, one printed line names these operations and the string inputs:
+    `text`, or the names of a `kt.export.RawText`. A Python client must then run
+    `import tensorflow_text` before `tf.saved_model.load`. TensorFlow Serving is built
+    with TensorFlow Text, but an older release can lack some of the operations. A
+    request to it fails with "Op type not registered" (tensorflow/serving#2267).
 
     An input that is no dictionary is named `inputs` (`inputs_0`, ... for a list), an
     output `outputs`. Half-precision outputs become float32.
