@@ -1,4 +1,4 @@
-"""Plain layers that know nothing of backbones."""
+"""Layers for domain generalization and adaptation, for use in any model."""
 
 from keras_transfer.layers.domain_randomization import (
     DomainRandomization as DomainRandomization,

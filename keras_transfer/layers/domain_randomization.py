@@ -1,4 +1,4 @@
-"""DomainRandomization: images whose looks are drawn anew in each step of training."""
+"""DomainRandomization: random changes of the appearance of training images."""
 
 from __future__ import annotations
 
@@ -17,48 +17,53 @@ from keras_transfer._arguments import whole_number
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class DomainRandomization(keras.layers.Layer):
-    """Draw light, color, polarity, noise and occlusion of training images at random.
+    """Randomize light, color, polarity, noise and occlusion of training images.
 
-    Where the target domain is not at hand, train on so many looks of the source that
-    the target is one more of them. What is drawn must not tell the classes: leave
-    out `color` for ripe and unripe fruit, and `invert` where dark and light are what
-    is to be learned. Each image has its own draw, in this order, of `keras.layers`:
+    Use this layer if you have no images of the target domain. It trains the model on
+    so many variations of the source that the target looks like one more variation.
+    Do not randomize a property that separates the classes: pass `color=0` to
+    distinguish ripe from unripe fruit, and `invert=0` to distinguish dark from light.
+    Each image gets its own random values. These layers of Keras run in this order:
 
         brightness    RandomBrightness, +- color of the range
         contrast      RandomContrast, times 1 - color to 1 + color
         hue           RandomHue, +- color / 2 of the circle; RGB only
         saturation    RandomSaturation, times (1 - color) / (1 + color) to the inverse
-        polarity      RandomInvert, in a share `invert` of the images
-        noise         GaussianNoise, of the standard deviation `noise`
-        occlusion     RandomErasing, by noise, over up to `occlusion` of the area
+        polarity      RandomInvert, for a fraction `invert` of the images
+        noise         GaussianNoise, with the standard deviation `noise`
+        occlusion     RandomErasing, with noise, over up to `occlusion` of the area
 
-    each amount times `strength`. An amount of 0 leaves out its step. The steps work
-    on values from 0 to 1 in float32, whatever the range and policy, since some of
-    Keras's layers err in other ranges and in the graphs of float16. It is the
-    identity in inference, so it may be saved and exported as the first layer of a
-    model. XLA draws other numbers than the plain graph does.
+    Each amount is multiplied by `strength`. An amount of 0 leaves out its step. The
+    steps compute in float32 on values from 0 to 1, for every value range and dtype
+    policy, because some of the Keras layers fail in other ranges and in float16
+    graphs. In inference the layer is the identity, so you can save and export it as
+    the first layer of a model. Under XLA the random numbers differ from the numbers
+    without XLA.
 
     Args:
-        strength: Factor of all amounts, in [0, 1]; 0 is the identity. Defaults to 1.
-        color: Amount of the changes of light and color, in [0, 1]. Defaults to 0.5.
-        invert: Share of the images that are inverted, in [0, 1]. Defaults to 0.5.
-        noise: Standard deviation of the noise as a fraction of the range, in [0, 1].
-            Defaults to 0.1.
-        occlusion: Largest area that is covered, as a fraction of the image, in
-            [0, 1]. Defaults to 0.3.
-        value_range: Lowest and highest value of a pixel, such as `(0, 255)`; in
-            training, what lies outside is clipped. Defaults to `(0, 1)`.
-        seed: Whole number from which the draws come, or `None` for draws that follow
+        strength: Float in [0, 1], a factor of all amounts; 0 is the identity.
+            Defaults to 1.0.
+        color: Float in [0, 1], the amount of the light and color changes. Defaults to
+            0.5.
+        invert: Float in [0, 1], the fraction of images to invert. Defaults to 0.5.
+        noise: Float in [0, 1], the standard deviation of the noise as a fraction of
+            the value range. Defaults to 0.1.
+        occlusion: Float in [0, 1], the largest area to cover as a fraction of the
+            image. Defaults to 0.3.
+        value_range: Pair of numbers, the lowest and the highest value of a pixel,
+            such as `(0, 255)`. In training, values outside are clipped. Defaults to
+            `(0, 1)`.
+        seed: Integer, the seed of the random numbers, or `None` to follow
             `keras.utils.set_random_seed`. Defaults to `None`.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Input shape:
         `(batch_size, height, width, channels)`, or `(height, width, channels)` in a
-        `tf.data` pipeline of single images; in the order of axes of
+        `tf.data` pipeline of single images. The order of the axes is that of
         `keras.config.image_data_format()`. Integers or floats.
 
     Output shape:
-        That of the input, as floats.
+        The shape of the input, as floats.
 
     Example:
         ```python
@@ -75,8 +80,9 @@ class DomainRandomization(keras.layers.Layer):
         ```
 
     Raises:
-        ValueError: If an amount is outside [0, 1], `value_range` is no range, `seed`
-            no whole number, or the input has no images, or integers beyond (0, 1).
+        ValueError: If an amount is outside [0, 1], `value_range` is not a range,
+            `seed` is not a whole number, the input does not have the shape of images,
+            or the images are integers and `value_range` ends at 1 or below.
 
     Reference:
         Tobin et al., 2017, "Domain Randomization for Transferring Deep Neural
@@ -105,32 +111,33 @@ class DomainRandomization(keras.layers.Layer):
         self.seed = None if seed is None else whole_number("seed", seed, None)
         self._gray_steps = []
         self._rgb_steps = []
-        for step, needs_color in self._made():
+        for step, needs_color in self._make_steps():
             self._rgb_steps.append(step)
             if not needs_color:
                 self._gray_steps.append(step)
 
     def build(self, input_shape: tuple) -> None:
-        """Build all steps; what they draw with is made before, outside any graph."""
+        """Build all steps."""
         if len(input_shape) not in (3, 4):
             raise ValueError(
-                f"The input has the shape {tuple(input_shape)}. Images are (batch_size,"
-                " height, width, channels), or one image without the batch_size."
+                f"The input has the shape {tuple(input_shape)}, which is not a shape "
+                "of images. Pass (batch_size, height, width, channels), or one image "
+                "of shape (height, width, channels)."
             )
         for step in self._rgb_steps:
             step.build(input_shape)
         super().build(input_shape)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Return the images, randomized if `training`, else as they are."""
+        """Return the images, randomized if `training` and unchanged otherwise."""
         images = ops.cast(inputs, self.compute_dtype)
         steps = self._steps(inputs.shape)
         low, high = self.value_range
         if keras.backend.is_int_dtype(inputs.dtype) and high <= 1:
             raise ValueError(
                 f"The images are {keras.backend.standardize_dtype(inputs.dtype)}, but "
-                f"value_range={self.value_range}. Pass the range of a pixel, "
-                "value_range=(0, 255), or rescale the images to floats first."
+                f"value_range={self.value_range}. Pass the range of the pixels, for "
+                "example value_range=(0, 255), or rescale the images to floats first."
             )
         if not training or not steps:
             return images
@@ -156,37 +163,37 @@ class DomainRandomization(keras.layers.Layer):
             "seed": self.seed,
         }
 
-    def _made(self) -> list:
-        """Return the layers that change anything, and whether each needs RGB."""
+    def _make_steps(self) -> list:
+        """Return each layer that has an effect, and whether the layer needs RGB."""
         color, invert, noise, occlusion = (
             self.strength * amount
             for amount in (self.color, self.invert, self.noise, self.occlusion)
         )
-        # One seed for all would give each step the same draws.
+        # With one seed for all steps, each step would get the same random numbers.
         common = [
             {"seed": None if self.seed is None else self.seed + i, "dtype": "float32"}
             for i in range(7)
         ]
         scaled = [settings | {"value_range": (0, 1)} for settings in common]
-        # Keras takes one number as from 0 to it; a pair says what is meant.
+        # Keras reads a single number as the range from 0 to this number.
         saturation = ((1 - color) / 2, (1 + color) / 2)
-        made = []
+        steps = []
         if color:
-            made += [
+            steps += [
                 (layers.RandomBrightness((-color, color), **scaled[0]), False),
                 (layers.RandomContrast((color, color), **scaled[1]), False),
                 (layers.RandomHue((0.0, color), **scaled[2]), True),
                 (layers.RandomSaturation(saturation, **scaled[3]), True),
             ]
         if invert:
-            made.append((layers.RandomInvert((invert, invert), **scaled[4]), False))
+            steps.append((layers.RandomInvert((invert, invert), **scaled[4]), False))
         if noise:
-            made.append((layers.GaussianNoise(noise, **common[5]), False))
+            steps.append((layers.GaussianNoise(noise, **common[5]), False))
         if occlusion:
             area = (0.0, occlusion)
             erasing = layers.RandomErasing((1.0, 1.0), scale=area, **scaled[6])
-            made.append((erasing, False))
-        return made
+            steps.append((erasing, False))
+        return steps
 
     def _steps(self, shape: tuple) -> list:
         last = keras.config.image_data_format() == "channels_last"
@@ -199,6 +206,6 @@ def _checked_range(value_range: Sequence[float]) -> tuple[float, float]:
     if not numbers or not value_range[0] < value_range[1]:
         raise ValueError(
             f"value_range={value_range!r} must be the lowest and the highest value of "
-            "a pixel, such as (0, 1) or (0, 255)."
+            "a pixel: two finite numbers, the lower first, such as (0, 1) or (0, 255)."
         )
     return tuple(float(x) for x in value_range)

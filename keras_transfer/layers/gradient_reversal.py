@@ -1,4 +1,4 @@
-"""GradientReversal: the identity forward, a negative multiple of the gradient back."""
+"""GradientReversal: identity in the forward pass, reversed gradient in the backward."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from keras_transfer._arguments import number
 Schedule = Callable[[object], object]
 
 NO_STEP = (
-    "there is no step to count with. Pass `step=optimizer.iterations` of the optimizer "
-    "that trains the model; after reload set `layer.step = model.optimizer.iterations`."
+    "the layer has no `step`. Pass `step=optimizer.iterations`, with the optimizer "
+    "that trains the model. After loading, set `layer.step = "
+    "model.optimizer.iterations`."
 )
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class GradientReversal(keras.layers.Layer):
-    """Pass the input on unchanged; multiply the gradient by minus the strength.
+    """Return the input unchanged and multiply the gradient by minus the strength.
 
-    What stands before the layer is trained to worsen what stands after it: behind
-    features and before a domain classifier it makes the features those from which
-    the domains cannot be told apart. With strength s:
+    Put the layer between a feature extractor and a domain classifier. The classifier
+    is trained to distinguish the domains. The reversed gradient trains the features
+    to make this impossible. With strength s:
 
         forward   y = x
         backward  dL/dx = -s dL/dy
 
-    The forward pass gives the very bits of the input in each dtype, infinities
-    included. The usual form `x * (-s) + stop_gradient(x * (1 + s))` is off by up to
-    0.38 in bfloat16. `kt.models.DANN` has the reversal in it; use the layer to build
-    such a network by hand.
+    The output has exactly the bits of the input in each dtype, infinities included.
+    The common formula `x * (-s) + stop_gradient(x * (1 + s))` is off by up to 0.38 in
+    bfloat16. `kt.models.DANN` contains the reversal. Use this layer to build a
+    similar network by hand.
 
     Args:
-        strength: 0 or more, without unit: a number; or a `keras.Variable`, which
-            is followed when its value changes and saved with the layer; or a
-            schedule, a function of the step such as `kt.optimizers.GaninRampUp`.
-            Defaults to 1.
-        step: What a schedule counts: `optimizer.iterations`, a variable. It is read
-            in the graph, so that a resumed training, or one of several steps an
-            execution, has the strength of its step. It is not saved: after reload
-            set `layer.step = model.optimizer.iterations` before training. With a
-            schedule the layer is the plain identity in inference
-            (`training=False`), gradient included, so that an exported model does
-            not need the optimizer.
+        strength: Number of 0 or more, without a unit; or a scalar `keras.Variable`,
+            which is read in each step and saved with the layer; or a schedule, a
+            function of the step such as `kt.optimizers.GaninRampUp`. Defaults to 1.0.
+        step: Variable that counts the steps for a schedule, `optimizer.iterations`.
+            The graph reads the variable, so the strength is also right in a resumed
+            training and with `steps_per_execution`. The step is not saved: after
+            loading, set `layer.step = model.optimizer.iterations` before you train.
+            With a schedule, the gradient is not reversed in inference
+            (`training=False`), so an exported model does not need the optimizer.
+            Defaults to `None`.
         **kwargs: `name` and `dtype`, as for every layer.
 
     Input shape:
         Any.
 
     Output shape:
-        That of the input.
+        The shape of the input.
 
     Example:
         ```python
@@ -72,9 +72,9 @@ class GradientReversal(keras.layers.Layer):
         ```
 
     Raises:
-        TypeError: If `strength` is none of the three.
-        ValueError: If it is negative or not finite, a schedule comes without a
-            step, or a step without a schedule.
+        TypeError: If `strength` is not a number, a variable or a schedule.
+        ValueError: If `strength` is negative, not finite or not a scalar, if a
+            schedule has no step, or if `step` is passed without a schedule.
 
     Reference:
         Ganin et al., 2016, "Domain-Adversarial Training of Neural Networks", JMLR
@@ -89,7 +89,7 @@ class GradientReversal(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         if isinstance(strength, dict):
-            # Of get_config: the variable of a reloaded layer is its own.
+            # From get_config: a loaded layer makes a new variable.
             strength = keras.Variable(strength["variable"], trainable=False)
         check_strength(strength)
         scheduled = is_schedule(strength)
@@ -97,21 +97,21 @@ class GradientReversal(keras.layers.Layer):
             raise ValueError(f"The strength {strength!r} is a schedule, but {NO_STEP}")
         if step is not None and not scheduled:
             raise ValueError(
-                f"`step` has no effect on the strength {strength!r}, which is no "
-                "schedule. Leave it out, or pass a schedule such as "
+                f"`step` has no effect on the strength {strength!r}, which is not a "
+                "schedule. Leave out `step`, or pass a schedule such as "
                 "kt.optimizers.GaninRampUp(total_steps)."
             )
         if isinstance(strength, keras.Variable):
-            strength.trainable = False  # no gradient comes to it
+            strength.trainable = False  # it gets no gradient
         self.strength = strength
-        # Out of Keras's sight, which would save it as a weight of this layer.
+        # Keras would save an attribute as a weight of this layer.
         self._read_step = lambda: step
         self.supports_masking = True
         self.built = True
 
     @property
     def step(self) -> object:
-        """What a schedule counts, or None."""
+        """The variable that counts the steps for a schedule, or None."""
         return self._read_step()
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -121,12 +121,12 @@ class GradientReversal(keras.layers.Layer):
             super().__setattr__(name, value)
 
     def call(self, inputs: object, training: bool | None = None) -> object:
-        """Return the inputs, through which the gradient turns its sign."""
+        """Return the inputs; the gradient is reversed in the backward pass."""
         strength = self.strength
         if is_schedule(strength):
             step = self.step
             if step is None and training:
-                raise ValueError(f"'{self.name}' was reloaded, and {NO_STEP}")
+                raise ValueError(f"'{self.name}' was loaded, and {NO_STEP}")
             if step is None or training is False:
                 return inputs
             strength = strength(step)
@@ -137,7 +137,7 @@ class GradientReversal(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict:
-        """Return the arguments but the step, which belongs to an optimizer."""
+        """Return the arguments except the step, which belongs to an optimizer."""
         strength = self.strength
         if isinstance(strength, keras.Variable):
             strength = {"variable": float(ops.convert_to_numpy(strength))}
@@ -147,7 +147,7 @@ class GradientReversal(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict) -> GradientReversal:
-        """Return the layer of `get_config`; one with a schedule awaits its step."""
+        """Return the layer from its config; with a schedule, set its `step` after."""
         strength = config["strength"]
         if not isinstance(strength, dict) or "variable" in strength:
             return cls(**config)
@@ -157,7 +157,7 @@ class GradientReversal(keras.layers.Layer):
 
 
 def reverse_gradient(x: object, strength: object) -> object:
-    """Return `x`, whose gradient is multiplied by minus a number or scalar tensor."""
+    """Return `x` and multiply its gradient by minus the strength, a scalar."""
 
     @ops.custom_gradient
     def identity(x: object, strength: object) -> tuple:
@@ -177,11 +177,11 @@ def is_schedule(strength: object) -> bool:
 
 
 def check_strength(strength: object) -> None:
-    """Check that a strength is a number from 0, a scalar variable or a schedule.
+    """Check that a strength is a number of 0 or more, a scalar variable or a schedule.
 
     Raises:
-        TypeError: If it is none of them.
-        ValueError: If it is negative, not finite or no scalar.
+        TypeError: If the strength has another type.
+        ValueError: If the strength is negative, not finite or not a scalar.
     """
     if is_schedule(strength):
         return
@@ -193,8 +193,8 @@ def check_strength(strength: object) -> None:
         )
     if variable and tuple(strength.shape):
         raise ValueError(
-            f"strength is a variable of shape {tuple(strength.shape)}. It is one "
-            "number for all of the gradient: a variable of shape ()."
+            f"strength is a variable of shape {tuple(strength.shape)}, but the layer "
+            "multiplies the whole gradient by one number. Pass a variable of shape ()."
         )
     value = float(ops.convert_to_numpy(strength)) if variable else strength
-    number("strength", value, 0, why="the layer turns the sign itself")
+    number("strength", value, 0, why="the layer changes the sign itself")

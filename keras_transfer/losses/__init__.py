@@ -1,4 +1,4 @@
-"""Losses between two domains; each is one number for a batch of both."""
+"""Losses between two domains; each returns one number for two batches."""
 
 from keras_transfer.losses.class_confusion import ClassConfusion as ClassConfusion
 from keras_transfer.losses.classifier_discrepancy import (

@@ -1,4 +1,4 @@
-"""ClassConfusion: how far the predictions for the target mix up the classes."""
+"""ClassConfusion: how much the predictions for the target confuse the classes."""
 
 import keras
 from keras import ops
@@ -11,30 +11,36 @@ from keras_transfer.losses.batch_loss import log_probabilities
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class ClassConfusion(BatchLoss):
-    """Minimum class confusion: how far predictions of the target mix up classes (MCC).
+    """Minimum class confusion (MCC): how much predictions confuse target classes.
 
-    A classifier wavers on the target between classes that look alike. With `Y_ij` the
-    probability of class `j` for example `i` of `n`, of `m` classes, at a temperature
-    `T`, `Y_ij = exp(z_ij / T) / sum_k exp(z_ik / T)`, of logits `z`:
+    On the target a classifier often hesitates between similar classes. The loss
+    measures this for `n` target examples and `m` classes:
 
     `L = 1/m sum_{j != k} A_jk / sum_l A_jl`, `A_jk = sum_i W_i Y_ij Y_ik`
 
+    `Y_ij = exp(z_ij / T) / sum_k exp(z_ik / T)` is the probability of class `j` for
+    example `i`, from the logits `z` and the temperature `T`. The weights `W` give
+    more influence to examples with certain predictions:
+
     `W_i = n (1 + exp(-H_i)) / sum_l (1 + exp(-H_l))`, `H_i = -sum_j Y_ij log Y_ij`
 
-    so that examples predicted with certainty count more. As in the authors' code no
-    gradient flows through the weights `W`. It is 0 where all is certain and
-    `1 - 1/m` where all is uniform. It needs neither source features nor a second
-    network. The batch should hold several examples of a class: a class without any
-    (its probabilities add up to less than 1e-7) counts as not confused.
+    As in the authors' code, no gradient flows through `W`. The loss is 0 if all
+    predictions are certain and `1 - 1/m` if all are uniform. The loss needs no source
+    features and no second network. A batch should contain several examples of each
+    class. A class without examples (its probabilities add up to less than 1e-7)
+    counts as not confused.
 
-    Called as `loss(source, target)` with the outputs `(batch, m)` for the target;
-    source is not used and may be None.
+    Call the loss as `loss(source, target)`, where `target` is the outputs `(batch,
+    m)` for the target examples. `source` is not used and may be `None`.
 
     Args:
-        temperature: `T`, a positive number; higher means softer probabilities.
-        from_logits: Whether the outputs are logits; if False, probabilities, whose
-            logarithms are divided by `T`.
-        name: Name of the loss; None makes one from the class.
+        temperature: Positive number `T`; higher values give softer probabilities.
+            Defaults to 2.5.
+        from_logits: Boolean, whether the outputs are logits. If `False`, they are
+            probabilities, and their logarithms are divided by `T`. Defaults to
+            `True`.
+        name: String, the name of the loss. Defaults to `None`, which makes a name
+            from the class.
 
     Example:
         ```python
@@ -48,8 +54,8 @@ class ClassConfusion(BatchLoss):
         ```
 
     Raises:
-        ValueError: If `temperature` is not positive and finite. When called, if target
-            is no matrix of two or more classes.
+        ValueError: If `temperature` is not positive and finite. When called, if
+            `target` is not a matrix with two or more classes.
 
     Reference:
         Jin, Wang, Long and Wang, 2020, "Minimum Class Confusion for Versatile Domain

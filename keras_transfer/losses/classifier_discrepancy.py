@@ -1,4 +1,4 @@
-"""ClassifierDiscrepancy: how far two classifiers disagree."""
+"""ClassifierDiscrepancy: how much two classifiers disagree."""
 
 import keras
 from keras import ops
@@ -13,20 +13,24 @@ from keras_transfer.losses.batch_loss import probabilities
 class ClassifierDiscrepancy(BatchLoss):
     """Mean absolute difference of the probabilities of two classifiers (MCD).
 
-    Two heads that agree on the source disagree on target examples far from it. The
-    heads are trained to disagree there, the feature extractor to make them agree:
+    Two heads that agree on the source disagree on target examples that are far from
+    the source. On the target, the heads are trained to disagree, and the feature
+    extractor is trained to make the heads agree:
 
     `L = 1/(n m) sum_i sum_j |p_ij - q_ij|`
 
-    with `p_ij` and `q_ij` the probabilities of class `j` of `m` for example `i` of `n`
-    by the first and by the second head. It lies between 0 and `2/m`.
+    `p_ij` is the probability that the first head gives to class `j` of `m` for example
+    `i` of `n`, and `q_ij` is the probability from the second head. The loss is between
+    0 and `2/m`.
 
-    Called as `loss(first_outputs, second_outputs)` with the outputs `(batch, m)` of
-    both heads for the same target examples.
+    Call the loss as `loss(first_outputs, second_outputs)` with the outputs `(batch,
+    m)` of both heads for the same target examples.
 
     Args:
-        from_logits: Whether the outputs are logits; if False, probabilities.
-        name: Name of the loss; None makes one from the class.
+        from_logits: Boolean, whether the outputs are logits. If `False`, they are
+            probabilities. Defaults to `True`.
+        name: String, the name of the loss. Defaults to `None`, which makes a name
+            from the class.
 
     Example:
         ```python
@@ -39,8 +43,8 @@ class ClassifierDiscrepancy(BatchLoss):
         ```
 
     Raises:
-        ValueError: When called, if the outputs are no matrices of two or more classes
-            with the same shape.
+        ValueError: When called, if the outputs are not two matrices of the same shape
+            with two or more classes.
 
     Reference:
         Saito, Watanabe, Ushiku and Harada, 2018, "Maximum Classifier Discrepancy for
@@ -57,9 +61,9 @@ class ClassifierDiscrepancy(BatchLoss):
         check_matrix("The second head's output", target, columns=2)
         if differ(source.shape, target.shape):
             raise ValueError(
-                f"The heads' outputs have the shapes {tuple(source.shape)} and "
-                f"{tuple(target.shape)}: both need to be of the same examples and "
-                "classes."
+                f"The outputs of the heads have the shapes {tuple(source.shape)} and "
+                f"{tuple(target.shape)}, but they must have the same shape. Pass the "
+                "outputs of both heads for the same examples and classes."
             )
         first = probabilities(source, self.from_logits)
         second = probabilities(target, self.from_logits)

@@ -1,4 +1,4 @@
-"""What the compiled loss says of the labels and outputs of a model."""
+"""Read from the compiled loss what the labels and outputs of a model are."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 import keras
 
-SPARSE = "sparse"  # one class of several, by its number
-ONE_HOT = "one-hot"  # one class of several, as a row with a column for each
-BINARY = "binary"  # each output is yes or no by itself
+SPARSE = "sparse"  # one class of several, as an integer
+ONE_HOT = "one-hot"  # one class of several, as a row with a column for each class
+BINARY = "binary"  # each output is a separate yes or no
 NUMBERS = "numbers"
 
-# The labels that a loss of Keras, and its subclasses, take. A loss that is not here
-# takes several kinds (Hinge: -1 and 1, or 0 and 1), or labels that are none of these.
+# The labels that each Keras loss and its subclasses take. A loss that is missing here
+# takes several kinds (Hinge: -1 and 1, or 0 and 1), or a kind that has no name above.
 LABELS = {
     keras.losses.SparseCategoricalCrossentropy: SPARSE,
     keras.losses.sparse_categorical_crossentropy: SPARSE,
@@ -47,7 +47,7 @@ LABELS = {
     keras.losses.Poisson: NUMBERS,
     keras.losses.poisson: NUMBERS,
 }
-# Losses of Keras that have no argument `from_logits`, since they read one of the two.
+# Whether the outputs are logits, for Keras losses without an argument `from_logits`.
 LOGITS = {
     keras.losses.CategoricalGeneralizedCrossEntropy: False,
     keras.losses.categorical_generalized_cross_entropy: False,
@@ -60,9 +60,9 @@ LOGITS = {
     keras.losses.CTC: True,
     keras.losses.ctc: True,
 }
-# Keras chooses between its three crossentropies by the first batch.
+# Keras chooses one of its three crossentropies when it gets the first batch.
 ANY_CROSSENTROPY = ("crossentropy", "ce")
-# A loss of the user's own is known by its name, if at all.
+# Only the name can tell the kind of a user-defined loss.
 NAMES = {
     "classifier": re.compile("cross_?entropy", re.IGNORECASE),
     NUMBERS: re.compile("squared|absolute|huber|log_?cosh|poisson", re.IGNORECASE),
@@ -72,15 +72,15 @@ NAMES = {
 
 @dataclass(frozen=True)
 class CompiledLoss:
-    """What a loss says; None where it does not say.
+    """Properties of a loss; None for each property that the loss does not define.
 
     Args:
         name: Name of the loss, for messages.
         labels: "sparse", "one-hot", "binary" or "numbers", for a loss of Keras.
         from_logits: Whether the outputs are logits; if False, probabilities.
         is_classifier: Whether the outputs are classes; if False, numbers.
-        is_binary: Whether each output is yes or no by itself.
-        ignore_class: The label of examples that do not count.
+        is_binary: Whether each output is a separate yes or no.
+        ignore_class: The label of examples that the loss ignores.
     """
 
     name: str = "None"
@@ -92,44 +92,44 @@ class CompiledLoss:
 
 
 def compiled_loss(model: keras.Model) -> CompiledLoss:
-    """Return what the loss that a model was compiled with says of its one output."""
+    """Return the properties of the compiled loss of a model with one output."""
     return read_loss(model.loss if model.compiled else None)
 
 
 def compiled_losses(
     model: keras.Model, names: Sequence[str]
 ) -> dict[str, CompiledLoss]:
-    """Return what the compiled loss says of each output, by the name of the output.
+    """Return the properties of the compiled loss of each output, by output name.
 
     Args:
         model: A model.
-        names: Names of its outputs, in their order; those of a dictionary sorted.
+        names: Names of its outputs in order. Sort the names of a dictionary.
     """
     loss = model.loss if model.compiled else None
     if isinstance(loss, Mapping):
-        given = {name: loss.get(name) for name in names}
+        losses = {name: loss.get(name) for name in names}
     elif isinstance(loss, list | tuple) and len(loss) == len(names):
-        given = dict(zip(names, loss, strict=True))
+        losses = dict(zip(names, loss, strict=True))
     else:
-        given = dict.fromkeys(names, loss)
-    return {name: read_loss(each) for name, each in given.items()}
+        losses = dict.fromkeys(names, loss)
+    return {name: read_loss(loss) for name, loss in losses.items()}
 
 
 def read_loss(loss: Any) -> CompiledLoss:
-    """Return what a loss says, in any form that `compile` takes.
+    """Return the properties of a loss, in any form that `compile` takes.
 
     Args:
-        loss: A name, an object, a class, a function, or a list or dictionary of one of
-            these, by the name of the output. Of several losses nothing is said; None
-            stands for an output that has none.
+        loss: A name, an object, a class or a function; or a list of one loss, or a
+            dictionary of one loss by output name. None means no loss. For several
+            losses, every property except the name is None.
 
     Raises:
-        ValueError: If Keras does not know a loss of that name.
+        ValueError: If Keras has no loss with this name.
     """
-    given = [each for each in keras.tree.flatten(loss) if each is not None]
-    if len(given) != 1:
-        return CompiledLoss(f"{len(given)} losses" if given else "None")
-    (loss,) = given
+    losses = [item for item in keras.tree.flatten(loss) if item is not None]
+    if len(losses) != 1:
+        return CompiledLoss(f"{len(losses)} losses" if losses else "None")
+    (loss,) = losses
     if isinstance(loss, str) and loss.lower() in ANY_CROSSENTROPY:
         return CompiledLoss(loss, from_logits=False, is_classifier=True)
     loss = keras.losses.get(loss)
@@ -137,7 +137,7 @@ def read_loss(loss: Any) -> CompiledLoss:
     is_binary, is_classifier = labels == BINARY, None
     if labels is not None:
         is_classifier = labels != NUMBERS
-    elif not _is_of_keras(loss):
+    elif not _is_from_keras(loss):
         is_binary = bool(NAMES[BINARY].search(name))
         if NAMES["classifier"].search(name):
             is_classifier = True
@@ -154,22 +154,22 @@ def read_loss(loss: Any) -> CompiledLoss:
 
 
 def says_logits(model: keras.Model) -> bool:
-    """Return whether the outputs are logits, as the compiled loss says.
+    """Return whether the compiled loss expects logits.
 
     Raises:
-        ValueError: If it does not say.
+        ValueError: If the loss does not define this.
     """
     loss = compiled_loss(model)
     if loss.from_logits is None:
         raise ValueError(
             f"The loss {loss.name!r} of {model.name!r} does not say whether the "
-            "outputs are logits or probabilities. Say it: from_logits=True or False."
+            "outputs are logits or probabilities. Pass from_logits=True or False."
         )
     return loss.from_logits
 
 
 def check_exclusive(model: keras.Model, outputs: Any) -> None:
-    """Check that an example has one class of several, and not several labels.
+    """Check that each example has one class, not several labels.
 
     Raises:
         ValueError: If the loss is binary for more than one output.
@@ -178,9 +178,9 @@ def check_exclusive(model: keras.Model, outputs: Any) -> None:
     if loss.is_binary and len(outputs.shape) == 2 and outputs.shape[1] > 1:
         raise ValueError(
             f"{model.name!r} has {outputs.shape[1]} outputs and the loss "
-            f"{loss.name!r}, so each distinguishes two classes by itself. Validators "
-            "read one class of several an example: use a categorical loss, or one "
-            "output."
+            f"{loss.name!r}, so each output is a separate yes or no. Validators need "
+            "exactly one class for each example. Use a categorical loss, or a model "
+            "with one output."
         )
 
 
@@ -193,36 +193,36 @@ def _name(loss: Any) -> str:
 
 
 def _look_up(table: dict, loss: Any) -> Any:
-    """Return what a table says of a function, or of the class of an object."""
+    """Return the table's entry for a function, or for the class of an object."""
     kinds = type(loss).__mro__ if isinstance(loss, keras.losses.Loss) else ()
-    # A callable of the user's own need not have a hash.
-    for known, said in table.items():
-        if known in kinds or known is _function(loss):
-            return said
+    # The loop replaces a lookup because a callable of the user may have no hash.
+    for keras_loss, entry in table.items():
+        if keras_loss in kinds or keras_loss is _function(loss):
+            return entry
     return None
 
 
-def _is_of_keras(loss: Any) -> bool:
-    """Return whether Keras has the loss, so that its name tells no more."""
-    known = getattr(keras.losses, _name(loss), None)
-    return known is type(loss) or known is _function(loss)
+def _is_from_keras(loss: Any) -> bool:
+    """Return whether the loss is a loss of Keras."""
+    keras_loss = getattr(keras.losses, _name(loss), None)
+    return keras_loss is type(loss) or keras_loss is _function(loss)
 
 
 def _from_logits(loss: Any) -> bool | None:
-    found = _look_up(LOGITS, loss)
-    if found is None:
-        found = getattr(loss, "from_logits", None)
-    if found is None and isinstance(loss, keras.losses.Loss):
-        found = loss.get_config().get("from_logits")
-    elif found is None:
-        found = _default(loss, "from_logits")
-    return found if isinstance(found, bool) else None
+    value = _look_up(LOGITS, loss)
+    if value is None:
+        value = getattr(loss, "from_logits", None)
+    if value is None and isinstance(loss, keras.losses.Loss):
+        value = loss.get_config().get("from_logits")
+    elif value is None:
+        value = _default(loss, "from_logits")
+    return value if isinstance(value, bool) else None
 
 
 def _default(function: Any, argument: str) -> Any:
-    """Return the default of an argument, or None where there is none to be read."""
+    """Return the default of an argument, or None if it cannot be read."""
     try:
         parameters = inspect.signature(function).parameters
-    except ValueError:  # written in C
+    except ValueError:  # the function is written in C
         return None
     return parameters[argument].default if argument in parameters else None

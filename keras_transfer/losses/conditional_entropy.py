@@ -13,22 +13,24 @@ from keras_transfer.losses.batch_loss import probabilities
 class ConditionalEntropy(BatchLoss):
     """Mean entropy of the predictions for the target, in nats.
 
-    Made small, it pushes the borders between classes away from where target examples
-    lie (the cluster assumption):
+    Minimizing this loss moves the class boundaries away from dense regions of the
+    target (the cluster assumption):
 
     `L = -1/n sum_i sum_j p_ij log p_ij`
 
-    with `p_ij` the probability of class `j` for example `i` of `n`. It is 0 where all
-    is certain and `log m` where all of `m` classes are alike. By itself it is content
-    with one class for all examples, so it comes beside the loss of the source's
-    labels, and in VADA beside virtual adversarial training.
+    `p_ij` is the probability of class `j` of `m` for example `i` of `n`. The loss is 0
+    if all predictions are certain and `log m` if all are uniform. Predicting one class
+    for all examples also minimizes this loss. Add it to the loss of the source labels,
+    and as VADA does, to virtual adversarial training.
 
-    Called as `loss(source, target)` with the outputs `(batch, m)` for the target;
-    source is not used and may be None.
+    Call the loss as `loss(source, target)`, where `target` is the outputs `(batch,
+    m)` for the target examples. `source` is not used and may be `None`.
 
     Args:
-        from_logits: Whether the outputs are logits; if False, probabilities.
-        name: Name of the loss; None makes one from the class.
+        from_logits: Boolean, whether the outputs are logits. If `False`, they are
+            probabilities. Defaults to `True`.
+        name: String, the name of the loss. Defaults to `None`, which makes a name
+            from the class.
 
     Example:
         ```python
@@ -41,7 +43,7 @@ class ConditionalEntropy(BatchLoss):
         ```
 
     Raises:
-        ValueError: When called, if target is no matrix of two or more classes.
+        ValueError: When called, if `target` is not a matrix with two or more classes.
 
     Reference:
         Grandvalet and Bengio, 2005, "Semi-supervised Learning by Entropy

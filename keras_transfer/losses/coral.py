@@ -11,18 +11,21 @@ from keras_transfer.losses.batch_loss import check_features
 class CORAL(BatchLoss):
     """Squared distance between the covariances of source and target features.
 
-    Minimized together with the loss of the source's labels, it makes the features of
-    both domains vary alike (Deep CORAL):
+    Minimize this loss together with the loss of the source labels, to give the
+    features of both domains the same covariance (Deep CORAL):
 
     `L = ||C_s - C_t||_F^2 / (4 d^2)`
 
-    with `C = sum_i (x_i - m)(x_i - m)^T / (n - 1)` the covariance of a domain's batch,
-    `x_i` its `n` rows of `d` features, `m` their mean, and `||.||_F` the root of the
-    sum of squares. It is blind to the means. Called as `loss(source, target)` with
-    matrices `(batch, d)`, whose batches may differ in size.
+    `C = sum_i (x_i - m)(x_i - m)^T / (n - 1)` is the covariance of one batch with `n`
+    rows `x_i` of `d` features and the mean row `m`. `||.||_F` is the root of the sum
+    of squares. The loss does not compare the means.
+
+    Call the loss as `loss(source, target)` with matrices `(batch, d)`. The two batches
+    may differ in size.
 
     Args:
-        name: Name of the loss; None makes one from the class.
+        name: String, the name of the loss. Defaults to `None`, which makes a name
+            from the class.
 
     Example:
         ```python
@@ -52,6 +55,6 @@ class CORAL(BatchLoss):
 
 def _covariance(x: object) -> object:
     x = x - ops.mean(x, axis=0, keepdims=True)
-    # A sum of ones is a number also where the size of the batch is not known yet.
+    # A sum of ones gives the batch size also if the static shape does not define it.
     count = ops.sum(ops.ones_like(x[:, 0]))
     return ops.matmul(ops.transpose(x), x) / ops.maximum(count - 1.0, 1.0)

@@ -1,4 +1,4 @@
-"""DomainClassification: how well a classifier tells source from target."""
+"""DomainClassification: how well a classifier distinguishes source from target."""
 
 import keras
 from keras import ops
@@ -11,23 +11,25 @@ from keras_transfer.losses.batch_loss import differ
 class DomainClassification(BatchLoss):
     """Cross-entropy of a domain classifier; source is 0, target is 1 (DANN, CDAN).
 
-    The domain classifier minimizes it, and the features behind a `GradientReversal`
-    maximize it:
+    The domain classifier minimizes this loss. With a `GradientReversal` in front of
+    the classifier, the feature extractor maximizes it:
 
     `L = 1/2 (mean_s w log(1 + exp(z)) + mean_t w log(1 + exp(-z)))`
 
-    with `z` the logit of "target", the means over the source's and the target's batch,
-    and `w` weights of examples that are scaled to mean 1 in each batch; without weights
-    `w = 1`. Both domains count alike whatever the sizes of their batches. It is `log 2`
-    where the classifier knows nothing. CDAN+E has `w = 1 + exp(-H)` of the entropy `H`
-    of the prediction. Gradients flow into weights that come from a model; where they
-    should not, hand over `ops.stop_gradient(w)`.
+    `z` is the logit of "target". `mean_s` and `mean_t` are the means over the source
+    batch and the target batch, which count equally for any batch sizes. `w` is the
+    weight of an example, scaled to mean 1 in each batch; without weights `w = 1`. If
+    the classifier cannot distinguish the domains, the loss is `log 2`. CDAN+E uses
+    `w = 1 + exp(-H)` with the entropy `H` of the prediction. Gradients flow into
+    weights that come from a model. To stop them, pass `ops.stop_gradient(w)`.
 
-    Called as `loss(source, target)`; each is the logits, or a pair (logits, weights),
-    of shape `(batch, 1)` or `(batch,)`. The batches may differ in size.
+    Call the loss as `loss(source, target)`. Each argument is the logits, or a pair
+    (logits, weights), of shape `(batch, 1)` or `(batch,)`. The two batches may differ
+    in size.
 
     Args:
-        name: Name of the loss; None makes one from the class.
+        name: String, the name of the loss. Defaults to `None`, which makes a name
+            from the class.
 
     Example:
         ```python
@@ -65,15 +67,15 @@ def _parts(name: str, value: object) -> tuple[object, object]:
         return _vector(f"{name} logits", value), None
     if len(value) != 2:
         raise ValueError(
-            f"{name} has {len(value)} parts. It is the logits, or the pair (logits, "
-            "weights)."
+            f"{name} has {len(value)} parts, but this loss reads one or two. Pass the "
+            "logits, or the pair (logits, weights)."
         )
     logits = _vector(f"{name} logits", value[0])
     weights = _vector(f"{name} weights", value[1])
     if differ(logits.shape, weights.shape):
         raise ValueError(
-            f"{name} has {logits.shape[0]} logits, but {weights.shape[0]} weights. It "
-            "needs one weight for each example."
+            f"{name} has {logits.shape[0]} logits, but {weights.shape[0]} weights. "
+            "Pass one weight for each example."
         )
     return logits, weights
 
@@ -82,9 +84,9 @@ def _vector(name: str, x: object) -> object:
     shape = tuple(x.shape)
     if not (len(shape) == 1 or len(shape) == 2 and shape[1] == 1) or shape[0] == 0:
         raise ValueError(
-            f"The {name} have the shape {shape}, but one number for each example is "
-            "needed: (batch, 1) or (batch,). A domain classifier has one unit, without "
-            "an activation."
+            f"The {name} have the shape {shape}, but this loss needs one number for "
+            "each example: (batch, 1) or (batch,). Give the domain classifier one unit "
+            "without an activation."
         )
     return x if len(shape) == 1 else ops.squeeze(x, axis=1)
 
@@ -92,5 +94,5 @@ def _vector(name: str, x: object) -> object:
 def _mean(losses: object, weights: object) -> object:
     if weights is None:
         return ops.mean(losses)
-    # Where all weights are 0 no example counts.
+    # If all weights are 0, no example counts.
     return ops.divide_no_nan(ops.sum(weights * losses), ops.sum(weights))

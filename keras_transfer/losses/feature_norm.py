@@ -1,4 +1,4 @@
-"""FeatureNorm: features of both domains grow longer step by step."""
+"""FeatureNorm: increase the norm of the features of both domains step by step."""
 
 import keras
 from keras import ops
@@ -10,25 +10,27 @@ from keras_transfer.losses.batch_loss import check_features
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class FeatureNorm(BatchLoss):
-    """Stepwise adaptive feature norm: longer features in both domains (SAFN).
+    """Stepwise adaptive feature norm (SAFN): larger feature norms in both domains.
 
-    Features of the target are often shorter than those of the source, and long ones
-    transfer better. At each step every feature vector is asked to be `step` longer
-    than it is:
+    Target features often have smaller norms than source features, and features with
+    large norms transfer better. In each training step, this loss increases the norm of
+    each feature vector towards its present norm plus `step`:
 
-    `L = mean over the source of (||f|| - r(||f||) - step)^2 + the same of the target`
+    `L = mean over the source of (||f|| - r(||f||) - step)^2 + the same for the target`
 
-    with `f` a row of features, `||.||` the Euclidean norm, and `r` the same norm
-    without a gradient. So the value is always `2 step^2` and tells nothing; the
-    gradient is what counts: `-2 step f / ||f|| / n` for a row of `n`, and 0 for a
-    row of zeros. Watch the norms instead.
+    `f` is a row of features, `||.||` is the Euclidean norm, and `r(||f||)` is the
+    norm without a gradient. The value of the loss is always `2 step^2`, so it does
+    not show progress. Watch the norms instead. The gradient does the work: it is
+    `-2 step f / ||f|| / n` for one row of `n`, and 0 for a row of zeros.
 
-    Called as `loss(source, target)` with matrices `(batch, d)`, whose batches may
-    differ in size.
+    Call the loss as `loss(source, target)` with matrices `(batch, d)`. The two batches
+    may differ in size.
 
     Args:
-        step: How much longer each row is to be, in units of the features; positive.
-        name: Name of the loss; None makes one from the class.
+        step: Positive number, the increase of the norm in units of the features.
+            Defaults to 1.0.
+        name: String, the name of the loss. Defaults to `None`, which makes a name
+            from the class.
 
     Example:
         ```python
@@ -55,20 +57,21 @@ class FeatureNorm(BatchLoss):
     def value(self, source: object, target: object) -> object:
         """Return the loss of one replica's batches as a scalar."""
         check_features(source, target)
-        return self._of_one_domain(source) + self._of_one_domain(target)
+        return self._domain_value(source) + self._domain_value(target)
 
     def get_config(self) -> dict:
         """Return the arguments."""
         return super().get_config() | {"step": self.step}
 
-    def _of_one_domain(self, features: object) -> object:
+    def _domain_value(self, features: object) -> object:
         norm = _norm(features)
         return ops.mean(ops.square(norm - ops.stop_gradient(norm) - self.step))
 
 
 def _norm(features: object) -> object:
-    # The root has no gradient at 0, and `where` alone would still multiply it by 0.
+    # The gradient of the root is infinite at 0. The outer `where` alone would multiply
+    # it by 0, which gives NaN.
     square = ops.sum(ops.square(features), axis=1)
-    some = square > 0
-    root = ops.sqrt(ops.where(some, square, ops.ones_like(square)))
-    return ops.where(some, root, ops.zeros_like(root))
+    is_positive = square > 0
+    root = ops.sqrt(ops.where(is_positive, square, ops.ones_like(square)))
+    return ops.where(is_positive, root, ops.zeros_like(root))

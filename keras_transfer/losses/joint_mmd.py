@@ -1,4 +1,4 @@
-"""JointMMD: the discrepancy of features and predictions taken together."""
+"""JointMMD: the discrepancy of the joint features and predictions."""
 
 from collections.abc import Sequence
 
@@ -21,29 +21,31 @@ from keras_transfer.losses.mmd import squared_distances
 class JointMMD(BatchLoss):
     """Squared discrepancy of the joint distributions of features and predictions (JAN).
 
-    `MMD` may be 0 while the classes of the target lie on other classes of the source.
-    This loss sees that, for its kernel compares two examples by their features `x`
-    and by their class probabilities `p` at once:
+    `MMD` can be 0 even if a class of the target has the features of another class of
+    the source. `JointMMD` detects this mismatch, because its kernel compares both the
+    features and the class probabilities `p` of two examples:
 
     `L = E k(s, s') + E k(t, t') - 2 E k(s, t)`
 
     `k = k_f k_p`, `k_p = exp(-||p - p'||^2 / b)`
 
-    with `k_f` the kernel of `MMD` on the features, `b` the bandwidth of the
-    probabilities, and `E` the mean over all pairs of different rows, unbiased. The
-    paper takes a part of the pairs, and its authors' code adds the Gaussians of `k_f`
-    up instead of averaging them. Their code has `b = 1.68`, as here.
+    `k_f` is the kernel of `MMD` on the features, and `b` is the bandwidth of the
+    probabilities. `E` is the mean over all pairs of different rows, so the estimate is
+    unbiased. The paper uses only a part of the pairs. The authors' code also uses
+    `b = 1.68`, but it adds the Gaussians of `k_f` instead of averaging them.
 
-    Called as `loss(source, target)`; each is a pair (features, probabilities) of
-    matrices `(batch, d)` and `(batch, classes)`. The batches of source and target may
-    differ in size.
+    Call the loss as `loss(source, target)`. Each argument is a pair (features,
+    probabilities) of matrices `(batch, d)` and `(batch, classes)`. The batches of
+    source and target may differ in size.
 
     Args:
-        scales: The widths of the Gaussians of the features, positive numbers, as
-            multiples of the mean squared distance of features.
-        probability_bandwidth: `b`, a positive number; probabilities are at most a
-            squared distance of 2 apart.
-        name: Name of the loss; None makes one from the class.
+        scales: Sequence of positive numbers, the widths of the Gaussians of the
+            features as multiples of the mean squared distance of the features.
+            Defaults to `(0.25, 0.5, 1.0, 2.0, 4.0)`.
+        probability_bandwidth: Positive number `b`. The squared distance of two
+            probability vectors is at most 2. Defaults to 1.68.
+        name: String, the name of the loss. Defaults to `None`, which makes a name
+            from the class.
 
     Example:
         ```python
@@ -59,8 +61,8 @@ class JointMMD(BatchLoss):
 
     Raises:
         ValueError: If an argument is not positive and finite, or `scales` is empty.
-            When called, if source or target is no pair, a batch has a single row, or
-            the shapes do not fit.
+            When called, if `source` or `target` is not a pair, a batch has a single
+            row, or the shapes do not fit.
 
     Reference:
         Long, Zhu, Wang and Jordan, 2017, "Deep Transfer Learning with Joint Adaptation
@@ -84,14 +86,14 @@ class JointMMD(BatchLoss):
         """Return the loss of one replica's batches as a scalar."""
         for name, pair in (("source", source), ("target", target)):
             check_pair(name, pair, "features", "probabilities")
-        for ours, theirs in zip(source, target, strict=True):
-            check_features(ours, theirs, rows=2)
+        for source_part, target_part in zip(source, target, strict=True):
+            check_features(source_part, target_part, rows=2)
         for name, (features, classes) in (("source", source), ("target", target)):
             if differ(features.shape[:1], classes.shape[:1]):
                 raise ValueError(
                     f"The features of {name} have the shape {tuple(features.shape)} "
-                    f"and its probabilities {tuple(classes.shape)}: both need a row "
-                    "for each example of one batch."
+                    f"and the probabilities {tuple(classes.shape)}, but both need the "
+                    "same number of rows. Pass one row for each example of the batch."
                 )
         kernels = multi_gaussian(squared_distances(source[0], target[0]), self.scales)
         distances = squared_distances(source[1], target[1])

@@ -1,4 +1,4 @@
-"""MarginDisparity: how far an adversary can leave a classifier on the target alone."""
+"""MarginDisparity: how much an adversary disagrees with a classifier on the target."""
 
 import keras
 from keras import ops
@@ -14,25 +14,28 @@ from keras_transfer.losses.batch_loss import differ
 class MarginDisparity(BatchLoss):
     """Margin disparity discrepancy, as the loss of its adversary (MDD).
 
-    A second head, the adversary, tries to predict what the classifier predicts on the
-    source, and something else on the target. Where it can, the domains differ for this
-    classifier. With `y = argmax_j f_j` the classifier's own class and `a_j` the
-    adversary's probabilities:
+    The adversary is a second head. It is trained to predict the same class as the
+    classifier on the source, and another class on the target. If the adversary
+    succeeds, the domains differ for this classifier:
 
     `L = margin mean over the source of (-log a_y) + mean over the target of
     (-log(1 - a_y))`
 
-    The adversary minimizes it and the features maximize it, by a `GradientReversal` in
-    front of the adversary. The classes `y` carry no gradient, so none reaches the
-    classifier's head from here. The margin is the paper's `gamma = exp(rho)`.
+    `y = argmax_j f_j` is the class that the classifier predicts, and `a_j` are the
+    probabilities of the adversary. The adversary minimizes this loss. With a
+    `GradientReversal` in front of the adversary, the features maximize it. No gradient
+    flows through `y`, so this loss does not train the head of the classifier. The
+    margin is `gamma = exp(rho)` in the paper.
 
-    Called as `loss(source, target)`; each is a pair (outputs, adversary_outputs) of
-    logits `(batch, classes)`. The batches of source and target may differ in size.
+    Call the loss as `loss(source, target)`. Each argument is a pair (outputs,
+    adversary_outputs) of logits `(batch, classes)`. The batches of source and target
+    may differ in size.
 
     Args:
-        margin: The weight `gamma` of the source, a positive number; the paper takes
-            2 to 4.
-        name: Name of the loss; None makes one from the class.
+        margin: Positive number, the weight `gamma` of the source. The paper uses 2 to
+            4. Defaults to 4.0.
+        name: String, the name of the loss. Defaults to `None`, which makes a name
+            from the class.
 
     Example:
         ```python
@@ -46,8 +49,9 @@ class MarginDisparity(BatchLoss):
         ```
 
     Raises:
-        ValueError: If `margin` is not positive and finite. When called, if source or
-            target is no pair of matrices of two or more classes of the same shape.
+        ValueError: If `margin` is not positive and finite. When called, if `source` or
+            `target` is not a pair of matrices of the same shape with two or more
+            classes.
 
     Reference:
         Zhang, Liu, Long and Jordan, 2019, "Bridging Theory and Algorithm for Domain
@@ -67,25 +71,27 @@ class MarginDisparity(BatchLoss):
             if differ(pair[0].shape, pair[1].shape):
                 raise ValueError(
                     f"The outputs of {name} have the shape {tuple(pair[0].shape)} and "
-                    f"its adversary's {tuple(pair[1].shape)}: both need the same."
+                    f"the adversary's outputs {tuple(pair[1].shape)}, but both need "
+                    "the same shape. Pass both heads' outputs for the same examples."
                 )
         if differ(source[0].shape[1:], target[0].shape[1:]):
             raise ValueError(
-                f"The outputs of source have {source[0].shape[1]} classes and those "
-                f"of target {target[0].shape[1]}: both need the same classifier."
+                f"The outputs of source have {source[0].shape[1]} classes and the "
+                f"outputs of target {target[0].shape[1]}. Use the same classifier for "
+                "both."
             )
-        confirm, _ = _surprise(*source)
-        _, avoid = _surprise(*target)
-        return self.margin * confirm + avoid
+        source_loss, _ = _class_losses(*source)
+        _, target_loss = _class_losses(*target)
+        return self.margin * source_loss + target_loss
 
     def get_config(self) -> dict:
         """Return the arguments."""
         return super().get_config() | {"margin": self.margin}
 
 
-def _surprise(outputs: object, adversary: object) -> tuple[object, object]:
-    # The means of -log a_y and of -log(1 - a_y), as differences of logarithms of sums:
-    # 1 - a_y itself is 0 in float32 once the adversary is sure.
+def _class_losses(outputs: object, adversary: object) -> tuple[object, object]:
+    # The means of -log a_y and of -log(1 - a_y), computed with logsumexp: 1 - a_y would
+    # be 0 in float32 if the adversary is certain.
     own = ops.one_hot(ops.argmax(outputs, axis=1), outputs.shape[1], dtype="bool")
     least = ops.full_like(adversary, -1e30)
     all_classes = ops.logsumexp(adversary, axis=1)

@@ -15,27 +15,30 @@ from keras_transfer.losses.batch_loss import check_features
 class MMD(BatchLoss):
     """Squared maximum mean discrepancy of source and target features (DAN).
 
-    It is 0 on average if and only if both domains have the same distribution of
-    features, where `CORAL` compares the covariances alone:
+    `MMD` is 0 on average if and only if both domains have the same distribution of
+    features. `CORAL` compares only the covariances.
 
     `L = E k(s, s') + E k(t, t') - 2 E k(s, t)`
 
     `k(x, y) = mean over c of exp(-||x - y||^2 / (c w))`
 
-    with `s, s'` two different rows of the source batch, `t, t'` of the target batch,
-    `E` the mean over all such pairs, `c` the scales, and `w` the mean of
-    `||x - y||^2` over all pairs of different rows of both batches; no gradient flows
-    through `w`. The estimate is unbiased, so it may be a little below 0. The paper
-    learns the weights of the kernels and takes a part of the pairs; its authors' code
-    weighs the kernels alike, as here, but adds them up: five times this value.
+    `s` and `s'` are different rows of the source batch, `t` and `t'` are different
+    rows of the target batch, and `E` is the mean over all these pairs. `c` are the
+    scales, and `w` is the mean of `||x - y||^2` over all pairs of different rows of
+    both batches. No gradient flows through `w`. The estimate is unbiased, so it may be
+    slightly below 0. The paper trains the weights of the kernels and uses only a part
+    of the pairs. The authors' code weights the kernels equally, as here, but sums
+    them, which gives five times this value.
 
-    Called as `loss(source, target)` with matrices `(batch, d)`, whose batches may
-    differ in size.
+    Call the loss as `loss(source, target)` with matrices `(batch, d)`. The two batches
+    may differ in size.
 
     Args:
-        scales: The widths `c` of the Gaussians, positive numbers, as multiples of the
-            mean squared distance.
-        name: Name of the loss; None makes one from the class.
+        scales: Sequence of positive numbers, the widths `c` of the Gaussians as
+            multiples of the mean squared distance. Defaults to `(0.25, 0.5, 1.0,
+            2.0, 4.0)`.
+        name: String, the name of the loss. Defaults to `None`, which makes a name
+            from the class.
 
     Example:
         ```python
@@ -49,9 +52,10 @@ class MMD(BatchLoss):
         ```
 
     Raises:
-        ValueError: If `scales` is empty or holds a number that is not positive and
-            finite. When called, if a batch is known to have a single row (one whose
-            size the graph alone knows gives 0), or if the shapes do not fit.
+        ValueError: If `scales` is empty or contains a number that is not positive and
+            finite. When called, if the shapes do not fit, or if the static shape of a
+            batch has a single row. In a graph with an unknown batch size, a single
+            row gives the loss 0.
 
     Reference:
         Long, Cao, Wang and Jordan, 2015, "Learning Transferable Features with Deep
@@ -80,7 +84,7 @@ class MMD(BatchLoss):
 
 
 class Blocks(NamedTuple):
-    """A number for each pair of rows: within the source, within the target, across."""
+    """One number for each pair of rows: within source, within target, and across."""
 
     source: object
     target: object
@@ -88,18 +92,18 @@ class Blocks(NamedTuple):
 
 
 def check_scales(scales: Sequence[float]) -> tuple[float, ...]:
-    """Return the scales as floats, or raise."""
+    """Return the scales as floats, or raise an error."""
     if isinstance(scales, str) or not isinstance(scales, Sequence) or not scales:
         raise ValueError(
-            f"scales is {scales!r}. It is a list of one or more positive numbers."
+            f"scales is {scales!r}. Pass a list of one or more positive numbers."
         )
     return tuple(positive("scale", scale) for scale in scales)
 
 
 def squared_distances(source: object, target: object) -> Blocks:
     """Return the squared Euclidean distances of all pairs of rows."""
-    # They do not depend on the origin, but their digits do: it is laid amid the rows,
-    # on one of them, so that identical rows become exact zeros.
+    # An origin far from the rows would cost digits. With one of the rows as the
+    # origin, identical rows become exact zeros.
     origin = ops.stop_gradient(source[:1, :])
     source, target = source - origin, target - origin
     return Blocks(
@@ -110,12 +114,12 @@ def squared_distances(source: object, target: object) -> Blocks:
 
 
 def multi_gaussian(distances: Blocks, scales: Sequence[float]) -> Blocks:
-    """Return the mean of Gaussians as wide as the mean distance times the scales."""
-    within = [_off_diagonal(each) for each in (distances.source, distances.target)]
+    """Return the mean of the Gaussians of width scale times mean distance."""
+    within = [_off_diagonal(block) for block in (distances.source, distances.target)]
     across = (ops.sum(distances.across), ops.sum(ops.ones_like(distances.across)))
     totals, counts = zip(*within, across, across, strict=True)
     width = ops.stop_gradient(sum(totals) / sum(counts))
-    # All rows are the same: every kernel is 1, whatever the width.
+    # If all rows are the same, every kernel is 1 for any width.
     width = ops.where(width > 0, width, ops.ones_like(width))
     return Blocks(
         *(
@@ -130,17 +134,17 @@ def discrepancy(kernels: Blocks) -> object:
     source, source_count = _off_diagonal(kernels.source)
     target, target_count = _off_diagonal(kernels.target)
     across = ops.mean(kernels.across)
-    found = source / source_count + target / target_count - 2.0 * across
-    # A last batch of one row has no pairs to compare with.
+    estimate = source / source_count + target / target_count - 2.0 * across
+    # A last batch of one row has no pairs.
     rows = [ops.sum(ops.ones_like(x[:, 0])) for x in (kernels.source, kernels.target)]
-    return ops.where(ops.minimum(*rows) > 1, found, ops.zeros_like(found))
+    return ops.where(ops.minimum(*rows) > 1, estimate, ops.zeros_like(estimate))
 
 
 def _squared_distances(x: object, y: object) -> object:
     square_x = ops.sum(ops.square(x), axis=1)[:, None]
     square_y = ops.sum(ops.square(y), axis=1)[None, :]
     product = ops.matmul(x, ops.transpose(y))
-    # Rounding may leave a distance of 0 a little below it.
+    # Rounding can give a slightly negative number for a distance of 0.
     return ops.maximum(square_x + square_y - 2.0 * product, 0.0)
 
 

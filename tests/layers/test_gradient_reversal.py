@@ -144,7 +144,7 @@ def test_schedule_goes_on_after_reload_once_it_has_its_step(tmp_path):
     )
     x = np.ones((8, 1), "float32")
     assert_close(again.predict(x, verbose=0), model.predict(x, verbose=0))
-    with pytest.raises(ValueError, match="was reloaded, and there is no step"):
+    with pytest.raises(ValueError, match="was loaded, and the layer has no `step`"):
         again.fit(x, x, verbose=0)
     again.layers[-1].step = again.optimizer.iterations
     assert_close(moves(again), np.array(expected[3:]), 1e-6)
@@ -211,7 +211,7 @@ def test_strength_of_another_kind_is_refused():
 
 
 def test_schedule_without_a_step_is_refused():
-    with pytest.raises(ValueError, match="no step to count with"):
+    with pytest.raises(ValueError, match="the layer has no `step`"):
         kt.layers.GradientReversal(linear)
     with pytest.raises(ValueError, match="`step` has no effect"):
         kt.layers.GradientReversal(0.5, step=keras.Variable(1))
