@@ -1,4 +1,4 @@
-"""BitFit: biases alone learn."""
+"""BitFit: train only the biases."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ import keras
 from keras_transfer.adapters.weight_selection import own_learnable
 from keras_transfer.adapters.weight_selection import OwnWeights
 
-# What Keras calls a bias; `beta` is that of a normalization.
+# The names of biases in Keras. A normalization's bias is `beta`.
 BIASES = ("bias", "beta")
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class BitFit(OwnWeights):
-    """Learn the biases of a model and nothing else of it, but the head.
+    """Train the biases of a model and its head, and freeze all other weights.
 
     In `y = act(x W + b)` and `gamma * (x - mean) / deviation + beta` only b and beta
-    learn. In BERT-base these are 102,912 parameters, 0.09 %. The
-    paper finds this on par with fine-tuning all where examples are few.
+    train. In BERT-base these are 102,912 parameters (0.09 %). The paper finds this
+    equal to fine-tuning all weights if there are few examples.
 
-    The offsets of a BatchNormalization are left out: such a layer, when it learns,
-    normalizes by the batch and moves its statistics, which is more than a bias. For
-    these there is `NormTuning`. Many convolutional networks have no other biases, and
-    Llama and its like have none at all: attaching is an error there, which names what
-    the network can have.
+    The offsets of a BatchNormalization do not train. A BatchNormalization that trains
+    normalizes by the batch and updates its statistics, which is more than a bias. Use
+    `NormTuning` for these layers. Many convolutional networks have no other biases, and
+    Llama and similar models have no biases. Attaching then raises an error that names
+    the techniques that fit the model.
 
-    The model's own biases are changed. So another adapter cannot be next to this
-    one, and it cannot be switched off. `kt.adapters.merge` and `kt.adapters.detach`
-    make plain Keras layers of it, and both leave the learned biases in place.
+    BitFit changes the model's own biases. So the model can have no other adapter, and
+    BitFit cannot be switched off. `kt.adapters.merge` and `kt.adapters.detach` restore
+    plain Keras layers, and both keep the trained biases.
 
     Args:
-        targets: None for all biases below the head; or, of which layers:
-            `"all-linear"`, a regular expression that is searched in the paths, or a
-            list of expressions and layers. The paper's smaller choice is
-            `["query$", "feedforward_intermediate_dense$"]`.
+        targets: None, `"all-linear"`, a regular expression that is searched in the
+            paths, or a list of expressions and layers. None selects all layers below
+            the head that have a bias. The paper's smaller choice is
+            `["query$", "feedforward_intermediate_dense$"]`. Defaults to None.
 
     Example:
         ```python

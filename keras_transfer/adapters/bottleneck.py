@@ -1,4 +1,4 @@
-"""Bottleneck adapters: a small network of two layers behind layers of the model."""
+"""Bottleneck adapters: a small network of two layers after layers of the model."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from keras_transfer.backbones.projections import FEED_FORWARD_OUTPUTS
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class BottleneckPart(Part):
-    """Adds `act(h D + d) U + u` to the result h of the host.
+    """Add `act(h D + d) U + u` to the result h of the host.
 
     Args:
-        size: Columns of D, 1 or more.
-        activation: Name of an activation.
-        name: Name of the adapter.
-        dtype: Policy of the computation.
+        size: Number of columns of D, 1 or more.
+        activation: Name of a Keras activation.
+        name: Name of the adapter. Defaults to `"default"`.
+        dtype: Dtype policy of the computation. Defaults to None.
     """
 
     in_weights = False
@@ -51,7 +51,7 @@ class BottleneckPart(Part):
         self.activation = activation
 
     def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
-        """Return those of both layers, the second of zeros."""
+        """Return the weights of both layers. The second layer starts at zero."""
         width = matrix.sizes(host)[1]
         return {
             "down": ((width, self.size), uniform()),
@@ -61,7 +61,7 @@ class BottleneckPart(Part):
         }
 
     def on_result(self, host: keras.Layer, outputs: object) -> object:
-        """Add what the small network makes of the result."""
+        """Add the outputs of the small network for the result."""
         names = (self.down, self.down_bias, self.up, self.up_bias, self.gate)
         down, down_bias, up, up_bias, gate = (ops.cast(x, outputs.dtype) for x in names)
         activation = keras.activations.get(self.activation)
@@ -69,44 +69,47 @@ class BottleneckPart(Part):
         return outputs + gate * (ops.matmul(hidden, up) + up_bias)
 
     def fold(self, host: keras.Layer, weights: dict[str, np.ndarray]) -> None:
-        """Refuse: the activation in it is what no weight of the host can do."""
+        """Refuse, because no weight of the host can replace the activation."""
         raise ValueError(
-            f"The bottleneck {self.name!r} behind {host.name!r} cannot be folded: it "
+            f"The bottleneck {self.name!r} after {host.name!r} cannot be folded. It "
             f"has an activation ({self.activation}) between its two matrices, and no "
-            "weight of the layer does the same. Keep the adapter, or remove it with "
+            "weight of the layer can replace it. Keep the adapter, or remove it with "
             "kt.adapters.detach(model)."
         )
 
     def get_config(self) -> dict:
-        """Return the arguments."""
+        """Return the constructor arguments."""
         own = {"size": self.size, "activation": self.activation}
         return super().get_config() | own
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class Bottleneck(Adapter):
-    """Put a small network behind each attention and each feed-forward network.
+    """Add a small network after each attention and each feed-forward network.
 
-    `h + act(h D + d) U + u` takes the place of h, the result of the last projection of
-    a transformer block's attention and of its feed-forward network, before dropout and
-    the residual sum. D has `size` columns, U as many rows; a network has
-    2 * width * size + size + width parameters. U and u start at zero, so that the model
-    starts as it was (the paper draws both at random, 1e-3 wide, nearly so).
+    Let h be the result of the last projection of a transformer block's attention or of
+    its feed-forward network, before dropout and the residual sum. This adapter replaces
+    h by `h + act(h D + d) U + u`. D has `size` columns and U has `size` rows, so each
+    network has 2 * width * size + size + width parameters. U and u start at zero, so
+    attaching does not change the outputs. (The paper draws both at random with a width
+    of 1e-3, which nearly keeps the outputs.)
 
-    It cannot be folded into the weights: `kt.adapters.merge` is an error, and inference
-    costs more than that of the base model, some percent.
+    The network cannot be folded into the weights. `kt.adapters.merge` raises an error,
+    and inference costs a few percent more than with the base model.
 
     Args:
-        size: Whole number, 1 or more, below the width of the layers. Default 64.
-        activation: Name of a Keras activation. Default `"gelu"`, as in the authors'
+        size: Whole number, 1 or more, below the width of the layers. Defaults to 64.
+        activation: Name of a Keras activation. Defaults to `"gelu"`, as in the authors'
             code.
-        targets: None for both places in each block of a transformer, those of
-            cross-attention left out. Or `"all-linear"`, a regular expression that is
-            searched in the paths, or a list of expressions and layers: any Dense,
-            EinsumDense or convolution whose last axis is that of the features.
-        norms: Whether the normalizations below the head learn too, as in the paper,
-            save BatchNormalization. They are the model's own weights, so such an
-            adapter stands alone and cannot be switched off. Default False.
+        targets: None, `"all-linear"`, a regular expression that is searched in the
+            paths, or a list of expressions and layers. None selects both places in each
+            block of a transformer, without cross-attention. A Dense, EinsumDense or
+            convolution can be a target if its last axis is the features. Defaults to
+            None.
+        norms: Whether the normalizations below the head also train, as in the paper,
+            except BatchNormalization. This changes the model's own weights, so the
+            model can have no other adapter, and this adapter cannot be switched off.
+            Defaults to False.
 
     Example:
         ```python
@@ -120,7 +123,7 @@ class Bottleneck(Adapter):
         ```
 
     Raises:
-        ValueError: If `size` is not in its range or the activation unknown.
+        ValueError: If `size` is out of range or the activation is unknown.
 
     Reference:
         N. Houlsby et al., 2019, "Parameter-Efficient Transfer Learning for NLP",
@@ -134,7 +137,7 @@ class Bottleneck(Adapter):
         keras.layers.Conv2D: BottleneckPart,
         keras.layers.Conv3D: BottleneckPart,
     }
-    # Where in a block it goes by default.
+    # The default targets in a block.
     patterns: tuple[re.Pattern, ...] = (ATTENTION_OUTPUTS, FEED_FORWARD_OUTPUTS)
 
     def __init__(
@@ -149,48 +152,48 @@ class Bottleneck(Adapter):
         if not isinstance(activation, str):
             raise ValueError(
                 f"activation={activation!r} must be the name of a Keras activation, "
-                "such as 'relu': it is written into the recipe."
+                "such as 'relu', because files store it as JSON."
             )
         keras.activations.get(activation)  # raises for an unknown one
         self.activation = activation
         self.norms = bool(norms)
 
     def find(self, model: keras.Layer) -> list[Target]:
-        """Return the layers that a network goes behind."""
+        """Return the layers that get a network."""
         if self.targets is not None:
             return find(model, self.targets, self.parts, type(self).__name__)
         found = projections(model, self.parts, self.patterns)
         if not found:
             paths = [each.path for each in candidates(model, self.parts)][:20]
             raise ValueError(
-                f"No default targets are known for the model {model.name!r}: no layer "
-                "has the name of a transformer block's last projection. "
+                f"No default targets are known for the model {model.name!r}, because "
+                "no layer has the name of a transformer block's last projection. "
                 f"{what_fits(model)} Or give a regular expression over "
-                f"paths, or layers; its paths are {paths}."
+                f"paths, or layers. The paths are {paths}."
             )
         return found
 
     def part(self, target: Target) -> Part:
-        """Return the network behind one layer."""
+        """Return the network after one layer."""
         layer = target.layer
         width = matrix.sizes(layer)[1]
         if len(matrix.beside_outputs(layer, np.zeros(width)).shape) != 1:
             raise matrix.Unfit(
-                f"The last axis of what {target.path!r} returns is not its features, "
-                "so that no network of two matrices can follow. Leave it out of the "
-                "targets."
+                f"The last axis of the outputs of {target.path!r} is not the features, "
+                "so a network of two matrices cannot follow this layer. Leave it out "
+                "of the targets."
             )
         if self.size >= width:
             raise matrix.Unfit(
-                f"size={self.size} is not a bottleneck behind {target.path!r}, which "
-                f"is {width} wide. Choose a smaller one."
+                f"size={self.size} is not a bottleneck after {target.path!r}, which "
+                f"has {width} outputs. Choose a smaller size."
             )
         return BottleneckPart(self.size, self.activation)
 
     def trained(
         self, model: keras.Layer, targets: list[Target]
     ) -> list[keras.Variable]:
-        """Return the scales and offsets of normalizations, if they learn too."""
+        """Return the scales and offsets of normalizations if `norms` is True."""
         if not self.norms:
             return []
         head = {id(layer) for layer in head_layers(model)}
@@ -204,25 +207,26 @@ class Bottleneck(Adapter):
         ]
 
     def get_config(self) -> dict:
-        """Return the arguments."""
+        """Return the constructor arguments."""
         names = ("size", "activation", "norms")
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class PfeifferBottleneck(Bottleneck):
-    """Put one small network into each block, behind the feed-forward network.
+    """Add one small network to each block, after the feed-forward network.
 
-    As `Bottleneck`, with half the parameters and about the same results. The paper
-    finds this place best, and uses a width of 1/16 of the model's. Its normalization
-    next to the adapter is not copied: the network is where Houlsby's second one is.
+    This works as `Bottleneck`, with half the parameters and about the same results. The
+    paper finds this place best, and uses 1/16 of the model's width. Unlike the paper,
+    this adapter adds no normalization. The network is in the place of the second
+    network of Houlsby et al.
 
     Args:
-        size: As in `Bottleneck`. Default 48, the paper's for BERT-base.
-        activation: As in `Bottleneck`. Default `"relu"`.
-        targets: None for the last projection of each feed-forward network; or as in
-            `Bottleneck`.
-        norms: As in `Bottleneck`. Default False, as in the paper.
+        size: As in `Bottleneck`. Defaults to 48, as in the paper for BERT-base.
+        activation: As in `Bottleneck`. Defaults to `"relu"`.
+        targets: As in `Bottleneck`, but None selects only the last projection of each
+            feed-forward network. Defaults to None.
+        norms: As in `Bottleneck`. Defaults to False, as in the paper.
 
     Example:
         ```python
@@ -234,7 +238,7 @@ class PfeifferBottleneck(Bottleneck):
         ```
 
     Raises:
-        ValueError: If `size` is not in its range or the activation unknown.
+        ValueError: If `size` is out of range or the activation is unknown.
 
     Reference:
         J. Pfeiffer et al., 2021, "AdapterFusion: Non-Destructive Task Composition for

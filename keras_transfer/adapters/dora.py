@@ -1,4 +1,4 @@
-"""DoRA: a low-rank pair that turns the weight, and a vector that sets its length."""
+"""DoRA: a low-rank pair for the direction of a weight, a vector for its lengths."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from keras_transfer.adapters.low_rank import LowRankPair
 from keras_transfer.adapters.peft_format import PeftTensor
 from keras_transfer.adapters.targets import Target
 
-# Stands in for the norm of a column of zeros, whose magnitude is 0 as well.
+# Smallest norm to divide by. A column of zeros has magnitude 0, so it stays zero.
 TINY = 1e-12
 
 
 class Magnitudes:
-    """Mixin for a pair: the sum of host and pair gets columns of learned lengths."""
+    """Mixin for a pair: the length of each column of `W + scaling * A B` trains."""
 
     layer_class = None
     peft_tensors = LowRankPair.peft_tensors | {
@@ -35,18 +35,18 @@ class Magnitudes:
     }
 
     def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
-        """Return those of the pair, and a length for each column of the weight."""
+        """Return the weights of the pair, and a length for each column of W."""
         size = matrix.sizes(host)[1]
         return super().weight_specs(host) | {"magnitude": ((size,), "zeros")}
 
     def create_weights(self, host: keras.Layer) -> None:
-        """Make the pair, and the lengths that the columns have now."""
+        """Create the pair, and set the lengths to the current column norms."""
         super().create_weights(host)
         self.__dict__["host"] = weakref.ref(host)
         self.magnitude.assign(self.norm(host, of_sum=False))
 
     def norm(self, host: keras.Layer, *, of_sum: bool = True) -> object:
-        """Return the length of each column of W, or W + scaling * A B, in float32."""
+        """Return the norm of each column of W or of W + scaling * A B, in float32."""
         total = matrix.as_matrix(host, ops.cast(host.kernel, "float32"))
         if of_sum:
             a, b = self.factors("float32")
@@ -55,15 +55,15 @@ class Magnitudes:
         return ops.sqrt(ops.sum(ops.square(total), axis=0))
 
     def dropped(self, inputs: object) -> object:
-        """Return the inputs as they are: `on_outputs` has done it, for both terms."""
+        """Return the inputs unchanged: `on_outputs` drops them for both terms."""
         return inputs
 
     def on_outputs(
         self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
     ) -> object:
-        """Add what turns x W into m * x (W + scaling * A B) / norm."""
-        with _keras.no_autocast():  # lengths change by less than bfloat16 can tell
-            # Section 4.3 of the paper: no gradient goes through the norm.
+        """Replace x W in the outputs by m * x (W + scaling * A B) / norm."""
+        with _keras.no_autocast():  # bfloat16 is too coarse for changes of length
+            # Section 4.3 of the paper: no gradient flows through the norm.
             norm = ops.maximum(ops.stop_gradient(self.norm(host)), TINY)
             ratio = ops.convert_to_tensor(self.magnitude) / norm
             change = ops.convert_to_tensor(self.gate) * (ratio - 1)
@@ -79,7 +79,7 @@ class Magnitudes:
         return outputs + change * plain + ratio * pair
 
     def fold(self, host: keras.Layer, weights: dict[str, np.ndarray]) -> None:
-        """Give the kernel the direction of the sum and the learned lengths."""
+        """Give the kernel the direction of the sum and the trained lengths."""
         before = matrix.as_matrix(host, weights["kernel"])
         a, b = (_keras.value(each) for each in (self.lora_a, self.lora_b))
         after = before + self.scaling * (a.reshape(-1, self.rank) @ b)
@@ -88,57 +88,58 @@ class Magnitudes:
         changed = before + gate_value(self) * (after - before)
         weights["kernel"] = matrix.as_kernel(host, changed)
 
-    # Not those of LoRA: lengths and directions do not add up.
+    # These refuse, unlike LoRA's: lengths and directions cannot be added.
     joined = Part.joined
     low_rank_factors = Part.low_rank_factors
 
     def load_own_variables(self, store: dict) -> None:
-        """Load what is there. From weights of the base model take the lengths anew."""
+        """Load the stored weights. A file of the base model resets the lengths."""
         super().load_own_variables(store)
         if not store.keys():
-            # The host's own weights are loaded before those of what is below it.
+            # Keras loads the host's own weights before those of its sublayers.
             host = self.__dict__["host"]()
             self.magnitude.assign(self.norm(host, of_sum=False))
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class DoRADensePair(Magnitudes, DensePair):
-    """The pair and lengths of a Dense: one length for each unit."""
+    """The pair and lengths of a Dense, with one length for each unit."""
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class DoRAEinsumPair(Magnitudes, EinsumPair):
-    """The pair and lengths of an EinsumDense: one length for each output, folded."""
+    """The pair and lengths of an EinsumDense, with one length for each output."""
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class DoRAConvPair(Magnitudes, ConvPair):
-    """The pair and lengths of a Conv2D: one length for each filter."""
+    """The pair and lengths of a Conv2D, with one length for each filter."""
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class DoRA(LoRA):
-    """Learn direction and length of the columns of a weight apart.
+    """Train the direction and the length of each column of a weight separately.
 
-    `W' = m * (W + s A B) / ||W + s A B||`, with the norm over the inputs of each
-    output (of each filter), s = alpha / rank, and m, one number an output, learned from
-    ||W|| on. A and B are those of `LoRA`, and start so that the model is what it was.
-    The gradient takes the norm for a constant, as section 4.3 of the paper and Hugging
-    Face PEFT do (`LoraConfig(use_dora=True)`). W' is not formed for the product with
-    the inputs, but the norm reads all of W at each step, so a step costs more than
-    with LoRA; `kt.adapters.merge` puts W' in the place of W. Dense, EinsumDense and
-    Conv1D to Conv3D can be targets, all unquantized.
+    A weight W becomes `W' = m * (W + s A B) / ||W + s A B||`. The norm is over the
+    inputs of each output (of each filter), and s = alpha / rank. The vector m has one
+    number for each output, starts at ||W||, and trains. A and B are the factors of
+    `LoRA`, so attaching does not change the outputs. The gradient treats the norm as a
+    constant, as in section 4.3 of the paper and in Hugging Face PEFT
+    (`LoraConfig(use_dora=True)`). The product with the inputs does not form W', but the
+    norm reads all of W at each step. So a step costs more than with LoRA.
+    `kt.adapters.merge` replaces W by W'. Dense, EinsumDense and Conv1D to Conv3D can be
+    targets if they are not quantized.
 
-    Weights of the base model that are loaded after attaching set m to their norms;
-    weights that are assigned do not, so assign first and attach then.
+    If you load weights of the base model after attaching, m is set to their norms. If
+    you assign weights, m does not change, so assign weights before you attach.
 
     Args:
         rank: As in `LoRA`.
         alpha: As in `LoRA`.
         targets: As in `LoRA`.
-        dropout: As in `LoRA`. As in PEFT it acts on the inputs of A and of the change
-            of W's length, not on those of W itself; above 0 that is a second product
-            with W.
+        dropout: As in `LoRA`. As in PEFT, it acts on the inputs of A and on the inputs
+            of the change of W's length, not on the inputs of W itself. A rate above 0
+            costs a second product with W.
         rank_pattern: As in `LoRA`.
         alpha_pattern: As in `LoRA`.
         bias: As in `LoRA`.
@@ -156,7 +157,7 @@ class DoRA(LoRA):
 
     Raises:
         TypeError: If a pattern is not a dict.
-        ValueError: If a number is not in its range or `bias` is unknown.
+        ValueError: If a number is out of range or `bias` is unknown.
 
     Reference:
         S. Liu et al., 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation",
@@ -179,14 +180,14 @@ class DoRA(LoRA):
         mode = getattr(target.layer, "quantization_mode", None)
         if mode is not None:
             raise ValueError(
-                f"The layer {target.path!r} is quantized ({mode}). DoRA takes lengths "
-                "of its weight, which has to be there in full. Use LoRA."
+                f"The layer {target.path!r} is quantized ({mode}). DoRA computes norms "
+                "of its weight, which needs the weight in full precision. Use LoRA."
             )
         return super().part(target)
 
 
 def _product(host: keras.Layer, inputs: object) -> object:
-    """Return what the host computes from `inputs` without bias and activation."""
+    """Return the host's outputs for `inputs`, without bias and activation."""
     kernel = ops.cast(host.kernel, inputs.dtype)
     if isinstance(host, keras.layers.EinsumDense):
         return ops.einsum(host.equation, inputs, kernel)

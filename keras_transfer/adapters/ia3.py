@@ -1,4 +1,4 @@
-"""IA3: keys, values and the inside of the feed-forward network, scaled by vectors."""
+"""IA3: scale keys, values and the hidden features of feed-forward networks."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class IA3Scale(Part):
     """A factor for each output of the host, before its activation, or for each input.
 
     Args:
-        of_inputs: Whether the inputs are scaled, not the outputs.
-        name: Name of the adapter.
-        dtype: Policy of the computation.
+        of_inputs: Whether the inputs are scaled instead of the outputs.
+        name: Name of the adapter. Defaults to `"default"`.
+        dtype: Dtype policy of the computation. Defaults to None.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class IA3Scale(Part):
         self.of_inputs = of_inputs
 
     def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
-        """Return the factors, ones."""
+        """Return the factors, which start at 1."""
         size = matrix.sizes(host)[0 if self.of_inputs else 1]
         return {"ia3_scale": ((size,), "ones")}
 
     def on_inputs(self, host: keras.Layer, inputs: object) -> object:
-        """Scale the inputs if it is they that are scaled."""
+        """Scale the inputs if `of_inputs` is True."""
         if not self.of_inputs:
             return inputs
         return inputs * matrix.beside_inputs(host, self._factors(inputs.dtype))
@@ -54,7 +54,7 @@ class IA3Scale(Part):
     def on_outputs(
         self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
     ) -> object:
-        """Scale the outputs, the bias included, unless it is the inputs."""
+        """Scale the outputs, including the bias, if `of_inputs` is False."""
         if self.of_inputs:
             return outputs
         return outputs * matrix.beside_outputs(host, self._factors(outputs.dtype))
@@ -64,7 +64,7 @@ class IA3Scale(Part):
         factors = 1 + gate_value(self) * (_keras.value(self.ia3_scale) - 1)
         kernel = matrix.as_matrix(host, weights["kernel"])
         if self.of_inputs:
-            # A convolution has each of its inputs at each place of its window.
+            # A convolution's kernel has a row for each input at each window position.
             places = kernel.shape[0] // factors.size
             kernel = kernel * np.tile(factors, places)[:, np.newaxis]
         else:
@@ -78,13 +78,14 @@ class IA3Scale(Part):
     ) -> Part:
         """Return the factors `1 + sum of weight * (factors - 1)`.
 
-        Where the weights sum to 1 this is PEFT's sum of the factors.
+        If the weights sum to 1, this equals PEFT's weighted sum of the factors.
         """
         check_overrides(self, "joined")
         if any(part.of_inputs != self.of_inputs for part, _ in others):
             raise ValueError(
-                f"Of the adapters {[part.name for part, _ in others]} one scales the "
-                f"inputs of {host.name!r}, another its outputs: these have no sum."
+                f"One of the adapters {[part.name for part, _ in others]} scales the "
+                f"inputs of {host.name!r}, and another scales its outputs. They have "
+                "no sum. Sum adapters that have the same `feedforward`."
             )
         new = type(self)(self.of_inputs, name)
         new.create(host)
@@ -95,7 +96,7 @@ class IA3Scale(Part):
         return new
 
     def get_config(self) -> dict:
-        """Return the arguments."""
+        """Return the constructor arguments."""
         return super().get_config() | {"of_inputs": self.of_inputs}
 
     def _factors(self, dtype: object) -> object:
@@ -105,25 +106,28 @@ class IA3Scale(Part):
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class IA3(Adapter):
-    """Learn a factor for each key, value and hidden feature of the feed-forward net.
+    """Train a factor for each key, value and hidden feature of the feed-forward net.
 
-    Attention sees `l_k * K` and `l_v * V`, and the second layer of the feed-forward
-    network `W2 (l_ff * act(W1 x))`, with learned vectors l that start at 1. All else is
-    frozen; of BERT-base 55,296 parameters train, 0.05 %, and even fewer than with
-    LoRA. `kt.adapters.merge` folds the factors into rows and columns of the weights.
+    Attention computes with `l_k * K` and `l_v * V`. The second layer of the
+    feed-forward network computes `W2 (l_ff * act(W1 x))`. The vectors l start at 1 and
+    train, and all other weights are frozen. In BERT-base 55,296 parameters train
+    (0.05 %), fewer than with LoRA. `kt.adapters.merge` multiplies the rows and columns
+    of the weights by the factors.
 
-    In PEFT it is `IA3Config`; where a target has an activation of its own, as
-    `keras.layers.Dense` may, the factors come before it, as PEFT's do.
+    PEFT calls this `IA3Config`. If a target has an activation, as `keras.layers.Dense`
+    can, the factors come before the activation, as in PEFT.
 
     Args:
-        targets: None for keys and values of each attention, cross-attention included,
-            and the second layer of each feed-forward network; in convolutional
-            networks the convolutions of the blocks. Or `"all-linear"`, a regular
-            expression that is searched in the paths, or a list of expressions and
-            layers. A Dense, EinsumDense or convolution can be one.
-        feedforward: List of the expressions over the end of a path whose targets are
-            scaled at their inputs, as in PEFT: `["output_dense"]`. Default None, for
-            the second layers of feed-forward networks by their names in keras-hub.
+        targets: None, `"all-linear"`, a regular expression that is searched in the
+            paths, or a list of expressions and layers. None selects the keys and values
+            of each attention, including cross-attention, and the second layer of each
+            feed-forward network. In convolutional networks None selects the
+            convolutions of the blocks. A Dense, EinsumDense or convolution can be a
+            target. Defaults to None.
+        feedforward: List of regular expressions such as `["output_dense"]`. Targets
+            whose path ends in a match are scaled at their inputs, as in PEFT. None
+            selects the second layers of feed-forward networks by their names in
+            keras-hub. Defaults to None.
 
     Example:
         ```python
@@ -165,18 +169,19 @@ class IA3(Adapter):
         if feedforward is not None:
             if isinstance(feedforward, str) or not isinstance(feedforward, Iterable):
                 raise TypeError(
-                    f"feedforward={feedforward!r} is not a list of expressions: write "
+                    f"feedforward={feedforward!r} is not a list of expressions. Write "
                     f"[{feedforward!r}]."
                 )
             feedforward = list(feedforward)
             if not all(isinstance(each, str) for each in feedforward):
                 raise TypeError(
-                    f"feedforward={feedforward!r} holds a value that is not a string."
+                    f"feedforward={feedforward!r} contains a value that is not a "
+                    "string. Give regular expressions over paths."
                 )
         self.feedforward = feedforward
 
     def find(self, model: keras.Layer) -> list[Target]:
-        """Return the targets; each expression of `feedforward` must be for one."""
+        """Return the targets. Each expression of `feedforward` must match one."""
         targets = []
         if self.targets is None:
             patterns = (KEYS_AND_VALUES, FEED_FORWARD_OUTPUTS)
@@ -195,12 +200,12 @@ class IA3(Adapter):
             of_inputs = by_pattern(patterns, target.path, False)
         if of_inputs and getattr(target.layer, "groups", 1) != 1:
             raise matrix.Unfit(
-                f"The Conv2D {target.path!r} has groups of channels, so that factors "
-                "of its inputs cannot be folded. Leave it out of `feedforward`: its "
-                "outputs are scaled then."
+                f"The Conv2D {target.path!r} has groups of channels, so factors of its "
+                "inputs cannot be folded. Leave it out of `feedforward`. Its outputs "
+                "are then scaled instead."
             )
         return self.part_class(target.layer)(of_inputs)
 
     def get_config(self) -> dict:
-        """Return the arguments."""
+        """Return the constructor arguments."""
         return super().get_config() | {"feedforward": self.feedforward}

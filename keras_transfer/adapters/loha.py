@@ -19,17 +19,18 @@ from keras_transfer.adapters.peft_format import PeftFormat
 from keras_transfer.adapters.peft_format import PeftTensor
 from keras_transfer.adapters.rank_and_alpha import RankedAdapter
 
-# PEFT's `a` is on the side of the outputs, and its `b` on that of the inputs.
+# PEFT's `a` belongs to the outputs, and its `b` to the inputs.
 INPUTS = ("rank", "inputs"), ("inputs", "rank")
 OUTPUTS = ("outputs", "rank"), ("rank", "outputs")
 
 
 class HadamardProduct:
-    """Mixin for a pair: its A and B are rows multiplied out of two pairs.
+    """Mixin for a pair: compute its A and B from two smaller pairs.
 
-    Entry (i, j) of `(A1 B1) * (A2 B2)` is a sum over the ranks p and q of both, of
-    `A1[i, p] A2[i, q]` times `B1[p, j] B2[q, j]`. So the Hadamard product of two pairs
-    of rank r is one pair of rank r^2, and no matrix of the size of W is formed.
+    Entry (i, j) of `(A1 B1) * (A2 B2)` is the sum over p and q, the ranks of the two
+    pairs, of `A1[i, p] A2[i, q]` times `B1[p, j] B2[q, j]`. So the Hadamard product of
+    two pairs of rank r is one pair of rank r^2, and no matrix of the size of W is
+    formed.
     """
 
     layer_class = None
@@ -41,7 +42,7 @@ class HadamardProduct:
     }
 
     def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
-        """Return the two pairs, as PEFT starts them: A2 zeros, the others at random."""
+        """Return the two pairs, initialized as in PEFT: A2 zero, the others random."""
         into, out = self.shapes(host)
         a, b = (*into, self.rank), (self.rank, *out)
         return {
@@ -64,48 +65,52 @@ class HadamardProduct:
         return a, self.scaling * b
 
     def delta(self, host: keras.Layer) -> np.ndarray:
-        """Return what is added to the host's own weight, in its shape, without gate."""
+        """Return the change of the host's weight, in its shape, without the gate."""
         return self.product(host, *self.low_rank_factors())
 
-    # `delta` above is what it adds.
+    # It adds `delta`, which is overridden above.
     fold = LowRankPair.fold
-    # Not that of LoRA: a sum of Hadamard products is none.
+    # This refuses, unlike LoRA's: a sum of Hadamard products is not one.
     joined = Part.joined
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class LoHaDensePair(HadamardProduct, DensePair):
-    """The two pairs of a Dense: A `(in, rank)` and B `(rank, out)` each."""
+    """The two pairs of a Dense, each with A `(in, rank)` and B `(rank, out)`."""
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class LoHaEinsumPair(HadamardProduct, EinsumPair):
-    """The two pairs of an EinsumDense, its axes folded to inputs and outputs."""
+    """The two pairs of an EinsumDense, with its axes folded to inputs and outputs."""
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class LoHaConvPair(HadamardProduct, ConvPair):
-    """The two pairs of a Conv2D: A `(height, width, in, rank)`, B `(rank, out)`."""
+    """The two pairs of a Conv2D, A `(height, width, in, rank)` and B `(rank, out)`."""
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class LoHa(RankedAdapter):
-    """Learn a change of rank up to r^2 with the parameters of two pairs of rank r.
+    """Train an update of rank up to r^2 with the parameters of two pairs of rank r.
 
-    `y = act(x W + b + alpha / rank * x ((A1 B1) * (A2 B2)))`, where `*` multiplies
-    entry by entry, W and b are frozen, and A1 and A2 have `rank` columns, B1 and B2
-    `rank` rows. Two pairs of rank r take as many parameters as LoRA at rank 2 r, whose
-    change has rank 2 r at most; the rank of this one can reach r^2. Compare it with
-    LoRA before you choose it: at LoRA's learning rate, with as many parameters, it can
-    reach less in as many steps. A2 starts at zero, so the model starts as it was. The
-    change is computed as one pair of rank r^2, never as a matrix of W's size, so a step
-    with a large rank costs more than LoRA's. `kt.adapters.merge` adds it to W. Dense,
-    EinsumDense and Conv1D to Conv3D can be targets. In PEFT it is `LoHaConfig`, whose
-    files `kt.load_adapter` reads, in LyCORIS `loha`.
+    A layer computes `y = act(x W + b + alpha / rank * x ((A1 B1) * (A2 B2)))`, where
+    `*` multiplies entry by entry. W and b are frozen. A1 and A2 have `rank` columns, B1
+    and B2 have `rank` rows. A2 starts at zero, so attaching does not change the
+    outputs.
+
+    Two pairs of rank r have as many parameters as LoRA at rank 2 r. LoRA's update then
+    has rank 2 r at most, and the rank of this update can reach r^2. Compare LoHa with
+    LoRA before you choose it: with the same learning rate, parameter count and number
+    of steps, LoHa can give worse results. The update is computed as one pair of rank
+    r^2, never as a matrix of W's size. So a step with a large rank costs more than with
+    LoRA. `kt.adapters.merge` adds the update to W. Dense, EinsumDense and Conv1D to
+    Conv3D can be targets. PEFT calls this `LoHaConfig`, and `kt.load_adapter` reads its
+    files. LyCORIS calls it `loha`.
 
     Args:
-        rank: Whole number, 1 or more, at most the smaller side of a matrix. Default 8.
-        alpha: Number; the product is scaled by alpha / rank. Default 8, PEFT's.
+        rank: Whole number, 1 or more, at most the smaller side of a matrix. Defaults
+            to 8.
+        alpha: Number. The product is scaled by alpha / rank. Defaults to 8, as in PEFT.
         targets: As in `LoRA`.
         rank_pattern: As in `LoRA`.
         alpha_pattern: As in `LoRA`.
@@ -123,7 +128,7 @@ class LoHa(RankedAdapter):
 
     Raises:
         TypeError: If a pattern is not a dict.
-        ValueError: If a number is not in its range.
+        ValueError: If a number is out of range.
 
     Reference:
         N. Hyeon-Woo, M. Ye-Bin and T.-H. Oh, 2022, "FedPara: Low-Rank Hadamard Product
@@ -141,7 +146,7 @@ class LoHa(RankedAdapter):
         settings={"peft_type": "LOHA"},
         arguments={"rank": "r", "alpha": "alpha"},
         starts={"init_weights": (None, True, False)},
-        # How a convolution is split up; the models of PEFT's files here have none.
+        # How a convolution is factored. The PEFT files read here have no convolutions.
         ignored=frozenset({"use_effective_conv2d"}),
     )
 

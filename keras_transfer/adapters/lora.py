@@ -29,42 +29,50 @@ BIAS = ("none", "all", "lora_only")
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class LoRA(RankedAdapter):
-    """Learn a low-rank change of chosen weight matrices instead of the matrices.
+    """Freeze chosen weight matrices and train a low-rank update of each.
 
-    `y = act(x W + b + alpha / rank * (dropout(x) A) B)` with W and b frozen, A of
-    `rank` columns and B of `rank` rows. B starts at zero, so the model starts as it
-    was. Of BERT-base 0.3 % of the parameters train, the optimizer keeps slots for
-    these alone, and `kt.adapters.merge` folds them into W: inference then costs what
-    it did. The product A B is not formed in training. Factors and start are those of
-    Hugging Face PEFT, whose files fit.
+    A layer computes `y = act(x W + b + alpha / rank * (dropout(x) A) B)`. W and b are
+    frozen, A has `rank` columns and B has `rank` rows. B starts at zero, so attaching
+    does not change the outputs. In BERT-base 0.3 % of the parameters train, and the
+    optimizer keeps slots only for these. `kt.adapters.merge` adds the product to W, so
+    inference costs the same as before. Training does not form the product A B. Factors
+    and initialization match Hugging Face PEFT, and `kt.load_adapter` reads PEFT's
+    files.
 
     Targets can be Dense, EinsumDense, embeddings, convolutions (1D to 3D, also grouped,
-    depthwise, separable and transposed) and the cells of LSTM, GRU and SimpleRNN. A
-    convolution has A with its window to `rank` channels, and B of size 1. Where that is
-    not its form: a grouped or depthwise kernel K becomes `K + alpha / rank * A B`, with
-    A over the window (and the channels of a group), B over the outputs; a separable one
-    has the pair at its pointwise kernel; a transposed one has A of size 1 and B with
-    the window; a cell has two pairs, `W + s A B` for its kernel and `U + s C D` for its
-    recurrent kernel, formed once in a pass and without dropout. Other layers cannot be
-    targets: ConvLSTM, position embeddings, and what has a call of its own.
+    depthwise, separable and transposed) and the cells of LSTM, GRU and SimpleRNN. In a
+    convolution, A has the layer's window and `rank` output channels, and B has a window
+    of size 1. Some layers differ:
+
+    - A grouped or depthwise kernel K becomes `K + alpha / rank * A B`. A covers the
+      window (and the channels of a group), B covers the outputs.
+    - A separable convolution has the pair at its pointwise kernel.
+    - In a transposed convolution A has a window of size 1, and B has the layer's.
+    - A recurrent cell has two pairs: `W + s A B` for its kernel and `U + s C D` for its
+      recurrent kernel. Both sums are formed once in a pass, without dropout.
+
+    Other layers cannot be targets, such as ConvLSTM, position embeddings, and
+    subclasses that override `call`.
 
     Args:
-        rank: Whole number, 1 or more, at most the smaller side of a matrix. Default 8.
-        alpha: Number; the product is scaled by alpha / rank. Default 16.
-        targets: None for the default of the family: queries and values of transformers'
-            self-attention, convolutions in the blocks of convolutional networks but
-            depthwise and grouped ones. `"all-linear"` for each Dense and EinsumDense
-            below the head. Of both, layers that the rank does not fit are left out, and
-            counted in the printed line. Or a regular expression that is searched in
-            paths such as
-            `"transformer_layer_0/self_attention_layer/query"`, or a list of
-            expressions and layers.
-        dropout: Rate in [0, 1) of dropout on the inputs of A. Default 0.
-        rank_pattern: Dict of expression over the end of a path to a rank of its own:
-            `{"key": 4}`, as in PEFT. Default None.
-        alpha_pattern: The same for alpha. Default None.
-        bias: Which of the model's own biases learn too: `"none"`, `"all"` below the
-            head, or `"lora_only"`, those of the targets. Default `"none"`.
+        rank: Whole number, 1 or more, at most the smaller side of a matrix. Defaults
+            to 8.
+        alpha: Number. The product is scaled by alpha / rank. Defaults to 16.
+        targets: None, `"all-linear"`, a regular expression, or a list of expressions
+            and layers. None selects the default of the model family: the query and
+            value projections of a transformer's self-attention, or the convolutions in
+            the blocks of a convolutional network, except depthwise and grouped ones.
+            `"all-linear"` selects each Dense and EinsumDense below the head. None and
+            `"all-linear"` leave out layers that the rank does not fit, and the printed
+            line counts these layers. An expression is searched in paths such as
+            `"transformer_layer_0/self_attention_layer/query"`. Defaults to None.
+        dropout: Rate in [0, 1) of dropout on the inputs of A. Defaults to 0.
+        rank_pattern: Dict from regular expression to rank, as in PEFT: `{"key": 4}`.
+            An expression has to match the end of a layer's path. Defaults to None.
+        alpha_pattern: The same for alpha. Defaults to None.
+        bias: Which of the model's own biases also train: `"none"`, `"all"` (all biases
+            below the head), or `"lora_only"` (the targets' biases). Defaults to
+            `"none"`.
 
     Example:
         ```python
@@ -83,7 +91,7 @@ class LoRA(RankedAdapter):
 
     Raises:
         TypeError: If a pattern is not a dict.
-        ValueError: If a number is not in its range or `bias` is unknown.
+        ValueError: If a number is out of range or `bias` is unknown.
 
     Reference:
         E. Hu et al., 2021, "LoRA: Low-Rank Adaptation of Large Language Models",
@@ -142,7 +150,7 @@ class LoRA(RankedAdapter):
         self.bias = one_of("bias", bias, BIAS)
 
     def trained(self, model: keras.Layer, targets: list[Target]) -> list:
-        """Return the biases that learn too."""
+        """Return the biases that also train."""
         if self.bias == "none":
             return []
         layers = [target.layer for target in targets]
@@ -151,20 +159,20 @@ class LoRA(RankedAdapter):
         return [each.bias for each in layers if getattr(each, "bias", None) is not None]
 
     def get_config(self) -> dict:
-        """Return the arguments."""
+        """Return the constructor arguments."""
         return super().get_config() | {"dropout": self.dropout, "bias": self.bias}
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class RsLoRA(LoRA):
-    """LoRA scaled by `alpha / sqrt(rank)`, so that large ranks learn as small ones do.
+    """LoRA scaled by `alpha / sqrt(rank)`, so large ranks train as well as small ones.
 
     With `alpha / rank` the gradient of a pair shrinks as its rank grows, and ranks
-    above about 32 gain nothing. In PEFT it is `LoraConfig(use_rslora=True)`.
+    above about 32 bring no gain. PEFT calls this `LoraConfig(use_rslora=True)`.
 
     Args:
         rank: As in `LoRA`.
-        alpha: Number; the product is scaled by alpha / sqrt(rank). Default 16.
+        alpha: Number. The product is scaled by alpha / sqrt(rank). Defaults to 16.
         targets: As in `LoRA`.
         dropout: As in `LoRA`.
         rank_pattern: As in `LoRA`.
@@ -182,7 +190,7 @@ class RsLoRA(LoRA):
 
     Raises:
         TypeError: If a pattern is not a dict.
-        ValueError: If a number is not in its range or `bias` is unknown.
+        ValueError: If a number is out of range or `bias` is unknown.
 
     Reference:
         D. Kalajdzievski, 2023, "A Rank Stabilization Scaling Factor for Fine-Tuning
@@ -196,5 +204,5 @@ class RsLoRA(LoRA):
     )
 
     def scaling(self, rank: int, alpha: float) -> float:
-        """Return the factor of the product."""
+        """Return the factor that scales the product."""
         return alpha / math.sqrt(rank)

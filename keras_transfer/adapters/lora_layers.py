@@ -41,7 +41,7 @@ class LowRankLayer(Hooked):
         parts.add(self, part)
 
     def get_config(self) -> dict:
-        """Return the arguments."""
+        """Return the constructor arguments."""
         own = {"rank": self.rank, "alpha": self.alpha, "dropout": self.dropout}
         return super().get_config() | own
 
@@ -312,7 +312,7 @@ class LoRAEmbedding(LowRankLayer, keras.layers.Embedding):
         self._set_pair(rank, alpha, 0.0)
 
     def get_config(self) -> dict:
-        """Return the arguments."""
+        """Return the constructor arguments."""
         return {k: v for k, v in super().get_config().items() if k != "dropout"}
 
 

@@ -288,5 +288,5 @@ class EmbeddingPair(LowRankPair):
         )
 
     def get_config(self) -> dict:
-        """Return the arguments."""
+        """Return the constructor arguments."""
         return super().get_config() | {"tied": self.tied}

@@ -1,4 +1,4 @@
-"""NormTuning: scales and offsets of normalizations alone learn."""
+"""NormTuning: train only the scales and offsets of normalizations."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from keras_transfer.adapters.weight_selection import OwnWeights
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class NormTuning(OwnWeights):
-    """Learn the scales and offsets of normalizations and nothing else, but the head.
+    """Train the scales and offsets of normalizations, and the head.
 
-    In `gamma * (x - mean) / deviation + beta` gamma and beta learn: those of
-    LayerNormalization, BatchNormalization, GroupNormalization, RMSNormalization (which
-    has gamma alone), and of keras-hub's own classes with `Norm` in their name. In
-    BERT-base these are 38,400 parameters, 0.04 %. PEFT has it for LayerNorm as
-    `LNTuningConfig`.
+    In `gamma * (x - mean) / deviation + beta` gamma and beta train. These are the
+    weights of LayerNormalization, BatchNormalization, GroupNormalization,
+    RMSNormalization (which only has gamma), and keras-hub's own classes with `Norm` in
+    their name. All other weights are frozen. In BERT-base 38,400 parameters train
+    (0.04 %). PEFT has this for LayerNorm as `LNTuningConfig`.
 
-    A BatchNormalization that learns does what Keras has it do: in training it
-    normalizes by the batch, and its moving mean and variance follow the new data, as
-    in Frankle et al. They count among the weights of this adapter.
+    A BatchNormalization that trains works as in Keras. In training it normalizes by the
+    batch, and its moving mean and variance follow the new data, as in Frankle et al.
+    The moving mean and variance belong to the weights of this adapter.
 
-    The model's own weights are changed. So another adapter cannot be next to this
-    one, and it cannot be switched off. `kt.adapters.merge` and `kt.adapters.detach`
-    make plain Keras layers of it, and both leave what was learned in place.
+    NormTuning changes the model's own weights. So the model can have no other adapter,
+    and NormTuning cannot be switched off. `kt.adapters.merge` and `kt.adapters.detach`
+    restore plain Keras layers, and both keep the trained weights.
 
     Args:
-        targets: None for all normalizations below the head; or a regular expression
-            that is searched in the paths, or a list of expressions and layers:
-            `"self_attention_layer_norm$"` is the choice of Zhao et al. for some models.
+        targets: None, a regular expression that is searched in the paths, or a list of
+            expressions and layers. None selects all normalizations below the head.
+            Zhao et al. choose `"self_attention_layer_norm$"` for some models. Defaults
+            to None.
 
     Example:
         ```python
@@ -61,5 +62,5 @@ class NormTuning(OwnWeights):
     what = "normalization with a scale or an offset"
 
     def chosen(self, layer: keras.Layer) -> Sequence[keras.Variable]:
-        """Return scale and offset, and the statistics, which change with them."""
+        """Return the scale, the offset, and the statistics, which also change."""
         return _keras.own_weights(layer) if is_norm(layer) else []

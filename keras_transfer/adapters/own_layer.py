@@ -187,7 +187,7 @@ class OwnLayer(Part):
             self.__dict__["start"] = self._digest()
 
     def get_config(self) -> dict:
-        """Return the arguments."""
+        """Return the constructor arguments."""
         return super().get_config() | {"frozen": self.frozen, "units": self.units}
 
     def _digest(self) -> str:

@@ -86,7 +86,7 @@ class RankedAdapter(Adapter):
         return self
 
     def get_config(self) -> dict:
-        """Return the arguments."""
+        """Return the constructor arguments."""
         names = ("rank", "alpha", "rank_pattern", "alpha_pattern")
         return super().get_config() | {name: getattr(self, name) for name in names}
 

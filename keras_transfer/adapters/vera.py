@@ -1,4 +1,4 @@
-"""VeRA: a pair of random matrices for all layers, two learned vectors for each."""
+"""VeRA: one pair of random matrices for all layers, two trained vectors per layer."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from keras_transfer.adapters.rank_and_alpha import check_native
 from keras_transfer.adapters.rank_and_alpha import check_rank
 from keras_transfer.adapters.targets import Target
 
-# The attribute of a part that holds the matrices.
+# The attribute of a part that contains the matrices.
 SHARED = "projection"
 
 
 class _Projection(keras.layers.Layer):
     """The two random matrices that the parts of one adapter share.
 
-    They are made from the seed, number by number the same on each machine, and their
-    first rows do not depend on how many there are: so no file holds them, and a part of
-    a model gets the same ones as the whole.
+    They are drawn from the seed and are the same on each machine, so files do not
+    contain them. The first rows do not depend on the number of rows, so a part of a
+    model gets the same numbers as the whole model.
     """
 
     def __init__(self, seed: int, rank: int, size: tuple[int, int]) -> None:
         super().__init__(name="vera", dtype="float32", trainable=False)
         self.size = size
         for name, number, count in (("a", 0, size[0]), ("b", 1, size[1])):
-            # NumPy promises of this generator alone that its numbers never change.
+            # NumPy guarantees only for this generator that its numbers never change.
             draw = np.random.RandomState([seed, number]).random_sample((count, rank))
             values = (2 * draw - 1).astype("float32")
             values = values if name == "a" else values.T
@@ -54,21 +54,21 @@ class _Projection(keras.layers.Layer):
         self.built = True
 
     def save_own_variables(self, store: dict) -> None:
-        """Store nothing: the seed is in the recipe."""
+        """Store nothing, because the recipe contains the seed."""
 
     def load_own_variables(self, store: dict) -> None:
         """Load nothing."""
 
 
 class Vectors:
-    """Mixin for a pair whose matrices are shared and fixed, with two learned vectors.
+    """Mixin for a pair whose matrices are shared and fixed, with two trained vectors.
 
     Args:
         rank: Length of the vector between the matrices.
-        dropout: Rate in [0, 1) of dropout on the inputs of A.
-        initial: What the vector between the matrices starts with.
-        name: Name of the adapter.
-        dtype: Policy of the computation.
+        dropout: Rate in [0, 1) of dropout on the inputs of A. Defaults to 0.
+        initial: Start value of the vector between the matrices. Defaults to 0.1.
+        name: Name of the adapter. Defaults to `"default"`.
+        dtype: Dtype policy of the computation. Defaults to None.
     """
 
     layer_class = None
@@ -86,7 +86,7 @@ class Vectors:
         self.initial = initial
 
     def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
-        """Return the vectors: one between the matrices, and one of the outputs."""
+        """Return the vectors: one between the matrices, and one over the outputs."""
         start = keras.initializers.Constant(self.initial)
         return {
             "vera_lambda_d": ((self.rank,), start),
@@ -94,20 +94,20 @@ class Vectors:
         }
 
     def create_weights(self, host: keras.Layer) -> None:
-        """Make the vectors, and wait for `share` to give the matrices."""
+        """Create the vectors. `share` adds the matrices later."""
         super().create_weights(host)
         self.size = matrix.sizes(host)
-        # Both matrices are uniform in +-sqrt(6 / fan in), of numbers in +-1.
+        # The numbers are in +-1, and both matrices have to be in +-sqrt(6 / fan in).
         self.scaling = 6 / math.sqrt(self.size[0] * self.rank)
 
     def share(self, projection: keras.layers.Layer) -> None:
-        """Take the matrices from `projection`, in place of what was there."""
+        """Use the matrices of `projection` instead of the present ones."""
         if hasattr(self, SHARED):
             _keras.remove_child(self, SHARED)
         _keras.add_child(self, SHARED, projection)
 
     def factors(self, dtype: object) -> tuple[object, object]:
-        """Return the parts of the matrices that fit the host."""
+        """Return the rows and columns of the matrices that fit the host."""
         into, out = self.size
         a, b = self.projection.a, self.projection.b
         a = a if a.shape[0] == into else a[:into]
@@ -115,32 +115,32 @@ class Vectors:
         return ops.cast(a, dtype), ops.cast(b, dtype)
 
     def scaled(self, hidden: object) -> object:
-        """Return the product with A, times the vector, the scaling and the gate."""
+        """Return the product with A, multiplied by the vector, scaling and gate."""
         return super().scaled(hidden) * ops.cast(self.vera_lambda_d, hidden.dtype)
 
     def on_outputs(
         self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
     ) -> object:
-        """Add the product with both matrices, times the vector of the outputs."""
+        """Add the product with both matrices, multiplied by the outputs' vector."""
         product = super().on_outputs(host, inputs, 0.0, **kwargs)
         vector = ops.cast(self.vera_lambda_b, product.dtype)
         return outputs + product * matrix.beside_outputs(host, vector)
 
     def delta(self, host: keras.Layer) -> np.ndarray:
-        """Return what is added to the host's weight, in its shape, gate left out."""
+        """Return the change of the host's weight, in its shape, without the gate."""
         into, out = self.size
         a = _keras.value(self.projection.a)[:into] * _keras.value(self.vera_lambda_d)
         b = _keras.value(self.projection.b)[:, :out] * _keras.value(self.vera_lambda_b)
         return self.scaling * self.product(host, a, b)
 
-    # `delta` above is what it adds.
+    # It adds `delta`, which is overridden above.
     fold = LowRankPair.fold
-    # Not those of LoRA: what each adds is a product of its two vectors.
+    # These refuse, unlike LoRA's: an update is a product of the two vectors.
     joined = Part.joined
     low_rank_factors = Part.low_rank_factors
 
     def get_config(self) -> dict:
-        """Return the arguments."""
+        """Return the constructor arguments."""
         config = super().get_config() | {"initial": self.initial}
         config.pop("scaling")
         return config
@@ -153,29 +153,30 @@ class VeRADensePair(Vectors, DensePair):
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class VeRAEinsumPair(Vectors, EinsumPair):
-    """The vectors of an EinsumDense, its axes folded as for `LoRA`."""
+    """The vectors of an EinsumDense, with its axes folded as for `LoRA`."""
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class VeRA(Adapter):
-    """Learn two vectors for each layer between random matrices that all layers share.
+    """Train two vectors for each layer around random matrices that all layers share.
 
-    `y = act(x W + b_0 + ((x A) * d) B * b)`, with fixed random matrices A (inputs,
-    rank) and B (rank, outputs) from `seed`, the vector d of `rank` numbers that starts
-    at `initial`, and the vector b over the outputs that starts at 0: the model starts
-    as it was. A layer has rank + outputs parameters, so that a large rank costs little.
-    A and B are uniform in +-sqrt(6 / fan in) (Kaiming). Files hold the seed in place of
-    them. Layers with fewer inputs or outputs than the largest take the first rows of A
-    and columns of B. `kt.adapters.merge` folds the product into W.
+    A layer computes `y = act(x W + b_0 + ((x A) * d) B * b)`. A (inputs, rank) and B
+    (rank, outputs) are fixed random matrices that are drawn from `seed`. The vector d
+    has `rank` numbers and starts at `initial`. The vector b has one number for each
+    output and starts at 0, so attaching does not change the outputs. Each layer trains
+    rank + outputs parameters, so a large rank costs little. A and B are uniform in
+    +-sqrt(6 / fan in) (Kaiming). Files contain the seed instead of A and B. A layer
+    with fewer inputs or outputs than the largest layer uses the first rows of A and the
+    first columns of B. `kt.adapters.merge` adds the product to W.
 
-    In PEFT it is `VeraConfig`, which draws other numbers from its seed.
+    PEFT calls this `VeraConfig`, but draws other numbers from its seed.
 
     Args:
-        rank: Whole number, 1 or more. Default 256.
-        targets: As in `LoRA`; a Dense or an EinsumDense can be one.
-        dropout: Rate in [0, 1) of dropout on the inputs of A. Default 0.
-        initial: Number above 0 that d starts with. Default 0.1, as in the paper.
-        seed: Whole number in [0, 2**32) that A and B are made from. Default 0.
+        rank: Whole number, 1 or more. Defaults to 256.
+        targets: As in `LoRA`. A Dense or an EinsumDense can be a target.
+        dropout: Rate in [0, 1) of dropout on the inputs of A. Defaults to 0.
+        initial: Number above 0, the start value of d. Defaults to 0.1, as in the paper.
+        seed: Whole number in [0, 2**32) from which A and B are drawn. Defaults to 0.
 
     Example:
         ```python
@@ -188,7 +189,7 @@ class VeRA(Adapter):
         ```
 
     Raises:
-        ValueError: If a number is not in its range.
+        ValueError: If a number is out of range.
 
     Reference:
         D. Kopiczko et al., 2024, "VeRA: Vector-based Random Matrix Adaptation",
@@ -211,7 +212,7 @@ class VeRA(Adapter):
         super().__init__(targets)
         self.rank = check_rank(rank)
         self.dropout = dropout_rate("dropout", dropout)
-        why = "with 0 neither vector would get a gradient"
+        why = "with 0, neither vector would get a gradient"
         self.initial = positive("initial", initial, why)
         self.seed = whole_number("seed", seed, 0, most=2**32 - 1)
 
@@ -223,7 +224,7 @@ class VeRA(Adapter):
         return kind(self.rank, self.dropout, self.initial)
 
     def link(self, parts: list[Part]) -> None:
-        """Give all parts the same matrices, as large as the largest layer needs."""
+        """Give all parts the same matrices, sized for the largest layer."""
         if not parts:
             return
         size = tuple(max(part.size[i] for part in parts) for i in (0, 1))
@@ -236,6 +237,6 @@ class VeRA(Adapter):
                 part.share(shared)
 
     def get_config(self) -> dict:
-        """Return the arguments."""
+        """Return the constructor arguments."""
         names = ("rank", "dropout", "initial", "seed")
         return super().get_config() | {name: getattr(self, name) for name in names}
