@@ -1,4 +1,4 @@
-"""How far each layer group has moved from where it started."""
+"""Measure how far the weights of layer groups have moved from their start."""
 
 import dataclasses
 import math
@@ -13,21 +13,21 @@ from keras_transfer._keras import value
 from keras_transfer.backbones.groups import LayerGroup
 from keras_transfer.backbones.groups import LayerGroups
 
-# A function from a variable to what it held at the start, or None if not recorded.
+# A function from a variable to its start value, or to None if it was not recorded.
 Lookup = Callable[[keras.Variable], np.ndarray | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Movement:
-    """How far some weights are from their start; None is what was not recorded.
+    """Distance of some weights from their start. None means not recorded.
 
     Args:
-        norm: `||w - w0|| / ||w0||` over all floating weights that are no statistics
-            of BatchNorm; `||w - w0||` where `||w0||` is 0.
+        norm: `||w - w0|| / ||w0||` over all floating weights except the statistics of
+            BatchNorm. If `||w0||` is 0, `||w - w0||`.
         relative: Whether `norm` was divided by `||w0||`.
         statistics: Number of moving means and variances of BatchNorm.
-        statistics_moved: How many of them are not bit for bit what they were.
-        missing: Number of variables of which no start was recorded.
+        statistics_moved: Number of statistics with any changed bit.
+        missing: Number of variables without a recorded start.
     """
 
     norm: float | None
@@ -38,7 +38,7 @@ class Movement:
 
 
 def movement(groups: Sequence[LayerGroup], start: Lookup) -> Movement:
-    """Return how far the weights of all of `groups` together have moved."""
+    """Return how far all weights of `groups` together have moved."""
     statistics = {id(v) for group in groups for v in _statistics(group)}
     moved_statistics, known_statistics = 0, 0
     change, length, compared, missing = 0.0, 0.0, 0, 0
@@ -69,19 +69,19 @@ def movement(groups: Sequence[LayerGroup], start: Lookup) -> Movement:
 
 
 def lookup(groups: LayerGroups, reference: Any) -> Lookup:
-    """Return where the weights of a model started, by a `reference` to compare with.
+    """Return a function from each weight of a model to its value in `reference`.
 
     Args:
         groups: The layer groups of the model.
-        reference: A model of the same weights, or a list of arrays in the order of
+        reference: A model with the same weights, or a list of arrays in the order of
             `model.get_weights()`.
 
     Returns:
         A function from a variable to an array.
 
     Raises:
-        TypeError: If `reference` is neither.
-        ValueError: If its weights are not as many, or of another shape or name.
+        TypeError: If `reference` is not a model or a list.
+        ValueError: If the number, the shapes or the names of the weights differ.
     """
     weights = groups.model.weights
     if isinstance(reference, keras.layers.Layer):
@@ -94,23 +94,23 @@ def lookup(groups: LayerGroups, reference: Any) -> Lookup:
         ]
     else:
         raise TypeError(
-            f"reference is a {type(reference).__name__}. Pass a model of the same "
-            "weights, or a list of arrays such as model.get_weights() gave at the "
-            "start."
+            f"reference is a {type(reference).__name__}. Pass a model with the same "
+            "weights, or the list of arrays that model.get_weights() returned before "
+            "training."
         )
     for variable, (path, name, shape) in zip(weights, theirs):
         if shape != tuple(variable.shape) or name not in (None, variable.name):
             raise ValueError(
-                f"reference does not fit the model {groups.model.name!r}: {path!r} of "
-                f"shape {shape} stands where the model has {variable.path!r} of shape "
-                f"{tuple(variable.shape)}. Pass weights of the same layers in the "
-                "same order."
+                f"reference does not fit the model {groups.model.name!r}. It has "
+                f"{path!r} of shape {shape}, but the model has {variable.path!r} of "
+                f"shape {tuple(variable.shape)} in this place. Pass weights of the "
+                "same layers in the same order."
             )
     if len(theirs) != len(weights):
         raise ValueError(
-            f"reference has {len(theirs)} weights and the model "
+            f"reference has {len(theirs)} weights, but the model "
             f"{groups.model.name!r} has {len(weights)}. Pass weights of the same "
-            "layers; if some were added since, call "
+            "layers. If the model has got new weights since, call "
             "keras_transfer.analysis.record_start(model) before training instead."
         )
     numbers = {id(variable): number for number, variable in enumerate(weights)}

@@ -1,4 +1,4 @@
-"""The weights a model started from, kept aside so that a report can compare."""
+"""Record the weights of a model before training, so a report can compare them."""
 
 import weakref
 
@@ -9,7 +9,7 @@ from keras_transfer._keras import value
 
 
 class Start:
-    """What each weight of a model held when it was recorded, found by identity.
+    """The recorded value of each weight of a model, looked up by identity.
 
     Args:
         name: String, the name of the model.
@@ -17,12 +17,12 @@ class Start:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        # By id, since == of variables is elementwise. The reference tells a variable
-        # from a later one at the same address, and keeps none alive.
+        # Keys are ids, because == of variables is elementwise. A weak reference shows
+        # whether an id still belongs to the same variable, and keeps none alive.
         self._values: dict[int, tuple[weakref.ref, np.ndarray]] = {}
 
     def add(self, variables: list[keras.Variable]) -> None:
-        """Copy the values of those of `variables` that are not yet recorded."""
+        """Copy the values of all `variables` that are not recorded yet."""
         self._values = {k: v for k, v in self._values.items() if v[0]() is not None}
         for variable in variables:
             if self.get(variable) is None:
@@ -30,32 +30,32 @@ class Start:
                 self._values[id(variable)] = (weakref.ref(variable), copy)
 
     def get(self, variable: keras.Variable) -> np.ndarray | None:
-        """Return what `variable` held, or None if it was not there."""
+        """Return the recorded value of `variable`, or None if there is no record."""
         reference, array = self._values.get(id(variable), (None, None))
         return array if reference and reference() is variable else None
 
 
-# The models are not kept alive, and nothing of this is saved with them.
+# A record does not keep its model alive, and is not saved with the model.
 _starts: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def record_start(model: keras.layers.Layer, *, again: bool = False) -> None:
-    """Keep a copy of the weights of `model`, to be compared with after training.
+    """Copy the weights of `model`, so `report` can compare them after training.
 
-    `report` then tells how far each group has moved. `GradualUnfreezing` and
-    `fine_tune` call this before they train; call it yourself before a plain `fit`.
-    The copy costs as many bytes of host memory as the weights do, for as long as the
-    model lives: 91 MB for the 22.7 million float32 parameters of MiniLM. It is no
-    part of the model, so it is not saved with it.
+    `report` then shows how far each layer group has moved. `GradualUnfreezing` and
+    `fine_tune` call this function before they train. Call it yourself before a plain
+    `fit`. The copy takes as many bytes of host memory as the weights, until the model
+    is deleted. For MiniLM with 22.7 million float32 parameters, this is 91 MB. The copy
+    is not part of the model and is not saved with it.
 
     Args:
-        model: A built model or layer.
-        again: True replaces an earlier record. Default False: what was recorded
-            stays, and only weights that were added since are recorded now.
+        model: A built Keras model or layer.
+        again: Bool, whether to replace an earlier record. Defaults to `False`, which
+            keeps the earlier record and only adds weights that are new since then.
 
     Raises:
         TypeError: If `model` is not a Keras layer.
-        ValueError: If it is not built, so that it has no weights yet.
+        ValueError: If `model` is not built and has no weights yet.
 
     Example:
         ```python
@@ -72,8 +72,7 @@ def record_start(model: keras.layers.Layer, *, again: bool = False) -> None:
 
     Reference:
         Li, Grandvalet and Davoine 2018, Explicit Inductive Bias for Transfer Learning
-        with Convolutional Networks, arXiv:1802.01483: the start as what transfer
-        learning is to be measured from.
+        with Convolutional Networks, arXiv:1802.01483 (the distance from the start).
     """
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(
@@ -85,16 +84,17 @@ def record_start(model: keras.layers.Layer, *, again: bool = False) -> None:
             "Call it once on a batch, or give a Sequential a `keras.Input`."
         )
     if again or model not in _starts:
-        _starts.pop(model, None)  # so that it becomes the latest
+        _starts.pop(model, None)  # the new record becomes the latest
         _starts[model] = Start(model.name)
     _starts[model].add(model.weights)
 
 
 def start_of(model: keras.layers.Layer) -> Start | None:
-    """Return what was recorded of `model`, or None.
+    """Return the recorded start of `model`, or None.
 
-    Of a model that was never recorded itself it is the latest record of a living model
-    that has some of its weights: a part of it, or a larger one that holds it.
+    If `model` itself was never recorded, return the latest record that has some of its
+    weights. The record can be of a part of `model`, or of a larger model that contains
+    `model`.
     """
     if model in _starts:
         return _starts[model]

@@ -1,4 +1,4 @@
-"""What record_start keeps: copies, by identity, without keeping a model alive."""
+"""record_start copies weights, and does not keep a model alive."""
 
 import gc
 import weakref
@@ -14,7 +14,7 @@ from keras_transfer.analysis.recorded_start import start_of
 from tests import tiny
 
 
-def test_what_is_recorded_is_a_copy():
+def test_the_record_is_a_copy():
     model = tiny.mlp()
     assert start_of(model) is None
     record_start(model)
@@ -25,7 +25,7 @@ def test_what_is_recorded_is_a_copy():
     assert all(start_of(model).get(each) is not None for each in model.weights)
 
 
-def test_a_record_stays_until_it_is_asked_for_again():
+def test_only_again_replaces_a_record():
     model = tiny.mlp()
     kernel = model.layers[1].kernel
     record_start(model)
@@ -37,7 +37,7 @@ def test_a_record_stays_until_it_is_asked_for_again():
     assert np.array_equal(start_of(model).get(kernel), _keras.value(kernel))
 
 
-def test_weights_that_were_added_since_are_recorded_when_asked_again():
+def test_a_second_call_records_new_weights():
     model = tiny.mlp()
     record_start(model)
     layer = model.layers[1]
@@ -50,7 +50,7 @@ def test_weights_that_were_added_since_are_recorded_when_asked_again():
     assert np.array_equal(start_of(model).get(model.weights[0]), kernel)
 
 
-def test_a_larger_model_and_a_part_find_the_record():
+def test_the_record_is_found_from_a_larger_model_and_from_a_part():
     inner = tiny.mlp()
     record_start(inner)
     outer = keras.Sequential([keras.Input((6,)), inner, keras.layers.Dense(2)])
@@ -64,7 +64,7 @@ def test_a_larger_model_and_a_part_find_the_record():
     assert start_of(tiny.mlp()) is None
 
 
-def test_a_record_keeps_no_model_alive_and_goes_with_it():
+def test_a_record_is_deleted_with_its_model():
     model = tiny.mlp()
     record_start(model)
     alive = weakref.ref(model), weakref.ref(model.weights[0])
@@ -75,7 +75,7 @@ def test_a_record_keeps_no_model_alive_and_goes_with_it():
     assert array() is None
 
 
-def test_a_record_is_no_part_of_the_model(tmp_path):
+def test_a_record_is_not_part_of_the_model(tmp_path):
     model = tiny.mlp()
     attributes = set(vars(model))
     record_start(model)
@@ -107,7 +107,7 @@ def test_gradual_unfreezing_records_the_start():
         assert not np.array_equal(_keras.value(weight), array)
 
 
-def test_what_cannot_be_recorded_is_refused():
+def test_strings_and_unbuilt_models_raise():
     with pytest.raises(TypeError, match="not str"):
         record_start("model")
     with pytest.raises(ValueError, match="not built"):

@@ -1,4 +1,4 @@
-"""Methods of domain adaptation beside what to compare them with."""
+"""Compare methods of domain adaptation with two references."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLEAR = 2  # standard errors
 
 
 class AdaptationRow(NamedTuple):
-    """One line of the table; None is what is not defined."""
+    """One row of the table. A value that is not defined is None."""
 
     method: str
     mean: float
@@ -26,23 +26,27 @@ class AdaptationRow(NamedTuple):
 
 
 def gap_closed(accuracy: float, source_only: float, on_target: float) -> float:
-    """Return which share of the gap between two references an accuracy closes.
+    """Return the share of the gap between two references that an adapted model closes.
 
-    `(accuracy - source_only) / (on_target - source_only)`: 0 is no better than no
-    adaptation, 1 as good as labels of the target. It is below 0 for negative transfer,
-    and may be above 1.
+    The share is `(accuracy - source_only) / (on_target - source_only)`. A share of 0 is
+    no better than no adaptation, and 1 is as good as training on labels of the target.
+    Negative transfer gives a share below 0. The share can also exceed 1.
+
+    All accuracies are measured on the test part of the target.
 
     Args:
-        accuracy: Accuracy on the target's test part of the adapted model, from 0 to 1.
-        source_only: That of the same network trained on the source alone.
-        on_target: That of the same network trained on the target's labels.
+        accuracy: Float from 0 to 1, the accuracy of the adapted model.
+        source_only: Float from 0 to 1, the accuracy of the same network trained on the
+            source alone.
+        on_target: Float from 0 to 1, the accuracy of the same network trained on the
+            labels of the target.
 
     Returns:
         The share, as a float.
 
     Raises:
-        ValueError: If an accuracy is not from 0 to 1, or the gap is not above 0, so
-            that the share is not defined.
+        ValueError: If an accuracy is not from 0 to 1, or if `on_target` is not above
+            `source_only`.
 
     Example:
         ```python
@@ -61,36 +65,40 @@ def gap_closed(accuracy: float, source_only: float, on_target: float) -> float:
     gap = on_target - source_only
     if gap <= 0:
         raise ValueError(
-            f"The gap is {gap:.4g}: training on the target gave {on_target:.4g}, and "
-            f"on the source alone {source_only:.4g}. There is nothing to close, so a "
-            "share of it is not defined."
+            f"on_target={on_target:.4g} is not above source_only={source_only:.4g}. "
+            "There is no gap to close, so its share is not defined. Pass accuracies "
+            "on the target's test part."
         )
     return float((accuracy - source_only) / gap)
 
 
 class AdaptationTable:
-    """Accuracies of several methods over seeds, and the share of the gap they close.
+    """Table of accuracies over seeds, and of the share of the gap each method closes.
 
-    A method can be judged only beside two references on the same network and recipe:
-    trained on the source alone, and on the target's labels. Print the table, or read
-    its `rows`. The share is `gap_closed` of the means; it is "undefined" where training
-    on the target is no better than on the source.
+    A method is compared with two references, which use the same network and the same
+    recipe. One is trained on the source alone, the other on the labels of the target.
+    Print the table, or read its `rows`. The share is `gap_closed` of the mean
+    accuracies. It is "undefined" if training on the target is no better than training
+    on the source.
 
-    A method whose mean is below that of source-only is called negative transfer. It is
-    "clear" where the loss is above two standard errors of the differences seed by seed,
-    so accuracies must stand in the same order of seeds; else it is "within noise". One
-    seed cannot tell.
+    A method with a mean below the mean of `source_only` is marked as negative transfer.
+    The mark says "clear" if the mean difference, taken seed by seed, is more than two
+    standard errors below 0. Otherwise it says "within noise". With one seed the
+    standard error is not known, and the mark says "one seed".
 
     Args:
         methods: Dict from the name of a method to its accuracies on the target's test
-            part, from 0 to 1, one a seed.
-        source_only: Accuracies of the source-only reference, for the same seeds.
-        on_target: Accuracies of the train-on-target reference, one or more.
+            part: one float from 0 to 1 for each seed.
+        source_only: List of floats, the accuracies of the source-only reference for
+            the same seeds in the same order.
+        on_target: List of floats, one or more accuracies of the reference that is
+            trained on the target.
 
     Raises:
         TypeError: If `methods` is not a dict.
-        ValueError: If a method has no accuracy, one that is not from 0 to 1, not as
-            many as source-only, or the name of a reference.
+        ValueError: If a method has no accuracies, an accuracy is not from 0 to 1, the
+            number of accuracies differs from `source_only`, or a method has the name
+            of a reference.
 
     Example:
         ```python
@@ -121,19 +129,21 @@ class AdaptationTable:
         if not isinstance(methods, Mapping):
             raise TypeError(
                 f"methods is a {type(methods).__name__}. Pass a dict from the name of "
-                "each method to its accuracies, one a seed."
+                "each method to its accuracies, one for each seed."
             )
         base = _accuracies("source_only", source_only)
         best = _accuracies("on_target", on_target)
         self.rows = [_row(SOURCE_ONLY, base, base, best)]
         for name, values in methods.items():
             if name in (SOURCE_ONLY, ON_TARGET):
-                raise ValueError(f"{name!r} names a reference. Rename the method.")
+                raise ValueError(
+                    f"{name!r} is the name of a reference. Rename the method."
+                )
             values = _accuracies(name, values)
             if len(values) != len(base):
                 raise ValueError(
-                    f"{name!r} has {len(values)} accuracies, and source_only "
-                    f"{len(base)}. They are compared seed by seed: pass both for the "
+                    f"{name!r} has {len(values)} accuracies, but source_only has "
+                    f"{len(base)}. They are compared seed by seed. Pass both for the "
                     "same seeds, in the same order."
                 )
             self.rows.append(_row(name, values, base, best))
@@ -156,7 +166,7 @@ class AdaptationTable:
             shown.append("  ".join([*cells, note]).rstrip())
         seeds = f"{self.rows[0].num_seeds} seed(s)"
         if self.rows[-1].num_seeds != self.rows[0].num_seeds:
-            seeds += f", {self.rows[-1].num_seeds} of {ON_TARGET!r}"
+            seeds += f", {self.rows[-1].num_seeds} for {ON_TARGET!r}"
         return "\n".join([*shown, f"{seeds}; mean ± standard deviation"])
 
 
@@ -174,7 +184,7 @@ def _row(
 
 
 def _loss(differences: np.ndarray) -> str:
-    """Return how sure it is that a method that lost on average did lose."""
+    """Return the note for a method whose mean is below the source-only mean."""
     count = len(differences)
     if count == 1:
         return f"{NEGATIVE} (one seed)"
@@ -187,15 +197,18 @@ def _accuracies(name: str, values: Any) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(
-            f"{name!r} has accuracies of the shape {array.shape}. Pass a list of one "
-            "number for each seed, and at least one."
+            f"The accuracies of {name!r} have the shape {array.shape}. Pass a list "
+            "with one number for each seed, for at least one seed."
         )
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"The accuracies of {name!r} are no numbers: {values!r}.")
+        raise ValueError(
+            f"The accuracies of {name!r} are not numbers: {values!r}. Pass a list of "
+            "floats from 0 to 1."
+        )
     wrong = array[~((array >= 0) & (array <= 1))]
     if wrong.size:
         raise ValueError(
             f"{name!r} has the accuracy {wrong[0]:.4g}, which is not from 0 to 1. "
-            "Divide percentages by 100; a run that gave NaN has no accuracy."
+            "Divide percentages by 100. Leave out runs that gave NaN."
         )
     return array.astype("float64")

@@ -1,4 +1,4 @@
-"""How well a linear classifier tells two domains apart, example by example."""
+"""A linear classifier that separates two domains."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ INVERSE_PENALTIES = (1e-4, 1e-2, 1.0)  # C of LogisticRegression, on scaled feat
 def log_density_ratios(
     source: np.ndarray, target: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return estimates of log p_target(x) / p_source(x) of both domains' examples.
+    """Return estimates of log(p_target(x) / p_source(x)) for all examples.
 
     A logistic regression on standardized features is fitted on four fifths of both
-    domains and read on the rest, so that no example is judged by a classifier that has
-    seen it. Of three penalties the one is taken whose ratios explain the domains best
-    (lowest log loss on the examples left out).
+    domains and evaluated on the rest. Each example is evaluated by the fit that was not
+    trained on it. Three penalties are tried, and the penalty with the lowest log loss
+    on the held-out examples is used.
     """
     from sklearn.model_selection import StratifiedKFold
 
@@ -28,7 +28,7 @@ def log_density_ratios(
     splits = list(folds.split(rows, domain))
     scores = [_scores(rows, domain, splits, each) for each in INVERSE_PENALTIES]
     sign = np.where(domain == 1, 1.0, -1.0)
-    # The log loss of posterior odds; the prior odds are those of the counts.
+    # The log loss needs posterior odds. The prior odds come from the counts.
     prior = np.log(len(target) / len(source))
     losses = [np.logaddexp(0, -sign * (each + prior)).mean() for each in scores]
     best = scores[int(np.argmin(losses))]
@@ -36,9 +36,9 @@ def log_density_ratios(
 
 
 def balanced_error(source_ratios: np.ndarray, target_ratios: np.ndarray) -> float:
-    """Return the mean over the domains of the share of examples taken for the other.
+    """Return the error rate of the classifier, averaged over both domains.
 
-    A ratio of exactly 1 is half an error.
+    A ratio of exactly 1 counts as half an error.
     """
     wrong = np.mean(source_ratios > 0) + 0.5 * np.mean(source_ratios == 0)
     missed = np.mean(target_ratios < 0) + 0.5 * np.mean(target_ratios == 0)
@@ -59,7 +59,7 @@ def _scores(
             StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=1000)
         )
         with warnings.catch_warnings():
-            # The loss on what it has not seen judges a fit that stopped early, too.
+            # The held-out loss also evaluates a fit that stopped early.
             warnings.simplefilter("ignore", ConvergenceWarning)
             classifier.fit(rows[seen], domain[seen])
         share = domain[seen].mean()

@@ -1,4 +1,4 @@
-"""How far two domains are: by a classifier, a kernel, and two Gaussians."""
+"""Distances between two domains, from a classifier, a kernel and two Gaussians."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from keras_transfer.analysis.domains.classifier import balanced_error
 from keras_transfer.analysis.domains.classifier import FOLDS
 from keras_transfer.analysis.domains.classifier import log_density_ratios
 
-LARGEST = 10_000  # examples of both domains: kernels of about 2.8 GB
+LARGEST = 10_000  # examples of both domains; the kernel then takes about 2.8 GB
 
 
 class MMDTest(NamedTuple):
-    """The squared discrepancy of two samples and its p-value."""
+    """The squared discrepancy between two samples, and its p-value."""
 
     mmd2: float
     p_value: float
 
 
 def proxy_a_distance(source: Any, target: Any, *, seed: int = 0) -> float:
-    """Return how well a linear classifier tells the domains apart, from 0 to 2.
+    """Return how well a linear classifier separates the two domains, from 0 to 2.
 
-    The proxy of the A-distance is `2 (1 - 2 error)`, with the error of a classifier of
-    the domains on examples that it has not seen. It is 0 where the classifier does
-    no better than chance and 2 where it never errs. Take it of the features of a
-    network before adapting (is there anything to align?) and after. A domain that can
-    be told apart need not be harmful: the classifier may look at what the label does
-    not depend on.
+    The proxy A-distance is `2 (1 - 2 error)`, where `error` is the error rate of a
+    domain classifier on held-out examples. The distance is 0 if the classifier is no
+    better than chance, and 2 if it makes no errors. Compute the distance on the
+    features of a network before adaptation, to see whether there is a gap to align,
+    and again after adaptation. A large distance is not always harmful, because the
+    classifier can use features that do not matter for the label.
 
-    The classifier is scikit-learn's logistic regression on standardized features, in
-    five folds. The error is the mean of both domains' errors, so that sizes that
-    differ do not matter. Less than 0, which chance gives at times, is returned as 0.
+    The classifier is scikit-learn's logistic regression on standardized features,
+    cross-validated in five folds. The error is the mean of the error rates of the two
+    domains, so the domains may have different sizes. Negative values, which can occur
+    by chance, are returned as 0.
 
     Args:
-        source: Array of features, `(count, size)`, at least 5 examples. More axes are
-            flattened.
-        target: The same of the target domain; the count may differ.
-        seed: Seed of the folds. Default 0.
+        source: Array of source features, `(count, size)`, with at least 5 examples.
+            More axes are flattened.
+        target: Array of target features, as `source`. The count may differ.
+        seed: Integer, the seed of the folds. Defaults to 0.
 
     Returns:
         A float from 0 to 2.
@@ -74,29 +75,35 @@ def proxy_a_distance(source: Any, target: Any, *, seed: int = 0) -> float:
 def mmd_test(
     source: Any, target: Any, *, permutations: int = 500, seed: int = 0
 ) -> MMDTest:
-    """Return the maximum mean discrepancy of two domains and its p-value.
+    """Return the squared maximum mean discrepancy of two domains and its p-value.
 
     `mmd2 = E k(s, s') + E k(t, t') - 2 E k(s, t)` is the unbiased estimate over pairs
-    of different examples, and so may be below 0 where the domains agree. The kernel is
-    `k(x, y) = exp(-|x - y|² / (2 σ²))` with σ the median distance of two examples of
-    either domain. The p-value is the share of random exchanges of the domains' examples
-    whose discrepancy is at least as large, the one seen included: small if the domains
-    differ. It supposes independent examples, so take no augmented copies.
+    of different examples. It can be below 0 if the domains agree. The kernel is
+    `k(x, y) = exp(-|x - y|² / (2 σ²))`, where σ is the median distance between two
+    examples of either domain.
+
+    The p-value comes from a permutation test, which reassigns the examples to the
+    domains at random. It is the share of assignments with a discrepancy at least as
+    large as `mmd2`. The given assignment counts as one of them. The p-value is small
+    if the domains differ. The test assumes independent examples, so do not pass
+    augmented copies.
 
     Args:
-        source: Array of features, `(count, size)`, at least 2 examples. More axes are
-            flattened. Memory is about 28 (count of both)² bytes.
-        target: The same of the target domain; the count may differ.
-        permutations: Number of exchanges. The p-value is at least
-            `1 / (permutations + 1)`. Default 500.
-        seed: Seed of the exchanges. Default 0.
+        source: Array of source features, `(count, size)`, with at least 2 examples.
+            More axes are flattened. The test takes about 28 n² bytes for n examples of
+            both domains together.
+        target: Array of target features, as `source`. The count may differ.
+        permutations: Integer of 1 or more, the number of random assignments. The
+            p-value is at least `1 / (permutations + 1)`. Defaults to 500.
+        seed: Integer, the seed of the permutations. Defaults to 0.
 
     Returns:
         A named tuple `(mmd2, p_value)`.
 
     Raises:
-        ValueError: If the features are too few, not finite or of different sizes, are
-            more than 10,000 together, or `permutations` is no whole number above 0.
+        ValueError: If the features are too few, not finite or of different sizes, if
+            there are more than 10,000 examples together, or if `permutations` is not a
+            whole number above 0.
 
     Example:
         ```python
@@ -120,40 +127,41 @@ def mmd_test(
         raise ValueError(
             f"The domains have {count} examples together, and the kernel between all "
             f"of them would take {28e-9 * count**2:.1f} GB. Pass a random sample of at "
-            f"most {LARGEST}."
+            f"most {LARGEST} examples."
         )
     kernel = _kernel(np.concatenate([source, target]))
     rng = np.random.default_rng(seed)
-    # Column 0 is the sample as it is; each other one exchanges the domains at random.
+    # Column 0 is the given assignment. The other columns permute the domains.
     chosen = np.zeros((count, permutations + 1))
     chosen[:first, 0] = 1
     chosen[:, 1:] = rng.permuted(np.tile(chosen[:, :1], permutations), axis=0)
     found = _discrepancies(kernel, chosen, first)
-    # The same exchange may differ by rounding.
+    # Rounding can make the same assignment give a slightly different value.
     larger = int(np.count_nonzero(found[1:] >= found[0] - 1e-12))
     return MMDTest(float(found[0]), (1 + larger) / (1 + permutations))
 
 
 def frechet_distance(source: Any, target: Any) -> float:
-    """Return the squared Fréchet distance of two Gaussians fitted to the domains.
+    """Return the squared Fréchet distance between Gaussians fitted to the two domains.
 
-    `|μ_s - μ_t|² + tr(C_s + C_t - 2 (C_s C_t)^½)`, with means μ and covariances C of
-    the features: the squared Wasserstein-2 distance of the two Gaussians. With
-    Inception features of images it is the FID; with the features of your backbone it
-    says how far the domains are for it. It grows with the scale of the features and
-    is too large for few examples, so compare values of the same network and count
-    only.
+    The distance is `|μ_s - μ_t|² + tr(C_s + C_t - 2 (C_s C_t)^½)`, where μ is the mean
+    and C the covariance of the features. This is the squared Wasserstein-2 distance
+    between the two Gaussians. With Inception features of images it is the FID. With
+    the features of your backbone it measures the gap between the domains in the feature
+    space of the backbone. The distance grows with the scale of the features and is
+    too large for few examples. Only compare values from the same network and the same
+    number of examples.
 
-    The trace of the root is taken as the sum of the singular values of `R_s R_tᵀ` with
-    `C = Rᵀ R`: real and never negative, also if a covariance is singular.
+    With `C = Rᵀ R`, the trace of the root is computed as the sum of the singular values
+    of `R_s R_tᵀ`. This sum is real and not negative, even if a covariance is singular.
 
     Args:
-        source: Array of features, `(count, size)`, at least 2 examples. More axes are
-            flattened.
-        target: The same of the target domain; the count may differ.
+        source: Array of source features, `(count, size)`, with at least 2 examples.
+            More axes are flattened.
+        target: Array of target features, as `source`. The count may differ.
 
     Returns:
-        A float of at least 0, in squared units of the features.
+        A float of at least 0, in squared feature units.
 
     Raises:
         ValueError: If the features are too few, not finite or of different sizes.
@@ -181,14 +189,14 @@ def frechet_distance(source: Any, target: Any) -> float:
 
 
 def _kernel(rows: np.ndarray) -> np.ndarray:
-    """Return the Gaussian kernel between different rows, and 0 for the same."""
+    """Return the Gaussian kernel between all rows, with 0 on the diagonal."""
     rows = rows - rows.mean(0)
-    rows /= np.abs(rows).max() or 1  # the median scales it all again
+    rows /= np.abs(rows).max() or 1  # dividing by the median cancels this scale
     squares = np.square(rows).sum(1)
     distances = squares[:, None] + squares - 2 * rows @ rows.T
     np.maximum(distances, 0, out=distances)
     pairs = distances[np.triu_indices(len(rows), 1)]
-    # Where most pairs coincide the median would divide by 0.
+    # If most pairs coincide, the median is 0 and cannot be a divisor.
     median = np.median(pairs) or pairs.mean() or 1.0
     kernel = np.exp(distances / (-2 * median))
     np.fill_diagonal(kernel, 0)
@@ -196,7 +204,7 @@ def _kernel(rows: np.ndarray) -> np.ndarray:
 
 
 def _discrepancies(kernel: np.ndarray, chosen: np.ndarray, size: int) -> np.ndarray:
-    """Return the unbiased MMD² for each column of `chosen`, the source's indicator."""
+    """Return the unbiased MMD² for each column of `chosen`, which is 1 for source."""
     other = len(kernel) - size
     totals = kernel.sum(1)
     within = np.einsum("ij,ij->j", chosen, kernel @ chosen)
@@ -210,6 +218,6 @@ def _discrepancies(kernel: np.ndarray, chosen: np.ndarray, size: int) -> np.ndar
 
 
 def _root(rows: np.ndarray) -> np.ndarray:
-    """Return R of at most `size` rows, with the covariance `Rᵀ R`."""
+    """Return R such that the covariance is `Rᵀ R`. R has at most `size` rows."""
     centered = (rows - rows.mean(0)) / np.sqrt(len(rows) - 1)
     return np.linalg.qr(centered, mode="r")

@@ -1,4 +1,4 @@
-"""Importance weights: source examples as likely as the target has them."""
+"""Importance weights, which make the source match the target."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from keras_transfer.analysis.domains.classifier import balanced_error
 from keras_transfer.analysis.domains.classifier import FOLDS
 from keras_transfer.analysis.domains.classifier import log_density_ratios
 
-COLLAPSED = 0.1  # share of the source that an effective sample size must reach
-# Error of the classifier below which the domains hardly overlap: between two Gaussians
-# that are told apart so well the weights are worth less than 1 % of the source, but the
-# estimated ones need not show it.
+COLLAPSED = 0.1  # smallest effective sample size, as a share of the source
+# If the classifier error is lower, the domains hardly overlap. For two Gaussians with
+# this error, the true weights give an effective sample size below 1 % of the source.
+# The estimated weights can give a larger size, so the error is checked as well.
 SEPARABLE = 0.05
-STEEPEST = 30.0  # largest logarithm of a ratio, so that its square is finite
+STEEPEST = 30.0  # largest logarithm of a ratio; the square of the ratio stays finite
 
 
 class ImportanceWeights(NamedTuple):
-    """Weights of mean 1, how many examples they are worth, and the raw ratios."""
+    """Weights of mean 1, their effective sample size, and the unscaled ratios."""
 
     weights: np.ndarray
     effective_sample_size: float
@@ -31,14 +31,14 @@ class ImportanceWeights(NamedTuple):
 
 
 class DomainOverlapWarning(UserWarning):
-    """The source has hardly any example where the target is.
+    """Warning that hardly any source examples are similar to target examples.
 
-    Importance weights then hang on a few examples, or on none: what is computed with
-    them is finite but says little. Features of a later layer, or of an adapted model,
-    overlap more; `clip` bounds the weights for some bias.
+    Importance weights then depend on very few examples. Results computed with them are
+    finite but not reliable. Features of a later layer or of an adapted model overlap
+    more. `clip` bounds the weights, which adds some bias.
 
     Args:
-        message: What was found.
+        message: String, the text of the warning.
 
     Example:
         ```python
@@ -62,30 +62,34 @@ class DomainOverlapWarning(UserWarning):
 def importance_weights(
     source: Any, target: Any, *, clip: float | None = None, seed: int = 0
 ) -> ImportanceWeights:
-    """Return weights that make the source look like the target.
+    """Return weights that make the source examples match the target distribution.
 
-    Under covariance shift (the inputs are distributed otherwise, the label of an input
-    is the same) the mean of `w(x) loss` over the source is the loss on the target,
-    with `w(x) = p_t(x) / p_s(x)`. A logistic regression of the domains with the
-    probability `p` of the target gives it as `w = n_s / n_t · p / (1 - p)`. It is
-    fitted in five folds, and an example is weighted by the fit that has not seen it.
-    The log ratio is linear in the features: pass those of a network, not pixels.
+    Covariance shift means that the inputs of the two domains have different
+    distributions, but an input has the same label in both. Then the mean of
+    `w(x) loss` over the source is the loss on the target, with
+    `w(x) = p_t(x) / p_s(x)`. A logistic regression predicts the probability `p` that an
+    example is from the target, and `w = n_s / n_t · p / (1 - p)`. The regression is
+    cross-validated in five folds, and each example gets its weight from the fit that
+    was not trained on it. The log ratio is linear in the features, so pass features of
+    a network and not pixels.
 
     Pass `weights` to `fit` as `sample_weight`. The effective sample size
-    `(Σ w)² / Σ w²` says how many unweighted examples would vary as little.
+    `(Σ w)² / Σ w²` is the number of unweighted examples whose mean has the same
+    variance.
 
     Args:
-        source: Array of features, `(count, size)`, at least 5 examples. More axes are
-            flattened.
-        target: The same of the target domain; the count may differ.
-        clip: Largest ratio; greater ones are set to it before they are scaled to a
-            mean of 1. Less variance for more bias. Default None: no bound.
-        seed: Seed of the folds. Default 0.
+        source: Array of source features, `(count, size)`, with at least 5 examples.
+            More axes are flattened.
+        target: Array of target features, as `source`. The count may differ.
+        clip: Float above 0, the largest ratio. Larger ratios are set to `clip` before
+            the ratios are scaled to a mean of 1. Clipping lowers the variance and adds
+            bias. Defaults to `None`, no bound.
+        seed: Integer, the seed of the folds. Defaults to 0.
 
     Returns:
-        A named tuple: `weights` of shape `(source count,)` and mean 1,
-        `effective_sample_size` from 1 to the count, and `ratios`, the weights before
-        they were scaled. `deep_embedded_validation` wants the ratios.
+        A named tuple. `weights` has the shape `(source count,)` and a mean of 1,
+        `effective_sample_size` is from 1 to the source count, and `ratios` are the
+        weights before scaling. Pass `ratios` to `deep_embedded_validation`.
 
     Raises:
         ValueError: If the features are too few, not finite or of different sizes, or
@@ -93,7 +97,7 @@ def importance_weights(
 
     Warns:
         DomainOverlapWarning: If the effective sample size is below a tenth of the
-            source, or the classifier errs on less than 5 % of the examples.
+            source, or the error rate of the classifier is below 5 %.
 
     Example:
         ```python
@@ -103,7 +107,7 @@ def importance_weights(
         rng = np.random.default_rng(0)
         source, target = rng.normal(size=(2, 400, 1)) + [[[0.0]], [[1.0]]]
         found = kt.analysis.importance_weights(source, target)
-        mean = np.mean(found.weights * source[:, 0])  # as the target's, near 1
+        mean = np.mean(found.weights * source[:, 0])  # the target's mean is 1
         assert abs(mean - 1) < 0.2 and 50 < found.effective_sample_size < 300
         ```
 
@@ -121,15 +125,15 @@ def importance_weights(
         ratios = np.minimum(ratios, clip)
     weights = ratios / ratios.mean()
     size = float(weights.sum() ** 2 / np.square(weights).sum())
-    size = min(size, float(len(source)))  # equal weights, but for rounding
+    size = min(size, float(len(source)))  # rounding can exceed it for equal weights
     error = balanced_error(logs, target_logs)
     if error < SEPARABLE or size < COLLAPSED * len(source):
         warnings.warn(
             DomainOverlapWarning(
-                "The domains hardly overlap: a linear classifier of them errs on "
-                f"{100 * error:.2g} % of the examples, and the weighted source is "
-                f"worth {size:.1f} of its {len(source)} examples. Take features of a "
-                "later layer or of an adapted model, or bound the ratios by `clip`."
+                "The domains hardly overlap. A linear domain classifier has an error "
+                f"rate of {100 * error:.2g} %, and the effective sample size is "
+                f"{size:.1f} of {len(source)} examples. Use features of a later layer "
+                "or of an adapted model, or bound the ratios with `clip`."
             ),
             stacklevel=2,
         )

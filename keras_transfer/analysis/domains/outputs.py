@@ -1,4 +1,4 @@
-"""The outputs of a model on one domain, labeled or not, in one pass."""
+"""Compute the outputs of models on one domain, labeled or not, in one pass."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from keras_transfer.data.examples import rows_of
 
 
 def check_domain(name: str, data: Any, labeled: bool) -> None:
-    """Check what can be told before a pass.
+    """Check what can be checked before a pass over `data`.
 
     Raises:
-        TypeError: If `data` is an iterator, which can be gone through once.
-        ValueError: If it has no labels or has ones that would leak, is empty, endless
-            or not batched, or its arrays do not fit each other.
+        TypeError: If `data` is an iterator, which allows only one pass.
+        ValueError: If `data` lacks labels, has labels that would leak, is empty,
+            infinite or not batched, or has arrays that do not fit each other.
     """
     kind = kind_of(data, name, x_alone=True)
     if kind == ARRAYS:
@@ -43,13 +43,13 @@ def read_domain(
     labeled: bool,
     batch_size: int,
 ) -> tuple[np.ndarray | None, list[np.ndarray]]:
-    """Return labels, if there are some, and what each model says, in the same order.
+    """Return the labels, or None, and the outputs of each model, in the same order.
 
-    One pass for all of it, for a dataset may shuffle anew in each. Keep the models by
-    `unchanged` meanwhile.
+    All models run in one pass, because a dataset can have a new order in each pass.
+    Call this within `unchanged` for each model.
 
     Raises:
-        ValueError: If a model has several outputs, or `data` turns out to be empty.
+        ValueError: If a model has several outputs, or if `data` has no batches.
     """
     labels, outputs = [], [[] for _ in models]
     for x, y in _batches(name, data, labeled, batch_size):
@@ -60,14 +60,14 @@ def read_domain(
             if keras.tree.is_nested(said):
                 raise ValueError(
                     f"The model {model.name!r} has several outputs on `{name}`, so it "
-                    "is not known which of them are the classes. Validate a model "
-                    "that ends in one."
+                    "is not clear which output has the classes. Pass a model with one "
+                    "output."
                 )
-            # On several replicas each has seen the whole batch.
+            # With several replicas, each replica returns outputs for the whole batch.
             found.append(np.asarray(said)[:count])
         labels.append(y)
     if not labels:
-        raise ValueError(f"`{name}` is empty: it has no batch.")
+        raise ValueError(f"`{name}` has no batches. Pass at least one example.")
     joined = [np.concatenate(each) for each in outputs]
     return (np.concatenate(labels) if labeled else None), joined
 
@@ -91,19 +91,19 @@ def _slices(x: Any, y: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
 
 
 def _parts(name: str, element: Any, labeled: bool) -> tuple[Any, Any]:
-    """Return x and y, which is None where there are to be no labels."""
+    """Return x and y. If `labeled` is False, y is None."""
     count = len(element) if isinstance(element, tuple) else 1
     if labeled:
         if count == 2 and element[1] is not None:
             return element
         what = f"tuple of {count}" if count > 1 else type(element).__name__
         raise ValueError(
-            f"`{name}` must be held-out examples with their labels, (x, y), and it "
-            f"holds a {what}. Sample weights are not used here."
+            f"`{name}` contains a {what}. Pass held-out examples with their labels, "
+            "(x, y), without sample weights."
         )
     if count == 1:
         return (element[0] if isinstance(element, tuple) else element), None
     raise ValueError(
-        f"`{name}` holds a tuple of {count}, as if it had labels. They would leak into "
-        "the choice of the model, which is to be made without them. Pass x alone."
+        f"`{name}` contains a tuple of {count}, so it seems to have labels. The labels "
+        "would leak into the choice of the model. Pass x alone."
     )

@@ -1,4 +1,4 @@
-"""A picture of how the features of two domains lie, before and after."""
+"""Plot the features of two domains in two dimensions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ METHODS = ("pca", "tsne")
 MARKERS = {"source": "o", "target": "^"}
 COLORS = {"source": BLUE, "target": ORANGE}
 COLUMNS = 3  # panels side by side
-LEAST = 3  # examples of a domain
+LEAST = 3  # smallest number of examples of a domain
 
 
 def plot_domains(
@@ -30,35 +30,38 @@ def plot_domains(
     max_examples: int = 500,
     seed: int = 0,
 ) -> Any:
-    """Draw features of source and target in two dimensions, one panel for each pair.
+    """Plot features of source and target in two dimensions, one panel for each pair.
 
-    Features that serve both domains lie on top of each other, class upon class. The
-    domains are circles and triangles; colors are the classes if `labels` are given,
-    else the domains. Each panel is fitted to both of its domains together.
+    If the domains are well aligned, the points of both domains overlap within each
+    class. Source examples are circles and target examples are triangles. Colors show
+    the classes if `labels` are given, and otherwise the domains. Each panel is fitted
+    to both of its domains together.
 
     Args:
-        panels: Dict from a title, such as "before" and "after", to the features
-            `(source, target)`: arrays of an example a row, further axes are flattened.
-        labels: Class numbers `(source_labels, target_labels)`, for all panels, whose
-            examples are then the same. None instead of the target's draws it in gray.
-            Default None.
-        method: "pca", the two directions of the largest variance, with their share of
-            it; or "tsne", which shows neighbors, but distances between groups mean
-            nothing. Default "pca".
-        path: File to write, such as "features.png"; its ending decides the format.
-            Default None: only the figure is returned.
-        max_examples: Examples drawn of each domain; of more, a random choice.
-            Default 500.
-        seed: Seed of the choice and of t-SNE. Default 0.
+        panels: Dict from a title, such as "before" or "after", to a pair of feature
+            arrays `(source, target)`. Each array has one row for each example. More
+            axes are flattened.
+        labels: Pair of class numbers `(source_labels, target_labels)`. The labels apply
+            to all panels, so all panels must contain the same examples. Pass `None` as
+            the target labels to draw the target in gray. Defaults to `None`.
+        method: "pca" or "tsne". "pca" shows the two directions of largest variance, and
+            their shares of the variance. "tsne" shows which examples are neighbors.
+            Its distances between groups have no meaning. Defaults to "pca".
+        path: File to write, such as "features.png". The suffix decides the format.
+            Defaults to `None`, which writes no file.
+        max_examples: Integer of 3 or more, the largest number of examples to draw from
+            each domain. A larger domain is sampled at random. Defaults to 500.
+        seed: Integer, the seed of the sampling and of t-SNE. Defaults to 0.
 
     Returns:
-        The `matplotlib.figure.Figure`. It is not one of pyplot's, so nothing has to be
-        closed, and `figure.savefig` writes it.
+        A `matplotlib.figure.Figure`. pyplot does not manage the figure, so it does not
+        need to be closed. Call `figure.savefig` to write it.
 
     Raises:
         TypeError: If `panels` is not a dict of pairs.
-        ValueError: If it is empty, `method` is unknown, features do not fit, are fewer
-            than 3 or not finite, or labels are not as many as the examples.
+        ValueError: If `panels` is empty, `method` is unknown, features do not fit, are
+            not finite or have fewer than 3 examples, or the number of labels differs
+            from the number of examples.
 
     Example:
         ```python
@@ -126,13 +129,16 @@ def _read(panels: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             "features (source, target)."
         )
     if not panels:
-        raise ValueError("`panels` is empty: there is nothing to draw.")
+        raise ValueError(
+            "`panels` is empty, so there is nothing to draw. Pass a dict from a title "
+            "to the features (source, target)."
+        )
     drawn = {}
     for title, pair in panels.items():
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise TypeError(
-                f"The panel {title!r} is a {type(pair).__name__}. It must be the pair "
-                "of features (source, target)."
+                f"The panel {title!r} is a {type(pair).__name__}. Pass the pair of "
+                "features (source, target)."
             )
         drawn[str(title)] = as_domains(*pair, least=LEAST)
     return drawn
@@ -141,33 +147,33 @@ def _read(panels: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def _labels(labels: Any, drawn: dict) -> list[np.ndarray | None]:
     if not isinstance(labels, tuple | list) or len(labels) != 2 or labels[0] is None:
         raise TypeError(
-            "`labels` must be a pair (source_labels, target_labels), of which the "
-            "second may be None."
+            "`labels` must be a pair (source_labels, target_labels). Only "
+            "target_labels can be None."
         )
     arrays = [None if each is None else np.asarray(each) for each in labels]
     for title, domains in drawn.items():
         for name, rows, each in zip(MARKERS, domains, arrays, strict=True):
             if each is not None and each.shape != (len(rows),):
                 raise ValueError(
-                    f"The {name} labels have the shape {each.shape}, and the panel "
-                    f"{title!r} has {len(rows)} {name} examples. There must be one "
-                    "class number for each."
+                    f"The {name} labels have the shape {each.shape}, but the panel "
+                    f"{title!r} has {len(rows)} {name} examples. Pass one class number "
+                    "for each example."
                 )
     return arrays
 
 
 def _choose(count: int, most: int, seed: int) -> np.ndarray:
-    """Return which examples are drawn, the same in every panel of as many."""
+    """Return the indices to draw. They depend only on the count and the seed."""
     return np.sort(np.random.default_rng(seed).permutation(count)[:most])
 
 
 def _embed(rows: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, list[str]]:
-    """Return two coordinates a row, and what they are."""
+    """Return two coordinates for each row, and the names of the axes."""
     if method == "tsne":
         from sklearn.manifold import TSNE
 
         perplexity = min(30.0, (len(rows) - 1) / 3)
-        # Rows that are all the same would give t-SNE a scale of 0.
+        # If all rows are equal, the PCA start would give t-SNE a scale of 0.
         start = "pca" if min(rows.shape) > 1 and _differ(rows) else "random"
         tsne = TSNE(perplexity=perplexity, init=start, random_state=seed)
         return tsne.fit_transform(rows), ["t-SNE 1", "t-SNE 2"]
@@ -188,7 +194,7 @@ def _differ(rows: np.ndarray) -> bool:
 
 
 def _colors(domain: str, classes: list | None, numbers: np.ndarray | None) -> Any:
-    """Return one color, or one for each example."""
+    """Return one color for all examples, or an array with one for each example."""
     if classes is None:
         return COLORS[domain]
     if numbers is None:

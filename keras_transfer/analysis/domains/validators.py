@@ -1,4 +1,4 @@
-"""Scores of a model without target labels: choose by them which one to keep."""
+"""Validators, which score a model without target labels so you can select one."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from keras_transfer.analysis.domains.arrays import as_classes
 from keras_transfer.analysis.domains.arrays import as_column
 from keras_transfer.analysis.domains.arrays import as_probabilities
 
-CHUNK = 2**22  # similarities held at a time: 32 MB
-EQUAL = 0.01  # spread of ratios, as a share of their mean, that is none
+CHUNK = 2**22  # similarities in memory at a time, which take 32 MB
+EQUAL = 0.01  # ratios with less spread, as a share of their mean, count as equal
 
 
 def source_accuracy(y: Any, outputs: Any, *, from_logits: bool = False) -> float:
-    """Return the share of held-out source examples that are classified rightly.
+    """Return the accuracy on held-out source examples.
 
-    Higher is better. It is what can be measured with certainty, and it does not see
-    the target: a model that lost the target's classes may keep it. Use it beside
-    another validator.
+    Higher is better. The score does not use the target, so a model that is wrong on the
+    target can still have a high score. Use it together with another validator.
 
     Args:
-        y: Labels of the source, class numbers `(count,)` or one-hot rows.
-        outputs: The model's outputs on the same examples, `(count, classes)`; one
-            column is the probability of the second of two classes.
-        from_logits: Whether `outputs` are logits. Default False: probabilities.
+        y: Array of source labels, class numbers of shape `(count,)` or one-hot rows.
+        outputs: Array of the model's outputs on the same examples, `(count, classes)`.
+            A single column is the probability of the second of two classes.
+        from_logits: Bool, whether `outputs` are logits. Defaults to `False`, for
+            probabilities.
 
     Returns:
         A float from 0 to 1.
 
     Raises:
-        ValueError: If counts differ, labels are of one class only or do not fit, or
-            `outputs` are not what `from_logits` says.
+        ValueError: If counts differ, labels do not fit or are all of one class, or
+            `outputs` do not match `from_logits`.
 
     Example:
         ```python
@@ -54,22 +54,23 @@ def source_accuracy(y: Any, outputs: Any, *, from_logits: bool = False) -> float
 
 
 def target_entropy(outputs: Any, *, from_logits: bool = False) -> float:
-    """Return minus the mean entropy of the predictions on the target, in nats.
+    """Return the negative mean entropy of the predictions on the target, in nats.
 
-    `1/n Σ_i Σ_c p_ic log p_ic`. Higher is better, and 0 is the best: every prediction
-    is certain. A model that says the same class of everything reaches it, too;
-    `information_maximization` sees that.
+    The score is `1/n Σ_i Σ_c p_ic log p_ic`. Higher is better. The best score is 0,
+    which means that every prediction is certain. A model that predicts the same class
+    for all examples also reaches 0. `information_maximization` detects this case.
 
     Args:
-        outputs: The model's outputs on the target, `(count, classes)`; one column is
-            the probability of the second of two classes.
-        from_logits: Whether `outputs` are logits. Default False: probabilities.
+        outputs: Array of the model's outputs on the target, `(count, classes)`. A
+            single column is the probability of the second of two classes.
+        from_logits: Bool, whether `outputs` are logits. Defaults to `False`, for
+            probabilities.
 
     Returns:
         A float from `-log(classes)` to 0.
 
     Raises:
-        ValueError: If `outputs` are empty, not finite or not what `from_logits` says.
+        ValueError: If `outputs` are empty, not finite or do not match `from_logits`.
 
     Example:
         ```python
@@ -87,22 +88,24 @@ def target_entropy(outputs: Any, *, from_logits: bool = False) -> float:
 
 
 def information_maximization(outputs: Any, *, from_logits: bool = False) -> float:
-    """Return the mutual information of target examples and predictions, in nats.
+    """Return the mutual information between target examples and predictions, in nats.
 
-    `H(mean p) - mean H(p)`: certain predictions that use all classes. Higher is better.
-    It supposes classes of about equal frequency; where one is much the most frequent
-    in the target, a right model scores lower than one that spreads.
+    The score is `H(mean p) - mean H(p)`. Higher is better. A high score means that
+    predictions are certain and use all classes. The score assumes classes of about
+    equal frequency. If one class is much more frequent in the target, a correct model
+    scores lower than a model that spreads its predictions over all classes.
 
     Args:
-        outputs: The model's outputs on the target, `(count, classes)`; one column is
-            the probability of the second of two classes.
-        from_logits: Whether `outputs` are logits. Default False: probabilities.
+        outputs: Array of the model's outputs on the target, `(count, classes)`. A
+            single column is the probability of the second of two classes.
+        from_logits: Bool, whether `outputs` are logits. Defaults to `False`, for
+            probabilities.
 
     Returns:
         A float from 0 to `log(classes)`.
 
     Raises:
-        ValueError: If `outputs` are empty, not finite or not what `from_logits` says.
+        ValueError: If `outputs` are empty, not finite or do not match `from_logits`.
 
     Example:
         ```python
@@ -126,28 +129,31 @@ def information_maximization(outputs: Any, *, from_logits: bool = False) -> floa
 def soft_neighborhood_density(
     outputs: Any, *, temperature: float = 0.05, from_logits: bool = False
 ) -> float:
-    """Return how densely the target's predictions lie together, in nats.
+    """Return the soft neighborhood density of the target predictions, in nats.
 
-    With the predictions scaled to unit length, `S_ij = <p_i, p_j>`, and
-    `P_ij = exp(S_ij / τ) / Σ_k exp(S_ik / τ)` over `k ≠ i`, it is the mean over i of
-    the entropy of `P_i`: many near neighbors, rather than a few. Higher is better. A
-    model that says the same of everything scores highest, `log(count - 1)`, so look at
-    `information_maximization` or the source accuracy as well. It costs
-    `count² · classes` operations, some seconds for 20,000 examples; the memory is
-    bounded.
+    The predictions are scaled to unit length. With `S_ij = <p_i, p_j>` and
+    `P_ij = exp(S_ij / τ) / Σ_k exp(S_ik / τ)` over `k ≠ i`, the score is the mean over
+    i of the entropy of `P_i`. Higher is better. A high score means that each example
+    has many near neighbors. A model that predicts the same for all examples gets the
+    highest score, `log(count - 1)`, so also check `information_maximization` or
+    `source_accuracy`. The score takes `count² · classes` operations, a few seconds for
+    20,000 examples. Memory use is bounded.
 
     Args:
-        outputs: The model's outputs on the target, `(count, classes)`, at least 3 rows;
-            one column is the probability of the second of two classes.
-        temperature: τ, above 0. Default 0.05, the paper's.
-        from_logits: Whether `outputs` are logits. Default False: probabilities.
+        outputs: Array of the model's outputs on the target, `(count, classes)`, with at
+            least 3 rows. A single column is the probability of the second of two
+            classes.
+        temperature: Float above 0, the temperature τ. Defaults to 0.05, as in the
+            paper.
+        from_logits: Bool, whether `outputs` are logits. Defaults to `False`, for
+            probabilities.
 
     Returns:
         A float from 0 to `log(count - 1)`.
 
     Raises:
-        ValueError: If `outputs` are fewer than 3, not finite or not what `from_logits`
-            says, or `temperature` is not a finite number above 0.
+        ValueError: If `outputs` have fewer than 3 rows, are not finite or do not match
+            `from_logits`, or if `temperature` is not a finite number above 0.
 
     Example:
         ```python
@@ -166,8 +172,8 @@ def soft_neighborhood_density(
     rows = as_probabilities(outputs, from_logits)
     if len(rows) < 3:
         raise ValueError(
-            f"`outputs` has {len(rows)} example(s). With fewer than 3 there is no "
-            "choice of neighbors."
+            f"`outputs` has {len(rows)} example(s). With fewer than 3, an example has "
+            "at most one neighbor. Pass at least 3."
         )
     positive("temperature", temperature)
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -179,7 +185,7 @@ def soft_neighborhood_density(
         scores[itself] = -np.inf
         scores -= scores.max(1, keepdims=True)
         powers = np.exp(scores)
-        scores[itself] = 0  # 0 times infinity is no number
+        scores[itself] = 0  # avoids 0 times infinity, which is NaN
         sums = powers.sum(1)
         means = np.einsum("ij,ij->i", powers, scores) / sums
         total += float((np.log(sums) - means).sum())
@@ -187,17 +193,19 @@ def soft_neighborhood_density(
 
 
 def importance_weighted_risk(losses: Any, weights: Any) -> float:
-    """Return the target's loss as estimated from the weighted source.
+    """Return an estimate of the target loss from weighted source examples.
 
-    `1/n Σ w_i l_i` over held-out source examples. **A risk: lower is better**, unlike
-    the other validators; `TargetValidation` logs it with the sign changed. It is
-    unbiased under covariance shift with the true ratios, and varies much where few
-    examples have most of the weight.
+    The risk is `1/n Σ w_i l_i` over held-out source examples. **Lower is better**,
+    unlike the accuracy, entropy, information and density validators.
+    `TargetValidation` logs the risk with the opposite sign. With the true ratios, the
+    risk is unbiased under covariance shift. It has a high variance if a few examples
+    have most of the weight.
 
     Args:
-        losses: The loss of each held-out source example, `(count,)`, at least 0: cross
-            entropy, or 0 and 1 for right and wrong.
-        weights: Their `importance_weights(...).weights`, or `.ratios`.
+        losses: Array of shape `(count,)`, the loss of each held-out source example, at
+            least 0. Use cross-entropy, or 0 for a correct and 1 for a wrong prediction.
+        weights: Array of shape `(count,)`, the `importance_weights(...).weights` or
+            `.ratios` of the same examples.
 
     Returns:
         A float of at least 0, in units of the loss.
@@ -221,30 +229,32 @@ def importance_weighted_risk(losses: Any, weights: Any) -> float:
 
 
 def deep_embedded_validation(losses: Any, ratios: Any) -> float:
-    """Return the importance-weighted risk with the variance of the weights taken out.
+    """Return the importance-weighted risk with a lower variance.
 
-    `mean(w l) + η (mean(w) - 1)` with `η = -cov(w l, w) / var(w)`: the true ratios have
-    the mean 1, so how far those of the sample are from it tells how far the risk is.
-    **A risk: lower is better**, unlike the other validators; `TargetValidation` logs it
-    with the sign changed. It may be negative.
+    The risk is `mean(w l) + η (mean(w) - 1)`, with `η = -cov(w l, w) / var(w)`. The
+    true ratios have a mean of 1, so the mean of the sampled ratios is used to correct
+    the risk. **Lower is better**, unlike the accuracy, entropy, information and density
+    validators. `TargetValidation` logs the risk with the opposite sign. The risk can be
+    negative.
 
-    Where the ratios differ by less than 1 % of their mean, as those of features that
-    have collapsed, it is the weighted mean of the losses: there is nothing to correct,
-    and the quotient η would be of noise.
+    If the standard deviation of the ratios is at most 1 % of their mean, the result is
+    the weighted mean of the losses. Collapsed features give such ratios. There is then
+    nothing to correct, and η would be noise.
 
-    Weights scaled to a mean of 1 would leave nothing to correct, so they are refused:
-    pass the unscaled ratios.
+    Weights that were scaled to a mean of 1 raise an error, because their correction
+    would be 0. Pass the unscaled ratios.
 
     Args:
-        losses: The loss of each held-out source example, `(count,)`, at least 0, and at
-            least 2 of them.
-        ratios: Their `importance_weights(...).ratios`, of the model's features.
+        losses: Array of shape `(count,)`, the loss of each of at least 2 held-out
+            source examples, at least 0.
+        ratios: Array of shape `(count,)`, the `importance_weights(...).ratios` of the
+            same examples, computed on the model's features.
 
     Returns:
         A float, in units of the loss.
 
     Raises:
-        ValueError: If counts differ, values are negative, not finite or missing, or
+        ValueError: If counts differ, values are negative, not finite or missing, or if
             the ratios were scaled to a mean of 1.
 
     Example:
@@ -261,17 +271,15 @@ def deep_embedded_validation(losses: Any, ratios: Any) -> float:
     """
     losses, ratios = _risks(losses, "ratios", ratios)
     if len(losses) < 2:
-        raise ValueError("One example has no variance to take out. Pass at least 2.")
-    if not ratios.any():
-        raise ValueError("All ratios are 0: no source example is like the target.")
+        raise ValueError("The variance of one example is not defined. Pass at least 2.")
     weighted = ratios * losses
     ((_, shared), (_, variance)) = np.cov(weighted, ratios)
     if variance <= (EQUAL * ratios.mean()) ** 2:
-        # Nothing to take out: what is left of the variance would be noise over noise.
+        # For nearly equal ratios, η would divide noise by noise.
         return float(np.average(losses, weights=ratios))
     if abs(ratios.mean() - 1) < 1e-9:
         raise ValueError(
-            "The ratios have a mean of exactly 1, so they were scaled to it and the "
+            "The ratios have a mean of exactly 1, so they were scaled and the "
             "correction is 0. Pass importance_weights(...).ratios, not .weights."
         )
     return float(weighted.mean() - shared / variance * (ratios.mean() - 1))
@@ -288,13 +296,16 @@ def _risks(losses: Any, name: str, weights: Any) -> tuple[np.ndarray, np.ndarray
     losses, weights = as_column("losses", losses), as_column(name, weights)
     _check_counts("losses", losses, name, weights)
     if not weights.any():
-        raise ValueError(f"All {name} are 0, so that no example counts.")
+        raise ValueError(
+            f"All {name} are 0, so no example counts. Pass {name} of which at least "
+            "one is above 0."
+        )
     return losses, weights
 
 
 def _check_counts(name: str, first: np.ndarray, other: str, second: np.ndarray) -> None:
     if len(first) != len(second):
         raise ValueError(
-            f"`{name}` has {len(first)} examples and `{other}` {len(second)}. There "
-            "must be one for each."
+            f"`{name}` has {len(first)} examples, but `{other}` has {len(second)}. "
+            "Pass the same number for both."
         )

@@ -1,4 +1,4 @@
-"""The table of methods: shares by hand, words for a loss, and refusals."""
+"""AdaptationTable and gap_closed: shares computed by hand, notes, and errors."""
 
 import numpy as np
 import pytest
@@ -22,14 +22,14 @@ def test_share_by_hand():
 
 
 @pytest.mark.parametrize("best", [0.5, 0.4])
-def test_share_of_no_gap_is_not_defined(best):
+def test_share_without_a_gap_raises(best):
     with pytest.raises(ValueError, match="not defined"):
         gap_closed(0.6, 0.5, best)
 
 
 @pytest.mark.parametrize("bad", [74.0, -0.1, np.nan, "0.5"])
-def test_share_wants_accuracies(bad):
-    with pytest.raises(ValueError, match="accuracy|no numbers"):
+def test_share_of_bad_accuracies_raises(bad):
+    with pytest.raises(ValueError, match="accuracy|not numbers"):
         gap_closed(bad, 0.5, 0.9)
 
 
@@ -43,13 +43,13 @@ def test_rows_by_hand():
     assert rows[0].gap_closed == 0 and rows[2].gap_closed == 1
 
 
-def test_a_loss_on_each_seed_is_clear_though_seeds_differ_more():
-    # Two points below source-only on every seed, whose own spread is two points.
+def test_an_equal_loss_on_each_seed_is_clear_if_seeds_differ_as_much():
+    # Each seed is 2 points below source-only, and the seeds differ by 2 points.
     row = table(CORAL=[0.48, 0.501, 0.519]).rows[1]
     assert row.note == "negative transfer (clear)" and row.gap_closed < 0
 
 
-def test_a_loss_of_the_mean_alone_is_within_noise():
+def test_a_loss_on_one_seed_only_is_within_noise():
     row = table(CORAL=[0.40, 0.55, 0.56]).rows[1]
     assert row.note == "negative transfer (within noise)"
 
@@ -59,7 +59,7 @@ def test_the_same_loss_on_each_seed_is_clear():
     assert row.rows[1].note == "negative transfer (clear)"
 
 
-def test_one_seed_cannot_tell():
+def test_one_seed_is_noted():
     found = AdaptationTable({"A": [0.4]}, source_only=[0.5], on_target=[0.9])
     assert found.rows[1].note == "negative transfer (one seed)"
     assert found.rows[1].standard_deviation is None and "± 0" not in str(found)
@@ -83,9 +83,9 @@ def test_text():
     )
 
 
-def test_seeds_of_the_target_reference_may_differ():
+def test_target_reference_can_have_other_seeds():
     found = AdaptationTable({"A": BASE}, source_only=BASE, on_target=[0.9])
-    assert "1 of 'trained on target'" in str(found)
+    assert "1 for 'trained on target'" in str(found)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_seeds_of_the_target_reference_may_differ():
         ({"A": [52.0, 53.0, 54.0]}, "Divide percentages"),
         ({"A": [0.5, np.nan, 0.5]}, "NaN"),
         ({"A": 0.5}, "shape"),
-        ({"A": ["x", "y", "z"]}, "no numbers"),
-        ({"source only": BASE}, "names a reference"),
+        ({"A": ["x", "y", "z"]}, "not numbers"),
+        ({"source only": BASE}, "name of a reference"),
     ],
 )
 def test_bad_methods(given, message):

@@ -1,4 +1,4 @@
-"""Distances of domains against closed forms, scikit-learn, and their own p-values."""
+"""Distances between domains, compared with closed forms and with scikit-learn."""
 
 import numpy as np
 import pytest
@@ -24,30 +24,30 @@ def normal(count=100, size=3, seed=0, shift=0.0, scale=1.0):
 # Proxy A-distance.
 
 
-def test_separable_domains_are_2_apart():
+def test_proxy_of_separable_domains_is_2():
     assert proxy_a_distance(normal(), normal(seed=1, shift=20)) == 2.0
 
 
-def test_the_same_domain_is_near_0_and_never_below():
+def test_proxy_of_the_same_domain_is_near_0_and_not_below():
     found = [
         proxy_a_distance(normal(seed=s), normal(seed=s + 50), seed=s) for s in range(8)
     ]
     assert min(found) >= 0 and max(found) < 0.5
-    assert min(found) == 0  # chance gives more errors than 50 % in half of the cases
+    assert min(found) == 0  # in half of the cases the error is above 50 % by chance
 
 
-def test_identical_points_cannot_be_told_apart():
+def test_proxy_of_identical_points_is_0():
     assert proxy_a_distance(np.ones((9, 2)), np.ones((7, 2))) == 0.0
 
 
-def test_distance_of_two_gaussians_is_the_closed_form():
-    # The best classifier of N(0, 1) and N(1, 1) errs with probability Phi(-1/2).
+def test_proxy_of_two_gaussians_matches_the_closed_form():
+    # The best classifier of N(0, 1) and N(1, 1) has the error rate Phi(-1/2).
     error = 0.3085375
     found = proxy_a_distance(normal(4000, 1), normal(4000, 1, 1, shift=1.0))
     assert found == pytest.approx(2 * (1 - 2 * error), abs=0.06)
 
 
-def test_error_is_that_of_scikit_learn():
+def test_proxy_matches_the_error_from_scikit_learn():
     source, target = normal(300), normal(300, seed=1, shift=0.7)
     x, y = np.concatenate([source, target]), np.repeat([0, 1], 300)
     accuracy = cross_val_score(LogisticRegression(), x, y, cv=5).mean()
@@ -55,8 +55,8 @@ def test_error_is_that_of_scikit_learn():
     assert proxy_a_distance(source, target) == pytest.approx(expected, abs=0.1)
 
 
-def test_unequal_sizes_do_not_look_like_a_distance():
-    # A classifier that always says the larger domain errs on one in eleven.
+def test_proxy_of_unequal_sizes_is_near_0():
+    # A classifier that always predicts the larger domain has an error of 1/11.
     assert proxy_a_distance(normal(1000), normal(100, seed=1)) < 0.3
 
 
@@ -82,11 +82,11 @@ def test_mmd_by_hand():
     expected = k(1) + k(1) - 2 * (k(3) + k(4) + k(2) + k(3)) / 4
     found = mmd_test(source, target)
     assert found.mmd2 == pytest.approx(expected, rel=1e-12)
-    # Of the six ways to split four points two are as far apart.
+    # Two of the six ways to split four points give this discrepancy.
     assert found.p_value == pytest.approx(1 / 3, abs=0.06)
 
 
-def test_mmd_equals_a_transcription_with_scikit_learns_kernel():
+def test_mmd_matches_the_formula_with_a_kernel_of_scikit_learn():
     source, target = normal(31), normal(22, seed=1, shift=0.4)
     rows = np.concatenate([source, target])
     squares = np.square(rows[:, None] - rows).sum(-1)
@@ -109,7 +109,7 @@ def test_p_values_are_uniform_without_a_shift():
     )[:, 1]
     shares = np.mean(values[:, None] <= [0.05, 0.25, 0.5, 0.75], axis=0)
     np.testing.assert_allclose(shares, [0.05, 0.25, 0.5, 0.75], atol=0.1)
-    assert shares[0] < 0.11  # rejects no more often than it says
+    assert shares[0] < 0.11  # the test does not reject too often
 
 
 def test_p_value_is_smallest_under_a_shift():
@@ -117,7 +117,7 @@ def test_p_value_is_smallest_under_a_shift():
     assert found.p_value == 1 / 200
 
 
-def test_mmd_sees_what_means_and_a_line_do_not():
+def test_mmd_detects_a_change_of_scale():
     source, target = normal(300), normal(300, seed=1, scale=2)
     assert mmd_test(source, target).p_value < 0.01
     assert proxy_a_distance(source, target) < 0.3
@@ -128,7 +128,7 @@ def test_mmd_of_identical_points_is_0():
     assert found == (pytest.approx(0, abs=1e-12), 1.0)
 
 
-def test_mmd_where_most_points_coincide():
+def test_mmd_of_mostly_equal_points_is_finite():
     source, target = np.zeros((20, 2)), np.zeros((20, 2))
     target[0] = 1
     found = mmd_test(source, target)
@@ -143,12 +143,12 @@ def test_mmd_does_not_depend_on_the_scale(scale):
 
 
 @pytest.mark.parametrize("permutations", [0, -1, 2.5, True])
-def test_permutations_must_be_a_count(permutations):
+def test_bad_permutations_raise(permutations):
     with pytest.raises(ValueError, match="permutations"):
         mmd_test(normal(), normal(), permutations=permutations)
 
 
-def test_mmd_refuses_a_kernel_that_does_not_fit():
+def test_mmd_of_too_many_examples_raises():
     with pytest.raises(ValueError, match="random sample"):
         mmd_test(np.zeros((9999, 1)), np.ones((2, 1)))
 
@@ -162,7 +162,7 @@ def test_frechet_by_hand():
     assert frechet_distance(source, target) == pytest.approx(9 + 2, rel=1e-12)
 
 
-def test_frechet_equals_the_formula_with_scipys_root():
+def test_frechet_matches_the_formula_with_a_root_from_scipy():
     source, target = normal(50, 4), normal(40, 4, 1, shift=0.5, scale=[1, 2, 0.5, 3])
     first, second = np.cov(source.T), np.cov(target.T)
     gap = source.mean(0) - target.mean(0)
@@ -171,8 +171,8 @@ def test_frechet_equals_the_formula_with_scipys_root():
     assert frechet_distance(source, target) == pytest.approx(expected, rel=1e-9)
 
 
-def test_frechet_of_two_gaussians_is_the_closed_form():
-    # Diagonal covariances: the sum of squared differences of mean and deviation.
+def test_frechet_of_two_gaussians_matches_the_closed_form():
+    # For diagonal covariances: squared differences of means and of deviations.
     found = frechet_distance(normal(40_000, 2), normal(40_000, 2, 1, 1.0, [1.0, 3.0]))
     assert found == pytest.approx(2 + 4, rel=0.03)
 
@@ -191,7 +191,7 @@ def test_frechet_of_singular_covariances_is_real():
     assert found == pytest.approx(expected, rel=1e-6) and found > 0
 
 
-def test_frechet_of_the_same_is_0():
+def test_frechet_of_equal_features_is_0():
     assert frechet_distance(normal(9, 30), normal(9, 30)) == pytest.approx(0, abs=1e-9)
     assert frechet_distance(np.ones((3, 2)), np.ones((3, 2))) == 0.0
 
@@ -201,7 +201,7 @@ def test_frechet_is_symmetric():
     assert frechet_distance(*pair) == pytest.approx(frechet_distance(*pair[::-1]))
 
 
-# What they are given.
+# Features of all shapes.
 
 
 @pytest.mark.parametrize("distance", EACH)
@@ -217,7 +217,7 @@ def test_images_are_flattened(distance):
 @pytest.mark.parametrize(
     "source, message",
     [
-        (normal(20, 4), r"\(4,\), and one of `target` \(3,\)"),
+        (normal(20, 4), r"\(4,\) in `source`, but \(3,\) in `target`"),
         (normal(20, 3).reshape(20, 3, 1), "same network"),
         (np.zeros((0, 3)), "`source` has the shape"),
         (normal(1), "1 example"),
@@ -226,9 +226,9 @@ def test_images_are_flattened(distance):
         (np.full((20, 3), np.nan), "60 of 60 values of `source` are NaN"),
         (np.full((20, 3), np.inf), "infinite"),
         (np.full((20, 3), 1e200), "too large"),
-        (np.full((20, 3), "a"), "not numbers"),
+        (np.full((20, 3), "a"), "array of numbers"),
     ],
 )
-def test_bad_features(distance, source, message):
+def test_bad_features_raise(distance, source, message):
     with pytest.raises(ValueError, match=message):
         distance(source, normal(20))

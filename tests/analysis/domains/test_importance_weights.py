@@ -1,4 +1,4 @@
-"""Density ratios against the closed form of two Gaussians, and what overlaps not."""
+"""Density ratios of two Gaussians, and warnings for domains without overlap."""
 
 import pickle
 import warnings
@@ -16,7 +16,7 @@ def normal(count, seed=0, shift=0.0, size=1):
     return np.random.default_rng(seed).normal(shift, size=(count, size))
 
 
-def test_ratios_of_two_gaussians_are_the_closed_form():
+def test_ratios_of_two_gaussians_match_the_closed_form():
     source, target = normal(4000), normal(3000, 1, 1.0)
     found = importance_weights(source, target)
     x = source[:, 0]
@@ -36,13 +36,13 @@ def test_ratios_do_not_depend_on_the_counts(counts):
     np.testing.assert_allclose(np.log(found), source[:, 0] - 0.5, atol=0.7)
 
 
-def test_weighted_mean_of_the_source_is_that_of_the_target():
+def test_weighted_mean_of_the_source_matches_the_target_mean():
     source, target = normal(4000, size=2), normal(4000, 1, [1.0, -0.5], 2)
     weights = importance_weights(source, target).weights
     np.testing.assert_allclose(weights @ source / 4000, [1.0, -0.5], atol=0.15)
 
 
-def test_weights_have_the_mean_1_and_the_size_is_its_formula():
+def test_weights_have_a_mean_of_1_and_the_size_matches_its_formula():
     found = importance_weights(normal(200), normal(100, 1, 0.5))
     w = found.weights
     assert w.shape == (200,) and w.mean() == pytest.approx(1)
@@ -50,7 +50,7 @@ def test_weights_have_the_mean_1_and_the_size_is_its_formula():
     np.testing.assert_allclose(w, found.ratios / found.ratios.mean())
 
 
-def test_without_a_shift_all_count():
+def test_without_a_shift_all_examples_count():
     found = importance_weights(normal(500), normal(500, 1))
     assert found.effective_sample_size > 0.95 * 500
     same = importance_weights(np.ones((50, 2)), np.ones((10, 2)))
@@ -58,7 +58,7 @@ def test_without_a_shift_all_count():
 
 
 def test_wide_features_without_a_shift_keep_their_size():
-    # A classifier that learns 200 features of 100 examples by heart would see one.
+    # A classifier that overfits 200 features of 100 examples would find a shift.
     found = importance_weights(normal(100, size=200), normal(100, 1, size=200))
     assert found.effective_sample_size > 50
 
@@ -73,7 +73,7 @@ def test_clip_bounds_the_ratios():
 
 
 @pytest.mark.parametrize("shift", [8.0, 1e6, 1e90])
-def test_no_overlap_is_a_named_warning_and_finite(shift):
+def test_no_overlap_warns_and_gives_finite_weights(shift):
     with pytest.warns(DomainOverlapWarning, match="hardly overlap"):
         found = importance_weights(normal(200), normal(200, 1, shift))
     assert np.isfinite(found.weights).all() and np.isfinite(found.ratios).all()
@@ -81,9 +81,9 @@ def test_no_overlap_is_a_named_warning_and_finite(shift):
     assert 1 <= found.effective_sample_size <= 200
 
 
-def test_a_collapsed_size_is_a_named_warning():
-    # Little, but some overlap: the classifier errs at times.
-    with pytest.warns(DomainOverlapWarning, match="of its 2000 examples"):
+def test_a_collapsed_size_warns():
+    # The domains overlap a little, so the classifier makes some errors.
+    with pytest.warns(DomainOverlapWarning, match="of 2000 examples"):
         found = importance_weights(normal(2000), normal(2000, 1, 3.0))
     assert found.effective_sample_size < 200
 
@@ -94,14 +94,14 @@ def test_pixels_of_the_digits_warn():
         importance_weights(source.test[0], target.unlabeled)
 
 
-def test_even_weights_of_domains_that_do_not_meet_warn():
-    # All of the source is as far away, so that its weights are alike.
+def test_equal_weights_of_domains_without_overlap_warn():
+    # All source examples are equally far away, so their weights are nearly equal.
     with pytest.warns(DomainOverlapWarning, match="hardly overlap"):
         found = importance_weights(normal(50) * 1e-9, normal(50, 1, 5.0))
     assert found.effective_sample_size > 40
 
 
-def test_the_warning_is_a_user_warning_that_travels():
+def test_the_warning_is_a_user_warning_and_can_be_pickled():
     assert issubclass(DomainOverlapWarning, UserWarning)
     again = pickle.loads(pickle.dumps(DomainOverlapWarning("far")))
     assert str(again) == "far" and type(again) is DomainOverlapWarning
@@ -120,12 +120,12 @@ def test_weights_are_repeatable():
 
 
 @pytest.mark.parametrize("clip", [0, -1, np.nan, np.inf, "2", True])
-def test_bad_clip(clip):
+def test_bad_clip_raises(clip):
     with pytest.raises(ValueError, match="clip"):
         importance_weights(normal(9), normal(9), clip=clip)
 
 
-def test_bad_features():
+def test_bad_features_raise():
     with pytest.raises(ValueError, match="4 example"):
         importance_weights(normal(4), normal(9))
     with pytest.raises(ValueError, match="`target` are NaN"):

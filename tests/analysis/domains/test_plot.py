@@ -1,4 +1,4 @@
-"""The picture of two domains: what is drawn of what, and refusals."""
+"""plot_domains: points, colors and files, and errors."""
 
 import matplotlib
 import numpy as np
@@ -17,7 +17,7 @@ def pair(count=20, other=15, size=6, shift=2.0):
 
 
 def points(ax):
-    """Return the drawn points, an array for each domain."""
+    """Return the drawn points as one array for each domain."""
     return [np.asarray(each.get_offsets()) for each in ax.collections]
 
 
@@ -25,7 +25,7 @@ def colors(ax):
     return [each.get_facecolors()[:, :3] for each in ax.collections]
 
 
-def test_points_are_those_of_scikit_learn():
+def test_points_match_pca_of_scikit_learn():
     source, target = pair()
     figure = plot_domains({"features": (source, target)})
     (ax,) = figure.axes
@@ -69,14 +69,14 @@ def test_target_without_labels_is_gray():
     np.testing.assert_allclose(target, [[0.6] * 3])
 
 
-def test_labels_stay_with_their_examples_where_some_are_drawn():
+def test_labels_match_examples_when_domains_are_sampled():
     source, target = pair(300, 300, 2, 0.0)
     labels = (source[:, 0] > 0).astype(int), (target[:, 0] > 0).astype(int)
     figure = plot_domains({"a": (source, target)}, labels=labels, max_examples=50)
     (ax,) = figure.axes
     for domain, each in zip(points(ax), colors(ax), strict=True):
         assert len(domain) == len(each) == 50
-        # In two dimensions PCA turns and mirrors: classes stay on sides of a line.
+        # PCA of two features only rotates and mirrors, so a line separates classes.
         first = (each == each[0]).all(1)
         a, b = domain[first], domain[~first]
         direction = a.mean(0) - b.mean(0)
@@ -88,7 +88,7 @@ def test_writes_a_file(tmp_path):
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_leaves_pyplot_alone():
+def test_pyplot_is_not_changed():
     before = pyplot.get_fignums(), dict(matplotlib.rcParams)
     plot_domains({"a": pair()})
     assert (pyplot.get_fignums(), dict(matplotlib.rcParams)) == before
@@ -104,7 +104,7 @@ def test_leaves_pyplot_alone():
         (np.zeros((4, 2, 2, 3)), np.ones((3, 2, 2, 3))),
     ],
 )
-def test_poor_features_are_drawn(method, domains):
+def test_degenerate_features_are_drawn(method, domains):
     figure = plot_domains({"a": domains}, method=method)
     assert np.isfinite(np.concatenate(points(figure.axes[0]))).all()
 
@@ -122,7 +122,7 @@ def test_poor_features_are_drawn(method, domains):
         ({"a": pair()}, {"labels": ([0] * 20, [0])}, "target labels"),
     ],
 )
-def test_bad_values(panels, given, message):
+def test_bad_values_raise(panels, given, message):
     with pytest.raises(ValueError, match=message):
         plot_domains(panels, **given)
 
@@ -136,13 +136,13 @@ def test_bad_values(panels, given, message):
         ({"a": pair()}, {"labels": (None, [0] * 15)}),
     ],
 )
-def test_bad_types(panels, given):
+def test_bad_types_raise(panels, given):
     with pytest.raises(TypeError, match="pair|dict"):
         plot_domains(panels, **given)
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])
-def test_rows_that_are_all_the_same_are_drawn(method):
+def test_equal_rows_are_drawn(method):
     same = np.tile([1.0, 2.0, 3.0], (20, 1))
     figure = kt.analysis.plot_domains({"x": (same, same)}, method=method)
     points = np.concatenate([each.get_offsets() for each in figure.axes[0].collections])

@@ -1,4 +1,4 @@
-"""Validators against cases by hand, NumPy transcriptions, and their limits."""
+"""Validators: values computed by hand or with NumPy, limits, and errors."""
 
 import ml_dtypes
 import numpy as np
@@ -30,7 +30,7 @@ def softmax(values):
 # Source accuracy.
 
 
-def test_accuracy_is_that_of_scikit_learn():
+def test_accuracy_matches_scikit_learn():
     y, outputs = np.arange(40) % 5, logits()
     expected = accuracy_score(y, outputs.argmax(1))
     assert source_accuracy(y, outputs, from_logits=True) == expected
@@ -39,7 +39,7 @@ def test_accuracy_is_that_of_scikit_learn():
     assert source_accuracy(y[:, None].astype("float32"), softmax(outputs)) == expected
 
 
-def test_one_column_tells_two_classes_apart():
+def test_accuracy_of_one_column_has_two_classes():
     column = np.array([0.9, 0.2, 0.4, 0.7])
     assert source_accuracy([1, 0, 1, 1], column) == 0.75
     assert source_accuracy([1, 0, 1, 1], column[:, None]) == 0.75
@@ -62,10 +62,10 @@ def test_information_by_hand():
     assert found == pytest.approx(marginal - np.log(2) / 2)
 
 
-def test_information_is_0_where_all_say_the_same():
+def test_information_is_0_if_all_predictions_are_equal():
     assert information_maximization(np.full((7, 3), 1 / 3)) < 1e-12
     assert information_maximization(np.tile([0.0, 1.0], (7, 1))) == 0.0
-    assert target_entropy(np.tile([0.0, 1.0], (7, 1))) == 0.0  # it does not see that
+    assert target_entropy(np.tile([0.0, 1.0], (7, 1))) == 0.0  # not detected
 
 
 def test_limits_are_the_logarithm_of_the_classes():
@@ -77,7 +77,7 @@ def test_limits_are_the_logarithm_of_the_classes():
 
 
 def density(probabilities, temperature=0.05):
-    """Equations 2 and 3 of the paper, pair by pair."""
+    """Return equations 2 and 3 of the paper, computed pair by pair."""
     f = probabilities / np.linalg.norm(probabilities, axis=1, keepdims=True)
     total = 0.0
     for i in range(len(f)):
@@ -88,7 +88,7 @@ def density(probabilities, temperature=0.05):
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
-def test_density_equals_a_transcription(temperature):
+def test_density_matches_the_equations_of_the_paper(temperature):
     p = softmax(logits())
     found = soft_neighborhood_density(p, temperature=temperature)
     assert found == pytest.approx(density(p, temperature), rel=1e-9)
@@ -97,11 +97,11 @@ def test_density_equals_a_transcription(temperature):
 def test_density_in_chunks_is_the_same(monkeypatch):
     p = softmax(logits())
     whole = soft_neighborhood_density(p)
-    monkeypatch.setattr(validators, "CHUNK", 7 * len(p))  # a ragged last chunk
+    monkeypatch.setattr(validators, "CHUNK", 7 * len(p))  # the last chunk is smaller
     assert soft_neighborhood_density(p) == pytest.approx(whole, rel=1e-12)
 
 
-def test_density_prefers_clusters_to_scatter_and_collapse_to_all():
+def test_density_ranks_collapse_over_clusters_over_scatter():
     clusters = softmax(20 * np.eye(5)[np.arange(40) % 5])
     assert soft_neighborhood_density(clusters) == pytest.approx(np.log(7), abs=1e-2)
     scattered = softmax(logits(scale=1.0))
@@ -117,12 +117,12 @@ def test_density_of_a_small_temperature_is_finite():
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, np.inf, np.nan, True])
-def test_bad_temperature(temperature):
+def test_bad_temperature_raises(temperature):
     with pytest.raises(ValueError, match="temperature"):
         soft_neighborhood_density(softmax(logits()), temperature=temperature)
 
 
-def test_density_needs_a_choice_of_neighbors():
+def test_density_of_two_examples_raises():
     with pytest.raises(ValueError, match="fewer than 3"):
         soft_neighborhood_density(softmax(logits(2)))
 
@@ -134,7 +134,7 @@ def test_weighted_risk_by_hand():
     assert importance_weighted_risk([1.0, 2.0, 4.0], [0.5, 0.5, 2.0]) == 9.5 / 3
 
 
-def test_dev_equals_the_papers_algorithm():
+def test_dev_matches_the_algorithm_of_the_paper():
     rng = np.random.default_rng(0)
     losses, ratios = rng.random(50), rng.exponential(size=50)
     weighted = losses * ratios
@@ -144,7 +144,7 @@ def test_dev_equals_the_papers_algorithm():
 
 
 def test_dev_by_hand():
-    # Loss 1 everywhere: the risk is 1 whatever the ratios are.
+    # If every loss is 1, the risk is 1 for any ratios.
     assert deep_embedded_validation([1, 1, 1], [2.0, 1, 0.6]) == pytest.approx(1.0)
     assert importance_weighted_risk([1, 1, 1], [2.0, 1, 0.6]) == pytest.approx(1.2)
 
@@ -168,7 +168,7 @@ def test_dev_of_equal_weights_is_the_mean_loss():
     assert deep_embedded_validation([1.0, 2.0, 6.0], [1.0, 1.0, 1.0]) == 3.0
 
 
-def test_dev_refuses_weights_that_were_scaled():
+def test_dev_of_scaled_weights_raises():
     ratios = np.array([0.2, 0.4, 3.0])
     with pytest.raises(ValueError, match="ratios, not .weights"):
         deep_embedded_validation([1, 0, 1], ratios / ratios.mean())
@@ -178,7 +178,7 @@ def test_dev_refuses_weights_that_were_scaled():
 @pytest.mark.parametrize(
     "losses, weights, message",
     [
-        ([1.0, 2.0], [1.0], "2 examples"),
+        ([1.0, 2.0], [1.0], "2 examples, but .* has 1"),
         ([], [], "at least one"),
         ([[1.0, 2.0]], [1.0], "one number for each"),
         ([1.0, np.nan], [1.0, 1.0], "`losses` are NaN"),
@@ -187,12 +187,12 @@ def test_dev_refuses_weights_that_were_scaled():
         ([1.0, 2.0], [0.0, 0.0], "are 0"),
     ],
 )
-def test_bad_risks(risk, losses, weights, message):
+def test_bad_losses_or_weights_raise(risk, losses, weights, message):
     with pytest.raises(ValueError, match=message):
         risk(losses, weights)
 
 
-def test_dev_needs_two():
+def test_dev_of_one_example_raises():
     with pytest.raises(ValueError, match="at least 2"):
         deep_embedded_validation([1.0], [2.0])
 
@@ -213,7 +213,7 @@ def test_logits_and_probabilities_agree(validator):
 
 
 @pytest.mark.parametrize("validator", OF_TARGET)
-def test_one_column_is_two(validator):
+def test_one_column_gives_the_same_score_as_two(validator):
     column = np.array([0.1, 0.8, 0.6, 0.3])
     both = np.stack([1 - column, column], axis=1)
     assert validator(column[:, None]) == pytest.approx(validator(both))
@@ -226,21 +226,21 @@ def test_one_column_is_two(validator):
     "outputs, given, message",
     [
         (logits(), {}, "pass from_logits=True"),
-        (softmax(logits()), {"from_logits": True}, "probabilities already"),
+        (softmax(logits()), {"from_logits": True}, "already probabilities"),
         (np.full((4, 3), 0.9), {}, "add up to 2.7"),
         (np.zeros((0, 3)), {}, "at least one row"),
         (np.zeros((4, 3, 3)), {}, "classifier"),
         (np.full((4, 3), np.nan), {}, "NaN"),
-        (np.full((4, 1), 1.2), {}, "no probabilities"),
-        (np.full((4, 3), "a"), {}, "not numbers"),
+        (np.full((4, 1), 1.2), {}, "not probabilities"),
+        (np.full((4, 3), "a"), {}, "array of numbers"),
     ],
 )
-def test_bad_outputs(validator, outputs, given, message):
+def test_bad_outputs_raise(validator, outputs, given, message):
     with pytest.raises(ValueError, match=message):
         validator(outputs, **given)
 
 
-def test_from_logits_must_be_said_by_a_bool():
+def test_from_logits_that_is_not_a_bool_raises():
     with pytest.raises(TypeError, match="True or False"):
         target_entropy(softmax(logits()), from_logits=None)
 
@@ -248,7 +248,7 @@ def test_from_logits_must_be_said_by_a_bool():
 @pytest.mark.parametrize(
     "y, message",
     [
-        (np.zeros(40), "one class or none"),
+        (np.zeros(40), "at most one class"),
         (np.arange(39) % 5, "39 examples"),
         (np.arange(40) % 6, "outside 0 to 4"),
         (np.arange(40) % 5 - 1, "outside 0 to 4"),
@@ -258,13 +258,13 @@ def test_from_logits_must_be_said_by_a_bool():
         (np.full(40, np.nan), "NaN"),
     ],
 )
-def test_bad_labels(y, message):
+def test_bad_labels_raise(y, message):
     with pytest.raises(ValueError, match=message):
         source_accuracy(y, softmax(logits()))
 
 
 @pytest.mark.parametrize("level", [0.04, 1.0])
-def test_dev_of_ratios_that_are_nearly_equal_is_no_noise(level):
+def test_dev_of_nearly_equal_ratios_is_the_mean_loss(level):
     rng = np.random.default_rng(0)
     losses, noise = rng.exponential(size=64), rng.normal(size=64)
     found = deep_embedded_validation(losses, level + 1e-5 * noise)
