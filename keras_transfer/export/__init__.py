@@ -1,4 +1,4 @@
-"""Take a trained model to where it is served."""
+"""Export trained models for serving."""
 
 from keras_transfer.export.image_bytes import ImageBytes as ImageBytes
 from keras_transfer.export.onnx_litert import export_file as export_file

@@ -1,4 +1,4 @@
-"""Compare what was written with the model that it was written from."""
+"""Compare an exported file with its model."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from keras_transfer import _keras
 from keras_transfer.export.request import named
 
-# Of the largest output. Folded adapters are rounded once more, fused operations sum
-# in another order; an int8 layer rounds what comes in.
+# Relative to the largest output. Folding adapters adds one rounding, fused operations
+# change the order of a sum, and an int8 layer rounds its inputs.
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "quantized": 5e-2}
-# What `own_heads` fills up logits with, in the three dtypes.
+# The values of the missing logits of a narrow head in `own_heads`, for three dtypes.
 FILLED = np.array([np.finfo("float32").min, np.finfo("float16").min, -3.3895314e38])
 
 
 def tolerance(model: keras.Model) -> float:
-    """Return how far outputs may be off, relative to the largest."""
+    """Return the largest allowed error, relative to the largest output."""
     layers = _keras.flat_layers(model)
     kinds = {getattr(layer, "compute_dtype", None) for layer in layers}
     if any(getattr(layer, "quantization_mode", None) for layer in layers):
@@ -27,7 +27,7 @@ def tolerance(model: keras.Model) -> float:
 
 
 def expected(model: keras.Model, inputs: object, single: str) -> dict[str, np.ndarray]:
-    """Return the outputs of the model itself by name, as float32 where it is half."""
+    """Return the outputs of the model by name, half precision as float32."""
     outputs = named(model(inputs, training=False), single)
     arrays = {k: keras.ops.convert_to_numpy(each) for k, each in outputs.items()}
     half = ("float16", "bfloat16")
@@ -43,52 +43,54 @@ def compare(
     wanted: Mapping[str, np.ndarray],
     allowed: float,
 ) -> None:
-    """Check that what was written gives the outputs of the model.
+    """Check that an exported file gives the outputs of the model.
 
     Args:
-        name: What is checked.
-        found: Its outputs by name; there may be more than are wanted.
-        wanted: The outputs of the model.
-        allowed: The tolerance.
+        name: Name of the exported file or signature, for the error.
+        found: Outputs of the file by name. Outputs that `wanted` lacks are ignored.
+        wanted: Outputs of the model by name.
+        allowed: The tolerance, relative to the largest output.
 
     Raises:
-        ValueError: If an output is not finite, is missing, or is off.
+        ValueError: If an output is not finite, is missing, or differs.
     """
     for key, right in wanted.items():
         strings = right.dtype.kind in "OUS"
         if not strings and not np.all(np.isfinite(right)):
             raise ValueError(
-                f"The model's output {key!r} is not finite for the samples. Nothing "
-                "was exported: look at the weights or at the samples."
+                f"The model's output {key!r} is not finite for the samples, so nothing "
+                "was exported. Check the weights and the samples."
             )
         if key not in found:
-            raise ValueError(f"{name} has no output {key!r}, but {sorted(found)}.")
+            raise ValueError(
+                f"{name} has no output {key!r}. Its outputs are {sorted(found)}."
+            )
         got = np.asarray(found[key])
         if strings:
             _compare_strings(name, key, got, right)
             continue
         same = got.shape == right.shape
         if same and right.dtype.kind == "f":
-            # What fills up the scores of a narrow head is no score.
+            # The fill values of a narrow head do not count in the scale.
             filled = np.isin(right, FILLED)
             same = bool(np.array_equal(got[filled], right[filled]))
             got, right = got[~filled], right[~filled]
         scale = max(float(np.abs(right).max(initial=0.0)), 1e-6)
         error = float(np.abs(got - right).max(initial=0.0)) if same else np.inf
-        if not error <= allowed * scale:  # NaN is not either
+        if not error <= allowed * scale:  # also true for NaN
             raise ValueError(
-                f"{name} gives another {key!r} than the model: they differ by "
-                f"{error:.2g}, with outputs up to {scale:.2g} and {allowed:.0e} of "
-                "that allowed. Nothing was exported. Something in the model's call "
-                "depends on more than its inputs and weights, such as a random number "
-                "or a Python value."
+                f"{name} gives another {key!r} than the model, so nothing was "
+                f"exported. The outputs differ by {error:.2g}, but only "
+                f"{allowed * scale:.2g} is allowed for outputs up to {scale:.2g}. The "
+                "call of the model probably depends on more than its inputs and "
+                "weights, such as on a random number or a Python value."
             )
 
 
 def _compare_strings(name: str, key: str, got: np.ndarray, right: np.ndarray) -> None:
     if not np.array_equal(got, right):
         raise ValueError(
-            f"{name} gives another {key!r} than the model: {str(got)[:80]}, and not "
-            f"{str(right)[:80]}. Nothing was exported. Something in the model's call "
-            "depends on more than its inputs and weights."
+            f"{name} gives another {key!r} than the model, so nothing was exported: "
+            f"{str(got)[:80]} instead of {str(right)[:80]}. The call of the model "
+            "probably depends on more than its inputs and weights."
         )

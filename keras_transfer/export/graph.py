@@ -1,4 +1,4 @@
-"""The graph of a SavedModel: adapters folded, each function and variable once."""
+"""The graph of a SavedModel: folded adapters, each function and variable once."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from keras_transfer.export.request import named
 
 
 class Folded:
-    """What a traced graph is to see in place of layers with adapters: plain layers.
+    """Lets a graph be traced with plain layers instead of layers with adapters.
 
-    The sums `W + scaling A B` are copies, made here; the model's own weights, its
-    optimizer and its compiled functions are not touched, so that it can be exported in
-    the middle of `fit`. Only what an adapter changes is copied. What cannot be folded
-    (a bottleneck, a quantized layer) stays in the graph as it runs.
+    The sums `W + scaling A B` are copies. The model's own weights, its optimizer and
+    its compiled functions do not change, so the model can be exported during `fit`.
+    Only the weights that an adapter changes are copied. Adapters that cannot be folded
+    (a bottleneck, or an adapter on a quantized layer) stay in the graph.
 
     Args:
-        model: A model, with adapters or without.
+        model: A model, with or without adapters.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -49,7 +49,7 @@ class Folded:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Within the block, the layers compute plainly, with the sums as weights."""
+        """Let the layers compute without adapters, with the sums as their weights."""
         kinds = [type(layer) for layer in self.plain]
         states = [(variable, copy.value()) for variable, copy in self.values]
         with contextlib.ExitStack() as stack:
@@ -64,8 +64,8 @@ class Folded:
 def forward(model: keras.Model, plain: Entry, single: str, folded: Folded) -> Callable:
     """Return a TensorFlow function from the model's inputs to its outputs by name.
 
-    All signatures call this one function, so that the graph of the model is in the
-    file once. Half-precision outputs become float32, which every client can read.
+    All signatures call this function, so the file contains the graph of the model
+    once. Half-precision outputs become float32, which every client can read.
     """
 
     def call(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -92,12 +92,11 @@ def signature(
     entry: Entry, compute: Callable, finish: Callable = dict
 ) -> tf.types.experimental.ConcreteFunction:
     """Return the function of a signature: prepare, compute, finish."""
-
     specs = entry.specs
 
     def serve(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        # Some kernels end the server's process where the rank is another, such as
-        # oneDNN's convolutions ("Check failed: index >= 0" in tensor_format.h).
+        # With a wrong rank some kernels abort the server, such as the convolutions of
+        # oneDNN ("Check failed: index >= 0" in tensor_format.h).
         checked = {k: tf.ensure_shape(tensors[k], x.shape) for k, x in specs.items()}
         return finish(compute(entry.prepare(checked)))
 
@@ -110,12 +109,12 @@ def write(
     resources: Sequence[object],
     folder: str | os.PathLike,
 ) -> None:
-    """Write a SavedModel of these signatures, with the variables that they read.
+    """Write a SavedModel with these signatures and the variables that they read.
 
-    keras.export.ExportArchive stores each variable twice (keras-team/keras#23553).
-    Here only one list holds them, and what no signature reads is left out: the
-    optimizer, the head of another domain, seeds, the tables of a tokenizer that is not
-    in front of the model.
+    `keras.export.ExportArchive` stores each variable twice (keras-team/keras#23553).
+    This function stores each variable once. It leaves out variables that no signature
+    reads: the optimizer, the head of another domain, seeds, and the tables of a
+    tokenizer that is not exported.
 
     Raises:
         ValueError: If a signature uses a table that is not among the resources.
@@ -128,17 +127,17 @@ def write(
     root.resources = list(tables.values())
     try:
         tf.saved_model.save(root, os.fspath(folder), signatures=dict(functions))
-    except AssertionError as error:  # how TensorFlow says it
+    except AssertionError as error:  # TensorFlow's error for a missing table
         raise ValueError(
-            "The preprocessor or the model uses a lookup table that the SavedModel "
-            "would not hold, because no layer owns it: it is reached through a "
-            "function, such as that of a Lambda layer. Pass the Keras layer that owns "
-            "the table, or make the table an attribute of a layer of the model."
+            "The preprocessor or the model uses a lookup table that cannot be saved, "
+            "because no layer owns it. A function uses the table, such as the "
+            "function of a Lambda layer. Pass the Keras layer that owns the table, or "
+            "make the table an attribute of a layer of the model."
         ) from error
 
 
 def _fold(layer: keras.Layer) -> list[tuple[keras.Variable, tf.Variable]] | None:
-    """Return copies of the weights that change, or None if it cannot be done."""
+    """Return copies of the weights that change, or None if folding is impossible."""
     active = [part for part in parts_of(layer) if gate_value(part)]
     if active and layer.quantization_mode is not None:
         return None
@@ -150,7 +149,7 @@ def _fold(layer: keras.Layer) -> list[tuple[keras.Variable, tf.Variable]] | None
     for part in active:
         try:
             part.fold(layer, after)
-        except ValueError:  # it says that this technique has no such sum
+        except ValueError:  # this technique has no such sum
             return None
     return [
         (own[k], tf.Variable(after[k].astype(before[k].dtype), name=own[k].path))

@@ -1,4 +1,4 @@
-"""Encoded images in: decoded, resized and scaled in the graph."""
+"""ImageBytes: decode, resize and scale encoded images in the graph."""
 
 from __future__ import annotations
 
@@ -19,29 +19,32 @@ INTERPOLATIONS = ("bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos
 
 @dataclasses.dataclass(frozen=True)
 class ImageBytes:
-    """Say how an encoded image becomes the input of a model, for `kt.export_serving`.
+    """Decodes, resizes and scales images in the graph, for `kt.export_serving`.
 
-    A file is decoded to values `v` of 0 to 255 and resized to the model's height and
-    width, and the model gets
+    An image file is decoded to values `v` from 0 to 255 and resized to the height and
+    width of the model's input. The input of the model is then
 
         x = v * scale + offset
 
-    or `scale(v)` where `scale` is a function. How a model wants its pixels cannot be
-    read off it, so `scale` has no default: 1 for raw values (many models of
-    keras.applications scale inside), `1 / 255` for values up to 1, `1 / 127.5` with an
-    offset of -1 for values from -1 to 1. JPEG, PNG, GIF (the first frame) and BMP are
-    read; the orientation that a camera notes is not. Resizing is that of
-    `keras.utils.image_dataset_from_directory`: no antialiasing, no cropping.
+    or `scale(v)` if `scale` is a function. The range of values that a model needs
+    cannot be read from the model, so `scale` has no default. Use 1 for raw values (many
+    models of keras.applications scale them inside), `1 / 255` for values from 0 to 1,
+    and `1 / 127.5` with an offset of -1 for values from -1 to 1. The files can be JPEG,
+    PNG, GIF (only the first frame is used) or BMP. The orientation in the metadata of a
+    photo is ignored. Images are resized as by
+    `keras.utils.image_dataset_from_directory`, without antialiasing and cropping.
 
     Args:
-        scale: Factor, one or one a channel; or a function of a float32 tensor
-            `(batch, height, width, channels)`, such as the `preprocess_input` of a
-            model of keras.applications.
-        offset: What is added after the factor, one number or one a channel.
-        size: Height and width in pixels. Defaults to those of the model's input.
-        channels: 3 for colors, 1 for gray.
+        scale: Factor, as one number or one number for each channel. Or a function of a
+            float32 tensor `(batch, height, width, channels)`, such as the
+            `preprocess_input` of a model of keras.applications.
+        offset: Number that is added after scaling, as one number or one number for
+            each channel. Defaults to 0.0.
+        size: Height and width in pixels. Defaults to None, which uses the size of the
+            model's input.
+        channels: 3 for color, 1 for grayscale. Defaults to 3.
         interpolation: `"bilinear"`, `"nearest"`, `"bicubic"`, `"area"`, `"lanczos3"`
-            or `"lanczos5"`.
+            or `"lanczos5"`. Defaults to `"bilinear"`.
 
     Example:
         ```python
@@ -52,12 +55,12 @@ class ImageBytes:
         ```
 
     Raises:
-        ValueError: If an argument is out of range, or an offset is given beside a
+        ValueError: If an argument is out of range, or an offset is combined with a
             function.
 
     Reference:
         TensorFlow, `tf.io.decode_image` and `tf.image.resize`; TensorFlow Serving,
-        "RESTful API", which sends bytes as `{"b64": ...}`.
+        "RESTful API", for bytes as `{"b64": ...}`.
     """
 
     scale: float | Sequence[float] | Callable
@@ -69,46 +72,46 @@ class ImageBytes:
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
             raise ValueError(
-                f"channels is {self.channels!r}. Images have 1 channel or 3."
+                f"channels is {self.channels!r}. Pass 3 for color, 1 for grayscale."
             )
         one_of("interpolation", self.interpolation, INTERPOLATIONS)
         if callable(self.scale) and self.offset != 0.0:
             raise ValueError(
-                f"offset is {self.offset!r} beside a function as scale. Have the "
-                "function add it."
+                f"offset is {self.offset!r}, but scale is a function, which ignores "
+                "an offset. Add the offset inside the function."
             )
         for name, value in (("scale", self.scale), ("offset", self.offset)):
             count = len(value) if isinstance(value, Sequence) else 1
             if count not in (1, self.channels):
                 raise ValueError(
                     f"{name} is {value!r}: {count} numbers for {self.channels} "
-                    "channels. Give one, or one a channel."
+                    "channels. Pass one number, or one number for each channel."
                 )
 
     def entry(self, plain: Entry) -> Entry:
-        """Return the way into a model whose own way in is `plain`.
+        """Return the entry for image files of a model whose own entry is `plain`.
 
         Raises:
-            ValueError: If the model does not take one image, or no size is known.
+            ValueError: If the model does not take one image, or the size is unknown.
         """
         if len(plain.specs) != 1:
             raise ValueError(
-                f"The model takes {sorted(plain.specs)}, but an encoded image is one "
-                "input. Export a model that takes the image alone."
+                f"The model has the inputs {sorted(plain.specs)}, but ImageBytes gives "
+                "one input. Export a model whose only input is the image."
             )
         (spec,) = plain.specs.values()
         shape = tuple(spec.shape[1:])
         if len(shape) != 3 or shape[2] not in (None, self.channels):
             raise ValueError(
-                f"The model takes inputs of shape {shape} per example, and ImageBytes "
+                f"The model takes inputs of shape {shape} per example, but ImageBytes "
                 f"gives (height, width, {self.channels}). Set channels, or export a "
-                "model of images with the channels last."
+                "model that takes images with channels last."
             )
         size = self.size or shape[:2]
         if None in size:
             raise ValueError(
-                f"The model takes images of any size, {shape}, and a batch has one. "
-                "Pass size=(height, width) to ImageBytes."
+                f"The model takes images of any size, {shape}, but all images of a "
+                "batch need the same size. Pass size=(height, width) to ImageBytes."
             )
 
         def prepare(tensors: dict[str, tf.Tensor]) -> object:
@@ -131,10 +134,10 @@ class ImageBytes:
 
 
 def image_entries(preprocessor: keras.Layer, plain: Entry) -> dict[str, Entry]:
-    """Return the entries of a Task that resizes and scales images itself.
+    """Return the entries of an image Task, whose preprocessor resizes and scales.
 
-    `serving_default` takes what the Task's `predict` takes, images of one size with
-    values of 0 to 255; `image_bytes` takes files, each of its own size.
+    `serving_default` takes what the Task's `predict` takes, images of the same size
+    with values from 0 to 255. `image_bytes` takes files of images of different sizes.
     """
     what = f"The preprocessor {type(preprocessor).__name__}"
     (name,) = plain.specs
@@ -143,8 +146,8 @@ def image_entries(preprocessor: keras.Layer, plain: Entry) -> dict[str, Entry]:
         size = tuple(preprocessor.image_converter.image_size or size)
     if None in size:
         raise ValueError(
-            "The Task takes images of any size, and a batch has one. Give its "
-            "image_converter an image_size."
+            "The Task takes images of any size, but all images of a batch need the "
+            "same size. Set the image_size of its image_converter."
         )
 
     def prepare(tensors: dict[str, tf.Tensor]) -> object:
@@ -166,8 +169,9 @@ def image_entries(preprocessor: keras.Layer, plain: Entry) -> dict[str, Entry]:
 
 
 def bytes_spec() -> tf.TensorSpec:
-    """Return the tensor of a request that holds encoded images."""
-    # REST clients of TensorFlow Serving expect "_bytes" at the end of such a name.
+    """Return the spec of a tensor of encoded images."""
+    # TensorFlow Serving's REST API expects that the name of binary data ends in
+    # "_bytes".
     return tf.TensorSpec((None,), tf.string, name="image_bytes")
 
 
@@ -176,9 +180,9 @@ def decoded(
     size: tuple[int, int],
     resize: Callable[[tf.Tensor, tuple[int, int]], tf.Tensor],
 ) -> tf.Tensor:
-    """Return encoded images as one batch of float32: each decoded, then resized.
+    """Decode and resize images to one batch of float32.
 
-    One by one, since they come in different sizes.
+    The images are processed one by one, because their sizes differ.
     """
     shape = tf.TensorShape((*size, None))
 

@@ -1,4 +1,4 @@
-"""The names of classes as outputs of a signature, next to the logits."""
+"""Class names as outputs of a signature, in addition to the logits."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from keras_transfer.data.class_names import class_names_of
 
 
 def with_labels(labels: Any, model: keras.Model) -> Callable:
-    """Return a function that adds `label` and `label_id` to outputs by name.
+    """Return a function that adds `label` and `label_id` to a dict of outputs.
 
     Args:
         labels: As in `kt.export_serving`.
         model: The model.
 
     Raises:
-        ValueError: If they are not different names, or fewer than two.
+        ValueError: If the labels are not at least two different names.
     """
     if labels is False:
         return dict
@@ -42,12 +42,12 @@ def with_labels(labels: Any, model: keras.Model) -> Callable:
 
 
 def _by_output(labels: Any, model: keras.Model) -> dict[str, Any]:
-    """Return labels by the name that an output has in a signature."""
+    """Return labels by the names of the outputs in a signature."""
     if isinstance(labels, Mapping):
         output = getattr(model, "output", None) if model.inputs else None
         if not isinstance(output, list | tuple):
             return dict(labels)
-        # Keras names the outputs of a list by their layers, in `compile` for example.
+        # Keras names the outputs in a list by their layers, for example in `compile`.
         layers = getattr(model, "output_names", [])
         numbered = {name: f"outputs_{i}" for i, name in enumerate(layers)}
         return {numbered.get(key, key): each for key, each in labels.items()}
@@ -56,16 +56,16 @@ def _by_output(labels: Any, model: keras.Model) -> dict[str, Any]:
     if isinstance(labels, list | tuple):
         return {f"outputs_{i}": each for i, each in enumerate(labels)}
     raise ValueError(
-        f"labels is {labels!r}. Pass the names of the classes in the order of the "
-        "model's outputs; of a model with several outputs a list or a dictionary of "
-        "such, with None for an output that has no classes."
+        f"labels is {labels!r}. Pass a list of the class names in the order of the "
+        "logits. For a model with several outputs, pass a list or a dictionary of "
+        "such lists, with None for an output without classes."
     )
 
 
 def _where_they_fit(
     outputs: dict[str, tf.Tensor], names: Sequence[str]
 ) -> dict[str, tf.Tensor]:
-    """Return outputs with the names that the data had, if there is a place for them."""
+    """Return outputs with the class names of the data, if these fit the outputs."""
     fit = len(outputs) == 1 and next(iter(outputs.values())).shape[-1] == len(names)
     fit = fit and len(names) > 1 and not {"label", "label_id"} & set(outputs)
     return {**outputs, **_of_one(outputs, list(names))} if fit else dict(outputs)
@@ -75,7 +75,7 @@ def _of_one(outputs: dict[str, tf.Tensor], names: list[str]) -> dict[str, tf.Ten
     if len(outputs) != 1:
         shapes = {name: tuple(each.shape) for name, each in outputs.items()}
         raise ValueError(
-            f"labels was given, but the model has {len(outputs)} outputs, {shapes}. "
+            f"labels is one list, but the model has {len(outputs)} outputs, {shapes}. "
             "Pass a dictionary of labels by the name of the output, such as "
             f"{{{next(iter(shapes))!r}: labels}}."
         )
@@ -89,8 +89,8 @@ def _of_several(
     unknown = sorted(set(labels) - set(outputs))
     if unknown:
         raise ValueError(
-            f"labels has {unknown}, but the outputs of the model are "
-            f"{sorted(outputs)}. Give labels by these names."
+            f"labels has the keys {unknown}, but the outputs of the model are "
+            f"{sorted(outputs)}. Use these names as keys."
         )
     found = {}
     for name, names in labels.items():
@@ -109,17 +109,17 @@ def _named(
     if len(shape) < 2 or shape[-1] != len(labels):
         hint = ""
         if len(shape) >= 2 and shape[-1] == 1:
-            hint = " Of one column the largest says nothing: train two logits."
+            hint = " A label cannot be chosen from one logit: train two logits."
         raise ValueError(
-            f"labels has {len(labels)} names, but the model's output {name!r} is "
-            f"{shape}. It must be (batch, {len(labels)}), or (batch, ..., "
-            f"{len(labels)}) of a model that has classes for each token or pixel.{hint}"
+            f"labels has {len(labels)} names, but the model's output {name!r} has the "
+            f"shape {shape}. The shape must be (batch, {len(labels)}), or (batch, ..., "
+            f"{len(labels)}) for a model with classes for each token or pixel.{hint}"
         )
     taken = {f"{prefix}label", f"{prefix}label_id"} & set(outputs)
     if taken:
         raise ValueError(
-            f"The model has outputs of its own named {sorted(taken)}, which labels "
-            "would add. Rename those of the model, or leave labels out."
+            f"The model already has outputs named {sorted(taken)}, which labels "
+            "would add. Rename these outputs of the model, or pass labels=False."
         )
     index = tf.argmax(scores, axis=-1)
     return {
@@ -129,7 +129,7 @@ def _named(
 
 
 def _is_names(labels: Any) -> bool:
-    """Return whether `labels` is meant for one output: no structure of sequences."""
+    """Return whether `labels` is for one output, not a structure of sequences."""
     if isinstance(labels, str):
         return True
     if not isinstance(labels, Sequence) and not hasattr(labels, "tolist"):
@@ -144,9 +144,9 @@ def _checked(labels: Any, what: str) -> list[str]:
     names = [labels] if isinstance(labels, str) else list(labels)
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(
-            f"{what} is {labels!r}. Give the name of each class once, two or more, in "
-            "the order of the model's outputs."
+            f"{what} is {labels!r}. Pass the name of each class once, at least two "
+            "names, in the order of the logits."
         )
     if not all(isinstance(each, str) for each in names):
-        raise ValueError(f"{what} is {labels!r}. Each is a string.")
+        raise ValueError(f"{what} is {labels!r}. Each name must be a string.")
     return names

@@ -1,4 +1,4 @@
-"""Many adapters in one graph: each example of a batch names the one it is for."""
+"""Several adapters in one graph: each example of a batch names its adapter."""
 
 from __future__ import annotations
 
@@ -27,40 +27,40 @@ from keras_transfer.export.request import Entry
 from keras_transfer.export.request import named
 from keras_transfer.export.stacked_pairs import StackedPairs
 
-INPUT = "adapter"  # of each signature: a name an example
-BASE = ""  # the name that stands for no adapter; no adapter can have it
+INPUT = "adapter"  # name of the additional input of each signature
+BASE = ""  # means no adapter, because an adapter cannot have an empty name
 HOOKS = ("on_inputs", "on_outputs", "on_result")
-PROBE = 2  # rows of the batch with which the shapes are looked at
+PROBE = 2  # rows of the batch that checks the shapes
 
 
 class ManyAdapters:
-    """Several adapters of low-rank pairs of one model, to be chosen by example.
+    """Several low-rank adapters of one model, of which each example chooses one.
 
-    Each signature gets one more input, `adapter`, a string an example: the name of an
-    adapter, or `""` for the model without one. One batch may mix them. Layers that an
-    adapter has for itself, its head, are in the graph next to those of the others, and
-    each example gets its own. All else is there once, as it is now. The pairs are
-    copies; the model stays as it is.
+    Each signature gets one more input, `adapter`, a string for each example: the name
+    of an adapter, or `""` for the model without an adapter. A batch can mix adapters.
+    If adapters have their own layers, such as heads, the graph contains the layers of
+    all adapters, and each example uses the layers of its adapter. The graph contains
+    every other weight once. The pairs are copies, and the model does not change.
 
-    It takes the place of `Folded`. `forward` traces the model or one that shares its
-    layers, `entry` and `requests` add the names to an entry and to requests, and
-    `reference` is what to compare with.
+    This class replaces `Folded`. `forward` traces the model, or a model that shares
+    its layers. `entry` and `requests` add the names to an entry and to requests.
+    `reference` computes the outputs to compare with.
 
     Args:
         model: A model with adapters.
-        names: Names of those to export.
+        names: Names of the adapters to export.
 
     Raises:
         TypeError: If `names` is not a list of strings.
-        ValueError: If a name is unknown or there twice, or an adapter is not of
-            low-rank pairs, those of LoRA, RsLoRA and LoHa, alone.
+        ValueError: If a name is unknown or repeated, or if an adapter changes more than
+            low-rank pairs, such as those of LoRA, RsLoRA and LoHa, and its own layers.
     """
 
     def __init__(self, model: keras.Model, names: Sequence[str]) -> None:
         self.model = model
         self.names = _checked(model, names)
-        self.index: tf.Tensor | None = None  # while a graph is traced
-        self.number = 0  # the adapter that counts while there is none
+        self.index: tf.Tensor | None = None  # set only while a graph is traced
+        self.number = 0  # the adapter in use if `index` is None
         self.heads: list[OwnHeads] = []
         self.hooks: list[tuple[Part, Mapping[str, Callable]]] = []
         for path, layer in located(model).items():
@@ -71,7 +71,7 @@ class ManyAdapters:
                 self.hooks += zip(own, self._own_hooks(layer, own, path or layer.name))
             there = {part.name: part for part in parts}
             pairs = [there.get(name) for name in self.names]
-            # Parts of adapters that are left out do nothing at all.
+            # The parts of adapters that are not exported do nothing.
             hooks = [dict.fromkeys(HOOKS, _unchanged) for _ in parts]
             if any(pair is not None for pair in pairs):
                 stack = StackedPairs(layer, pairs, path or layer.name)
@@ -80,34 +80,34 @@ class ManyAdapters:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Within the block, networks of `network` compute with the stacked pairs."""
+        """Let the model compute with the stacked pairs inside the block."""
         with self._hooked(self.hooks):
             yield
 
     def _own_applied(self) -> contextlib.AbstractContextManager:
-        """Return what lets the layers that adapters own compute for one adapter."""
+        """Let the adapters' own layers compute for one adapter inside the block."""
         return self._hooked([each for each in self.hooks if each[0].replaces])
 
     @contextlib.contextmanager
     def _hooked(self, hooks: Sequence[tuple[Part, Mapping]]) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             for part, functions in hooks:
-                # In front of the methods, and past Keras's tracking of attributes.
+                # `__dict__` overrides the methods and bypasses Keras's tracking.
                 part.__dict__.update(functions)
                 for name in functions:
                     stack.callback(part.__dict__.pop, name)
             yield
 
     def entry(self, entry: Entry) -> Entry:
-        """Return the entry with the names as one more input.
+        """Return the entry with the names of the adapters as one more input.
 
         Raises:
-            ValueError: If the model has an input of that name.
+            ValueError: If the model has an input with the same name.
         """
         if INPUT in entry.specs:
             raise ValueError(
-                f"The model has an input {INPUT!r}, which is where a request names the "
-                "adapters. Rename that of the model."
+                f"The model has an input {INPUT!r}, but with adapters= this input "
+                "contains the names of the adapters. Rename the model's input."
             )
 
         def prepare(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -119,22 +119,22 @@ class ManyAdapters:
         return dataclasses.replace(entry, specs=specs, prepare=prepare)
 
     def forward(self, network: keras.Model, plain: Entry, single: str) -> Callable:
-        """Return a TensorFlow function as `graph.forward` does, with the names.
+        """Return a TensorFlow function as `graph.forward` does, with adapter names.
 
         Args:
-            network: The model, or one that shares its layers.
-            plain: The entry by its own inputs, as it is without the names.
-            single: Name of an output that has none.
+            network: The model, or a model that shares its layers.
+            plain: The entry of the network's own inputs, without the adapter names.
+            single: Name of an output that has no name.
 
         Raises:
-            ValueError: If an adapted layer has another first axis than the batch.
+            ValueError: If the first axis of an adapted layer's inputs is not the batch.
         """
         call = self._network(network, plain)
         self._probe(call, plain)
         return forward(call, self.entry(plain), single, self)
 
     def reference(self, network: keras.Model, plain: Entry) -> Callable:
-        """Return what to compare with: each adapter by itself, as it is attached."""
+        """Return a function that runs each adapter separately, for the comparison."""
 
         def call(inputs: dict[str, tf.Tensor], training: bool = False) -> object:
             names, rest = _split(inputs)
@@ -160,16 +160,16 @@ class ManyAdapters:
         return call
 
     def takes(self, labels: object) -> bool:
-        """Return whether labels are by adapter, or left out, where heads differ."""
+        """Return whether labels are by adapter, or None with different heads."""
         if isinstance(labels, Mapping):
             return bool(set(labels) & {BASE, *self.names})
         return labels is None and bool(self.heads)
 
     def labeled(self, compute: Callable, labels: Mapping | None) -> Callable:
-        """Return `compute` with labels, by each adapter's own names.
+        """Return `compute` with labels from the class names of each adapter.
 
         Raises:
-            ValueError: If they do not fit the adapters.
+            ValueError: If the labels do not fit the adapters.
         """
         if labels is None:
             return compute
@@ -182,7 +182,7 @@ class ManyAdapters:
         return call
 
     def requests(self, requests: Mapping[str, Mapping]) -> dict[str, dict]:
-        """Return requests with each example once for each adapter and for none."""
+        """Return requests with each example for no adapter and for each adapter."""
         names = [BASE, *self.names]
         found = {}
         for signature, arrays in requests.items():
@@ -195,7 +195,6 @@ class ManyAdapters:
         return found
 
     def _network(self, network: keras.Model, plain: Entry) -> Callable:
-
         def call(inputs: dict[str, tf.Tensor], training: bool = False) -> object:
             names, rest = _split(inputs)
             self.index = self._index(names, next(iter(rest.values())))
@@ -207,7 +206,7 @@ class ManyAdapters:
         return call
 
     def _probe(self, call: Callable, plain: Entry) -> None:
-        """Trace once with a known number of rows, for the hooks to look at."""
+        """Trace once with a known number of rows, which the hooks check."""
 
         def probe(tensors: dict[str, tf.Tensor]) -> None:
             with self.applied():
@@ -220,13 +219,13 @@ class ManyAdapters:
         tf.function(probe, autograph=False).get_concrete_function(specs)
 
     def _index(self, names: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
-        """Return 1 for the first adapter, and so on; 0 for none."""
+        """Return the number of the adapter of each example, 0 for no adapter."""
         known = tf.constant([BASE, *self.names])
         same = tf.equal(names[:, None], known[None])
         there = tf.reduce_any(same, axis=-1)
         text = (
-            f"There is no adapter of this name. Known are {self.names}, and the empty "
-            "string for the model without one. Unknown:"
+            f"The request names an unknown adapter. Known adapters are {self.names}, "
+            "and the empty string means the model without an adapter. Unknown:"
         )
         checks = [
             tf.debugging.Assert(
@@ -236,8 +235,8 @@ class ManyAdapters:
             ),
             tf.debugging.Assert(
                 tf.equal(tf.shape(names)[0], tf.shape(inputs)[0]),
-                [f"{INPUT!r} is to name one adapter an example; there are"]
-                + [tf.shape(names)[0], "for", tf.shape(inputs)[0]],
+                [f"{INPUT!r} must name one adapter for each example. Names:"]
+                + [tf.shape(names)[0], "examples:", tf.shape(inputs)[0]],
             ),
         ]
         with tf.control_dependencies(checks):
@@ -255,7 +254,7 @@ class ManyAdapters:
     def _own_hooks(
         self, host: keras.Layer, own: Sequence[OwnLayer], path: str
     ) -> list[dict[str, Callable]]:
-        """Return the hooks of the parts that replace `host`, of which the last acts."""
+        """Return the hooks of the parts that replace `host`; only the last acts."""
         there = {part.name: part for part in own}
         heads = OwnHeads(host, [there.get(name) for name in self.names])
         self.heads.append(heads)
@@ -280,10 +279,9 @@ class ManyAdapters:
         rows = tensor.shape[0]
         if self.index.shape[0] == PROBE and rows not in (PROBE, None):
             raise ValueError(
-                f"The first axis of what goes through {path!r} is not the batch: it "
-                f"has {rows} rows of {PROBE} examples. So nothing tells "
-                "which rows belong to which adapter. Leave this layer out of the "
-                "targets."
+                f"The first axis of the tensors of {path!r} is not the batch: it has "
+                f"{rows} rows for {PROBE} examples. So the adapter of a row is "
+                "unknown. Leave this layer out of the targets."
             )
 
 
@@ -292,16 +290,16 @@ def _split(tensors: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, dict]:
 
 
 def _unchanged(host: keras.Layer, *tensors: object, **kwargs: object) -> object:
-    """Do nothing, as the hook of a part."""
+    """Return the last tensor unchanged: a hook that does nothing."""
     return tensors[-1]
 
 
 def _checked(model: keras.Model, names: Sequence[str]) -> list[str]:
     if isinstance(names, str) or not all(isinstance(each, str) for each in names):
-        raise TypeError(f"adapters is {names!r}. Pass a list of names.")
+        raise TypeError(f"adapters is {names!r}. Pass a list of adapter names.")
     if not names or len(set(names)) < len(names):
         raise ValueError(
-            f"adapters is {names!r}. Name each adapter once, and one at least."
+            f"adapters is {names!r}. Name at least one adapter, and each only once."
         )
     recipes = attached(model)
     for name in names:
@@ -309,8 +307,8 @@ def _checked(model: keras.Model, names: Sequence[str]) -> list[str]:
         recipe = recipes[name]
         if recipe.trained(model, recipe.fitting(model)[0]):
             raise ValueError(
-                f"The adapter {name!r} ({type(recipe).__name__}) has changed weights "
-                "of the model's own, such as biases, which all examples share. Export "
-                "it on its own, without adapters=."
+                f"The adapter {name!r} ({type(recipe).__name__}) changes the model's "
+                "own weights, such as biases, which all examples share. Export this "
+                "adapter alone, without adapters=."
             )
     return list(names)

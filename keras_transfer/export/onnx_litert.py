@@ -1,4 +1,4 @@
-"""export_file: a model as one ONNX or LiteRT file."""
+"""export_file: export a model to one ONNX or LiteRT file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from keras_transfer.export.request import plain_entry
 from keras_transfer.export.samples import request
 from keras_transfer.export.samples import run
 
-# The first ONNX version with all operations that tf2onnx writes for attention.
+# The lowest ONNX opset with all operations that tf2onnx writes for attention.
 OPSET = 17
 
 
@@ -37,31 +37,32 @@ def export_file(
     format: str,
     samples: object = None,
 ) -> pathlib.Path:
-    """Write a model as one file for ONNX Runtime or LiteRT.
+    """Write a model to one file for ONNX Runtime or LiteRT.
 
-    As `kt.export_serving`, it folds adapters into a copy of the weights, names inputs
-    and outputs stably, leaves the batch size open, compares the file with the model on
-    `samples` and puts it in place last. It takes the model's own inputs: the
-    operations of tokenizers and of image files are TensorFlow's.
+    As in `kt.export_serving`, adapters are folded into a copy of the weights, the
+    names of inputs and outputs are stable, the batch size is free, and the file is
+    compared with the model on `samples` before it is put in place. The file takes the
+    model's own inputs, because tokenizers and image decoders are operations of
+    TensorFlow.
 
     Args:
-        model: A functional, Sequential or subclassed model. Of a subclassed one the
-            inputs are read off the samples.
-        path: The file, such as `"model.onnx"`.
-        format: `"onnx"` (needs tf2onnx; onnxruntime to compare) or `"litert"` (needs
-            nothing; ai-edge-litert to compare).
-        samples: A few inputs of the model to compare on. Without them nothing is
-            compared.
+        model: A functional, Sequential or subclassed model. A subclassed model needs
+            `samples`, from which its inputs are inferred.
+        path: Path of the file, such as `"model.onnx"`.
+        format: `"onnx"` or `"litert"`. `"onnx"` needs tf2onnx, and onnxruntime for the
+            comparison. `"litert"` needs ai-edge-litert for the comparison.
+        samples: A few inputs of the model for the comparison. Defaults to None, which
+            skips the comparison.
 
     Returns:
-        The path.
+        The path of the file.
 
     Raises:
-        FileExistsError: If the file is there already.
+        FileExistsError: If the file exists already.
         ImportError: If a package that is needed is not installed.
-        TypeError: If `model` is no Keras model.
-        ValueError: If the model has what the format cannot hold, such as some
-            quantized layers in LiteRT; or the file differs from the model.
+        TypeError: If `model` is not a Keras model.
+        ValueError: If the format does not support the model, such as some quantized
+            layers in LiteRT, or if the file gives other outputs than the model.
 
     Example:
         ```python
@@ -83,7 +84,9 @@ def export_file(
         Lite).
     """
     if not isinstance(model, keras.Model):
-        raise TypeError(f"The model is a {type(model).__name__}. Pass a keras.Model.")
+        raise TypeError(
+            f"The model is a {type(model).__name__}. Pass a keras.Model instead."
+        )
     one_of("format", format, FORMATS, "kt.export_serving writes a SavedModel")
     convert, load, needs, to_compare = FORMATS[format]
     _require(needs + (to_compare if samples is not None else ()), format)
@@ -93,7 +96,7 @@ def export_file(
         compute = forward(model, entry, "outputs", Folded(model))
         try:
             convert(entry, compute, partial)
-        except Exception as error:  # a converter raises anything
+        except Exception as error:  # converters raise many types of errors
             raise ValueError(_refusal(model, format, error)) from error
         if samples is not None:
             asked = request(entry, samples, format)
@@ -142,7 +145,8 @@ def _load_litert(path: pathlib.Path) -> Callable[[Mapping], dict[str, np.ndarray
     return lambda asked: runner(**asked)
 
 
-# How to write, how to run, the modules to write and to run with (and their packages).
+# For each format: how to write it, how to run it, and the modules, with their packages,
+# to write and to run it.
 FORMATS = {
     "onnx": (
         _to_onnx,
@@ -160,7 +164,7 @@ def _require(modules: tuple[tuple[str, str], ...], format: str) -> None:
             importlib.import_module(module)
         except ImportError as error:
             raise ImportError(
-                f"format={format!r} needs {package} here, which is not installed: "
+                f"format={format!r} needs {package}, which is not installed. Run "
                 f"pip install {package}, or pip install keras_transfer[export]."
             ) from error
 
@@ -172,8 +176,8 @@ def _refusal(model: keras.Model, format: str, error: Exception) -> str:
     text = f"'{model.name}' cannot be written as {format}"
     if modes:
         text += (
-            f": it is quantized ({', '.join(sorted(modes))}), and the converter has no "
-            "form for operations of such layers. Export the model in float, or as a "
-            "SavedModel with kt.export_serving"
+            f": it is quantized ({', '.join(sorted(modes))}), and the converter does "
+            "not support operations of quantized layers. Export the model before it is "
+            "quantized, or as a SavedModel with kt.export_serving"
         )
-    return f"{text}. The converter says: {reason[0][:300] if reason else repr(error)}"
+    return f"{text}. The converter's error: {reason[0][:300] if reason else error!r}"

@@ -1,4 +1,4 @@
-"""The layers that several adapters have for themselves at one host, by example."""
+"""The own layers of several adapters at one host, chosen for each example."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ import tensorflow as tf
 
 from keras_transfer.adapters.own_layer import OwnLayer
 
-# Activations whose results are 0 or more: what is not there has 0, a probability.
+# Activations with results of 0 or more: a missing class gets the probability 0.
 NOT_NEGATIVE = ("hard_sigmoid", "relu", "relu6", "sigmoid", "softmax", "softplus")
 
 
 class OwnHeads:
-    """What one layer computes with the weights of each adapter, and which one counts.
+    """Computes one layer with the weights of each adapter and chooses by example.
 
-    Of a head of fewer outputs than the widest the rest is filled up: with probabilities
-    of 0 behind a softmax or sigmoid, else with the least number of the dtype, of which
-    a softmax makes 0.
+    If a head has fewer outputs than the widest head, its outputs are filled up. The
+    fill value is 0 after a softmax or sigmoid, else the lowest number of the dtype,
+    which a softmax turns into 0.
 
     Args:
         host: The layer.
-        own: One part an adapter, None where it has none here.
+        own: A list with the part of each adapter, or None for an adapter that does not
+            replace this layer.
     """
 
     def __init__(self, host: keras.Layer, own: Sequence[OwnLayer | None]) -> None:
         self.host = host
         self.own = list(own)
-        # Of the model without an adapter first; empty where all have one width.
+        # The first width is the model's own. Empty if all heads have the same width.
         self.widths: list[int] = []
         if any(part is not None and part.other_width for part in own):
             self.widths = [host.units] + [
@@ -42,12 +43,12 @@ class OwnHeads:
     def each_its_own(
         self, otherwise: Callable, compute: Callable, index: tf.Tensor
     ) -> object:
-        """Return the outputs, those of each example by its own adapter.
+        """Return the outputs, each example's from its own adapter.
 
         Args:
-            otherwise: What the host computes without weights of an adapter.
-            compute: What its class computes with the weights that it has.
-            index: The adapter of each example, 0 for none.
+            otherwise: Function that returns the outputs without an adapter's weights.
+            compute: Function that returns the outputs with the host's current weights.
+            index: The number of the adapter of each example, 0 for no adapter.
         """
         outputs = self.filled(otherwise())
         for number, part in enumerate(self.own, 1):
@@ -60,14 +61,14 @@ class OwnHeads:
         return outputs
 
     def only(self, otherwise: Callable, compute: Callable, number: int) -> object:
-        """Return the outputs of one adapter, by its number; 0 for none."""
+        """Return the outputs of the adapter with this number, 0 for no adapter."""
         part = self.own[number - 1] if number else None
         return self.filled(
             otherwise() if part is None else part.computed(self.host, compute)
         )
 
     def filled(self, outputs: object) -> object:
-        """Return outputs of the widest head, of those of any."""
+        """Return outputs of any head, filled up to the width of the widest head."""
         if not self.widths:
             return outputs
         lacks = max(self.widths) - outputs.shape[-1]
@@ -80,34 +81,36 @@ class OwnHeads:
 def labels_by_adapter(
     labels: Mapping[str, Sequence[str]], names: Sequence[str], heads: Sequence[OwnHeads]
 ) -> Callable:
-    """Return what adds `label` and `label_id` to outputs, by the adapters' own names.
+    """Return a function that adds `label` and `label_id` to outputs, by adapter.
 
-    It is called with the outputs by name and the adapter of each example, 0 for none.
+    The function takes the outputs by name and the number of the adapter of each
+    example, 0 for no adapter.
 
     Args:
-        labels: Names of the classes by the adapter's name; `""` for the model without,
-            whose label is empty if it is left out.
+        labels: Class names by the adapter's name. The key `""` means the model without
+            an adapter. If it is missing, the labels of this model are empty.
         names: Names of the adapters.
-        heads: Where the adapters have layers of their own.
+        heads: The layers that the adapters replace.
 
     Raises:
-        ValueError: If one is missing, unknown, or has another number of classes.
+        ValueError: If an adapter is missing or unknown, or if the number of names
+            differs from the number of classes.
     """
     unknown = sorted(set(labels) - {"", *names})
     missing = sorted(set(names) - set(labels))
     if unknown or missing:
         raise ValueError(
-            f"labels has names for {unknown}, which are not exported, and none for "
-            f"{missing}. Give a list for each of {list(names)}, and for '' where the "
-            "model without an adapter is asked too."
+            f"labels has the keys {unknown}, which are not exported, and lacks the "
+            f"keys {missing}. Pass a list for each of {list(names)}, and optionally "
+            "for '', the model without an adapter."
         )
     widths = next((each.widths for each in heads if each.widths), [])
     for number, name in enumerate(["", *names]):
         own = list(labels.get(name, ()))
         if name in labels and (len(own) < 2 or len(set(own)) < len(own)):
             raise ValueError(
-                f"labels[{name!r}] is {own!r}. Give the name of each class once, two "
-                "or more, in the order of the outputs."
+                f"labels[{name!r}] is {own!r}. Pass the name of each class once, at "
+                "least two names, in the order of the logits."
             )
         if name in labels and widths and len(own) != widths[number]:
             raise ValueError(
@@ -122,12 +125,12 @@ def labels_by_adapter(
         if len(outputs) != 1 or len(scores.shape) != 2 or scores.shape[-1] != width:
             raise ValueError(
                 f"labels has up to {width} names, but the model's outputs are "
-                f"{shapes}. There must be one, of the shape (batch, {width})."
+                f"{shapes}. The model must have one output, of shape (batch, {width})."
             )
         if not widths and len({len(each) for each in labels.values()}) > 1:
             raise ValueError(
                 f"labels has {[len(each) for each in labels.values()]} names, but each "
-                f"adapter gives {width} outputs."
+                f"adapter gives {width} outputs. Pass a name for each output."
             )
         rows = [[*labels.get(x, ()), *[""] * width][:width] for x in ("", *names)]
         best = tf.argmax(scores, axis=-1)

@@ -1,4 +1,4 @@
-"""RawText: strings in, the tokenizer in the graph."""
+"""RawText: a tokenizer in the graph, for signatures that take strings."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from keras_transfer.export.request import raw_entry
 
 @dataclasses.dataclass(frozen=True)
 class RawText:
-    """Say how strings become the inputs of a model, for `kt.export_serving`.
+    """Converts strings to the inputs of a model in the graph, for `kt.export_serving`.
 
-    `kt.export_serving` makes one itself of a keras-hub preprocessor or a
-    `keras.layers.TextVectorization`. Use it to name the inputs, and for models of
-    pairs: a request then holds one string per name, and the preprocessor is called
-    with a tuple of them. The preprocessor is traced, so it must be made of TensorFlow
-    operations, as all tokenizers of keras-hub are.
+    `kt.export_serving` itself wraps a keras-hub preprocessor or a
+    `keras.layers.TextVectorization` in a `RawText`. Use the class to name the inputs,
+    and for models that take several strings per example, such as pairs of sentences. A
+    request then has one string for each name, and the preprocessor is called with a
+    tuple of string tensors. The preprocessor is traced into the graph, so it must
+    consist of TensorFlow operations. All tokenizers of keras-hub do.
 
     The tokenizers of keras-hub use operations of `tensorflow_text`. A Python client
     must run `import tensorflow_text` before it loads the SavedModel. TensorFlow Serving
@@ -30,9 +31,9 @@ class RawText:
     `kt.export_serving` prints the operations that the graph contains.
 
     Args:
-        preprocessor: A layer, or a function of a string tensor `(batch,)`, that gives
-            the inputs of the model.
-        names: The names of the strings of an example.
+        preprocessor: A layer or a function that takes a string tensor `(batch,)`, or a
+            tuple of string tensors, and returns the inputs of the model.
+        names: Names of the string inputs. Defaults to `("text",)`.
 
     Example:
         ```python
@@ -45,12 +46,12 @@ class RawText:
         ```
 
     Raises:
-        TypeError: If the preprocessor cannot be called.
-        ValueError: If there are no names, or not different ones.
+        TypeError: If the preprocessor is not callable.
+        ValueError: If `names` is empty, has a name twice, or has an invalid name.
 
     Reference:
         keras.io, "Text classification from scratch", the end-to-end model; TensorFlow
-        Text, which TensorFlow Serving links (model_servers/BUILD).
+        Serving, model_servers/BUILD, for its operations of TensorFlow Text.
     """
 
     preprocessor: keras.Layer | Callable
@@ -59,31 +60,33 @@ class RawText:
     def __post_init__(self) -> None:
         if not callable(self.preprocessor):
             raise TypeError(
-                f"The preprocessor is {self.preprocessor!r}. Pass a layer or a "
-                "function from strings to the inputs of the model."
+                f"The preprocessor {self.preprocessor!r} is not callable. Pass a layer "
+                "or a function from strings to the inputs of the model."
             )
         names = (self.names,) if isinstance(self.names, str) else tuple(self.names)
         if not names or len(set(names)) < len(names):
             raise ValueError(
-                f"names is {self.names!r}. Give each string of an example a name."
+                f"names is {self.names!r}. Pass a different name for each string of an "
+                "example."
             )
         if not all(isinstance(each, str) and each.isidentifier() for each in names):
             raise ValueError(
-                f"names is {self.names!r}. A name has letters, digits and '_' only."
+                f"names is {self.names!r}. A name can contain only letters, digits and "
+                "'_', and cannot begin with a digit."
             )
         object.__setattr__(self, "names", names)
 
     def entry(self, plain: Entry) -> Entry:
-        """Return the way into a model whose own way in is `plain`."""
+        """Return the entry for strings of a model whose own entry is `plain`."""
 
         def prepare(tensors: dict[str, tf.Tensor]) -> object:
             texts = tuple(tensors[name] for name in self.names)
             try:
                 prepared = self._called(texts)
-            except Exception as error:  # whatever Python says of a symbolic tensor
+            except Exception as error:  # Python raises many types for symbolic tensors
                 raise ValueError(
                     f"The preprocessor {self.preprocessor!r} cannot be traced into a "
-                    f"graph: {error}. It must be made of TensorFlow operations and "
+                    f"graph: {error}. It must consist of TensorFlow operations and "
                     f"take {len(texts)} string tensor(s)."
                 ) from error
             return fitted(prepared, plain, f"The preprocessor {self.preprocessor!r}")
@@ -97,5 +100,5 @@ class RawText:
         call = getattr(self.preprocessor, "call", self.preprocessor)
         if "y" not in inspect.signature(call).parameters:
             return self.preprocessor(texts)
-        # Without y=None keras-hub takes a pair for (x, y), and reads the first alone.
+        # Without y=None keras-hub treats a pair as (x, y) and ignores the second text.
         return self.preprocessor(texts, y=None)

@@ -1,4 +1,4 @@
-"""Request: what a signature takes, as named tensors, and what `call` makes of it."""
+"""Entry: the named tensors of a request, and how they become inputs of the model."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from keras_transfer import _keras
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A way into the model.
+    """The inputs of a signature, and how they become the inputs of the model.
 
     Attributes:
-        specs: What a request holds, by name; the first axis of each is the batch.
-        prepare: From tensors by name to the inputs of the model.
+        specs: Specs of the tensors of a request, by name. Their first axis is the
+            batch.
+        prepare: Function from a dict of these tensors to the inputs of the model.
         resources: The lookup tables of the preprocessor and of the model.
     """
 
@@ -32,27 +33,27 @@ class Entry:
 
 
 def plain_entry(model: keras.Model, example: object = None) -> Entry:
-    """Return the entry by the model's own inputs.
+    """Return the entry that takes the model's own inputs.
 
     Args:
-        model: A model. If it is not functional, its inputs are read off `example`.
+        model: A model. If it is not functional, its inputs are inferred from `example`.
         example: Inputs of the model, or None.
 
     Raises:
-        ValueError: If nothing tells what the model takes.
+        ValueError: If the inputs of the model are unknown.
     """
     structure = inputs_of(model)
     if structure is None and example is None:
         raise ValueError(
-            f"{type(model).__name__} '{model.name}' is not functional, so nothing "
-            "tells the shapes and dtypes of its inputs. Pass samples=, a few examples."
+            f"{type(model).__name__} '{model.name}' is not functional, so the shapes "
+            "and dtypes of its inputs are unknown. Pass a few examples as samples=."
         )
     if structure is None:
         structure = _arrays(example)
         if not all(each.ndim for each in keras.tree.flatten(structure)):
             raise ValueError(
-                f"The samples of '{model.name}' hold single numbers. Pass one array an "
-                "input, with one row an example."
+                f"The samples of '{model.name}' contain single numbers. Pass one array "
+                "for each input, with one row for each example."
             )
     tensors = named(structure, "inputs")
     check_flat(tensors)
@@ -65,28 +66,28 @@ def plain_entry(model: keras.Model, example: object = None) -> Entry:
 
 
 def inputs_of(model: keras.Model) -> object:
-    """Return the symbolic inputs of a functional model in their structure, or None."""
+    """Return the structure of symbolic inputs of a functional model, else None."""
     inputs = getattr(model, "inputs", None)
     if not inputs:
         return None
-    # `input` of a Sequential is that of its last call, perhaps in another model.
+    # `Sequential.input` belongs to the last call, which can be in another model.
     return inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
 def fitted(prepared: object, plain: Entry, what: str) -> object:
-    """Return what a preprocessor gave as the inputs of the model, in their dtypes.
+    """Return the outputs of a preprocessor as the inputs of the model, in its dtypes.
 
     Raises:
-        ValueError: If an input is not there.
+        ValueError: If an input is missing.
     """
-    # keras-hub gives (x, y, sample_weight) where a Task learns from its own inputs.
+    # keras-hub returns (x, y, sample_weight) if the targets come from the inputs.
     if isinstance(prepared, tuple):
         prepared = prepared[0]
     found = named(prepared, "inputs")
     missing = sorted(set(plain.specs) - set(found))
     if missing:
         raise ValueError(
-            f"{what} gives {sorted(found)}, but the model needs {missing} as well. "
+            f"{what} returns {sorted(found)}, but the model also needs {missing}. "
             "Pass the preprocessor that the model was trained with."
         )
     return plain.prepare(
@@ -99,29 +100,30 @@ def raw_entry(
 ) -> Entry:
     """Return an entry whose `prepare` is a TensorFlow function.
 
-    It is in the file once, however many signatures use it. And keras-hub computes in
-    a graph, as `predict` does, what it computes otherwise for arrays.
+    The file contains this function once, even if several signatures use it. As in
+    `predict`, keras-hub runs its preprocessing in a graph. For arrays its code differs.
     """
     traced = tf.function(prepare, input_signature=[specs], autograph=False)
     return Entry(specs, traced, _resources(preprocessor))
 
 
 def named(structure: object, single: str) -> dict[str, object]:
-    """Return the tensors of a structure by names that no layer counter changes.
+    """Return the tensors of a structure by names that do not depend on layer names.
 
-    A dictionary keeps its keys; where a key is no identifier, "_" stands for each
-    odd character, for TensorFlow writes them so in a signature. A single tensor is
-    named `single`, those of a list `single_0`, `single_1`.
+    A dictionary keeps its keys, but "_" replaces each character that is not a letter
+    or digit, as in the signatures of TensorFlow. A single tensor is named `single`,
+    and the tensors of a list are named `single_0`, `single_1`, ....
 
     Raises:
-        ValueError: If two keys become one name.
+        ValueError: If two keys become the same name.
     """
     if isinstance(structure, Mapping):
         found = {re.sub(r"\W", "_", str(key)): each for key, each in structure.items()}
         if len(found) < len(structure):
             raise ValueError(
-                f"The keys {sorted(structure)} give fewer names in a signature, which "
-                "has letters, digits and '_' only. Rename some."
+                f"Some of the keys {sorted(structure)} become the same name, because "
+                "the names in a signature contain only letters, digits and '_'. "
+                "Rename these keys."
             )
     elif isinstance(structure, (list, tuple)) and len(structure) == 1:
         found = {single: structure[0]}
@@ -133,7 +135,7 @@ def named(structure: object, single: str) -> dict[str, object]:
 
 
 def like(structure: object, single: str, values: Mapping[str, object]) -> object:
-    """Return `values`, by the names that `named` gives, in the form of `structure`."""
+    """Return `values`, which have the names of `named`, in the form of `structure`."""
     names = list(named(structure, single))
     if isinstance(structure, Mapping):
         return {key: values[name] for key, name in zip(structure, names, strict=True)}
@@ -143,37 +145,37 @@ def like(structure: object, single: str, values: Mapping[str, object]) -> object
 
 
 def check_flat(tensors: Mapping[str, object]) -> None:
-    """Check that what `named` gave are tensors, not structures of them.
+    """Check that the values that `named` returned are tensors, not structures.
 
     Raises:
-        ValueError: If one is a structure.
+        ValueError: If a value is a structure.
     """
     for name, each in tensors.items():
         if keras.tree.is_nested(each):
             raise ValueError(
-                f"{name!r} is a {type(each).__name__} of tensors in a structure of "
-                "them. A signature knows one level: wrap the model in a keras.Model "
-                "whose inputs and outputs are a dictionary of tensors."
+                f"{name!r} is a {type(each).__name__} of tensors inside another "
+                "structure. A signature has only one level. Wrap the model in a "
+                "keras.Model whose inputs and outputs are dictionaries of tensors."
             )
 
 
 def _resources(layer: object) -> tuple[object, ...]:
-    """Return the lookup tables and models that a layer keeps, also in layers below it.
+    """Return the lookup tables of a layer and of the layers inside it.
 
-    TensorFlow saves them. Not the layer itself: a SavedModel would list all that
-    belongs to it.
+    TensorFlow saves these tables. The layer itself is not saved, because a SavedModel
+    would then contain everything that belongs to the layer.
     """
     if not isinstance(layer, keras.Layer):
         return ()
     kind = tf.saved_model.experimental.TrackableResource
     below = tf.train.TrackableView(layer).descendants()
-    # TensorFlow does not look into the lists and dictionaries of a Keras layer.
+    # TensorFlow does not search the lists and dictionaries of a Keras layer.
     below += [x for each in _keras.flat_layers(layer) for x in _collected(each)]
     return tuple(each for each in below if isinstance(each, kind))
 
 
 def _collected(layer: keras.Layer) -> Iterator[object]:
-    """Return what is in the lists and dictionaries that are attributes of a layer."""
+    """Yield the items of the lists, sets and dictionaries that a layer has."""
     for value in vars(layer).values():
         if isinstance(value, Mapping):
             yield from value.values()
@@ -182,7 +184,7 @@ def _collected(layer: keras.Layer) -> Iterator[object]:
 
 
 def _arrays(example: object) -> object:
-    """Return an example with arrays; a list of strings is one."""
+    """Return an example as arrays. A list of strings becomes one array."""
     if isinstance(example, list) and example and isinstance(example[0], str | bytes):
         return np.asarray(example)
     return keras.tree.map_structure(np.asarray, example)
@@ -191,7 +193,7 @@ def _arrays(example: object) -> object:
 def _dtype(tensor: object) -> str:
     if isinstance(tensor, np.ndarray) and tensor.dtype.kind in "OUS":
         return "string"
-    # Examples come in NumPy's default; Keras computes in its own.
+    # NumPy's default dtypes differ from those of Keras.
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     if isinstance(tensor, np.ndarray):
         dtype = {"float64": keras.config.floatx(), "int64": "int32"}.get(dtype, dtype)

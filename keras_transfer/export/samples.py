@@ -1,4 +1,4 @@
-"""The samples of an export as the request of each signature."""
+"""Convert the samples of an export to the request of each signature."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from keras_transfer.export.request import named
 
 
 def requests(entries: Mapping[str, Entry], samples: object) -> dict[str, dict]:
-    """Return, for each signature, a request of arrays by name.
+    """Return a request, a dict of arrays by name, for each signature.
 
     Args:
         entries: The entries by signature.
-        samples: What `serving_default` takes; where there is `image_bytes`, encoded
-            images.
+        samples: The inputs of `serving_default`, or encoded images if there is an
+            `image_bytes`.
 
     Raises:
-        ValueError: If they are not what the signature takes.
+        ValueError: If the samples do not fit the signature.
     """
     first = "image_bytes" if "image_bytes" in entries else "serving_default"
     found = {first: request(entries[first], samples, first)}
@@ -38,11 +38,11 @@ def requests(entries: Mapping[str, Entry], samples: object) -> dict[str, dict]:
 
 
 def request(entry: Entry, samples: object, signature: str) -> dict[str, np.ndarray]:
-    """Return samples as arrays by the names and in the dtypes of one entry.
+    """Return samples as arrays with the names and dtypes of one entry.
 
     Raises:
         ValueError: If a name is missing or unknown, a shape does not fit, or the
-            numbers of rows differ.
+            arrays differ in their number of rows.
     """
     names = list(entry.specs)
     strings = all(spec.dtype == tf.string for spec in entry.specs.values())
@@ -56,14 +56,15 @@ def request(entry: Entry, samples: object, signature: str) -> dict[str, np.ndarr
         given = {f"inputs_{i}": each for i, each in enumerate(samples)}
     if set(given) != set(entry.specs):
         raise ValueError(
-            f"The samples have {sorted(given)}, but {signature!r} takes "
-            f"{sorted(entry.specs)}."
+            f"The samples have the names {sorted(given)}, but {signature!r} takes "
+            f"{sorted(entry.specs)}. Pass samples with these names."
         )
     found = {name: _array(given[name], s, name) for name, s in entry.specs.items()}
     rows = {name: len(array) for name, array in found.items()}
     if len(set(rows.values())) > 1 or not all(rows.values()):
         raise ValueError(
-            f"The samples have {rows} rows. Give one or more, as many of each input."
+            f"The samples have {rows} rows. Pass the same number of rows, at least "
+            "one, for each input."
         )
     return found
 
@@ -81,7 +82,7 @@ def tensors_of(entry: Entry, request: Mapping[str, np.ndarray]) -> dict[str, tf.
 def _images(entry: Entry, files: np.ndarray) -> dict[str, np.ndarray]:
     images = [pixels_of(file).numpy().astype("float32") for file in files]
     if len({image.shape for image in images}) > 1:
-        images = images[:1]  # a batch has one size
+        images = images[:1]  # all images of a batch have the same size
     (name,) = entry.specs
     return {name: np.stack(images)}
 
@@ -97,7 +98,7 @@ def _array(values: object, spec: tf.TensorSpec, name: str) -> np.ndarray:
                 f"The samples of {name!r} are not an array of {spec.dtype.name}: "
                 f"{error}"
             ) from error
-    # A batch may leave out an axis of 1, which Keras adds.
+    # A batch can omit a last axis of size 1, which Keras adds.
     if array.ndim == len(spec.shape) - 1 and spec.shape[-1] == 1:
         array = array[..., None]
     if not spec.shape.is_compatible_with(array.shape):
@@ -112,8 +113,8 @@ def _array(values: object, spec: tf.TensorSpec, name: str) -> np.ndarray:
 def _strings(values: object, name: str) -> np.ndarray:
     if isinstance(values, (str, bytes)):
         raise ValueError(
-            f"The samples of {name!r} are one string. Pass a list of strings, one an "
-            "example."
+            f"The samples of {name!r} are one string. Pass a list of strings, one for "
+            "each example."
         )
     if keras.ops.is_tensor(values):
         values = values.numpy()
@@ -121,8 +122,8 @@ def _strings(values: object, name: str) -> np.ndarray:
     if not array.ndim or not all(isinstance(each, (str, bytes)) for each in array.flat):
         wanted = "image files as bytes" if name == "image_bytes" else "strings"
         raise ValueError(
-            f"The samples of {name!r} are a list of {wanted}, one an example. These "
-            f"are of shape {array.shape}: {str(values)[:80]}"
+            f"The samples of {name!r} must be a list of {wanted}, one for each "
+            f"example. These have the shape {array.shape}: {str(values)[:80]}"
         )
     encoded = [x.encode() if isinstance(x, str) else x for x in array.flat]
     found = np.empty(array.shape, dtype=object)

@@ -1,4 +1,4 @@
-"""export_serving: a versioned SavedModel, checked before it is there."""
+"""export_serving: a versioned SavedModel that is checked before it is published."""
 
 from __future__ import annotations
 
@@ -47,15 +47,18 @@ def export_serving(
 ) -> pathlib.Path:
     """Write a SavedModel for TensorFlow Serving to `directory/version`.
 
-    The folder needs neither Keras nor this package to run. Its signatures, all with
-    named inputs and outputs and any batch size:
+    The SavedModel needs neither Keras nor this package to run. Its signatures have
+    named inputs and outputs and accept any batch size:
 
-    - `serving_default` takes what `model.predict` takes: strings for a keras-hub Task
-      of text, images with values of 0 to 255 for one of images, arrays for others.
-    - `preprocessed`, where `serving_default` is raw: the model's own inputs.
-    - `image_bytes`, for images: JPEG or PNG files.
-    - `features`, on request: as `serving_default`, but out comes the pooled vector of
-      the backbone.
+    - `serving_default` takes what `model.predict` takes: strings for a text Task of
+      keras-hub, images with values from 0 to 255 for an image Task, and the model's
+      own inputs for other models.
+    - `preprocessed` takes the model's own inputs. It exists if `serving_default` takes
+      raw data.
+    - `image_bytes` takes JPEG or PNG files. It exists for an image Task of keras-hub
+      and with a `kt.export.ImageBytes`.
+    - `features` takes what `serving_default` takes, and returns the pooled vector of
+      the backbone. It exists if `features` is set.
 
     The tokenizers of keras-hub use operations of `tensorflow_text`. If the graph
     contains any, one printed line names these operations and the string inputs:
@@ -64,54 +67,62 @@ def export_serving(
     with TensorFlow Text, but an older release can lack some of the operations. A
     request to it fails with "Op type not registered" (tensorflow/serving#2267).
 
-    An input that is no dictionary is named `inputs` (`inputs_0`, ... for a list), an
-    output `outputs`. Half-precision outputs become float32.
+    A single input is named `inputs`, and a list of inputs `inputs_0`, `inputs_1`, ....
+    Outputs are named `outputs` in the same way. A dictionary keeps its keys.
+    Half-precision outputs are converted to float32.
 
-    Every adapter that can be is folded into a copy of the weights; the model
-    passed, its optimizer and its adapters stay as they are, also within `fit`. Each
-    weight is written once, and only those that the call reads. The folder is written
-    under a name that TensorFlow Serving passes over, loaded back, compared with the
-    model on `samples`, and renamed last. If anything fails, nothing is left.
+    Adapters are folded into a copy of the weights where possible. The model, its
+    optimizer and its adapters do not change, so the export can also run inside `fit`.
+    The file contains each weight once, and only the weights that the signatures read.
+    The SavedModel is first written to a temporary folder, which TensorFlow Serving
+    ignores. Then it is loaded, compared with the model on `samples`, and renamed. If
+    anything fails, the temporary folder is deleted.
 
     Args:
-        model: A functional, Sequential or subclassed model. Of a subclassed one the
-            inputs are read off the samples.
-        directory: Folder of the model, of which the name is the one it is served
-            under. It is made if it is not there.
-        version: A whole number, 0 or more. TensorFlow Serving takes the largest.
-        samples: A few examples to compare on, as `serving_default` takes them; encoded
-            images where there is an `image_bytes`. They are also written as warm-up
-            requests, which TensorFlow Serving sends to itself as it loads the model.
-            Without samples nothing is compared.
-        preprocessor: What stands in front of the model in the graph: a text
+        model: A functional, Sequential or subclassed model. A subclassed model needs
+            `samples`, from which its inputs are inferred.
+        directory: Path of the folder of the model. TensorFlow Serving uses the name of
+            this folder as the name of the model. The folder is created if necessary.
+        version: Whole number, 0 or more. TensorFlow Serving serves the largest
+            version. Defaults to 1.
+        samples: A few examples, as `serving_default` takes them, or encoded images if
+            there is an `image_bytes` signature. The outputs of the SavedModel are
+            compared with the outputs of the model on these examples. TensorFlow
+            Serving also uses them as warm-up requests when it loads the model.
+            Defaults to None, which skips the comparison and the warm-up requests.
+        preprocessor: The preprocessing to put in front of the model: a text
             preprocessor, a `kt.export.RawText` or a `kt.export.ImageBytes`. Defaults
-            to the own one of a keras-hub Task; False for none.
+            to None, which uses the preprocessor of a keras-hub Task. False exports the
+            model without a preprocessor.
         labels: Names of the classes in the order of the logits. Each signature then
-            also gives `label` (a string) and `label_id` (int64), the largest logit's;
-            one for each token or pixel if the model has classes for each. Of several
-            outputs, a dict by output or a list in their order, with None for one that
-            has no classes; outputs are then `<output>_label` and `<output>_label_id`.
-            With `adapters` also a dict by adapter, `""` for the model without one.
-            Defaults to the names that the data of `fine_tune` had, where there is a
-            logit for each, and no adapter with a head of its own; False for none.
-        features: True, or a pooling of `kt.backbones.features`, for a signature
-            `features`.
-        adapters: Names of LoRA, RsLoRA or LoHa adapters of the model, to be chosen by
-            example. Each signature then takes one more input `adapter`, a name an
-            example, or `""` for the model without any; a batch may mix them, and an
-            unknown name is an error. Each example gets the head of its adapter; scores
-            of one with fewer classes than the widest are filled up with probabilities
-            of 0, or logits of the least number of the dtype, -3.4e38. By default the
-            adapters in use are folded.
+            also returns the class of the largest logit as `label` (string) and
+            `label_id` (int64). If the model has logits for each token or pixel, these
+            outputs have a value for each token or pixel. For several outputs, pass a
+            dict by output name or a list in the order of the outputs, with None for an
+            output without classes. The new outputs are then `<output>_label` and
+            `<output>_label_id`. With `adapters`, a dict by adapter name is also
+            possible, with the key `""` for the model without an adapter. Defaults to
+            None, which uses the class names of the data of `fine_tune` if their number
+            fits the logits and no adapter has its own head. False adds no labels.
+        features: True, or a pooling of `kt.backbones.features`, adds the signature
+            `features`. Defaults to False.
+        adapters: Names of LoRA, RsLoRA or LoHa adapters of the model. Each signature
+            then has one more input, `adapter`: the name of an adapter for each
+            example, or `""` for the model without an adapter. A batch can mix
+            adapters. An unknown name is an error. Each example uses the head of its
+            adapter. If a head has fewer classes than the widest head, its missing
+            probabilities are 0, and its missing logits are the lowest number of the
+            dtype (-3.4e38 for float32). Defaults to `()`, which folds the active
+            adapters.
 
     Returns:
-        The folder of the version.
+        The path of the folder of the version.
 
     Raises:
-        FileExistsError: If the version is there already.
-        TypeError: If `model` is no Keras model, or `version` no whole number.
-        ValueError: If what is written differs from the model, or the inputs, the
-            samples, the labels or the preprocessor do not fit the model.
+        FileExistsError: If the version exists already.
+        TypeError: If `model` is not a Keras model, or `version` is not a whole number.
+        ValueError: If the SavedModel gives other outputs than the model, or if the
+            inputs, samples, labels or preprocessor do not fit the model.
 
     Example:
         ```python
@@ -137,7 +148,8 @@ def export_serving(
 
     Reference:
         TensorFlow, "Using the SavedModel format"; TensorFlow Serving, "SavedModel
-        Warmup". Keras's `Model.export` writes weights twice (keras-team/keras#23553).
+        Warmup". `Model.export` of Keras writes each weight twice
+        (keras-team/keras#23553).
     """
     _check(model, version)
     target = pathlib.Path(directory) / str(version)
@@ -188,7 +200,7 @@ def _compare(
     asked: Mapping[str, Mapping[str, np.ndarray]],
     allowed: float,
 ) -> None:
-    """Load the folder and compare each signature with the model behind it."""
+    """Load the SavedModel and compare each signature with its model."""
     loaded = tf.saved_model.load(str(folder))
     for name, request in asked.items():
         entry, network = entries[name], networks[name]
@@ -202,8 +214,8 @@ def _compare(
 def _check(model: object, version: object) -> None:
     if not isinstance(model, keras.Model):
         raise TypeError(
-            f"The model is a {type(model).__name__}. Pass a keras.Model; "
-            "keras.Sequential makes one of a layer."
+            f"The model is a {type(model).__name__}, not a keras.Model. To export a "
+            "layer, wrap it in keras.Sequential."
         )
-    why = "TensorFlow Serving reads the folder's name as one"
+    why = "TensorFlow Serving reads the name of the folder as a number"
     whole_number("version", version, 0, why=why, kind=TypeError)

@@ -1,4 +1,4 @@
-"""The signatures of a model: what goes in, and the features that come out."""
+"""The inputs of each signature of a model, and the model of the features."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from keras_transfer.export.request import plain_entry
 def entries_of(
     model: keras.Model, preprocessor: object, samples: object
 ) -> dict[str, Entry]:
-    """Return the ways into `model` by the name of their signature.
+    """Return the entries of `model` by the names of their signatures.
 
-    `serving_default` takes what `predict` takes. Where that is raw, `preprocessed`
-    takes the model's own inputs; `image_bytes` takes files.
+    `serving_default` takes what `predict` takes. If this is raw data, `preprocessed`
+    takes the model's own inputs. `image_bytes` takes files.
 
     Args:
         model: A model.
@@ -30,8 +30,8 @@ def entries_of(
         samples: As in `kt.export_serving`.
 
     Raises:
-        TypeError: If the preprocessor is nothing that can be called.
-        ValueError: If the model's inputs are not known.
+        TypeError: If the preprocessor is not callable.
+        ValueError: If the model's inputs are unknown.
     """
     own = preprocessor is None
     if own:
@@ -40,9 +40,9 @@ def entries_of(
         return {"serving_default": plain_entry(model, samples)}
     if inputs_of(model) is None:
         raise ValueError(
-            f"{type(model).__name__} '{model.name}' is not functional, so nothing "
-            "tells what the preprocessor is to give. Make keras.Model(inputs, outputs) "
-            "of it."
+            f"{type(model).__name__} '{model.name}' is not functional, so the inputs "
+            "that the preprocessor must return are unknown. Make a functional model, "
+            "keras.Model(inputs, outputs), of it."
         )
     plain = plain_entry(model)
     if isinstance(preprocessor, ImageBytes):
@@ -58,12 +58,12 @@ def features_of(model: keras.Model, pooling: bool | str) -> keras.Model:
     """Return the model from the inputs of `model` to one vector per example.
 
     Args:
-        model: A model with a `backbone`, or with one model inside.
-        pooling: As in `kt.backbones.features`; True for the pooling of a
-            `TransferClassifier`, and `"auto"` for others.
+        model: A model with an attribute `backbone`, or with exactly one model inside.
+        pooling: As in `kt.backbones.features`. True means the pooling of a
+            `TransferClassifier`, and `"auto"` for other models.
 
     Raises:
-        ValueError: If no backbone is found.
+        ValueError: If the model has no backbone, or several models inside.
     """
     backbone = getattr(model, "backbone", None)
     if not isinstance(backbone, (keras.Model, FrozenBackbone)):
@@ -71,31 +71,32 @@ def features_of(model: keras.Model, pooling: bool | str) -> keras.Model:
         inside = [x for x in _keras.sublayers(model) if isinstance(x, kinds)]
         if len(inside) != 1:
             raise ValueError(
-                f"features was asked for, but '{model.name}' has no `backbone`, and "
+                f"features is set, but '{model.name}' has no `backbone`, and "
                 f"{len(inside)} models inside. Make a kt.models.TransferClassifier of "
                 "the backbone, or export kt.backbones.features(backbone) itself."
             )
         (backbone,) = inside
     if pooling is True:
-        # keras-hub's Tasks have a `pooling` too, with other words.
+        # The Tasks of keras-hub also have a `pooling`, with other values.
         own = getattr(model, "pooling", "auto")
         pooling = own if own in POOLINGS else "auto"
     return features(backbone, pooling)
 
 
 def _converts_images(preprocessor: object, own: bool) -> bool:
-    """Return whether a keras-hub preprocessor is one of images, not of text."""
+    """Return whether a keras-hub preprocessor takes images instead of text."""
     parts = ("tokenizer", "image_converter", "audio_converter")
     found = [each for each in parts if getattr(preprocessor, each, None) is not None]
     if len(found) > 1 or found == ["audio_converter"]:
         raise ValueError(
-            f"{type(preprocessor).__name__} has {found}. Text alone and images alone "
-            "can be put in front of the model. Pass preprocessor=False to export the "
-            "model's own inputs, and preprocess before the request."
+            f"{type(preprocessor).__name__} has {found}. Only a preprocessor of text "
+            "alone or of images alone can be exported. Pass preprocessor=False to "
+            "export the model's own inputs, and preprocess before each request."
         )
     if own and not found:
         raise ValueError(
             f"{type(preprocessor).__name__} has neither a tokenizer nor an "
-            "image_converter. Pass preprocessor=False, or kt.export.RawText of it."
+            "image_converter. Pass preprocessor=False to leave it out, or wrap it in "
+            "kt.export.RawText."
         )
     return found == ["image_converter"]

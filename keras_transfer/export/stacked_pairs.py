@@ -1,4 +1,4 @@
-"""The low-rank pairs of several adapters at one layer, chosen by example."""
+"""The low-rank pairs of several adapters at one layer, chosen for each example."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from keras_transfer.adapters.matrix import kernel_axes
 
 
 class StackedPairs:
-    """What the pairs of several adapters add at one layer, each for its own examples.
+    """Adds to a layer's outputs the low-rank pair of each example's adapter.
 
-    The matrices A lie one above another in one variable `(adapters, ..., rank)`, the
-    matrices B, times their scaling, in one of `(adapters, rank, ...)`; lower ranks are
-    filled up with zeros. For example `i` of adapter `n(i)`
+    The matrices A are stacked in one variable `(adapters, ..., rank)`. The matrices B,
+    times their scaling, are stacked in one variable `(adapters, rank, ...)`. Lower
+    ranks are filled up with zeros. For example `i` with adapter `n(i)`
 
         outputs[i] += (inputs[i] A[n(i)]) B[n(i)]
 
     Args:
         host: The layer.
-        pairs: One an adapter, None where an adapter leaves this layer alone.
+        pairs: A list with the pair of each adapter, or None for an adapter that is not
+            on this layer.
         where: Path of the layer.
 
     Raises:
-        ValueError: If one adds something else than a low-rank pair, or there is no sum
-            for the class of the host.
+        ValueError: If a part is not a low-rank pair, or the class of the host is not
+            supported.
     """
 
     def __init__(
@@ -44,9 +45,9 @@ class StackedPairs:
             self.sum = _sum_of(host)
         except ValueError as problem:
             raise ValueError(
-                f"{problem} It is at {where!r}. Low-rank pairs alone, such as those of "
-                "LoRA and LoHa, can be stacked and chosen by example; export this "
-                "adapter on its own, folded into the weights."
+                f"{problem} The path of the layer is {where!r}. Low-rank pairs alone, "
+                "such as those of LoRA and LoHa, can be chosen by example. Export this "
+                "adapter without adapters=, which folds it into the weights."
             ) from problem
         self.host = host
         self.rank = max(len(b) for _, b in factors)
@@ -58,7 +59,7 @@ class StackedPairs:
             np.stack([_filled(b, self.rank, 0) for _, b in factors]),
             name=f"{where}/adapters_b",
         )
-        # The row of each adapter, first of none at all; -1 where there is nothing.
+        # The row of each adapter, or -1 if it has no pair. The first is no adapter.
         self.rows = _rows(pairs, present)
         counted = [pair if getattr(pair, "tied", False) else None for pair in pairs]
         self.tied_rows = _rows(counted, present)
@@ -66,23 +67,26 @@ class StackedPairs:
     def __call__(
         self, inputs: tf.Tensor, outputs: tf.Tensor, index: tf.Tensor, reverse: bool
     ) -> tf.Tensor:
-        """Return the outputs of the host with what the pairs add.
+        """Return the outputs of the host plus the products of the pairs.
 
         Args:
-            inputs: Those of the host.
-            outputs: The host's sum before its activation.
-            index: The adapter of each example, 0 for none.
-            reverse: Whether the host is an embedding that gives logits.
+            inputs: Inputs of the host.
+            outputs: Outputs of the host before its activation.
+            index: The number of the adapter of each example, 0 for no adapter.
+            reverse: Whether the host is an embedding that computes logits.
         """
         return outputs + self.sum(self, inputs, outputs, index, reverse)
 
     def row(self, index: tf.Tensor, *, tied: bool = False) -> tuple:
-        """Return the row of each example, 0 where there is none, and whether."""
+        """Return the row of each example's pair, and whether the pair exists.
+
+        The row of a pair that does not exist is 0.
+        """
         row = tf.gather(self.tied_rows if tied else self.rows, index)
         return tf.maximum(row, 0), row >= 0
 
     def b_of(self, row: tf.Tensor, present: tf.Tensor, dtype: object) -> tf.Tensor:
-        """Return B of each example, zeros where no adapter is."""
+        """Return B of each example, or zeros if the pair does not exist."""
         b = tf.cast(tf.gather(self.b, row), dtype)
         return tf.where(present[:, None, None], b, tf.zeros_like(b))
 
@@ -99,7 +103,8 @@ def _sum_of(host: keras.Layer) -> Callable:
         if kind in SUMS:
             return SUMS[kind]
     raise ValueError(
-        f"The layer {host.name!r} is none of {[kind.__name__ for kind in SUMS]}."
+        f"The layer {host.name!r} is a {type(host).__name__}. Supported layers are "
+        f"{[kind.__name__ for kind in SUMS]}."
     )
 
 
@@ -121,15 +126,15 @@ def _product(
     equation: tuple[str, str, str, str],
     sizes: tuple[list[int], list[int]],
 ) -> tf.Tensor:
-    """Return `inputs A B`, with the axes named by letters, the batch first.
+    """Return `inputs A B` for axes that are named by letters, with the batch first.
 
     Args:
         stack: The pairs.
-        inputs: What A is multiplied with.
-        index: The adapter of each example.
-        equation: Axes of the inputs, those that A contracts, those that B adds, and
-            those of the result.
-        sizes: Sizes of the axes that A contracts, and of those that B adds.
+        inputs: The tensor that is multiplied by A.
+        index: The number of the adapter of each example.
+        equation: Four strings of axes: of the inputs, the axes that A contracts, the
+            axes that B adds, and the axes of the result.
+        sizes: Sizes of the axes that A contracts, and of the axes that B adds.
     """
     source, into, out, target = equation
     batch = source[0]
@@ -185,7 +190,7 @@ def _conv(
     index: tf.Tensor,
     reverse: bool,
 ) -> tf.Tensor:
-    """Return the product of A with the patch under each place, and of B."""
+    """Return `patch A B` for the patch of inputs at each position."""
     host = stack.host
     inputs = tf.cast(inputs, outputs.dtype)
     first = host.data_format == "channels_first"
@@ -238,7 +243,7 @@ def _free(taken: str) -> str:
     return next(each for each in string.ascii_letters if each not in taken)
 
 
-# What the pairs at a layer of a class add.
+# The function that multiplies the pairs, by the class of the layer.
 SUMS: dict[type, Callable] = {
     keras.layers.Dense: _dense,
     keras.layers.EinsumDense: _einsum_dense,

@@ -1,4 +1,4 @@
-"""The requests that TensorFlow Serving sends to itself when it loads a model."""
+"""The warm-up requests, which TensorFlow Serving runs when it loads a model."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ FILE = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 def write_warmup(
     folder: pathlib.Path, model_name: str, requests: Mapping[str, Mapping]
 ) -> None:
-    """Write one request a signature as a TFRecord of PredictionLog messages.
+    """Write one request per signature as a TFRecord of PredictionLog messages.
 
-    Without them the first request after each new version waits for TensorFlow to set
-    itself up. The messages are those of tensorflow-serving-api, written out here (they
-    are four, one in another), since that package pins the version of TensorFlow.
+    Without these requests the first request to a new version waits until TensorFlow
+    has initialized the graph. The messages are four nested messages of
+    tensorflow-serving-api. They are encoded here, because this package requires one
+    version of TensorFlow.
 
     Args:
-        folder: That of the SavedModel.
+        folder: Folder of the SavedModel.
         model_name: Name under which the model is served.
-        requests: Arrays by input name, by signature.
+        requests: For each signature, the arrays by input name.
     """
     path = folder / FILE
     path.parent.mkdir()
@@ -35,7 +36,7 @@ def write_warmup(
 def prediction_log(
     model_name: str, signature: str, tensors: Mapping[str, np.ndarray]
 ) -> bytes:
-    """Return a `tensorflow.serving.PredictionLog` of one Predict request."""
+    """Return a `tensorflow.serving.PredictionLog` with one Predict request."""
     # ModelSpec: name = 1, signature_name = 3
     spec = _field(1, model_name.encode()) + _field(3, signature.encode())
     # PredictRequest: model_spec = 1, map<string, TensorProto> inputs = 2
@@ -48,7 +49,7 @@ def prediction_log(
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """Return a field of protocol buffers that holds bytes, a string or a message."""
+    """Return a protocol buffer field of bytes, a string or a message."""
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 

@@ -95,13 +95,13 @@ def test_several_outputs_have_labels_of_their_own(tmp_path, form, labels, names)
     "labels, match",
     [
         ({"anmal": ANIMALS}, r"\['anmal'\].*\['animal', 'color', 'weight'\]"),
-        ({"animal": COLORS}, "'animal' is"),
+        ({"animal": COLORS}, "'animal' has the shape"),
         ({"weight": COLORS}, "two logits"),
         ({"animal": ["cat"] * 3}, r"labels\['animal'\]"),
         (ANIMALS, "3 outputs.*dictionary"),
         ([ANIMALS, None, None], "outputs_0"),
-        (3, "Pass the names"),
-        (True, "Pass the names"),
+        (3, "list of the class names"),
+        (True, "list of the class names"),
     ],
 )
 def test_labels_that_fit_no_output_are_refused(tmp_path, labels, match):

@@ -202,7 +202,9 @@ def test_an_unknown_name_is_an_error_with_the_known_ones():
 @pytest.mark.parametrize("count", [1, 3])
 def test_each_example_has_one_name(count):
     run = function_of(adapted(tiny.mlp(), "dense_0"))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="one adapter an example"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="one adapter for each example"
+    ):
         run(np.ones((2, 6), "float32"), ["dog"] * count)
 
 
@@ -283,7 +285,7 @@ def test_a_subclass_that_computes_otherwise_is_refused():
 def test_a_layer_without_a_sum_is_refused():
     pair = DensePair(2, 1.0, name="cat")
     pair.create(tiny.mlp().get_layer("dense_0"))
-    with pytest.raises(ValueError, match="'row' is none of.*Dense"):
+    with pytest.raises(ValueError, match="'row' is a .*Supported layers are .*Dense"):
         StackedPairs(Row(name="row"), [pair], "row")
 
 
@@ -297,9 +299,9 @@ def test_an_adapter_with_biases_is_refused():
 @pytest.mark.parametrize(
     "names, error, text",
     [
-        ("cat", TypeError, "list of names"),
-        ([1], TypeError, "list of names"),
-        ([], ValueError, "one at least"),
+        ("cat", TypeError, "list of adapter names"),
+        ([1], TypeError, "list of adapter names"),
+        ([], ValueError, "at least one"),
         (["cat", "cat"], ValueError, "once"),
         (["cat", "bird"], ValueError, "no adapter 'bird'"),
     ],

@@ -67,7 +67,7 @@ def test_lists_are_numbered(tmp_path):
 def test_two_keys_of_one_name_are_refused(tmp_path):
     a, b = keras.Input((3,), name="a.b"), keras.Input((3,), name="a-b")
     model = keras.Model({"a.b": a, "a-b": b}, keras.layers.Add()([a, b]))
-    with pytest.raises(ValueError, match="fewer names"):
+    with pytest.raises(ValueError, match="become the same name"):
         export_serving(model, tmp_path / "x")
     assert files.everything(tmp_path) == []
 
@@ -236,7 +236,7 @@ def test_a_subclassed_model_without_samples_is_refused(tmp_path):
 
 
 def test_numbers_in_lists_tell_no_shape(tmp_path):
-    with pytest.raises(ValueError, match="one array an input"):
+    with pytest.raises(ValueError, match="one array for each input"):
         export_serving(Subclassed(), tmp_path / "x", samples=[[1.0, 2.0], [3.0, 4.0]])
 
 
