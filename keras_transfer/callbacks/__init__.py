@@ -1,4 +1,4 @@
-"""Callbacks that change what trains, and watch it, inside one `fit`."""
+"""Callbacks that freeze, unfreeze, measure and log during `fit`."""
 
 from keras_transfer.callbacks.gradual_unfreezing import (
     GradualUnfreezing as GradualUnfreezing,

@@ -1,4 +1,4 @@
-"""Gradual unfreezing: more of the model learns as one `fit` goes on."""
+"""Gradual unfreezing: `fit` trains more of the model from phase to phase."""
 
 from __future__ import annotations
 
@@ -29,50 +29,55 @@ CHECKPOINTS = (keras.callbacks.BackupAndRestore, keras.callbacks.ModelCheckpoint
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class GradualUnfreezing(keras.callbacks.Callback):
-    """Freeze all but the head, then thaw group after group inside one `fit`.
+    """Train only the head first, then unfreeze group by group, in one `fit`.
 
-    A new head gives large gradients at first, which would spoil pretrained layers;
-    thawing from the head down lets each group settle before the next one moves. What
-    is frozen is really frozen, so that a step of an early phase is cheaper. Every
-    distinct set of layers is traced once. The optimizer is built once, over all that
-    any phase trains, so moments and the count of updates last; a group that thaws
-    late starts with bias corrections of its own.
+    A new head gives large gradients at first, which would damage pretrained layers.
+    Unfreezing from the head down lets each group settle before the next one changes.
+    Frozen layers take no part in training, so a step of an early phase is cheaper.
+    Each distinct set of trainable layers is traced once. The optimizer is built once,
+    over all variables that any phase trains, so its moments and its count of updates
+    persist. A group that is unfrozen late starts its bias correction at that time.
 
-    The schedule decides which layers learn, also of those that were frozen before;
-    what is never to learn is named in no phase. Single variables that were frozen
-    under a layer that is not (the kernels under LoRA) stay so.
+    The schedule decides which layers train, even if they were frozen before. A layer
+    group that no phase names never trains. Variables that were frozen one by one inside
+    a trainable layer, such as the kernels under LoRA, stay frozen.
 
-    An ordinary optimizer is replaced, before training, by its discriminative subclass
-    with factors of 1, which makes the same steps but for sparse gradients (see
-    `discriminative`). The phase follows from the epoch
-    alone, so `initial_epoch` and BackupAndRestore go on in the right one. With
-    `monitor`, a phase may end before its epochs are over; its state is then part of
-    the optimizer's, and this callback must stand before those that save it.
+    Before training, the callback replaces an ordinary optimizer with its discriminative
+    subclass. All factors are 1, so the updates are the same, except for sparse
+    gradients (see `discriminative`). The phase depends on the epoch number only, so
+    `initial_epoch` and BackupAndRestore continue in the right phase. With `monitor`, a
+    phase may end early. The optimizer then stores which phase is active, so put this
+    callback before all callbacks that save the optimizer.
 
-    Each epoch's logs get the number of its `phase`, its `seconds`, validation included,
-    and its `trainable_parameters`; the weights at the start are recorded: `kt.report`
-    shows all that.
+    The logs of each epoch get the number of its `phase`, its `seconds` (with
+    validation) and its `trainable_parameters`. The callback also records the weights at
+    the start. `kt.report` shows all of this.
 
     Args:
         model_or_groups: The built model that will be fitted, or its `LayerGroups`.
-            None takes the model of each `fit`; the phases cannot be printed before.
-        phases: List of `Phase`, or tuples (groups, epochs) or (groups, epochs, rate),
-            or dicts. The rate multiplies the learning rate of the phase and never
-            writes it. The last phase lasts until `fit` ends. None thaws from the head
-            down, one more group at a time.
-        epochs_per_phase: Epochs of each phase if `phases` is None. Default 1.
-        batch_norm: "frozen" (default) keeps BatchNorm layers below the last group
-            frozen, weights and statistics; "train" thaws them with their group.
-        monitor: Name of a value in the logs; the phase ends when it has not improved
-            for `patience` epochs. Default None: by number of epochs only.
-        patience: Epochs without improvement that end a phase. Default 1.
-        mode: "min" or "max", which direction of `monitor` is better; "auto" knows it
-            of losses, errors, accuracy, AUC, precision, recall and F1 by the name.
+            Defaults to None, which takes the model of each `fit`. `phases` then cannot
+            be printed before `fit`.
+        phases: List of phases, each a `Phase`, a tuple (groups, epochs) or (groups,
+            epochs, rate), or a dict. `rate` multiplies the learning rate during the
+            phase; `optimizer.learning_rate` does not change. The last phase lasts until
+            `fit` ends. Defaults to None: unfreeze one more group in each phase, from
+            the head down.
+        epochs_per_phase: Int, epochs of each phase if `phases` is None. Defaults to 1.
+        batch_norm: "frozen" keeps the weights and statistics of BatchNorm layers below
+            the last group frozen. "train" unfreezes them with their group. Defaults to
+            "frozen".
+        monitor: Name of a value in the logs. A phase also ends when this value has not
+            improved for `patience` epochs. Defaults to None: phases end by their number
+            of epochs only.
+        patience: Int, epochs without improvement that end a phase. Defaults to 1.
+        mode: "min" or "max", the better direction of `monitor`. "auto" finds it from
+            the name of a loss, error, accuracy, AUC, precision, recall or F1. Defaults
+            to "auto".
 
     Raises:
-        ValueError: If a group is unknown, a phase trains nothing or names a group
-            inside a `FrozenBackbone`, or the optimizer cannot be used, or Keras cannot
-            train the model on its replicas. The model is then as it was.
+        ValueError: If a group is unknown, if a phase trains nothing or names a group
+            inside a `FrozenBackbone`, if the optimizer is not supported, or if Keras
+            cannot train the model on its replicas. The model is then unchanged.
 
     Example:
         ```python
@@ -116,11 +121,11 @@ class GradualUnfreezing(keras.callbacks.Callback):
             )
         if phases is not None and epochs_per_phase != 1:
             raise ValueError(
-                f"epochs_per_phase={epochs_per_phase} has no effect next to `phases`, "
-                "which have their own epochs. Leave one of them out."
+                f"epochs_per_phase={epochs_per_phase} has no effect, because `phases` "
+                "has its own epochs. Leave one of the two arguments out."
             )
         if isinstance(phases, str):
-            raise TypeError(f"phases={phases!r} must be a list of phases.")
+            raise TypeError(f"phases={phases!r} is a string. Pass a list of phases.")
         self.epochs_per_phase = whole_number("epochs_per_phase", epochs_per_phase)
         self.batch_norm = batch_norm
         self.monitor = monitor
@@ -142,14 +147,14 @@ class GradualUnfreezing(keras.callbacks.Callback):
         head_epochs: int = 1,
         **settings: Any,
     ) -> GradualUnfreezing:
-        """Return the schedule that trains the head first and then all groups."""
+        """Return a schedule that trains only the head first, and then all groups."""
         groups = as_groups(model_or_groups)
         phases = [Phase(groups.names[-1], head_epochs), Phase(groups.names)]
         return cls(groups, phases, **settings)
 
     @classmethod
     def of_phases(cls, phases: Phases) -> GradualUnfreezing:
-        """Return the callback that follows phases which are bound to a model."""
+        """Return a callback for phases that are already bound to a model."""
         check_thaws(phases.groups, [name for each in phases for name in each.groups])
         callback = cls(phases=list(phases), batch_norm=phases.batch_norm)
         callback._given, callback._phases = True, phases
@@ -157,16 +162,16 @@ class GradualUnfreezing(keras.callbacks.Callback):
 
     @property
     def phases(self) -> Phases:
-        """The schedule; print it to see what will learn when."""
+        """The schedule. Print it to see which groups train in which epochs."""
         if self._phases is None:
             raise AttributeError(
-                "The phases are not known before `fit`, because no model was given. "
-                "Pass it: GradualUnfreezing(model, ...)."
+                "The phases are not known before `fit`, because the callback was made "
+                "without a model. Pass the model: GradualUnfreezing(model, ...)."
             )
         return self._phases
 
     def get_config(self) -> dict:
-        """Return the arguments but the model; phases as dicts if they are known."""
+        """Return the arguments without the model, and known phases as dicts."""
         phases = self._wanted if self._phases is None else self._phases
         config = {name: getattr(self, name) for name in ("batch_norm", "monitor")}
         if phases is None:
@@ -177,11 +182,11 @@ class GradualUnfreezing(keras.callbacks.Callback):
 
     @classmethod
     def from_config(cls, config: dict) -> GradualUnfreezing:
-        """Return the callback, not yet bound to a model."""
+        """Return a callback that is not bound to a model yet."""
         return cls(**config)
 
     def set_model(self, model: keras.Model) -> None:
-        """Check everything and build the optimizer, before training starts."""
+        """Check the model and the callbacks, and build the optimizer."""
         super().set_model(model)
         check_replicas(model)
         self._bind_to(model)
@@ -192,22 +197,22 @@ class GradualUnfreezing(keras.callbacks.Callback):
         record_start(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Begin anew."""
+        """Start a new schedule."""
         self._started = False
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Take the rate of the last phase away again."""
+        """Remove the rate of the last phase from the optimizer."""
         self._optimizer.set_common_factor(1.0)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Freeze and thaw for the phase of `epoch`."""
+        """Freeze and unfreeze the layers for the phase of `epoch`."""
         self._now = self._phase_at(epoch)
         phase = self.phases[self._now]
         train_only(self.model, self.phases.variables(phase), self.phases.layers(phase))
         self._optimizer.set_common_factor(phase.rate)
         if self.model.train_function not in self._functions.values():
-            self._functions.clear()  # compiled since, or changed by another callback
-        # fit() looks the function up at each step, so that exchanging it is enough.
+            self._functions.clear()  # compiled again, or changed by another callback
+        # fit() reads the attribute at each step, so replacing the function is enough.
         weights = tuple(weight.trainable for weight in self.model.weights)
         key = (_keras.flags(self.model), weights)
         if key not in self._functions:
@@ -217,7 +222,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         self._began = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Log the phase, and end it if the monitored value has stopped improving."""
+        """Log the phase, and end it if the monitored value no longer improves."""
         if logs is not None:
             logs["phase"] = self._now
             logs["seconds"] = time.perf_counter() - self._began
@@ -253,7 +258,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
             self._phases = Phases(groups, self._wanted, self.batch_norm)
 
     def _bind_to(self, model: keras.Model) -> None:
-        """Bind the phases to the model in `fit`, and check that it is the right one."""
+        """Bind the phases to the model in `fit`, and check that the model matches."""
         if self._phases is not None and self._phases.groups.model is model:
             return
         if not self._given:
@@ -263,9 +268,9 @@ class GradualUnfreezing(keras.callbacks.Callback):
         grouped = {id(v) for group in groups for v in group.variables}
         if grouped != {id(v) for v in model.weights}:
             raise ValueError(
-                f"The callback was made for the model {groups.model.name!r}, whose "
-                f"weights are not those of {model.name!r} in `fit`. Pass it the model "
-                "that is fitted."
+                f"The callback was made for the model {groups.model.name!r}, but `fit` "
+                f"trains {model.name!r}, which has other weights. Make the callback "
+                "with the model that you fit."
             )
         self._bind(LayerGroups(model, list(groups)))
 
@@ -275,8 +280,8 @@ class GradualUnfreezing(keras.callbacks.Callback):
             before = before and callback is not self
             if isinstance(callback, GradualUnfreezing) and callback is not self:
                 raise ValueError(
-                    "There are two GradualUnfreezing in one `fit`, which would undo "
-                    "each other. Make one schedule of both."
+                    "There are two GradualUnfreezing in one `fit`. Each would undo the "
+                    "changes of the other. Use one callback with one schedule."
                 )
             if not isinstance(callback, CHECKPOINTS):
                 continue
@@ -284,19 +289,19 @@ class GradualUnfreezing(keras.callbacks.Callback):
             whole = not getattr(callback, "save_weights_only", True)
             if whole and path.endswith((".h5", ".hdf5")):
                 raise ValueError(
-                    f"ModelCheckpoint writes the whole model to {path!r}. That format "
-                    "mixes up weights of partly frozen layers. Use a path ending in "
-                    "'.keras'."
+                    f"ModelCheckpoint writes the whole model to {path!r}. The HDF5 "
+                    "format mixes up weights of partly frozen layers. Use a path that "
+                    "ends in '.keras'."
                 )
             if self.monitor is not None and before:
                 raise ValueError(
-                    f"{type(callback).__name__} stands before GradualUnfreezing, so it "
-                    "would save the phase of the epoch before. Put GradualUnfreezing "
+                    f"{type(callback).__name__} comes before GradualUnfreezing, so it "
+                    "would save the phase of the previous epoch. Put GradualUnfreezing "
                     "first in the list of callbacks."
                 )
 
     def _phase_at(self, epoch: int) -> int:
-        """Return the number of the phase of `epoch`, from the state if it may vary."""
+        """Return the index of the phase of `epoch`."""
         if self.monitor is None:
             return sum(start <= epoch for start in self.phases.starts()) - 1
         state = PhaseState.kept_by(self._optimizer)

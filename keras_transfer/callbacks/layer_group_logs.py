@@ -1,4 +1,4 @@
-"""Rates and movement of layer groups in the logs of `fit`, and so in TensorBoard."""
+"""Learning rates and movement of layer groups in the logs of `fit`."""
 
 from __future__ import annotations
 
@@ -12,37 +12,39 @@ from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.optimizers.discriminative import as_groups
 from keras_transfer.optimizers.discriminative import Discriminative
 
-# Callbacks that write the logs somewhere, and so must come after.
+# Callbacks that write the logs, so they must come after this callback.
 WRITERS = (keras.callbacks.TensorBoard, keras.callbacks.CSVLogger)
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class LayerGroupLogs(keras.callbacks.Callback):
-    """Log the learning rate of each layer group, and how far it has moved.
+    """Log the learning rate of each layer group, and how far its weights moved.
 
-    At the end of an epoch the logs get, for each group,
+    At the end of each epoch, the logs get two values for each group:
 
-    - `learning_rate/<group>`: the learning rate of the next update, times the factor
-      of the group (of its fastest variable, where they differ) and of the phase; 0
-      while the group is frozen;
+    - `learning_rate/<group>`: the learning rate of the next update, times the factor of
+      the group and the rate of the phase. If the variables of a group have different
+      factors, the largest factor counts. The value is 0 while the group is frozen.
     - `moved/<group>`: `||w - w_0|| / ||w_0||` over its weights, without BatchNorm
-      statistics; `w_0` are the weights before the first training with this callback,
-      `GradualUnfreezing` or `fine_tune`. It is absolute where `w_0` is all zeros.
+      statistics. `w_0` are the weights before the first training with this callback,
+      `GradualUnfreezing` or `fine_tune`. If `w_0` is all zeros, the value is
+      `||w - w_0||`.
 
-    History, CSVLogger and TensorBoard keep what is in the logs, TensorBoard as scalars
-    named `epoch_learning_rate/<group>` next to Keras's own. Put this callback before
-    them, and behind a `GradualUnfreezing` or a callback that sets the rate.
+    History, CSVLogger and TensorBoard store the logs. TensorBoard shows them as scalars
+    named `epoch_learning_rate/<group>` next to Keras's own scalars. Put this callback
+    before CSVLogger and TensorBoard, and after `GradualUnfreezing` or any callback that
+    sets the learning rate.
 
     Args:
-        model_or_groups: The model that will be fitted, or its `LayerGroups`. None
-            takes the model of each `fit`.
-        rates: Whether to log the learning rates. Default True.
-        moved: Whether to log the movement, which costs one pass over all weights an
-            epoch and a copy of them in host memory. Default True.
+        model_or_groups: The model that will be fitted, or its `LayerGroups`. Defaults
+            to None, which takes the model of each `fit`.
+        rates: Bool, whether to log the learning rates. Defaults to True.
+        moved: Bool, whether to log the movement. This takes one pass over all weights
+            per epoch, and a copy of the weights in host memory. Defaults to True.
 
     Raises:
-        ValueError: If both `rates` and `moved` are False, the groups are of another
-            model, or a callback that writes the logs stands before this one.
+        ValueError: If both `rates` and `moved` are False, if the groups belong to
+            another model, or if a callback that writes the logs comes before this one.
 
     Example:
         ```python
@@ -79,45 +81,47 @@ class LayerGroupLogs(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         if not rates and not moved:
-            raise ValueError("rates=False and moved=False leave nothing to log.")
+            raise ValueError(
+                "rates=False and moved=False leave nothing to log. Set one to True."
+            )
         self.rates = rates
         self.moved = moved
         self._given = None if model_or_groups is None else as_groups(model_or_groups)
 
     def get_config(self) -> dict:
-        """Return the arguments but the model."""
+        """Return the arguments without the model."""
         return {"rates": self.rates, "moved": self.moved}
 
     @classmethod
     def from_config(cls, config: dict) -> LayerGroupLogs:
-        """Return the callback, not yet bound to a model."""
+        """Return a callback that is not bound to a model yet."""
         return cls(**config)
 
     def set_model(self, model: keras.Model) -> None:
-        """Check the neighbors and note where the weights start."""
+        """Check the other callbacks, and record the weights at the start."""
         super().set_model(model)
         self._groups = as_groups(model) if self._given is None else self._given
         grouped = {id(v) for group in self._groups for v in group.variables}
         if grouped != {id(v) for v in model.weights}:
             raise ValueError(
-                f"The groups are of the model {self._groups.model.name!r}, whose "
-                f"weights are not those of {model.name!r} in `fit`. Pass the model "
-                "that is fitted."
+                f"The groups belong to the model {self._groups.model.name!r}, but "
+                f"`fit` trains {model.name!r}, which has other weights. Make the "
+                "callback with the model that you fit."
             )
         for callback in _keras.running_callbacks():
             if callback is self:
                 break
             if isinstance(callback, WRITERS):
                 raise ValueError(
-                    f"{type(callback).__name__} stands before LayerGroupLogs, so it "
-                    "would write the logs without what is added here. Put "
-                    "LayerGroupLogs before it."
+                    f"{type(callback).__name__} comes before LayerGroupLogs, so it "
+                    "would write the logs without the values of LayerGroupLogs. Put "
+                    f"LayerGroupLogs before {type(callback).__name__}."
                 )
         if self.moved:
             record_start(model)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Add the scalars of this epoch to `logs`."""
+        """Add the values of this epoch to `logs`."""
         if logs is None:
             return
         if self.rates:
@@ -131,7 +135,7 @@ class LayerGroupLogs(keras.callbacks.Callback):
                 logs[f"moved/{group.name}"] = movement([group], start).norm
 
     def _rates(self) -> dict[int, float]:
-        """Return the rate of each variable that trains, by its id."""
+        """Return a dict of variable id to learning rate, for trainable variables."""
         optimizer = self.model.optimizer
         optimizer = _keras.inner_optimizer(optimizer)
         training = self.model.trainable_variables

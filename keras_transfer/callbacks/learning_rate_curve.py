@@ -1,4 +1,4 @@
-"""The curve of a learning rate range test, and the rate that it suggests."""
+"""The loss curve of a learning rate range test, and the rate that it suggests."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LearningRateCurve:
-    """The smoothed loss over the learning rate, as `find_learning_rate` saw it.
+    """The smoothed loss over the learning rate, as `find_learning_rate` measured it.
 
-    Printing it shows which rates were tried, which one it suggests, and why.
+    Print the curve to see which learning rates were tried, which rate it suggests, and
+    why.
 
     Args:
-        rates: Array of the rates that were tried, rising, per step.
-        losses: Array of the smoothed losses; `losses[i]` is the exponential average up
-            to the batch that was trained at `rates[i]`, taken before that update.
-        ended: Why the test ended there, to be printed. Default "".
+        rates: Array of the learning rates that were tried, in rising order, one for
+            each step.
+        losses: Array of the smoothed losses. `losses[i]` is the exponential average up
+            to the batch of step i, before the update at `rates[i]`.
+        ended: String, why the test ended. It is printed. Defaults to "".
 
     Example:
         ```python
@@ -44,13 +46,13 @@ class LearningRateCurve:
 
     @property
     def suggestion(self) -> float | None:
-        """The rate in the longest valley, or None if the loss never fell.
+        """The suggested learning rate, or None if the loss never fell.
 
-        This is the rule "valley" of fastai's `Learner.lr_find`: find the longest
-        falling subsequence of the losses, which noise interrupts but does not end, and
-        go back from its end by half as many steps as it has points. It takes no
-        derivative, so that one lucky batch does not decide, and stays well below the
-        rate where the loss starts to rise.
+        This is the rule "valley" of fastai's `Learner.lr_find`. It finds the longest
+        falling subsequence of the losses. Noise interrupts this subsequence but does
+        not end it. From its end, the rule goes back by half as many steps as it has
+        points. The rule uses no derivative, so a single lucky batch does not decide.
+        The suggestion stays well below the rate where the loss starts to rise.
         """
         fall = _longest_fall(self.losses)
         if not self._falls(fall):
@@ -75,8 +77,8 @@ class LearningRateCurve:
             )
         else:
             lines.append(
-                "no suggestion: the loss never fell. Take more steps, larger batches "
-                "or another range of rates."
+                "no suggestion: the loss never fell. Try more steps, larger batches "
+                "or another range of learning rates."
             )
         return "\n".join(lines)
 
@@ -84,10 +86,11 @@ class LearningRateCurve:
         return len(fall) > 1 and np.min(self.losses) < self.losses[0]
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the curve with matplotlib, the suggestion marked.
+        """Draw the curve with matplotlib, and mark the suggestion.
 
         Args:
-            ax: The matplotlib axes to draw on. Default None, which makes new ones.
+            ax: The matplotlib axes to draw on. Defaults to None, which creates new
+                axes.
 
         Returns:
             The axes.

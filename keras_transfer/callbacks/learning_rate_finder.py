@@ -1,4 +1,4 @@
-"""The learning rate range test: which rates a model can be trained at."""
+"""The learning rate range test: it finds a learning rate for a model and its data."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from keras_transfer.data.finite_numbers import check_numbers
 from keras_transfer.data.finite_numbers import has_broken
 from keras_transfer.optimizers.discriminative import Discriminative
 
-# The sweep ends once the smoothed loss has risen by this many times its lowest value,
-# or this many times a share of its first, or noise would end it where it is near 0.
+# The sweep ends when the smoothed loss is above its lowest value by RISE times that
+# lowest value, or by RISE * SHARE times the first loss if that is more. Without the
+# second term, noise would end a sweep whose loss is near 0.
 RISE = 3.0
 SHARE = 0.1
-# What fit() sets on a model, or is set for it here; absent ones are taken away again.
+# Attributes that `fit` or this module sets on a model, and that are restored after it.
 ATTRIBUTES = (
     "optimizer",
     "train_function",
@@ -49,47 +50,50 @@ def find_learning_rate(
     batch_size: int | None = None,
     smoothing: float = 0.9,
 ) -> LearningRateCurve:
-    """Train `model` at rising learning rates, put it back, and return the losses.
+    """Train `model` at rising learning rates, restore it, and return the losses.
 
-    The range test: batch `i` is trained at `lowest * (highest / lowest) ** (i /
-    (steps - 1))`. The loss stays at first, falls where the rate is useful, and rises
-    where it is too high. The sweep ends there: when the smoothed loss has risen from
-    its lowest value by 3 times that (or by 3 tenths of the first, if that is more), or
-    when the loss is not finite. All goes through `fit` with a copy of the compiled
-    optimizer, so with the settings you will train with: what is frozen stays so,
-    `discriminative` factors multiply the rate, and a schedule is left out.
-    `steps_per_execution` is 1 meanwhile.
+    In this range test, batch `i` trains at the learning rate
+    `lowest * (highest / lowest) ** (i / (steps - 1))`. The loss is flat at first, falls
+    where the rate is useful, and rises where the rate is too high. The test ends when
+    the smoothed loss exceeds its lowest value by more than 3 times that value (or by
+    more than 0.3 times the first loss, if that is more), or when the loss is not
+    finite. The test calls `fit` with a copy of the compiled optimizer, so it uses the
+    settings of your training: frozen layers stay frozen, and the factors of
+    `discriminative` multiply the learning rate. A learning rate schedule is ignored,
+    and `steps_per_execution` is 1 during the test.
 
-    Afterward nothing has happened, after an error or an interrupt too: weights,
-    statistics, seeds, metrics, optimizer, flags, `history` and the compiled train
-    function are bit for bit as before, as are the global random states of Python,
-    NumPy, Keras and of eager TensorFlow. What cannot be put back is inside `data`, such
-    as the next order of `Dataset.shuffle`, and inside TensorFlow's own random kernels
-    (`tf.random.normal`; nothing of Keras uses them). An optimizer that has made updates
-    has its slots in memory twice meanwhile.
+    After the test, the model is unchanged, even after an error or an interrupt. Its
+    weights, statistics, seeds, metrics, optimizer, flags, `history` and compiled train
+    function are bit for bit as before. The global random states of Python, NumPy,
+    Keras and eager TensorFlow are restored too. Two things cannot be restored: the
+    state inside `data`, such as the next order of `Dataset.shuffle`, and the state of
+    TensorFlow's own random kernels (`tf.random.normal`, which Keras does not use). If
+    the optimizer has made updates, its slots are in memory twice during the test.
 
     Args:
         model: A built and compiled model with one optimizer.
-        data: What to train on, as often as needed: a tuple of arrays `(x, y)` or
-            `(x, y, sample_weight)`, which are shuffled with a fixed seed; a batched
-            `tf.data.Dataset`; or a `keras.utils.PyDataset`.
-        lowest: Float above 0; the first rate, per step. Default 1e-7.
-        highest: Float above `lowest`; the last rate, per step. Default 10.
-        steps: Int of at least 10; the number of batches, and of rates. Default 100.
-        batch_size: Int; examples a batch, for arrays alone. Default None, which is 32.
-        smoothing: Float in [0, 1); the share of the past in the exponential average
-            `a[i] = smoothing * a[i - 1] + (1 - smoothing) * loss[i]`, which is divided
-            by `1 - smoothing ** (i + 1)`. Default 0.9.
+        data: The training data, which is repeated as often as needed: a tuple of arrays
+            `(x, y)` or `(x, y, sample_weight)`, a batched `tf.data.Dataset`, or a
+            `keras.utils.PyDataset`. Arrays are shuffled with a fixed seed.
+        lowest: Float above 0, the learning rate of the first step. Defaults to 1e-7.
+        highest: Float above `lowest`, the learning rate of the last step. Defaults to
+            10.0.
+        steps: Int of at least 10, the number of batches and of rates. Defaults to 100.
+        batch_size: Int, examples per batch, for arrays only. Defaults to None, which
+            means 32.
+        smoothing: Float in [0, 1), the share of the past in the exponential average
+            `a[i] = smoothing * a[i - 1] + (1 - smoothing) * loss[i]`. The average is
+            divided by `1 - smoothing ** (i + 1)`. Defaults to 0.9.
 
     Returns:
         A `LearningRateCurve` with `rates`, `losses`, `suggestion` and `plot()`. Print
-        it to see what it suggests, and why.
+        the curve to see the suggestion and the reason for it.
 
     Raises:
-        TypeError: If `data` is an iterator or of a kind that is not listed.
-        ValueError: If `model` is not built, not compiled, all frozen or has several
-            optimizers, `data` is empty or not batched, an argument is out of range, or
-            a loss is not finite with the weights that the model has.
+        TypeError: If `data` is an iterator or of a type that is not listed.
+        ValueError: If `model` is not built, not compiled, completely frozen or has
+            several optimizers, if `data` is empty or not batched, if an argument is out
+            of range, or if a loss is not finite with the current weights of the model.
 
     Example:
         ```python
@@ -117,21 +121,21 @@ def find_learning_rate(
     with _unchanged(model):
         model.optimizer = _copy(model.optimizer, model, float(lowest))
         model.steps_per_execution = 1
-        _keras.remake_functions(model, "train")  # it has the optimizer in its graph
+        _keras.remake_functions(model, "train")  # its graph contains the optimizer
         with warnings.catch_warnings():
-            # Of a dataset that turns out to be empty we tell ourselves.
+            # `_Sweep.curve` raises a clearer error if the dataset is empty.
             warnings.filterwarnings("ignore", message="Your input ran out of data")
             model.fit(**settings, callbacks=[sweep], shuffle=False, verbose=0)
         values = _keras.snapshot(model.trainable_variables)
     curve = sweep.curve()
-    # A ReLU may make 0 of NaN, so that the loss alone does not tell.
+    # A ReLU may turn NaN into 0, so the loss can be finite although a weight is NaN.
     if not math.isfinite(sweep.last) or has_broken(values):
         _check_data(model, settings, len(curve.rates) + 1)
     return curve
 
 
 class _Sweep(keras.callbacks.Callback):
-    """Sets a rate before each batch and keeps the smoothed loss after it."""
+    """Set the learning rate before each batch, and store the smoothed loss after it."""
 
     def __init__(self, rates: np.ndarray, smoothing: float) -> None:
         super().__init__()
@@ -144,14 +148,14 @@ class _Sweep(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         self.model.optimizer.learning_rate = self.rates[len(self.losses)]
-        self.model.reset_metrics()  # or the loss would be the mean of the epoch
+        self.model.reset_metrics()  # otherwise the loss is the mean over the epoch
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if "loss" not in (logs or {}):
             raise ValueError(
                 f"The train step of the model reports {sorted(logs or {})} and no "
-                "'loss', so there is nothing to find a rate by. Return it from "
-                "train_step."
+                "'loss', so the test cannot compare learning rates. Return 'loss' "
+                "from train_step."
             )
         self.last = float(logs["loss"])
         if not math.isfinite(self.last):
@@ -170,17 +174,20 @@ class _Sweep(keras.callbacks.Callback):
         self.model.stop_training = bool(self.ended)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        if self.last is None:  # the next epoch would be as empty
+        if self.last is None:  # the data is empty, so the next epoch would be too
             self.model.stop_training = True
 
     def curve(self) -> LearningRateCurve:
-        """Return what was seen."""
+        """Return the curve of all steps so far."""
         if self.last is None:
-            raise ValueError("`data` is empty: it gave no batch to train on.")
+            raise ValueError(
+                "`data` is empty: it gave no batch to train on. Pass data with at "
+                "least one batch."
+            )
         if not self.losses:
             raise ValueError(
-                f"The loss of the first batch is {self.last}, before any update. Look "
-                "for values in `data` that are not finite, or labels out of range."
+                f"The loss of the first batch is {self.last}, before any update. Check "
+                "`data` for values that are not finite and for labels out of range."
             )
         return LearningRateCurve(
             self.rates[: len(self.losses)],
@@ -190,10 +197,11 @@ class _Sweep(keras.callbacks.Callback):
 
 
 def _check_data(model: keras.Model, settings: dict, batches: int) -> None:
-    """Check that the loss of some batches is finite with the weights as they are.
+    """Check that the loss of the first batches is finite with the current weights.
 
     Raises:
-        ValueError: If it is not: then it is the data, and no rate, that makes it so.
+        ValueError: If it is not finite. Then the data is the cause, not the learning
+            rate.
     """
     given = {key: settings[key] for key in settings if key in ARRAYS}
     if "batch_size" in settings:
@@ -204,9 +212,9 @@ def _check_data(model: keras.Model, settings: dict, batches: int) -> None:
         for number, batch in enumerate(itertools.islice(_endless(given["x"]), batches)):
             if has_broken(batch):
                 raise ValueError(
-                    f"Batch {number} of `data` has values that are NaN or infinite, "
-                    "which made weights of the model so at any rate. Take these "
-                    "examples out, or fill the values in."
+                    f"Batch {number} of `data` has values that are NaN or infinite. "
+                    "Training on it makes weights NaN at any learning rate. Remove "
+                    "these examples, or replace the values."
                 )
         if not isinstance(given["x"], keras.utils.PyDataset):
             given["steps"] = batches
@@ -214,9 +222,9 @@ def _check_data(model: keras.Model, settings: dict, batches: int) -> None:
         loss = model.evaluate(**given, verbose=0, return_dict=True).get("loss", 0.0)
     if not math.isfinite(loss):
         raise ValueError(
-            f"The loss of batches in the first {batches} is {loss} with the weights "
-            "that the model has, so it is not a learning rate that makes it so. Look "
-            "for values in `data` that are not finite, or labels out of range."
+            f"The loss of the first {batches} batches is {loss} with the current "
+            "weights of the model, so the learning rate is not the cause. Check `data` "
+            "for values that are not finite and for labels out of range."
         )
 
 
@@ -229,10 +237,10 @@ def _endless(data: Any) -> Iterator:
 
 @contextlib.contextmanager
 def _unchanged(model: keras.Model) -> Iterator[None]:
-    """Put back all that a `fit` of `model` changes.
+    """Restore everything that `fit` changes in `model`.
 
-    The optimizer is replaced meanwhile, so that its own state stays; `fit` does not
-    touch trainable flags.
+    The caller replaces the optimizer, so the state of the original one stays the same.
+    `fit` does not change trainable flags.
     """
     attributes = {name: getattr(model, name, ABSENT) for name in ATTRIBUTES}
     variables = [*model.variables, *model.metrics_variables]
@@ -241,7 +249,7 @@ def _unchanged(model: keras.Model) -> Iterator[None]:
         try:
             yield
         finally:
-            model.reset_metrics()  # those that `fit` has made
+            model.reset_metrics()  # for the metrics that `fit` has created
             _keras.restore(variables, before)
             for name, value in attributes.items():
                 if value is not ABSENT:
@@ -253,14 +261,14 @@ def _unchanged(model: keras.Model) -> Iterator[None]:
 def _copy(
     optimizer: keras.Optimizer, model: keras.Model, rate: float
 ) -> keras.Optimizer:
-    """Return an optimizer in the state of `optimizer`, with a rate to be assigned."""
+    """Return an optimizer in the state of `optimizer`, with a rate that can be set."""
     with _keras.scope(model):
         copy = _like(optimizer, rate)
         if not optimizer.built:
-            copy.build(model.trainable_variables)  # or fit() would trace twice
+            copy.build(model.trainable_variables)  # otherwise fit() would trace twice
         else:
             copy.build(_keras.trained_by(optimizer))
-            # With a schedule there is no variable of the rate.
+            # With a schedule, the optimizer has no variable for the learning rate.
             source, target = (
                 [each for each in kind.variables if each.name != "learning_rate"]
                 for kind in (optimizer, copy)

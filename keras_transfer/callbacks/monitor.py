@@ -1,4 +1,4 @@
-"""When a phase ends early: the value that is monitored, and the state to keep."""
+"""The monitored value that ends a phase early, and the state to save for it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from keras_transfer._arguments import one_of
 from keras_transfer._arguments import whole_number
 from keras_transfer.optimizers.discriminative import Discriminative
 
-# Words in the name of a value that tell which direction is better.
+# Words in the name of a value that show which direction is better.
 LARGER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1")
 SMALLER_IS_BETTER = ("loss", "error", "perplexity")
 
-# The number of epochs without gain of a phase that has seen no value yet.
+# Marks a phase that has had no monitored value yet.
 NONE_YET = -1
 
 
 class PhaseState(NamedTuple):
-    """Where a schedule stands whose phases can end early.
+    """The current phase of a schedule whose phases can end early.
 
-    It is kept with the variables of the optimizer, so that a backup holds it.
+    The optimizer stores it in its variables, so a backup contains it.
 
     Args:
-        phase: Number of the phase.
-        first_epoch: Epoch that it began in.
-        wait: Epochs without gain in it, or `NONE_YET`.
+        phase: Index of the phase.
+        first_epoch: The first epoch of the phase.
+        wait: Epochs without improvement in the phase, or `NONE_YET`.
         num_phases: Number of phases of the schedule.
-        best: Best value of the phase; without meaning while `wait` is `NONE_YET`.
+        best: Best value in the phase. It has no meaning while `wait` is `NONE_YET`.
     """
 
     phase: int = 0
@@ -40,11 +40,11 @@ class PhaseState(NamedTuple):
 
     @classmethod
     def kept_by(cls, optimizer: Discriminative) -> PhaseState:
-        """Return the state that `keep_in` gave to a built `optimizer`."""
+        """Return the state that `keep_in` stored in a built `optimizer`."""
         return cls(*optimizer.extra_state)
 
     def keep_in(self, optimizer: Discriminative) -> None:
-        """Keep the state where `optimizer` is saved and restored."""
+        """Store the state in the variables of `optimizer`."""
         optimizer.set_extra_state(self)
 
     def next_phase(self, first_epoch: int) -> PhaseState:
@@ -55,15 +55,16 @@ class PhaseState(NamedTuple):
 
 
 class Monitor:
-    """Counts the epochs since a value was at its best; it keeps no state itself.
+    """Count the epochs since a value was at its best. The caller stores the count.
 
     Args:
         name: Name of the value in the logs.
-        patience: Epochs without improvement that are too many.
-        mode: "min", "max", or "auto" to tell by the name.
+        patience: Int above 0, epochs without improvement that end a phase.
+        mode: "min", "max", or "auto" to choose by the name.
 
     Raises:
-        ValueError: If an argument is out of its range, or the name tells nothing.
+        ValueError: If an argument is out of its range, or if `mode` is "auto" and the
+            name does not show which direction is better.
     """
 
     def __init__(self, name: str, patience: int, mode: str) -> None:
@@ -74,15 +75,16 @@ class Monitor:
     def update(
         self, logs: Mapping, wait: int, best: float, *, last_chance: bool
     ) -> tuple[int, float]:
-        """Return the epochs without gain and the best value after one more epoch.
+        """Return the epochs without improvement and the best value after an epoch.
 
         Raises:
-            ValueError: If the value is not there and will not come.
+            ValueError: If the value is not in the logs and cannot appear later.
         """
         if self.name not in logs:
             self._check_absent(logs, wait, last_chance)
             return wait, best
-        # As an optimizer variable keeps it: else a constant 0.1 would improve for ever.
+        # The optimizer stores `best` as float32. Compared as float64, a constant 0.1
+        # would improve in every epoch.
         value = float(np.float32(logs[self.name]))
         better = value > best if self.larger_is_better else value < best
         if wait == NONE_YET or better:
@@ -90,14 +92,14 @@ class Monitor:
         return wait + 1, best
 
     def _check_absent(self, logs: Mapping, wait: int, last_chance: bool) -> None:
-        """Check that the value comes at times: fit() may validate now and then."""
+        """Check that the value may appear later: `fit` may skip validations."""
         validated = any(name.startswith("val_") for name in logs)
         may_come = self.name.startswith("val_") and not validated and not last_chance
         if wait == NONE_YET and not may_come:
             raise ValueError(
-                f"monitor={self.name!r} is not in the logs: {sorted(logs)}. Name one "
-                "of these; a value of the validation needs validation_data in fit, "
-                "and at least one validation in a phase."
+                f"monitor={self.name!r} is not in the logs: {sorted(logs)}. Use one "
+                "of these names. A 'val_' name needs validation_data in fit, and at "
+                "least one validation in each phase."
             )
 
 
@@ -110,6 +112,6 @@ def _larger_is_better(name: str, mode: str) -> bool:
     if any(word in name.lower() for word in LARGER_IS_BETTER):
         return True
     raise ValueError(
-        f"mode='auto' cannot tell if a larger {name!r} is better. Say mode='min' or "
+        f"mode='auto' cannot tell if a larger {name!r} is better. Pass mode='min' or "
         "mode='max'."
     )

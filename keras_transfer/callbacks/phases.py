@@ -1,4 +1,4 @@
-"""Phases of training: which layer groups learn, from which epoch to which."""
+"""Phases of training: which layer groups train in which epochs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ from keras_transfer.optimizers.rate_table import check_rate
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """One phase of a schedule: what learns, how long, at what share of the rate.
+    """One phase of a schedule: the groups that train, the epochs and the rate.
 
     Args:
-        groups: A layer group or its name, or a list of them; the others are frozen.
-        epochs: Number of epochs, or None in the last phase: until training ends.
-        rate: Factor above 0 of the learning rate during the phase. Default 1.
+        groups: A layer group or its name, or a list of these. All other groups are
+            frozen during the phase.
+        epochs: Int above 0, number of epochs. Defaults to None, which lasts until
+            training ends and is allowed in the last phase only.
+        rate: Float above 0 that multiplies the learning rate during the phase. Defaults
+            to 1.0.
 
     Example:
         ```python
@@ -42,8 +45,8 @@ class Phase:
         ```
 
     Raises:
-        ValueError: If there is no group, a group is named twice, or a number is not
-            in its range.
+        ValueError: If there is no group, if a group is named twice, or if a number is
+            out of its range.
 
     Reference:
         Howard and Ruder 2018, Universal Language Model Fine-tuning for Text
@@ -60,20 +63,29 @@ class Phase:
             groups = (groups,)
         names = tuple(getattr(group, "name", group) for group in groups)
         if not all(isinstance(name, str) for name in names):
-            raise TypeError(f"A phase names {names}. Name its groups by strings.")
+            raise TypeError(
+                f"The groups of a phase are {names}, but names must be strings. Pass "
+                "layer groups or their names by strings."
+            )
         object.__setattr__(self, "groups", names)
         if not names:
-            raise ValueError("A phase names no groups, so nothing would learn in it.")
+            raise ValueError(
+                "A phase names no groups, so nothing would train in it. Name at least "
+                "one group."
+            )
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"A phase names the groups {twice} twice: {names}.")
+            raise ValueError(
+                f"A phase names the groups {twice} more than once: {names}. Name each "
+                "group once."
+            )
         if self.epochs is not None:
             object.__setattr__(self, "epochs", whole_number("epochs", self.epochs))
         object.__setattr__(self, "rate", check_rate("phase", self.rate))
 
     @classmethod
     def of(cls, value: Phase | Mapping | Sequence) -> Phase:
-        """Return a phase from itself, a dict, or (groups, epochs, rate)."""
+        """Return a phase from a `Phase`, a dict, or (groups, epochs, rate)."""
         if isinstance(value, Phase):
             return value
         names = [field.name for field in dataclasses.fields(cls)]
@@ -83,24 +95,24 @@ class Phase:
             return cls(*value)
         raise TypeError(
             f"{value!r} is not a phase. Write Phase(groups, epochs), a tuple (groups, "
-            f"epochs) or (groups, epochs, rate), or a dict with keys of {names}."
+            f"epochs) or (groups, epochs, rate), or a dict with keys from {names}."
         )
 
 
 class Phases(Sequence):
     """Phases in order, bound to the layer groups that they name.
 
-    Printing it shows what will learn when.
+    Print it to see which groups train in which epochs.
 
     Args:
         groups: The layer groups of a model.
         phases: The phases, in order.
-        batch_norm: "frozen" or "train", as of `GradualUnfreezing`.
-        kept: Ids of layers and of weights that learn in no phase.
+        batch_norm: "frozen" or "train", as in `GradualUnfreezing`.
+        kept: Ids of layers and weights that no phase trains.
 
     Raises:
-        ValueError: If a group is unknown, a phase trains nothing or repeats the one
-            before, or a phase after an endless one would never come.
+        ValueError: If a group is unknown, if a phase trains nothing or is the same as
+            the phase before it, or if a phase without an end is not the last one.
     """
 
     def __init__(
@@ -116,7 +128,9 @@ class Phases(Sequence):
         self._phases = tuple(phases)
         self._learnable = _learnable(groups, batch_norm, kept)
         if not self._phases:
-            raise ValueError("There are no phases, so nothing would ever learn.")
+            raise ValueError(
+                "There are no phases, so nothing would train. Pass at least one phase."
+            )
         for number, phase in enumerate(self):
             self._check(number, phase)
 
@@ -124,12 +138,12 @@ class Phases(Sequence):
     def from_head_down(
         cls, groups: LayerGroups, epochs: int, batch_norm: str
     ) -> Phases:
-        """Return the schedule that thaws one more group at a time."""
+        """Return the schedule that unfreezes one more group in each phase."""
         learnable = _learnable(groups, batch_norm, ())
         names, phases = (), []
         for name in reversed(groups.names):
             names = (name, *names)
-            # A group of frozen BatchNorm alone thaws together with the next one.
+            # A group with only frozen BatchNorm joins the phase of the next group.
             if learnable[name]:
                 phases.append(Phase(names, epochs))
         if phases:
@@ -137,7 +151,7 @@ class Phases(Sequence):
         return cls(groups, phases, batch_norm)
 
     def layers(self, phase: Phase) -> list[keras.Layer]:
-        """Return the layers that learn in `phase`."""
+        """Return the layers that train in `phase`."""
         return [
             layer
             for name in phase.groups
@@ -146,13 +160,13 @@ class Phases(Sequence):
         ]
 
     def variables(self, *phases: Phase) -> list[keras.Variable]:
-        """Return what learns in any of `phases`, in the order of the model."""
+        """Return the variables that any of `phases` trains, in the model's order."""
         names = {name for phase in phases for name in phase.groups}
         learning = {id(v) for name in names for v in self._learnable[name]}
         return [v for v in self.groups.model.weights if id(v) in learning]
 
     def num_parameters(self, *phases: Phase) -> int:
-        """Return the number of scalars that learn in any of `phases`."""
+        """Return the number of parameters that any of `phases` trains."""
         return sum(math.prod(variable.shape) for variable in self.variables(*phases))
 
     def __getitem__(self, number: int) -> Phase:
@@ -163,11 +177,11 @@ class Phases(Sequence):
 
     def _check(self, number: int, phase: Phase) -> None:
         for name in phase.groups:
-            self.groups[name]  # raises with the nearest name
+            self.groups[name]  # for an unknown name, raises and suggests a similar one
         if phase.epochs is None and number < len(self) - 1:
             raise ValueError(
-                f"Phase {number} has no end, so phase {number + 1} would never "
-                "come. Give it a number of epochs."
+                f"Phase {number} has epochs=None, so phase {number + 1} would never "
+                f"start. Give phase {number} a number of epochs."
             )
         before = self[number - 1] if number else None
         if before and (set(phase.groups), phase.rate) == (
@@ -176,12 +190,13 @@ class Phases(Sequence):
         ):
             raise ValueError(
                 f"Phases {number - 1} and {number} are the same: {phase.groups}. "
-                "Make them one phase of more epochs."
+                "Replace them with one phase of more epochs."
             )
         if not self.variables(phase):
             raise ValueError(
-                f"Phase {number} trains nothing: the groups {phase.groups} hold no "
-                f"weight that can learn (batch_norm={self.batch_norm!r})."
+                f"Phase {number} trains nothing: the groups {phase.groups} have no "
+                f"weight that can train (batch_norm={self.batch_norm!r}). Add a group "
+                "to the phase, or remove the phase."
             )
 
     def starts(self) -> list[int]:
@@ -192,9 +207,9 @@ class Phases(Sequence):
         return starts
 
     def __str__(self) -> str:
-        rows = [("phase", "epochs", "rate", "parameters", "groups that learn")]
+        rows = [("phase", "epochs", "rate", "parameters", "groups that train")]
         for number, (phase, start) in enumerate(zip(self, self.starts(), strict=True)):
-            last = number == len(self) - 1  # it goes on until training ends
+            last = number == len(self) - 1  # the last phase lasts until training ends
             end = "" if last else start + phase.epochs - 1
             count = self.num_parameters(phase)
             span = str(start) if end == start else f"{start}-{end}"
@@ -218,21 +233,21 @@ class Phases(Sequence):
 def able_groups(
     groups: LayerGroups, batch_norm: str, kept: Collection[int] = frozenset()
 ) -> list[str]:
-    """Return the names of the groups with a weight that can learn, as of `Phases`."""
+    """Return the names of the groups with a weight that can train in `Phases`."""
     learnable = _learnable(groups, batch_norm, kept)
     return [name for name in groups.names if learnable[name]]
 
 
 def to_config(phases: Iterable[Phase]) -> list[dict]:
-    """Return phases as JSON-plain dicts."""
+    """Return phases as dicts that JSON can store."""
     return [dataclasses.asdict(each) | {"groups": list(each.groups)} for each in phases]
 
 
 def check_thaws(groups: LayerGroups, names: Iterable[str]) -> None:
-    """Check that no group of `names` is inside a FrozenBackbone.
+    """Check that no group in `names` is inside a FrozenBackbone.
 
     Raises:
-        ValueError: If one is.
+        ValueError: If a group is inside a FrozenBackbone.
     """
     named = {
         id(variable)
@@ -245,8 +260,8 @@ def check_thaws(groups: LayerGroups, names: Iterable[str]) -> None:
             continue
         if any(id(weight) in named for weight in layer.weights):
             raise ValueError(
-                f"The model holds the FrozenBackbone {layer.name!r}, which never "
-                "thaws, so gradual unfreezing would end at the layers above it. "
+                f"The model contains the FrozenBackbone {layer.name!r}, which cannot "
+                "be unfrozen, so gradual unfreezing would end at the layers above it. "
                 "Build the model on its `FrozenBackbone.layer` instead."
             )
 
@@ -254,7 +269,10 @@ def check_thaws(groups: LayerGroups, names: Iterable[str]) -> None:
 def _learnable(
     groups: LayerGroups, batch_norm: str, kept: Collection[int]
 ) -> dict[str, list[keras.Variable]]:
-    """Return what of each group can learn: not what was frozen one by one."""
+    """Return the weights of each group that can train.
+
+    Weights that were frozen one by one cannot.
+    """
     model = groups.model
     fixed = {*pinned(model), *kept}
     with flags_kept(model):
@@ -271,7 +289,7 @@ def _learnable(
         weights = (weight for layer in layers for weight in own_weights(layer))
         found[group.name] = [weight for weight in weights if id(weight) in ids]
         if group.name == UNUSED:
-            found[group.name] = []  # no gradient reaches it
+            found[group.name] = []  # these layers get no gradient
     return found
 
 

@@ -1,4 +1,4 @@
-"""Scores of each epoch that need no labels of the target, to choose a checkpoint by."""
+"""Scores for choosing a checkpoint, computed each epoch without target labels."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ ACCURACY = "source_accuracy"
 DEFAULT = (ACCURACY, *ON_TARGET)
 KNOWN = (*DEFAULT, *RISKS)
 SIZE = "val_effective_sample_size"
-TINY = 1e-12  # a probability of 0 would have an infinite loss
+TINY = 1e-12  # a probability of 0 would give an infinite loss
 
-# Callbacks that write the logs somewhere, and so must stand behind.
+# Callbacks that write the logs, so they must come after this callback.
 WRITERS = (keras.callbacks.TensorBoard, keras.callbacks.CSVLogger)
 
 
@@ -45,46 +45,51 @@ WRITERS = (keras.callbacks.TensorBoard, keras.callbacks.CSVLogger)
 class TargetValidation(keras.callbacks.Callback):
     """Score the model after each epoch on a target domain without labels.
 
-    The best epoch for the target is not the best for the source, and labels of the
-    target are what adaptation has to do without. Each validator adds `val_<name>` to
-    the logs, so that a ModelCheckpoint or EarlyStopping **behind this callback** can
-    monitor it, always with **mode="max"**: the higher the better. The two risks are
-    therefore logged with the sign changed.
+    The best epoch for the source is often not the best for the target, and domain
+    adaptation has no target labels to find it. Each validator adds `val_<name>` to the
+    logs, for a ModelCheckpoint or EarlyStopping **after this callback** to monitor. A
+    higher value is always better, so set **mode="max"**. The logs therefore contain the
+    two risks with a minus sign.
 
-    - `source_accuracy`: accuracy on held-out source.
+    - `source_accuracy`: accuracy on the held-out source examples.
     - `target_entropy`: minus the mean entropy of the predictions on the target.
-    - `information_maximization`: their mutual information with the examples.
-    - `soft_neighborhood_density`: how densely they lie; cost grows with count².
-    - `importance_weighted_risk`, `deep_embedded_validation`: cross entropy on held-out
-      source, weighted by a density ratio of the features; these also log
-      `val_effective_sample_size`, out of the number of source examples.
+    - `information_maximization`: the mutual information of target examples and their
+      predictions.
+    - `soft_neighborhood_density`: how densely the predictions on the target cluster.
+      The cost grows with the square of the number of examples.
+    - `importance_weighted_risk`, `deep_embedded_validation`: cross entropy on the
+      held-out source, weighted by a density ratio of the features. Both also log
+      `val_effective_sample_size`, at most the number of source examples.
 
-    Each is the function of that name in `kt.analysis`, which says what it is blind to.
-    Outputs are those of `predict` on plain input, which for `DANN` and its like are
-    those of the label head. Nothing of the model or of its training is changed.
+    Each validator is the function of the same name in `kt.analysis`. Its docstring
+    lists what the validator cannot detect. The scores use the outputs of `predict` on
+    plain input. For `DANN` and similar models these are the outputs of the label head.
+    The callback does not change the model or its training.
 
     Args:
-        source: Held-out labeled source: arrays `(x, y)`, or a batched
-            `tf.data.Dataset` or `keras.utils.PyDataset` of such pairs; y are class
-            numbers or one-hot rows. None if only validators on the target are used.
-        target: Inputs of the target, without labels: arrays, or a batched dataset of x
-            alone. It may be what the model is adapted to.
-        validators: Names of the above, in the order wanted. Default: the first four.
-        features: Model or backbone from the same inputs to the features that the risks
-            compare the domains by; it shares layers with the model that is fitted.
-            Default None: the `feature_extractor` of that model.
-        from_logits: Whether the outputs are logits. Default None: as the compiled loss
-            says; a loss that does not say is an error.
-        clip: Largest density ratio, as in `importance_weights`. Default None.
-        batch_size: Examples of a batch of arrays. Default None: 32.
+        source: Held-out labeled source data: arrays `(x, y)`, or a batched
+            `tf.data.Dataset` or `keras.utils.PyDataset` of such pairs. y are class
+            numbers or one-hot rows. Pass None if all validators use the target only.
+        target: Inputs of the target without labels: arrays, or a batched dataset of x
+            only. It may be the data that the model is adapted to.
+        validators: List of validator names, in the order of the logs. Defaults to the
+            first four above.
+        features: Model or backbone that maps the inputs to the features, in which the
+            two risks compare the domains. It must share layers with the fitted model.
+            Defaults to None: the `feature_extractor` of the fitted model.
+        from_logits: Bool, whether the outputs are logits. Defaults to None, which takes
+            the setting of the compiled loss. A loss without it raises an error.
+        clip: Float above 0, the largest density ratio, as in `importance_weights`.
+            Defaults to None, which means no limit.
+        batch_size: Int, examples per batch, for arrays only. Defaults to None, which
+            means 32.
 
     Raises:
-        TypeError: If data can be gone through only once, or an argument is of another
-            type.
-        ValueError: If target labels are passed, a validator is unknown or lacks its
-            source or features, data is empty, endless or does not fit, or a callback
-            that monitors or writes these values stands before this one or has another
-            mode than "max".
+        TypeError: If data can be read only once, or an argument has the wrong type.
+        ValueError: If target labels are passed, if a validator is unknown or lacks its
+            source or features, if data is empty, endless or does not fit the model, or
+            if a callback that monitors or writes these values comes before this one or
+            has a mode other than "max".
 
     Example:
         ```python
@@ -142,10 +147,10 @@ class TargetValidation(keras.callbacks.Callback):
             )
         if (source is None) != (not of_source):
             raise ValueError(
-                f"The source is None, but {of_source} are read on held-out source "
-                "examples. Pass them: (x, y)."
+                f"source is None, but {of_source} are computed on held-out source "
+                "examples. Pass these examples as (x, y)."
                 if source is None
-                else f"The source has no effect on {list(self.validators)}. Pass None."
+                else f"source has no effect on {list(self.validators)}. Pass None."
             )
         given = [target] if source is None else [source, target]
         if source is not None:
@@ -155,19 +160,22 @@ class TargetValidation(keras.callbacks.Callback):
         _check_batch_size(batch_size, ARRAYS not in kinds)
 
     def get_config(self) -> dict:
-        """Return the arguments but data and `features`: make it anew with those."""
+        """Return the arguments without `source`, `target` and `features`.
+
+        To restore the callback, pass the config and these three arguments to the class.
+        """
         names = ("from_logits", "clip", "batch_size")
         config = {name: getattr(self, name) for name in names}
         return {"validators": list(self.validators)} | config
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys that are added to the logs."""
+        """The keys that this callback adds to the logs."""
         names = tuple(f"val_{each}" for each in self.validators)
         return (*names, SIZE) if self._risks else names
 
     def set_model(self, model: keras.Model) -> None:
-        """Check the neighbors, and find out what outputs and features are."""
+        """Check the other callbacks, and find the kind of outputs and the features."""
         super().set_model(model)
         self._check_neighbors()
         self._logits = self.from_logits
@@ -185,12 +193,12 @@ class TargetValidation(keras.callbacks.Callback):
         taken = [each for each in self.keys if each in logs]
         if taken:
             raise ValueError(
-                f"{taken} are in the logs already: a metric of the model or another "
-                "callback has the same name. Rename that one."
+                f"{taken} are in the logs already, because a metric of the model or "
+                "another callback uses the same names. Rename that metric."
             )
         if self.model.stop_training and not np.isfinite(logs.get("loss", 0.0)):
-            # TerminateOnNaN ended it. Others may still restore the best epoch, which
-            # this one cannot be: NaN is above nothing.
+            # TerminateOnNaN ended the training. Other callbacks may still restore the
+            # best epoch. NaN is never above their best value.
             logs.update(dict.fromkeys(self.keys, np.nan))
             return
         logs.update(self._scores())
@@ -220,7 +228,7 @@ class TargetValidation(keras.callbacks.Callback):
         return {f"val_{name}": found[name] for name in self.validators} | logs
 
     def _read(self, name: str, data: Any, labeled: bool) -> tuple:
-        """Run the models over `data`, each traced once for the whole of `fit`."""
+        """Run the models on `data`. Each model is traced once per `fit`."""
         model, size = self.model, self.batch_size or BATCH_SIZE
         with unchanged(model):
             model.predict_function = self._functions.get("predict")
@@ -234,9 +242,9 @@ class TargetValidation(keras.callbacks.Callback):
             found = getattr(self.model, "feature_extractor", None)
         if found is None:
             raise ValueError(
-                f"{self._risks} compare the domains by features, and "
+                f"{self._risks} compare the features of the domains, but "
                 f"{self.model.name!r} has no `feature_extractor`. Pass features="
-                "keras.Model(model.inputs, the layer before the head's output)."
+                "keras.Model(model.inputs, output of the layer before the head)."
             )
         with self.model.distribute_strategy.scope():
             return features_of(found)
@@ -252,25 +260,25 @@ class TargetValidation(keras.callbacks.Callback):
             monitored = getattr(callback, "monitor", None)
             if isinstance(callback, TargetValidation):
                 raise ValueError(
-                    "There are two TargetValidation in one `fit`, whose values have "
-                    "the same names. Use one, with all validators."
+                    "There are two TargetValidation in one `fit`, and both write the "
+                    "same names. Use one callback with all validators."
                 )
             if before and (isinstance(callback, WRITERS) or monitored in self.keys):
                 raise ValueError(
-                    f"{what} stands before TargetValidation, so it would not see the "
-                    "values of the epoch. Put TargetValidation before it."
+                    f"{what} comes before TargetValidation, so it would not get the "
+                    f"values of the epoch. Put TargetValidation before {what}."
                 )
             if monitored not in ours:
                 continue
             if monitored not in self.keys:
                 raise ValueError(
                     f"{what} monitors {monitored!r}, which is not among the "
-                    f"validators {list(self.validators)}. Add it to them."
+                    f"validators {list(self.validators)}. Add it to `validators`."
                 )
             if getattr(callback, "mode", "max") != "max":
                 raise ValueError(
-                    f"{what} monitors {monitored!r} with mode={callback.mode!r}. All "
-                    'validators are the better the higher they are: say mode="max".'
+                    f"{what} monitors {monitored!r} with mode={callback.mode!r}, but a "
+                    'higher value is better for all validators. Pass mode="max".'
                 )
 
 
@@ -280,8 +288,8 @@ def _known(validators: Any) -> tuple[str, ...]:
     unknown = [each for each in validators if each not in KNOWN]
     if unknown or not validators or len(set(validators)) < len(validators):
         raise ValueError(
-            f"validators={list(validators)} must be one or more of {list(KNOWN)}, each "
-            "once."
+            f"validators={list(validators)} must be one or more of {list(KNOWN)}, "
+            "without repetition."
         )
     return tuple(validators)
 
@@ -292,8 +300,8 @@ def _check_batch_size(batch_size: int | None, useless: bool) -> None:
     whole_number("batch_size", batch_size, kind=TypeError)
     if useless:
         raise ValueError(
-            f"batch_size={batch_size} has no effect on datasets, which have batches of "
-            "their own. Leave it out."
+            f"batch_size={batch_size} has no effect, because datasets have batches of "
+            "their own. Leave batch_size out."
         )
 
 

@@ -1,4 +1,4 @@
-"""Gradual unfreezing inside one fit, the traps of Keras, and bad input."""
+"""Gradual unfreezing in one `fit`, special cases of Keras, and wrong input."""
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ def images():
 
 def compiled(optimizer="adam", model=None, **kwargs):
     model = model or tiny.mlp()
-    # XLA is a promise of the contract.
+    # The contract tests XLA, so the other tests can do without it.
     model.compile(optimizer, "mse", **dict(jit_compile=False) | kwargs)
     return model
 
@@ -41,7 +41,7 @@ def fit(model, *callbacks, epochs=3, xy=None, **kwargs):
 
 
 class Recorder(keras.callbacks.Callback):
-    """Keeps the weights before training and after each epoch."""
+    """Store the weights before training and after each epoch."""
 
     def on_train_begin(self, logs=None):
         self.weights = [self.model.get_weights()]
@@ -50,7 +50,7 @@ class Recorder(keras.callbacks.Callback):
         self.weights.append(self.model.get_weights())
 
     def moved(self):
-        """Return, for each epoch, which weights changed in it."""
+        """Return, for each epoch, whether each weight changed."""
         return [
             [not np.array_equal(a, b) for a, b in zip(old, new, strict=True)]
             for old, new in zip(self.weights, self.weights[1:])
@@ -58,7 +58,7 @@ class Recorder(keras.callbacks.Callback):
 
 
 class TraceCounter(keras.Model):
-    """Counts how often its train step is traced."""
+    """Count how often the train step is traced."""
 
     traces = 0
 
@@ -68,7 +68,7 @@ class TraceCounter(keras.Model):
 
 
 class TestGradualUnfreezing(CallbackContract):
-    """The promises of a callback."""
+    """The contract of a callback."""
 
     representative = True
 
@@ -77,19 +77,19 @@ class TestGradualUnfreezing(CallbackContract):
 
 
 class TestMonitored(CallbackContract):
-    """The promises of a callback whose phases end early."""
+    """The contract of a callback whose phases end early."""
 
     def make_callbacks(self, model):
         return [GradualUnfreezing(model, epochs_per_phase=9, monitor="loss")]
 
-    # Behind BackupAndRestore it is refused: test_a_backup_before_a_monitor_is_refused.
+    # After BackupAndRestore it raises: test_a_backup_before_a_monitor_raises.
     @pytest.mark.slow
     @pytest.mark.parametrize("backup_first", [False])
     def test_backup_restores_as_if_never_stopped(self, tmp_path, backup_first):
         super().test_backup_restores_as_if_never_stopped(tmp_path, backup_first)
 
 
-def test_each_phase_moves_its_groups_and_no_other():
+def test_each_phase_trains_only_its_groups():
     model, recorder = compiled(), Recorder()
     fit(model, GradualUnfreezing(model), recorder, epochs=4)
     assert recorder.moved() == [
@@ -112,23 +112,23 @@ def test_stock_keras_ignores_a_toggle_without_a_retrace():
                     layer.trainable = True
 
     fit(model, Toggle(), recorder, epochs=2)
-    # If this fails, Keras follows toggles and our retrace can go.
+    # If this test fails, Keras follows the flags and our retrace is not needed.
     assert recorder.moved()[1] == [False, False, False, False, True, True]
 
 
-def test_a_frozen_parent_whose_children_differ_is_thawed():
+def test_a_frozen_layer_inside_a_trainable_parent_is_unfrozen():
     inner = tiny.mlp(widths=(5, 4))
     model = keras.Sequential([inner, keras.layers.Dense(3)])
     model.build((None, 6))
     inner.layers[1].trainable = False
-    inner.trainable = True  # Keras ignores this: it is True already
+    inner.trainable = True  # Keras ignores this, because the flag is already True
     assert len(model.trainable_variables) == 4
     recorder = Recorder()
     fit(compiled(model=model), GradualUnfreezing(model), recorder, epochs=3)
     assert recorder.moved()[-1] == [True] * 6
 
 
-def test_two_sets_in_turn_are_traced_twice():
+def test_two_alternating_sets_of_layers_are_traced_twice():
     TraceCounter.traces = 0
     plain = tiny.mlp()
     model = compiled(model=TraceCounter(plain.inputs, plain.outputs))
@@ -143,7 +143,7 @@ def test_two_sets_in_turn_are_traced_twice():
 
 
 @pytest.mark.slow
-def test_compiling_again_does_not_leave_old_functions_behind():
+def test_compiling_again_removes_old_functions():
     model = compiled(keras.optimizers.SGD(1e-3))
     callback = GradualUnfreezing(model)
     fit(model, callback, epochs=3)
@@ -154,7 +154,7 @@ def test_compiling_again_does_not_leave_old_functions_behind():
         assert np.array_equal(old, new)
 
 
-def test_moments_and_updates_last_over_the_phases():
+def test_moments_and_the_count_of_updates_persist_over_the_phases():
     model = compiled()
     fit(model, GradualUnfreezing(model), epochs=4)
     assert type(model.optimizer).__name__ == "DiscriminativeAdam"
@@ -162,7 +162,7 @@ def test_moments_and_updates_last_over_the_phases():
     assert _keras.value(model.optimizer.iterations) == 8
 
 
-def test_what_never_thaws_has_no_slots():
+def test_groups_that_never_train_have_no_slots():
     model = compiled()
     fit(model, GradualUnfreezing(model, [("dense_2", 1), (["dense_1", "dense_2"], 1)]))
     assert len(_keras.trained_by(model.optimizer)) == 4
@@ -170,7 +170,7 @@ def test_what_never_thaws_has_no_slots():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "Nadam", "Adamax", "Lamb"])
-def test_a_late_group_starts_as_under_a_fresh_optimizer(name):
+def test_a_late_group_starts_as_with_a_new_optimizer(name):
     def first_step(late):
         keras.utils.set_random_seed(0)
         model = compiled(getattr(keras.optimizers, name)(1e-9))
@@ -179,7 +179,7 @@ def test_a_late_group_starts_as_under_a_fresh_optimizer(name):
         recorder = Recorder()
         epochs = 41 if late else 1
         callback = GradualUnfreezing(groups, phases)
-        # At a rate of 1e-9 nothing moves, so that both see the same gradients.
+        # At a rate of 1e-9 no weight changes, so both runs have the same gradients.
         fit(model, callback, recorder, epochs=epochs, batch_size=16)
         slots = {v.path.split("/")[-1]: v for v in model.optimizer.variables}
         kernel = [v for path, v in slots.items() if "dense_0_kernel" in path]
@@ -192,7 +192,7 @@ def test_a_late_group_starts_as_under_a_fresh_optimizer(name):
     assert _keras.value(optimizer._clock).tolist() == [1, 1, 40, 40]
 
 
-def test_the_first_late_update_is_one_learning_rate_where_stock_adam_makes_more():
+def test_the_first_update_of_a_late_group_is_smaller_than_with_stock_adam():
     def largest(ours):
         model, recorder = compiled(keras.optimizers.Adam(1e-4)), Recorder()
         phases = [("dense_2", 1), ("dense_0", None)]
@@ -213,7 +213,7 @@ def test_the_first_late_update_is_one_learning_rate_where_stock_adam_makes_more(
     assert largest(ours=False) > 2.4
 
 
-def test_a_phase_rate_is_a_factor_and_leaves_the_learning_rate():
+def test_the_rate_of_a_phase_does_not_change_the_learning_rate():
     def step(rate):
         keras.utils.set_random_seed(0)
         model, recorder = compiled(keras.optimizers.SGD(0.1)), Recorder()
@@ -227,7 +227,7 @@ def test_a_phase_rate_is_a_factor_and_leaves_the_learning_rate():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_norm", ["frozen", "train"])
-def test_batch_norm_follows_its_policy(batch_norm):
+def test_batch_norm_trains_or_stays_frozen_as_set(batch_norm):
     model = tiny.convnet()
     model.compile("adam", "sparse_categorical_crossentropy")
     recorder = Recorder()
@@ -241,14 +241,14 @@ def test_batch_norm_follows_its_policy(batch_norm):
     assert all(last[i] == (batch_norm == "train") for i in norm)
 
 
-def test_head_first_and_then_all():
+def test_lp_ft_trains_the_head_first_and_then_all_groups():
     model, recorder = compiled(), Recorder()
     callback = GradualUnfreezing.lp_ft(model, head_epochs=2)
     fit(model, callback, recorder, epochs=3)
     assert [sum(moved) for moved in recorder.moved()] == [2, 2, 6]
 
 
-def test_without_a_model_the_phases_come_with_fit():
+def test_without_a_model_the_phases_are_known_in_fit():
     model = compiled()
     callback = GradualUnfreezing(epochs_per_phase=2)
     with pytest.raises(AttributeError, match="not known before `fit`"):
@@ -278,12 +278,13 @@ def test_a_phase_ends_early_when_the_monitor_stops_improving():
     )
     recorder = Recorder()
     fit(model, callback, recorder, epochs=7, validation_data=data())
-    # Epoch 0 sets the best value, 1 and 2 do not improve: the phase changes at 3.
+    # Epoch 0 sets the best value. Epochs 1 and 2 do not improve it, so the phase
+    # changes at epoch 3.
     assert PhaseState.kept_by(model.optimizer)[:2] == (2, 6)
 
 
 @pytest.mark.parametrize("mode, phase", [("min", 0), ("max", 1)])
-def test_the_mode_says_which_direction_is_better(mode, phase):
+def test_the_mode_sets_which_direction_is_better(mode, phase):
     model = compiled(keras.optimizers.SGD(0.01))
     callback = GradualUnfreezing(
         model, epochs_per_phase=50, monitor="loss", patience=2, mode=mode
@@ -292,12 +293,12 @@ def test_the_mode_says_which_direction_is_better(mode, phase):
     assert PhaseState.kept_by(model.optimizer)[0] == phase
 
 
-def test_the_name_of_the_monitor_must_tell_its_direction():
+def test_a_monitor_name_without_a_known_direction_raises():
     with pytest.raises(ValueError, match="cannot tell if a larger 'mean_io_u'"):
         GradualUnfreezing(monitor="mean_io_u")
 
 
-def test_a_second_fit_with_a_monitor_starts_over():
+def test_a_second_fit_with_a_monitor_starts_again_at_phase_0():
     model = compiled(keras.optimizers.SGD(1e-12))
     callback = GradualUnfreezing(model, epochs_per_phase=2, monitor="loss", patience=9)
     fit(model, callback, epochs=5)
@@ -307,7 +308,7 @@ def test_a_second_fit_with_a_monitor_starts_over():
 
 
 @pytest.mark.slow
-def test_an_optimizer_built_too_small_before_its_first_step_is_replaced():
+def test_an_unused_optimizer_built_for_too_few_variables_is_replaced():
     model = compiled()
     model.layers[1].trainable = False
     model.optimizer.build(model.trainable_variables)
@@ -348,7 +349,7 @@ def test_mixed_precision_keeps_its_loss_scale():
     assert recorder.moved()[-1] == [True] * 6
 
 
-def test_works_beside_early_stopping_and_epoch_checkpoints(tmp_path):
+def test_works_with_early_stopping_and_epoch_checkpoints(tmp_path):
     model = compiled(keras.optimizers.SGD(1e-12))
     stop = keras.callbacks.EarlyStopping(
         "loss", patience=1, min_delta=1.0, restore_best_weights=True
@@ -362,14 +363,14 @@ def test_works_beside_early_stopping_and_epoch_checkpoints(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_task_of_keras_hub_is_thawed_block_by_block():
+def test_a_task_of_keras_hub_is_unfrozen_block_by_block():
     model = tiny.bert_classifier(num_layers=2)
     model.compile("adam", "sparse_categorical_crossentropy", metrics=[])
     ids = np.random.default_rng(0).integers(1, 64, (4, 8))
     x = dict(token_ids=ids, segment_ids=0 * ids, padding_mask=0 * ids + 1)
     recorder = Recorder()
     callback = GradualUnfreezing(model)
-    # A Task makes a tf.data.Dataset of arrays, of which fit() warns if it shuffles.
+    # A Task turns arrays into a tf.data.Dataset. fit() warns if it should shuffle it.
     fit(model, callback, recorder, xy=(x, np.array([0, 1, 2, 0])), epochs=4)
     moved = [sum(each) for each in recorder.moved()]
     assert moved[0] == 2 and moved == sorted(moved) and moved[-1] > moved[-2]
@@ -386,7 +387,7 @@ def test_each_epoch_logs_its_phase_and_cost():
     assert len(history["seconds"]) == 5
 
 
-def test_a_phase_that_ends_early_is_logged_as_it_was():
+def test_a_phase_that_ends_early_is_logged():
     model = compiled(keras.optimizers.SGD(1e-12))
     unfreezing = GradualUnfreezing(model, epochs_per_phase=9, monitor="loss")
     history = fit(model, unfreezing, epochs=5).history
@@ -405,7 +406,7 @@ def test_the_start_is_recorded_once():
         assert not np.array_equal(_keras.value(variable), before)
 
 
-def test_a_frozen_backbone_may_stand_below_all_phases():
+def test_a_frozen_backbone_below_all_phases_is_allowed():
     backbone = kt.backbones.FrozenBackbone(tiny.mlp(widths=(5, 4)))
     model = keras.Sequential([keras.Input((6,)), backbone, keras.layers.Dense(3)])
     recorder = Recorder()
@@ -413,18 +414,18 @@ def test_a_frozen_backbone_may_stand_below_all_phases():
     fit(compiled(model=model), unfreezing, recorder, epochs=2)
     assert recorder.moved() == [[False] * 4 + [True] * 2] * 2
     below = kt.layer_groups(model).names[-2]
-    with pytest.raises(ValueError, match="never thaws"):
+    with pytest.raises(ValueError, match="cannot be unfrozen"):
         GradualUnfreezing(model, [("head", 1), ((below, "head"), 1)])
 
 
-def test_a_frozen_backbone_is_refused_with_the_way_out():
+def test_a_frozen_backbone_raises_and_the_error_names_the_fix():
     backbone = kt.backbones.FrozenBackbone(tiny.mlp(widths=(5, 4)))
     model = keras.Sequential([keras.Input((6,)), backbone, keras.layers.Dense(3)])
     with pytest.raises(ValueError, match=r"`FrozenBackbone\.layer`"):
         GradualUnfreezing(model)
 
 
-def test_a_used_optimizer_without_the_slots_is_refused():
+def test_a_used_optimizer_without_the_slots_raises():
     model = compiled()
     model.layers[1].trainable = False
     fit(model, epochs=1)
@@ -435,25 +436,25 @@ def test_a_used_optimizer_without_the_slots_is_refused():
     assert type(model.optimizer) is keras.optimizers.Adam
 
 
-def test_an_optimizer_that_cannot_have_factors_is_refused():
+def test_an_optimizer_that_cannot_have_factors_raises():
     model = compiled(keras.optimizers.Ftrl())
     with pytest.raises(ValueError, match="divides by the learning rate"):
         fit(model, GradualUnfreezing(model))
 
 
-def test_a_callback_of_another_model_is_refused():
+def test_a_callback_of_another_model_raises():
     model, other = compiled(), tiny.mlp()
     optimizer = model.optimizer
-    with pytest.raises(ValueError, match="weights are not those of"):
+    with pytest.raises(ValueError, match="which has other weights"):
         fit(model, GradualUnfreezing(other))
     outer = keras.Sequential([model, keras.layers.Dense(3)])
     outer.build((None, 6))
-    with pytest.raises(ValueError, match="weights are not those of"):
+    with pytest.raises(ValueError, match="which has other weights"):
         fit(model, GradualUnfreezing(outer))
     assert model.optimizer is optimizer
 
 
-def test_an_optimizer_of_another_model_is_refused_and_stays():
+def test_an_optimizer_of_another_model_raises_and_is_unchanged():
     model, other = tiny.mlp(), tiny.mlp(widths=(7, 4, 3))
     optimizer = kt.optimizers.discriminative(keras.optimizers.Adam(), other)
     compiled(optimizer, model)
@@ -463,10 +464,10 @@ def test_an_optimizer_of_another_model_is_refused_and_stays():
 
 
 @pytest.mark.slow
-def test_variables_that_were_frozen_one_by_one_stay_so(tmp_path):
+def test_variables_that_were_frozen_one_by_one_stay_frozen(tmp_path):
     model = tiny.mlp()
     for layer in model.layers[1:]:
-        layer.kernel.trainable = False  # BitFit by hand
+        layer.kernel.trainable = False  # as in BitFit
     recorder = Recorder()
     fit(compiled(model=model), GradualUnfreezing(model), recorder, epochs=4)
     assert recorder.moved()[-1] == [False, True] * 3
@@ -479,7 +480,7 @@ def test_variables_that_were_frozen_one_by_one_stay_so(tmp_path):
 
 @keras.saving.register_keras_serializable("tests")
 class WithToken(keras.Model):
-    """A model that owns a weight itself, as a vision transformer its class token."""
+    """A model with its own weight, like the class token of a vision transformer."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -495,7 +496,7 @@ class WithToken(keras.Model):
         return self.out(self.hidden(x + self.token))
 
 
-def test_a_weight_of_the_model_itself_thaws_in_its_turn(tmp_path):
+def test_a_weight_of_the_model_itself_is_unfrozen_in_its_phase(tmp_path):
     model = WithToken()
     model.build((None, 6))
     recorder = Recorder()
@@ -512,7 +513,7 @@ def test_a_weight_of_the_model_itself_thaws_in_its_turn(tmp_path):
 
 
 class Tied(keras.layers.Layer):
-    """Multiplies by the transposed kernel of another layer, and adds a bias."""
+    """Multiply by the transposed kernel of another layer, and add a bias."""
 
     def __init__(self, other, **kwargs):
         super().__init__(**kwargs)
@@ -525,7 +526,7 @@ class Tied(keras.layers.Layer):
         return x @ keras.ops.transpose(self.kernel) + self.bias
 
 
-def test_a_tied_weight_follows_the_group_it_is_in():
+def test_a_tied_weight_trains_with_its_group():
     first = keras.layers.Dense(4, name="first")
     inputs = keras.Input((6,))
     x = first(inputs)
@@ -539,7 +540,7 @@ def test_a_tied_weight_follows_the_group_it_is_in():
     assert recorder.moved() == [[False, False, True], [True, True, False]]
 
 
-def test_a_frozen_backbone_of_the_user_takes_part():
+def test_a_model_that_the_user_froze_is_unfrozen():
     model = tiny.mlp()
     model.trainable = False
     recorder = Recorder()
@@ -547,7 +548,7 @@ def test_a_frozen_backbone_of_the_user_takes_part():
     assert recorder.moved()[-1] == [True] * 6
 
 
-def test_the_rate_of_the_last_phase_ends_with_fit():
+def test_the_rate_of_the_last_phase_has_no_effect_after_fit():
     model, recorder = compiled(keras.optimizers.SGD(0.1)), Recorder()
     fit(model, GradualUnfreezing(model, [("dense_2", None, 1e-9)]), recorder, epochs=1)
     assert np.abs(recorder.weights[1][4] - recorder.weights[0][4]).max() < 1e-6
@@ -580,7 +581,7 @@ def test_weights_set_between_two_fits_are_not_undone_by_averages():
     assert (model.layers[2].get_weights()[0] == 1).all()
 
 
-def test_the_state_of_another_schedule_is_not_read_as_ones_own():
+def test_the_state_of_another_schedule_is_ignored():
     model = compiled(keras.optimizers.SGD(1e-12))
     first = GradualUnfreezing(model, monitor="loss")
     fit(model, first, epochs=3)
@@ -601,7 +602,7 @@ def test_a_constant_value_does_not_improve():
     assert PhaseState.kept_by(model.optimizer)[:2] == (1, 2)
 
 
-def test_a_validation_every_other_epoch_is_waited_for():
+def test_epochs_without_validation_do_not_count():
     model = compiled(keras.optimizers.SGD(1e-12))
     callback = GradualUnfreezing(
         model, epochs_per_phase=50, monitor="val_loss", patience=1
@@ -610,13 +611,13 @@ def test_a_validation_every_other_epoch_is_waited_for():
     assert PhaseState.kept_by(model.optimizer)[:2] == (1, 4)
 
 
-def test_two_schedules_in_one_fit_are_refused():
+def test_two_schedules_in_one_fit_raise():
     model = compiled()
     with pytest.raises(ValueError, match="two GradualUnfreezing"):
         fit(model, GradualUnfreezing(model), GradualUnfreezing(model))
 
 
-def test_a_whole_model_in_the_legacy_format_is_refused(tmp_path):
+def test_a_whole_model_in_the_legacy_format_raises(tmp_path):
     model = compiled()
     keep = keras.callbacks.ModelCheckpoint(str(tmp_path / "model.h5"))
     with pytest.raises(ValueError, match="mixes up weights"):
@@ -625,14 +626,14 @@ def test_a_whole_model_in_the_legacy_format_is_refused(tmp_path):
         fit(model, keep, GradualUnfreezing(model))
 
 
-def test_a_backup_before_a_monitor_is_refused(tmp_path):
+def test_a_backup_before_a_monitor_raises(tmp_path):
     model = compiled()
     backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
     with pytest.raises(ValueError, match="first in the list of callbacks"):
         fit(model, backup, GradualUnfreezing(model, monitor="loss"))
 
 
-def test_an_optimizer_made_outside_the_scope_is_refused(strategy):
+def test_an_optimizer_made_outside_the_scope_raises(strategy):
     adam = keras.optimizers.Adam()
     with strategy.scope():
         model = tiny.mlp()
@@ -643,7 +644,7 @@ def test_an_optimizer_made_outside_the_scope_is_refused(strategy):
         callback.set_model(model)
 
 
-def test_a_monitor_that_is_not_logged_is_refused():
+def test_a_monitor_that_is_not_logged_raises():
     model = compiled()
     with pytest.raises(ValueError, match="needs validation_data"):
         fit(model, GradualUnfreezing(model, monitor="val_loss"))
@@ -658,11 +659,11 @@ def test_a_monitor_that_is_not_logged_is_refused():
         (dict(patience=3), "no effect without a monitor"),
         (dict(monitor="loss", patience=0), "above 0"),
         (dict(epochs_per_phase=0), "above 0"),
-        (dict(phases=[("head", 1)], epochs_per_phase=2), "no effect next to"),
+        (dict(phases=[("head", 1)], epochs_per_phase=2), "has its own epochs"),
         (dict(phases=[]), "no phases"),
     ],
     ids=str,
 )
-def test_wrong_arguments_are_refused(arguments, message):
+def test_wrong_arguments_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         fit(compiled(), GradualUnfreezing(**arguments))

@@ -1,4 +1,4 @@
-"""Rates and movement of layer groups in the logs, and in TensorBoard's files."""
+"""Rates and movement of layer groups in the logs and in the files of TensorBoard."""
 
 import csv
 
@@ -39,7 +39,7 @@ class TestLayerGroupLogs(CallbackContract):
         return [LayerGroupLogs(model)]
 
 
-def test_the_rate_of_a_group_is_the_optimizers_times_its_factor():
+def test_the_rate_of_a_group_is_the_learning_rate_times_its_factor():
     model = compiled()
     history = fit(model, LayerGroupLogs()).history
     names = kt.layer_groups(model).names
@@ -50,7 +50,7 @@ def test_the_rate_of_a_group_is_the_optimizers_times_its_factor():
         )
 
 
-def test_the_rate_of_a_stock_optimizer_is_the_same_for_all():
+def test_the_rate_of_a_stock_optimizer_is_the_same_for_all_groups():
     model = tiny.mlp()
     model.compile(keras.optimizers.Adam(0.03), "mse", jit_compile=False)
     history = fit(model, LayerGroupLogs(moved=False)).history
@@ -73,7 +73,7 @@ def test_a_frozen_group_has_rate_0_and_does_not_move():
     np.testing.assert_allclose(head, [0.1, 0.01], rtol=1e-6)
 
 
-def test_movement_is_the_relative_norm_from_the_start():
+def test_movement_is_relative_to_the_norm_of_the_start():
     model = compiled()
     group = kt.layer_groups(model)[0]
     before = [keras.ops.convert_to_numpy(v) for v in group.variables]
@@ -85,7 +85,7 @@ def test_movement_is_the_relative_norm_from_the_start():
     np.testing.assert_allclose(history[f"moved/{group.name}"][-1], wanted, rtol=1e-5)
 
 
-def test_a_schedule_is_followed():
+def test_the_rates_follow_a_schedule():
     model = tiny.mlp()
     schedule = kt.optimizers.SlantedTriangular(0.32, 4)
     model.compile(keras.optimizers.SGD(schedule), "mse")
@@ -129,14 +129,14 @@ def test_mirrored(strategy):
 @pytest.mark.parametrize(
     "writer", [keras.callbacks.TensorBoard, keras.callbacks.CSVLogger]
 )
-def test_a_writer_before_it_is_refused(tmp_path, writer):
+def test_a_writer_before_this_callback_raises(tmp_path, writer):
     model = compiled()
-    with pytest.raises(ValueError, match="stands before LayerGroupLogs"):
+    with pytest.raises(ValueError, match="comes before LayerGroupLogs"):
         fit(model, writer(str(tmp_path / "x")), LayerGroupLogs())
 
 
-def test_nothing_to_log_and_another_model_are_refused():
+def test_nothing_to_log_and_another_model_raise():
     with pytest.raises(ValueError, match="leave nothing to log"):
         LayerGroupLogs(rates=False, moved=False)
-    with pytest.raises(ValueError, match="whose weights are not those"):
+    with pytest.raises(ValueError, match="which has other weights"):
         fit(compiled(), LayerGroupLogs(tiny.mlp()))

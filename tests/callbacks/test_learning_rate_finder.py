@@ -1,4 +1,4 @@
-"""The range test: what it finds, that nothing has happened afterward, bad input."""
+"""The range test: its result, the unchanged model afterward, and wrong input."""
 
 import random
 
@@ -20,7 +20,7 @@ def data(count=40, seed=0):
     return x, generator.normal(size=(count, 3)).astype("float32")
 
 
-def restless(noise=True):
+def stochastic(noise=True):
     """Return a network with BatchNorm, Dropout and unseeded noise."""
     inputs = keras.Input((6,))
     x = keras.layers.Dense(5, name="hidden")(inputs)
@@ -32,7 +32,7 @@ def restless(noise=True):
 
 
 class GlobalNoise(keras.layers.Layer):
-    """Draws from the global random state of Keras."""
+    """Draw from the global random state of Keras."""
 
     def call(self, inputs, training=False):
         if not training:
@@ -41,7 +41,7 @@ class GlobalNoise(keras.layers.Layer):
 
 
 class Failing(keras.utils.PyDataset):
-    """Raises at its fourth batch."""
+    """Raise an error at the fourth batch."""
 
     def __init__(self, error):
         super().__init__()
@@ -69,7 +69,7 @@ class Batches(keras.utils.PyDataset):
 
 
 def state(model):
-    """Return all that a model, its optimizer and the random states hold."""
+    """Return the state of a model, its optimizer and all random generators."""
     variables = [*model.variables, *model.metrics_variables]
     if model.optimizer.built:
         variables += model.optimizer.variables
@@ -91,7 +91,7 @@ def state(model):
 def assert_same(old, new):
     for key in old.keys() - {"variables"}:
         assert old[key] == new[key], key
-    # Metrics that `fit` made may be more.
+    # `fit` may have created more metrics.
     assert old["variables"].keys() <= new["variables"].keys()
     for key, before in old["variables"].items():
         for a, b in zip(before, new["variables"][key], strict=True):
@@ -129,7 +129,7 @@ def compiled(model, optimizer="adam", **kwargs):
     return model
 
 
-# What it finds.
+# The result.
 
 
 def quadratic(curvature, noise=0.0):
@@ -148,7 +148,7 @@ def quadratic(curvature, noise=0.0):
 
 @pytest.mark.parametrize("curvature", [0.1, 1.0, 100.0])
 def test_a_quadratic_diverges_above_two_over_its_curvature(curvature):
-    # Without noise, w would reach 1 exactly and have no gradient above the bound.
+    # Without noise, w would reach 1 exactly and then have no gradient.
     model, xy = quadratic(curvature, noise=0.1)
     bound = 2 / curvature
     sweep = dict(lowest=bound / 30, highest=bound * 1e4, steps=200, smoothing=0.0)
@@ -157,7 +157,7 @@ def test_a_quadratic_diverges_above_two_over_its_curvature(curvature):
     assert bound / 30 < curve.suggestion < bound
 
 
-def test_the_losses_are_those_of_gradient_descent_by_hand():
+def test_the_losses_equal_gradient_descent_by_hand():
     model, xy = quadratic(2.0)
     curve = kt.find_learning_rate(
         model, xy, lowest=0.01, highest=0.1, steps=10, smoothing=0.5
@@ -185,7 +185,7 @@ def test_a_loss_that_never_falls_gives_no_suggestion():
     assert len(curve.plot().lines) == 1
 
 
-def test_the_suggestion_lies_in_the_long_valley_and_not_at_the_lucky_batch():
+def test_the_suggestion_is_in_the_long_valley_and_not_at_a_lucky_batch():
     rates = np.geomspace(1e-4, 1, 41)
     losses = np.where(rates < 1e-3, 1.0, 1 - np.log10(rates / 1e-3) / 4)
     losses = np.where(rates > 0.1, 0.5 + 20 * (rates - 0.1), losses)
@@ -229,7 +229,7 @@ def test_the_rates_multiply_the_factors_of_groups():
     assert seen[-1] == (optimizer.rates, type(optimizer), False)
     for a, b in zip(before, model.get_weights(), strict=True):
         assert np.array_equal(a, b)
-    # By hand: one step at each rate, scaled by the group.
+    # By hand: one step at each rate, times the factor of the group.
     losses = []
     for step, rate in enumerate(curve.rates):
         optimizer.learning_rate = rate
@@ -238,23 +238,25 @@ def test_the_rates_multiply_the_factors_of_groups():
     np.testing.assert_allclose(curve.losses, losses, rtol=1e-5)
 
 
-# Afterward nothing has happened.
+# The model is unchanged afterward.
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("before", [0, 1])
-def test_training_goes_on_as_if_it_had_never_run(before):
-    assert_as_if_never_run(lambda: compiled(restless(), metrics=["mae"]), before=before)
+def test_training_continues_as_without_the_test(before):
+    assert_as_if_never_run(
+        lambda: compiled(stochastic(), metrics=["mae"]), before=before
+    )
 
 
-# Under mixed_float16 Keras wraps the optimizer for its loss scale.
+# With mixed_float16, Keras wraps the optimizer to scale the loss.
 @pytest.mark.slow
 @pytest.mark.parametrize("policy, before", [("float32", 0), ("mixed_float16", 1)])
 def test_discriminative_rates_and_averages_are_restored(policy, before):
     keras.config.set_dtype_policy(policy)
 
     def make():
-        model = restless()
+        model = stochastic()
         optimizer = keras.optimizers.AdamW(1e-2, use_ema=True, weight_decay=0.1)
         return compiled(model, kt.optimizers.discriminative(optimizer, model))
 
@@ -262,7 +264,7 @@ def test_discriminative_rates_and_averages_are_restored(policy, before):
 
 
 @pytest.mark.slow
-def test_a_schedule_is_left_out_and_put_back():
+def test_a_schedule_is_ignored_and_restored():
     def make():
         schedule = keras.optimizers.schedules.CosineDecay(1e-2, 20)
         return compiled(tiny.mlp(), keras.optimizers.Nadam(schedule))
@@ -294,16 +296,16 @@ def test_frozen_layers_stay_frozen():
 def test_a_model_on_two_replicas(strategy):
     def make():
         with strategy.scope():
-            # Keras cannot make its global generator on a replica.
-            return compiled(restless(noise=False), keras.optimizers.Adam(1e-2))
+            # Keras cannot create its global generator on a replica.
+            return compiled(stochastic(noise=False), keras.optimizers.Adam(1e-2))
 
     assert_as_if_never_run(make)
 
 
 @pytest.mark.slow
-def test_replicas_that_differ_are_restored_each(strategy):
+def test_each_replica_is_restored_to_its_own_values(strategy):
     with strategy.scope():
-        model = compiled(restless(noise=False))
+        model = compiled(stochastic(noise=False))
     model.fit(*data(), batch_size=8, verbose=0)
     mean = model.get_layer("norm").moving_mean
     before = _keras.snapshot([mean])[0]
@@ -313,7 +315,7 @@ def test_replicas_that_differ_are_restored_each(strategy):
 
 
 @pytest.mark.slow
-def test_runs_where_no_seed_was_ever_set(monkeypatch):
+def test_runs_without_a_seed(monkeypatch):
     from tensorflow.python.eager import context
 
     monkeypatch.delattr(context.context(), "_rng")
@@ -321,15 +323,15 @@ def test_runs_where_no_seed_was_ever_set(monkeypatch):
     assert len(kt.find_learning_rate(model, data(), **SHORT).rates) == 10
 
 
-def test_steps_finer_than_steps_per_execution():
+def test_steps_per_execution_does_not_reduce_the_steps():
     model = compiled(tiny.mlp(), steps_per_execution=4)
     assert len(kt.find_learning_rate(model, data(), **SHORT).rates) == 10
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
-def test_an_error_in_between_leaves_no_trace(error):
-    model = compiled(restless())
+def test_an_error_during_the_test_leaves_the_model_unchanged(error):
+    model = compiled(stochastic())
     model.fit(*data(), verbose=0)
     old = state(model)
     with pytest.raises((type(error), tf.errors.OpError)):
@@ -338,7 +340,7 @@ def test_an_error_in_between_leaves_no_trace(error):
 
 
 def test_an_interrupt_of_the_first_fit_leaves_no_history():
-    model = compiled(restless())
+    model = compiled(stochastic())
     assert not hasattr(model, "history")
 
     def interrupt(y, y_pred):
@@ -352,7 +354,7 @@ def test_an_interrupt_of_the_first_fit_leaves_no_history():
     assert model.train_function is None
 
 
-def test_random_states_are_those_of_before():
+def test_random_states_are_restored():
     def draw():
         return [
             random.random(),
@@ -367,7 +369,7 @@ def test_random_states_are_those_of_before():
             return super().__getitem__(index)
 
     model = compiled(tiny.mlp())
-    for warm in (False, True):  # Keras's generator is made at the first draw
+    for warm in (False, True):  # Keras creates its generator at the first draw
         keras.utils.clear_session(free_memory=False)
         keras.utils.set_random_seed(5)
         expected = [draw(), draw()][warm:]
@@ -420,10 +422,10 @@ def test_arrays_sorted_by_class_are_shuffled():
     curve = kt.find_learning_rate(
         compiled(tiny.mlp(), "sgd"), (x, y), **SHORT | dict(highest=1.1e-5)
     )
-    assert curve.losses.min() > 20  # the first 200 alone would give about 0
+    assert curve.losses.min() > 20  # the first 200 examples alone give about 0
 
 
-def test_sample_weights_count():
+def test_sample_weights_scale_the_loss():
     model = compiled(tiny.mlp(), "sgd")
     flat = dict(lowest=1e-9, highest=1e-8, steps=10, smoothing=0.0)
     one = kt.find_learning_rate(model, (*data(), np.ones(40)), **flat)
@@ -443,7 +445,7 @@ def test_a_task_takes_its_raw_inputs():
     model = keras_hub.models.BertTextClassifier(
         backbone=tiny.bert(num_layers=1), num_classes=2, preprocessor=preprocessor
     )
-    model.backbone.trainable = False  # the sooner traced
+    model.backbone.trainable = False  # tracing is faster
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     texts, labels = ["good", "bad", "good good", "bad bad"] * 2, [1, 0, 1, 0] * 2
     before = _keras.snapshot(model.variables)
@@ -457,7 +459,7 @@ def test_a_task_takes_its_raw_inputs():
         assert a[0].tobytes() == b[0].tobytes()
 
 
-# Refusals.
+# Wrong input.
 
 
 @pytest.mark.parametrize(
@@ -477,7 +479,7 @@ def test_a_task_takes_its_raw_inputs():
         (lambda: (data()[0], data()[1] * np.nan), ValueError, "first batch is nan"),
     ],
 )
-def test_data_that_cannot_be_used_is_refused(make, error, message):
+def test_data_that_cannot_be_used_raises(make, error, message):
     model = compiled(tiny.mlp())
     before = model.get_weights()
     with pytest.raises(error, match=message):
@@ -487,7 +489,7 @@ def test_data_that_cannot_be_used_is_refused(make, error, message):
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
-def test_data_of_unknown_length_that_is_empty_is_refused():
+def test_empty_data_of_unknown_length_raises():
     with pytest.raises(ValueError, match="is empty"):
         empty = dataset().filter(nothing)
         kt.find_learning_rate(compiled(tiny.mlp()), empty, **SHORT)
@@ -507,18 +509,18 @@ def test_data_of_unknown_length_that_is_empty_is_refused():
     ],
     ids=str,
 )
-def test_wrong_arguments_are_refused(arguments, message):
+def test_wrong_arguments_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         kt.find_learning_rate(compiled(tiny.mlp()), data(), **arguments)
 
 
 @pytest.mark.parametrize("make", [dataset, Batches])
-def test_a_batch_size_beside_batched_data_is_refused(make):
+def test_a_batch_size_with_batched_data_raises(make):
     with pytest.raises(ValueError, match="batches of its own"):
         kt.find_learning_rate(compiled(tiny.mlp()), make(), batch_size=4)
 
 
-def test_a_model_that_cannot_be_tested_is_refused():
+def test_a_model_that_cannot_be_tested_raises():
     with pytest.raises(TypeError, match="not a Keras model"):
         kt.find_learning_rate(keras.layers.Dense(1), data())
     with pytest.raises(ValueError, match="not compiled"):
@@ -537,7 +539,7 @@ def test_a_model_that_cannot_be_tested_is_refused():
 
 
 @pytest.mark.slow
-def test_a_train_step_without_a_loss_is_refused():
+def test_a_train_step_without_a_loss_raises():
     class Silent(keras.Model):
         def train_step(self, data):
             return {"cost": 1.0}
@@ -561,7 +563,7 @@ def compiled_for_data(model):
 
 
 @pytest.mark.parametrize("rows, batch", [(slice(0, 4), 0), (slice(20, 21), 2)])
-def test_values_that_are_nan_are_told_and_no_rate_is_suggested(rows, batch):
+def test_nan_in_the_data_raises(rows, batch):
     x, y = data()
     x[rows] = np.nan
     with pytest.raises(ValueError, match="of 40 examples have features that are NaN"):
@@ -576,14 +578,14 @@ def test_values_that_are_nan_are_told_and_no_rate_is_suggested(rows, batch):
     assert model.test_function is None
 
 
-def test_a_loss_that_is_nan_without_any_update_is_told():
+def test_a_loss_that_is_nan_without_any_update_raises():
     model = relu_network()
     model.compile("sgd", lambda y, x: keras.ops.log(y[:, :1] - x[:, :1] * 0))
     x, y = data()
     y[:] = 1
     y[35:] = -1
     batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
-    with pytest.raises(ValueError, match="in the first 5 is nan with the weights that"):
+    with pytest.raises(ValueError, match="the first 5 batches is nan with the current"):
         kt.find_learning_rate(model, batches, **SHORT)
 
 
@@ -595,7 +597,7 @@ def test_a_dataset_of_unknown_length_ends_without_a_warning(capfd):
     assert "out of" not in capfd.readouterr().err.lower()
 
 
-def test_printing_the_curve_says_what_it_suggests_and_why():
+def test_printing_the_curve_shows_the_suggestion_and_the_reason():
     rates = np.array([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
     losses = np.array([1.0, 0.9, 0.5, 0.4, 2.0])
     curve = kt.callbacks.LearningRateCurve(rates, losses, "the loss had risen to 2")

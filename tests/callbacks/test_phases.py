@@ -1,4 +1,4 @@
-"""Phases: schedules worked out by hand, and what is refused."""
+"""Phases: schedules computed by hand, and wrong input."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_the_schedule_from_the_head_down():
     assert phases.starts() == [0, 2, 4]
 
 
-def test_a_group_of_batch_norm_alone_has_no_phase_of_its_own():
+def test_a_group_with_only_batch_norm_has_no_phase():
     groups = kt.layer_groups(tiny.convnet())
     frozen = Phases.from_head_down(groups, 1, "frozen")
     train = Phases.from_head_down(groups, 1, "train")
@@ -33,7 +33,7 @@ def test_a_group_of_batch_norm_alone_has_no_phase_of_its_own():
     assert [len(each.groups) for each in train] == [1, 2, 3, 4]
 
 
-def test_what_a_phase_trains():
+def test_a_phase_trains_batch_norm_as_set():
     model = tiny.convnet()
     norm = model.get_layer("norm")
     for batch_norm, expected in (("frozen", False), ("train", True)):
@@ -56,22 +56,22 @@ def test_batch_norm_of_the_head_trains():
     assert len(phases.variables(phases[0])) == 2
 
 
-def test_printing_shows_what_will_happen():
+def test_printing_shows_the_schedule():
     phases = bind(("dense_2", 1), (["dense_1", "dense_2"], None, 0.5))
     assert str(phases) == (
-        "phase  epochs  rate  parameters  groups that learn\n"
+        "phase  epochs  rate  parameters  groups that train\n"
         "    0       0     1          15  dense_2\n"
         "    1      1-   0.5          39  dense_1, dense_2\n"
         "always frozen: dense_0"
     )
 
 
-def test_printing_tells_of_batch_norm():
+def test_printing_names_frozen_batch_norm():
     table = str(bind(("logits", 1), model=tiny.convnet()))
     assert table.endswith("BatchNorm below logits: always frozen")
 
 
-def test_asking_changes_no_flag():
+def test_printing_changes_no_flag():
     model = tiny.convnet()
     model.get_layer("conv").trainable = False
     model.get_layer("hidden").bias.trainable = False
@@ -81,14 +81,14 @@ def test_asking_changes_no_flag():
     assert [each.trainable for each in (*model.layers, *model.weights)] == flags
 
 
-def test_a_phase_is_a_tuple_a_dict_or_an_object():
+def test_a_phase_is_made_from_a_tuple_a_dict_or_a_phase():
     phase = Phase("dense_2", 3, 0.5)
     assert Phase.of(("dense_2", 3, 0.5)) == phase
     assert Phase.of({"groups": ["dense_2"], "epochs": 3, "rate": 0.5}) == phase
     assert Phase.of(phase) is phase
 
 
-def test_config_is_plain():
+def test_config_has_only_types_that_json_can_store():
     assert to_config(bind(("dense_2", 3))) == [
         {"groups": ["dense_2"], "epochs": 3, "rate": 1.0}
     ]
@@ -100,16 +100,16 @@ def test_config_is_plain():
         ([], "no phases"),
         ([("dense_3", 1)], "Did you mean"),
         ([((), 1)], "names no groups"),
-        ([(("dense_2", "dense_2"), 1)], "twice"),
+        ([(("dense_2", "dense_2"), 1)], "more than once"),
         ([("dense_2", 0)], "above 0"),
         ([("dense_2", 1.5)], "above 0"),
         ([("dense_2", 1, -1.0)], "finite number above 0"),
-        ([("dense_2", None), ("dense_1", 1)], "Phase 0 has no end"),
+        ([("dense_2", None), ("dense_1", 1)], "Phase 0 has epochs=None"),
         ([("dense_2", 1), ("dense_2", 2)], "are the same"),
     ],
     ids=str,
 )
-def test_wrong_phases_are_refused(phases, message):
+def test_wrong_phases_raise(phases, message):
     with pytest.raises(ValueError, match=message):
         bind(*phases)
 
@@ -117,12 +117,12 @@ def test_wrong_phases_are_refused(phases, message):
 @pytest.mark.parametrize(
     "phase", ["dense_2", None, ("dense_2",), ("dense_2", 1, 1.0, 1), {"group": "x"}]
 )
-def test_what_is_no_phase_is_refused(phase):
+def test_values_that_are_not_phases_raise(phase):
     with pytest.raises(TypeError, match="is not a phase"):
         Phase.of(phase)
 
 
-def test_a_phase_takes_groups_and_numpy_numbers():
+def test_a_phase_accepts_groups_and_numpy_numbers():
     import numpy as np
 
     groups = kt.layer_groups(tiny.mlp())
@@ -134,6 +134,6 @@ def test_a_phase_takes_groups_and_numpy_numbers():
         Phase("dense_2", True)
 
 
-def test_a_phase_that_trains_nothing_is_refused():
+def test_a_phase_that_trains_nothing_raises():
     with pytest.raises(ValueError, match="trains nothing"):
         bind(("norm", 1), model=tiny.convnet())

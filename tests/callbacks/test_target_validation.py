@@ -1,4 +1,4 @@
-"""TargetValidation: what is logged and when, who may monitor it, and refusals."""
+"""TargetValidation: its logs, callbacks that monitor them, and wrong input."""
 
 import math
 
@@ -42,7 +42,7 @@ def compiled(loss=None, model=None, **kwargs):
 
 
 def with_features(model):
-    """Return the model from the inputs to what the last layer sees."""
+    """Return the model from the inputs to the input of the last layer."""
     return keras.Model(model.inputs, model.layers[-1].input)
 
 
@@ -56,7 +56,7 @@ class TestTargetValidation(CallbackContract):
     epochs = 3
 
     def make_callbacks(self, model):
-        # The loss of the contract is no cross entropy.
+        # The loss of the contract is not a cross entropy.
         return [
             TargetValidation(
                 SOURCE,
@@ -69,11 +69,11 @@ class TestTargetValidation(CallbackContract):
         ]
 
 
-# What is logged.
+# The logs.
 
 
 @pytest.mark.slow
-def test_logs_are_the_functions_of_what_predict_gives():
+def test_logs_equal_the_validators_on_the_outputs_of_predict():
     model = compiled()
     validation = TargetValidation(
         SOURCE, TARGET, validators=[*FOUR, *RISKS], features=with_features(model)
@@ -104,7 +104,7 @@ def test_logs_are_the_functions_of_what_predict_gives():
         assert type(logs[name][0]) is float
 
 
-def test_default_is_the_four_that_need_no_features():
+def test_default_is_the_four_validators_without_features():
     history = fit(compiled(), TargetValidation(SOURCE, TARGET))
     assert set(history) == {"loss"} | {f"val_{name}" for name in FOUR}
     assert all(len(values) == 2 for values in history.values())
@@ -123,7 +123,7 @@ def test_one_hot_labels_and_probabilities():
     assert logs["val_target_entropy"][0] == pytest.approx(expected, rel=1e-5)
 
 
-def test_one_output_tells_two_classes_apart():
+def test_one_output_distinguishes_two_classes():
     model = compiled(keras.losses.BinaryCrossentropy(True), tiny.mlp((4, 1)))
     x, y = domain(12)[0], np.arange(12) % 2
     validation = TargetValidation((x, y), TARGET)
@@ -133,10 +133,10 @@ def test_one_output_tells_two_classes_apart():
 
 
 @pytest.mark.slow
-def test_datasets_give_what_arrays_do():
+def test_datasets_give_the_same_logs_as_arrays():
     first = fit(compiled(), TargetValidation(SOURCE, TARGET))
     source = tf.data.Dataset.from_tensor_slices(SOURCE).batch(5)
-    # It shuffles anew in each pass, so labels and outputs must come of one.
+    # It shuffles again in each pass, so labels and outputs must come from one pass.
     source = source.unbatch().shuffle(22).batch(5)
     target = tf.data.Dataset.from_tensor_slices(TARGET).batch(4)
     again = fit(compiled(), TargetValidation(source, target))
@@ -158,20 +158,20 @@ class Batches(keras.utils.PyDataset):
 
 
 @pytest.mark.slow
-def test_py_datasets_give_what_arrays_do():
+def test_py_datasets_give_the_same_logs_as_arrays():
     first = fit(compiled(), TargetValidation(SOURCE, TARGET))
     again = fit(compiled(), TargetValidation(Batches(SOURCE), Batches((TARGET,))))
     for name in first:
         np.testing.assert_allclose(again[name], first[name], rtol=1e-4, err_msg=name)
 
 
-def test_target_alone():
+def test_validators_on_the_target_need_no_source():
     names = ["information_maximization", "target_entropy"]
     history = fit(compiled(), TargetValidation(None, TARGET, validators=names))
     assert list(history)[-2:] == [f"val_{name}" for name in names]
 
 
-def test_inputs_by_name():
+def test_inputs_may_be_a_dict():
     a, b = keras.Input((6,), name="a"), keras.Input((6,), name="b")
     model = keras.Model({"a": a, "b": b}, tiny.mlp()(keras.layers.Add()([a, b])))
     compiled(model=model)
@@ -182,7 +182,7 @@ def test_inputs_by_name():
 
 
 @pytest.mark.slow
-def test_features_are_the_models_own_feature_extractor():
+def test_features_default_to_the_feature_extractor_of_the_model():
     class Adapted(keras.Model):
         def __init__(self, feature_extractor, head):
             inputs = keras.Input((6,))
@@ -200,7 +200,7 @@ def test_features_are_the_models_own_feature_extractor():
 
 
 @pytest.mark.slow
-def test_no_overlap_of_the_features_is_a_named_warning():
+def test_features_without_overlap_warn():
     model = compiled()
     features = keras.Sequential([keras.Input((6,)), keras.layers.Identity()])
     validation = TargetValidation(
@@ -211,11 +211,11 @@ def test_no_overlap_of_the_features_is_a_named_warning():
     assert np.isfinite(list(logs.values())).all()
 
 
-# What is left as it was.
+# The training is unchanged.
 
 
 @pytest.mark.slow
-def test_training_is_the_same_without_it():
+def test_training_is_the_same_without_the_callback():
     def trained(*callbacks):
         keras.utils.set_random_seed(0)
         inputs = keras.Input((6,))
@@ -231,7 +231,7 @@ def test_training_is_the_same_without_it():
 
 
 class Counting(keras.layers.Layer):
-    """Counts how often it is traced for inference."""
+    """Count how often the layer is traced for inference."""
 
     traces = 0
 
@@ -253,7 +253,7 @@ def test_outputs_are_traced_once_for_all_epochs():
     assert traces(5) == traces(2)
 
 
-def test_layers_that_were_changed_in_place_since_a_predict_are_seen():
+def test_layers_that_changed_in_place_after_predict_are_traced_again():
     model = compiled(SPARSE(from_logits=True))
     model.predict(TARGET, verbose=0)  # traced without the adapter
     kt.adapters.LoRA(rank=2, targets="dense_0").attach(model)
@@ -266,7 +266,7 @@ def test_layers_that_were_changed_in_place_since_a_predict_are_seen():
     assert logs["val_target_entropy"][0] == pytest.approx(expected, rel=1e-5)
 
 
-# Who may monitor it.
+# Callbacks that monitor the values.
 
 
 def monitors(name, mode="max", **kwargs):
@@ -274,7 +274,7 @@ def monitors(name, mode="max", **kwargs):
 
 
 @pytest.mark.slow
-def test_checkpoint_and_early_stopping_follow_it(tmp_path):
+def test_checkpoint_and_early_stopping_monitor_the_values(tmp_path):
     model = compiled()
     keep = keras.callbacks.ModelCheckpoint(
         tmp_path / "best.keras",
@@ -284,7 +284,7 @@ def test_checkpoint_and_early_stopping_follow_it(tmp_path):
     )
     stop = monitors("target_entropy", patience=1, min_delta=10.0)
     logs = fit(model, TargetValidation(SOURCE, TARGET), keep, stop, epochs=9)
-    assert len(logs["loss"]) == 2  # nothing gains 10 nats
+    assert len(logs["loss"]) == 2  # no entropy improves by 10 nats
     best = keras.models.load_model(tmp_path / "best.keras").predict(TARGET, verbose=0)
     found = kt.analysis.target_entropy(best, from_logits=True)
     assert found == pytest.approx(max(logs["val_target_entropy"]), rel=1e-5)
@@ -293,42 +293,42 @@ def test_checkpoint_and_early_stopping_follow_it(tmp_path):
 @pytest.mark.parametrize(
     "before, message",
     [
-        (monitors("target_entropy"), "EarlyStopping stands before"),
-        (keras.callbacks.CSVLogger("x.csv"), "CSVLogger stands before"),
+        (monitors("target_entropy"), "EarlyStopping comes before"),
+        (keras.callbacks.CSVLogger("x.csv"), "CSVLogger comes before"),
         (keras.callbacks.ReduceLROnPlateau("val_source_accuracy"), "before"),
     ],
 )
-def test_those_before_it_are_refused(before, message):
+def test_a_monitoring_callback_before_this_one_raises(before, message):
     with pytest.raises(ValueError, match=message):
         fit(compiled(), before, TargetValidation(SOURCE, TARGET))
 
 
 @pytest.mark.parametrize("mode", ["min", "auto"])
-def test_the_wrong_direction_is_refused(mode):
+def test_the_wrong_mode_raises(mode):
     stop = monitors("target_entropy", mode)
-    with pytest.raises(ValueError, match="say mode=.max"):
+    with pytest.raises(ValueError, match="Pass mode=.max"):
         fit(compiled(), TargetValidation(SOURCE, TARGET), stop)
 
 
-def test_what_is_not_computed_cannot_be_monitored():
+def test_monitoring_a_validator_that_is_not_computed_raises():
     stop = monitors("deep_embedded_validation")
     with pytest.raises(ValueError, match="not among the validators"):
         fit(compiled(), TargetValidation(SOURCE, TARGET), stop)
 
 
-def test_others_may_stand_where_they_like():
+def test_other_callbacks_may_come_first():
     stop = keras.callbacks.EarlyStopping("loss", mode="min")
     logs = fit(compiled(), stop, TargetValidation(SOURCE, TARGET))
     assert len(logs["loss"]) == len(logs["val_source_accuracy"]) == 2
 
 
-def test_two_are_refused():
+def test_two_in_one_fit_raise():
     two = [TargetValidation(SOURCE, TARGET) for _ in range(2)]
     with pytest.raises(ValueError, match="two TargetValidation"):
         fit(compiled(), *two)
 
 
-def test_a_metric_of_the_same_name_is_refused():
+def test_a_metric_of_the_same_name_raises():
     model = compiled(
         metrics=[keras.metrics.SparseCategoricalAccuracy("source_accuracy")]
     )
@@ -347,7 +347,7 @@ def test_a_metric_of_the_same_name_is_refused():
         keras.losses.MeanSquaredError(),
     ],
 )
-def test_a_loss_that_does_not_say_is_refused(loss):
+def test_a_loss_without_from_logits_raises(loss):
     with pytest.raises(ValueError, match="from_logits=True or False"):
         fit(compiled(loss), TargetValidation(SOURCE, TARGET))
 
@@ -360,26 +360,26 @@ def test_a_loss_that_does_not_say_is_refused(loss):
         {"dense_2": SPARSE(from_logits=True)},
     ],
 )
-def test_the_loss_says_logits(loss):
+def test_the_loss_sets_from_logits(loss):
     logs = fit(compiled(loss), TargetValidation(SOURCE, TARGET))
     assert np.isfinite(logs["val_source_accuracy"]).all()
 
 
 @pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", SPARSE()])
-def test_outputs_that_are_not_what_the_loss_says_are_refused(loss):
+def test_logits_with_a_loss_on_probabilities_raise(loss):
     with pytest.raises(ValueError, match="not probabilities"):
         fit(compiled(loss), TargetValidation(SOURCE, TARGET))
 
 
-def test_several_labels_an_example_are_refused():
+def test_several_labels_per_example_raise():
     model = compiled(keras.losses.BinaryCrossentropy(True))
     x, y = domain(12)
     validation = TargetValidation(SOURCE, TARGET)
-    with pytest.raises(ValueError, match="one class of several"):
+    with pytest.raises(ValueError, match="exactly one class for each"):
         model.fit(x, np.eye(3)[y], callbacks=[validation], verbose=0)
 
 
-def test_outputs_that_are_nan_are_refused():
+def test_outputs_that_are_nan_raise():
     model = compiled()
     model.set_weights([each * np.nan for each in model.get_weights()])
     with pytest.raises(ValueError, match="training diverged"):
@@ -387,7 +387,7 @@ def test_outputs_that_are_nan_are_refused():
 
 
 @pytest.mark.slow
-def test_several_outputs_are_refused():
+def test_several_outputs_raise():
     inputs = keras.Input((6,))
     model = keras.Model(inputs, {"a": tiny.mlp()(inputs), "b": tiny.mlp()(inputs)})
     model.compile("adam", {"a": SPARSE(True), "b": SPARSE(True)})
@@ -397,7 +397,7 @@ def test_several_outputs_are_refused():
         model.fit(x, {"a": y, "b": y}, callbacks=[validation], verbose=0)
 
 
-# Bad data and arguments.
+# Wrong data and arguments.
 
 
 def batched(*arrays):
@@ -407,12 +407,12 @@ def batched(*arrays):
 @pytest.mark.parametrize(
     "target", [domain(9), batched(*domain(9)), domain(9) + (np.ones(9),)]
 )
-def test_target_labels_are_refused(target):
+def test_target_labels_raise(target):
     with pytest.raises(ValueError, match="leak"):
         TargetValidation(SOURCE, target)
 
 
-def test_target_labels_of_a_py_dataset_are_refused():
+def test_target_labels_of_a_py_dataset_raise():
     with pytest.raises(ValueError, match="leak"):
         fit(compiled(), TargetValidation(SOURCE, Batches(domain(9))))
 
@@ -432,23 +432,23 @@ def test_target_labels_of_a_py_dataset_are_refused():
         (None, TARGET, "source is None"),
     ],
 )
-def test_bad_data(source, target, message):
+def test_wrong_data_raises(source, target, message):
     with pytest.raises(ValueError, match=message):
         TargetValidation(source, target)
 
 
-def test_iterators_are_refused():
+def test_iterators_raise():
     with pytest.raises(TypeError, match="once"):
         TargetValidation(SOURCE, iter([TARGET]))
 
 
-def test_one_class_is_refused():
+def test_a_source_with_one_class_raises():
     source = SOURCE[0], np.ones(22, int)
     with pytest.raises(ValueError, match="every class"):
         fit(compiled(), TargetValidation(source, TARGET))
 
 
-def test_a_target_of_another_shape_is_refused():
+def test_a_target_of_another_shape_raises():
     with pytest.raises(ValueError, match="(?i)shape|incompatible"):
         fit(compiled(), TargetValidation(SOURCE, TARGET[:, :4]))
 
@@ -458,14 +458,14 @@ def test_a_target_of_another_shape_is_refused():
     [
         ({"validators": ["entropy"]}, "'soft_neighborhood_density'"),
         ({"validators": []}, "one or more"),
-        ({"validators": ["target_entropy"] * 2}, "each once"),
+        ({"validators": ["target_entropy"] * 2}, "without repetition"),
         ({"validators": ["target_entropy"]}, "no effect"),
         ({"clip": 2.0}, "no effect"),
         ({"features": keras.Sequential()}, "no effect"),
         ({"batch_size": 0}, "above 0"),
     ],
 )
-def test_bad_values(given, message):
+def test_wrong_values_raise(given, message):
     with pytest.raises(ValueError, match=message):
         TargetValidation(SOURCE, TARGET, **given)
 
@@ -474,23 +474,23 @@ def test_bad_values(given, message):
     "given",
     [{"validators": "target_entropy"}, {"batch_size": 2.5}, {"from_logits": "yes"}],
 )
-def test_bad_types(given):
+def test_wrong_types_raise(given):
     with pytest.raises(TypeError, match=next(iter(given))):
         TargetValidation(SOURCE, TARGET, **given)
 
 
-def test_batch_size_of_datasets_is_refused():
+def test_a_batch_size_with_datasets_raises():
     with pytest.raises(ValueError, match="batches of their own"):
         TargetValidation(batched(*SOURCE), batched(TARGET), batch_size=4)
 
 
-def test_risks_without_features_are_refused():
+def test_risks_without_features_raise():
     validation = TargetValidation(SOURCE, TARGET, validators=RISKS)
     with pytest.raises(ValueError, match="no `feature_extractor`"):
         fit(compiled(), validation)
 
 
-def test_config_makes_it_anew():
+def test_config_restores_the_arguments():
     given = dict(validators=[*RISKS], from_logits=False, clip=3.0, batch_size=7)
     config = TargetValidation(SOURCE, TARGET, **given).get_config()
     assert config == given
