@@ -1,4 +1,4 @@
-"""Arguments: whole numbers, numbers, rates and choices, each checked in one place."""
+"""Checks of arguments: whole numbers, numbers, rates and choices."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def whole_number(
 ) -> int:
     """Return `value` as an int if it is a whole number in the range.
 
-    A bool is not a whole number, and an integer of NumPy is one.
+    NumPy integers are accepted. A bool is not.
 
     Args:
-        name: Name of the argument, or words for it, for the error.
-        value: What was passed.
-        least: The smallest number that is allowed, or None for any.
-        most: The largest number that is allowed, or None for any.
+        name: Name or description of the argument, for the error.
+        value: Value that was passed.
+        least: The smallest allowed number, or None for no limit.
+        most: The largest allowed number, or None for no limit.
         floats: Whether a float without a fraction, such as 100.0, is accepted too.
-        why: What the number means, or why it must be so; it ends the error.
-        kind: The error for what is not a whole number at all.
+        why: Meaning of the number or reason for the range, put at the end of the error.
+        kind: Type of the error for a value that is not a whole number.
 
     Raises:
-        ValueError: If the number is out of its range.
+        ValueError: If the number is out of range.
     """
     whole = isinstance(value, numbers.Integral)
     if floats and not whole:
@@ -60,20 +60,20 @@ def number(
 ) -> float:
     """Return `value` as a float if it is a finite number in the range.
 
-    A bool is not a number, and a scalar of NumPy is one.
+    NumPy scalars are accepted. A bool is not.
 
     Args:
-        name: Name of the argument, or words for it, for the error.
-        value: What was passed.
-        least: The smallest number that is allowed, or None for any.
-        above: A bound that is itself too small, or None.
-        most: The largest number that is allowed, or None for any.
-        below: A bound that is itself too large, or None.
-        why: What the number means, or why it must be so; it ends the error.
-        kind: The error for what is not a number at all.
+        name: Name or description of the argument, for the error.
+        value: Value that was passed.
+        least: The smallest allowed number, or None for no limit.
+        above: Lower limit that is not allowed itself, or None.
+        most: The largest allowed number, or None for no limit.
+        below: Upper limit that is not allowed itself, or None.
+        why: Meaning of the number or reason for the range, put at the end of the error.
+        kind: Type of the error for a value that is not a number.
 
     Raises:
-        ValueError: If the number is not finite, or out of its range.
+        ValueError: If the number is not finite or out of range.
     """
     real = is_number(value)
     if real and _is_finite(value) and _within(value, least, above, most, below):
@@ -86,7 +86,7 @@ def positive(name: str, value: object, why: str = "") -> float:
     """Return `value` as a float if it is a finite number above 0.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If `value` is not a finite number above 0.
     """
     return number(name, value, above=0, why=why)
 
@@ -95,25 +95,25 @@ def fraction(name: str, value: object, why: str = "") -> float:
     """Return `value` as a float if it is a number from 0 to 1.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If `value` is not a number from 0 to 1.
     """
     return number(name, value, 0, most=1, why=why)
 
 
 def dropout_rate(name: str, value: object) -> float:
-    """Return `value` as a float if it is a rate of values to drop: below 1.
+    """Return `value` as a float if it is a dropout rate: from 0 to below 1.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If `value` is not a number from 0 to below 1.
     """
     return number(name, value, 0, below=1, why="it is the rate of values to drop")
 
 
 def one_of(name: str, value: object, choices: Iterable, why: str = "") -> object:
-    """Return `value` if it is among `choices`.
+    """Return `value` if it is one of `choices`.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If `value` is not one of `choices`.
     """
     choices = list(choices)
     if value not in choices:
@@ -122,7 +122,7 @@ def one_of(name: str, value: object, choices: Iterable, why: str = "") -> object
 
 
 def is_number(value: object) -> bool:
-    """Return whether `value` is a real number, NumPy's included, and not a bool."""
+    """Return whether `value` is a real number, also of NumPy, and not a bool."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value.item()
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -165,8 +165,8 @@ def _range(
         most is not None and f"of {most} or less",
         below is not None and f"below {below}",
     ]
-    said = " and ".join(end for end in ends if end)
-    return said and f" {said}"
+    text = " and ".join(end for end in ends if end)
+    return text and f" {text}"
 
 
 def _text(name: str, value: object, what: str, why: str) -> str:

@@ -1,4 +1,4 @@
-"""Write a file or a folder whole or not at all: under another name, then renamed."""
+"""Write a file or folder completely or not at all: to a partial path, then rename."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import uuid
 from collections.abc import Iterator
 
 ENDING = ".partial"
-# What version 0.1.0 wrote to next to the state of a run and the index of a cache.
+# Partial files of version 0.1.0: the state of a run and the index of a cache.
 OLD_NAMES = ("fine_tune.json.new", "index.json.tmp")
 
 
 def replace_file(path: str | os.PathLike, content: bytes) -> int:
-    """Put `content` in the place of the file in one step, and return its length.
+    """Replace the file with `content` in one step, and return the number of bytes.
 
     Raises:
         ValueError: If the folder does not exist.
-        OSError: If the file cannot be written. A file that is there stays as it is.
+        OSError: If the file cannot be written. An existing file stays unchanged.
     """
     path = pathlib.Path(path)
     if not path.parent.is_dir():
@@ -38,16 +38,16 @@ def replace_file(path: str | os.PathLike, content: bytes) -> int:
 
 @contextlib.contextmanager
 def new_path(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Give a path to write a file or folder to, renamed to `target` at the end.
+    """Yield a path for a new file or folder, and rename it to `target` at the end.
 
-    TensorFlow Serving passes over its name, since it looks for numbers. If an error
-    ends the block, it is removed, and so are the folders that were made for it.
+    TensorFlow Serving ignores the path, because its name is not a number. If an error
+    ends the block, the path and all folders that were made for it are removed.
 
     Raises:
-        FileExistsError: If there is something at `target`, now or at the end.
+        FileExistsError: If `target` exists at the beginning or at the end.
     """
     _check_free(target)
-    made = [each for each in target.parents if not each.exists()]
+    made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _partial(target) as partial:
@@ -56,19 +56,19 @@ def new_path(target: pathlib.Path) -> Iterator[pathlib.Path]:
             os.rename(partial, target)
     except BaseException:
         for folder in made:
-            with contextlib.suppress(OSError):  # somebody else uses it now
+            with contextlib.suppress(OSError):  # another process uses the folder now
                 folder.rmdir()
         raise
 
 
 def is_partial(path: pathlib.Path) -> bool:
-    """Return whether `path` is what a killed process left of a file or folder."""
+    """Return whether `path` is a partial file or folder of a killed process."""
     hidden = path.name.startswith(".") and path.name.endswith(ENDING)
     return hidden or path.name in OLD_NAMES
 
 
 def remove_partials(folder: pathlib.Path) -> None:
-    """Remove what killed processes left in `folder`. Nobody else may write there."""
+    """Remove all partial files of `folder`. No other process may write there."""
     for path in folder.iterdir():
         if is_partial(path):
             _remove(path)
@@ -76,8 +76,8 @@ def remove_partials(folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _partial(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Give a free path next to `target`, and remove what is left there at the end."""
-    # In the same folder, since only within one file system is a rename one step.
+    """Yield an unused path next to `target`, and remove leftovers there at the end."""
+    # In the same folder, because a rename is one step only in one file system.
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}{ENDING}")
     try:
         yield partial
@@ -95,18 +95,18 @@ def _remove(path: pathlib.Path) -> None:
 def _check_free(target: pathlib.Path) -> None:
     if target.exists() or target.is_symlink():
         raise FileExistsError(
-            f"{target} exists already, and may be served at this moment. Export under "
-            "another name or the next version, or remove it first."
+            f"{target} exists already, and a server may be using it. Export to another "
+            "name or to the next version, or remove it first."
         )
 
 
 def _flush_folder(folder: pathlib.Path) -> None:
-    """Have the new name of a file on the disk too, where the system knows how."""
+    """Write the new name of a file to the disk too, if the system supports this."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        # Some network drives refuse; the file itself is written all the same.
+        # Some network drives raise an error; the file itself is written anyway.
         with contextlib.suppress(OSError):
             os.fsync(descriptor)
     finally:

@@ -1,4 +1,4 @@
-"""Have BatchNormalization see the batch of all replicas."""
+"""BatchNormalization over the whole batch of all replicas."""
 
 import keras
 
@@ -6,33 +6,34 @@ from keras_transfer import _keras
 
 
 def synchronize_batch_norm(model: keras.Model) -> keras.Model:
-    """Have each BatchNormalization of `model` normalize by the batch of all replicas.
+    """Normalize over the batch of all replicas in each BatchNormalization of `model`.
 
-    By default a replica takes mean and variance from its own share of the batch, so
-    several replicas do not train as one, least of all with few examples on each. The
-    moving averages also differ from replica to replica; Keras saves and evaluates
-    those of the first. Synchronized, each layer adds up count, sum and sum of squares
-    over the replicas, and all replicas do and hold what one would:
+    By default each replica computes mean and variance from its own share of the batch.
+    Training then differs from training on one device, most of all with few examples
+    on each replica. The moving averages also differ between replicas, and Keras saves
+    and evaluates the averages of the first replica. A synchronized layer adds up the
+    count, the sum and the sum of squares over all replicas. Every replica then gets
+    the same statistics as one device with the whole batch of `n` positions:
 
         mean = sum x / n,  variance = sum x^2 / n - mean^2
 
-    with both sums over the `n` positions of the whole batch. It costs three
-    all-reduces a layer and step. A frozen BatchNormalization, the default below the
-    head in `GradualUnfreezing` and `FrozenBackbone`, uses its moving averages and
-    needs none of this. The switch is the layer's own argument `synchronized`, which is
-    changed in place. Files keep it with the layer's config; a keras-hub backbone makes
-    its layers anew from a config of its own, so call this again after loading one.
+    This costs three all-reduces for each layer and step. A frozen BatchNormalization
+    uses its moving averages and does not need this function. `GradualUnfreezing` and
+    `FrozenBackbone` freeze these layers by default, below the head. The function sets
+    the layer's own argument `synchronized`. A saved model keeps the setting. A
+    keras-hub backbone does not, because it rebuilds its layers from its own config:
+    call this function again after loading one.
 
     Args:
-        model: A model that holds `keras.layers.BatchNormalization`, at any depth,
-            those of keras-hub and keras-cv included.
+        model: `keras.Model` that contains `keras.layers.BatchNormalization` at any
+            depth, including the layers of keras-hub and keras-cv.
 
     Returns:
         `model` itself.
 
     Raises:
-        ValueError: If there is no BatchNormalization in `model`, or one that gets a
-            mask, under which Keras does not add up; `model` is then as it was.
+        ValueError: If `model` has no BatchNormalization, or has one that gets a mask,
+            which Keras cannot synchronize. `model` is unchanged then.
 
     Example:
         ```python
@@ -50,20 +51,21 @@ def synchronize_batch_norm(model: keras.Model) -> keras.Model:
         section 3.3.
     """
     kind = keras.layers.BatchNormalization
-    found = [each for each in _keras.flat_layers(model) if isinstance(each, kind)]
-    if not found:
+    norms = [layer for layer in _keras.flat_layers(model) if isinstance(layer, kind)]
+    if not norms:
         raise ValueError(
-            f"There is no BatchNormalization in {model.name!r}: there is nothing to "
-            "synchronize."
+            f"The model {model.name!r} has no BatchNormalization, so there is nothing "
+            "to synchronize. Leave out this call."
         )
-    masked = [each.name for each in found if _keras.sees_mask(each)]
+    masked = [layer.name for layer in norms if _keras.sees_mask(layer)]
     if masked:
         raise ValueError(
-            f"{masked} get a mask, and Keras does not add up statistics under one. "
-            "Freeze them (layer.trainable = False), or use LayerNormalization."
+            f"The layers {masked} get a mask, and Keras cannot synchronize statistics "
+            "with a mask. Freeze these layers (layer.trainable = False), or use "
+            "LayerNormalization."
         )
-    for layer in found:
+    for layer in norms:
         layer.synchronized = True
     if model.train_function is not None:
-        _keras.remake_functions(model, "train")  # the present one was traced without
+        _keras.remake_functions(model, "train")  # the old one does not synchronize
     return model

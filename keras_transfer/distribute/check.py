@@ -1,4 +1,4 @@
-"""What Keras cannot train on several replicas, said before training."""
+"""check: report before training what Keras cannot train on several replicas."""
 
 from typing import Any
 
@@ -7,29 +7,34 @@ import keras
 from keras_transfer import _keras
 
 ISSUE = "https://github.com/keras-team/keras/issues/"
-# Setting of an optimizer, and what to do without it.
+# Each setting of an optimizer that fails, and the advice.
 SETTINGS = {
-    "gradient_accumulation_steps": "Leave it out; several replicas hold a larger batch",
-    "ema_overwrite_frequency": "Leave it out; at the end of fit() the averages come in",
+    "gradient_accumulation_steps": (
+        "Leave it out: several replicas can take a larger batch"
+    ),
+    "ema_overwrite_frequency": (
+        "Leave it out: Keras copies the averages to the weights at the end of fit()"
+    ),
 }
 
 
 def check(model: keras.Model) -> None:
-    """Raise an error if `model`, as compiled, cannot be trained where it stands.
+    """Raise an error if Keras cannot train the compiled `model` on its strategy.
 
-    On several replicas stock keras 3.15 fails inside the first step, in words that do
-    not say why; on a strategy that it does not know, it fails or trains on one device
-    only. `fine_tune` and `GradualUnfreezing` call this themselves.
+    On several replicas stock keras 3.15 fails in the first step, with an error that
+    does not name the cause. On a strategy without support, Keras fails or trains on
+    one device only. `fine_tune` and `GradualUnfreezing` call this function.
 
     Args:
-        model: A compiled model.
+        model: A compiled `keras.Model`.
 
     Raises:
         ValueError: If the model was made under a ParameterServerStrategy, or a
-            `keras.distribution` is set on the TensorFlow backend; or, on several
-            replicas, if it has steps_per_execution above 1, jit_compile=True on CPUs,
-            or an optimizer with gradient_accumulation_steps or
-            ema_overwrite_frequency. The message names the issue of Keras.
+            `keras.distribution` is set on the TensorFlow backend. On several
+            replicas, also if `steps_per_execution` is above 1, if `jit_compile=True`
+            on CPUs, or if the optimizer has `gradient_accumulation_steps` or
+            `ema_overwrite_frequency`. The message names the Keras issue, if there is
+            one.
 
     Example:
         ```python
@@ -38,7 +43,7 @@ def check(model: keras.Model) -> None:
 
         model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
         model.compile(keras.optimizers.SGD(gradient_accumulation_steps=2), "mse")
-        kt.distribute.check(model)  # one replica: nothing to say
+        kt.distribute.check(model)  # no error, because there is one replica
         ```
 
     Reference:
@@ -50,7 +55,7 @@ def check(model: keras.Model) -> None:
     if keras.distribution.distribution() is not None:
         raise ValueError(
             "A keras.distribution is set. On the TensorFlow backend Keras would train "
-            "on one device only, and say nothing. Call "
+            "on one device only, without a warning. Call "
             "keras.distribution.set_distribution(None) and make the model in the scope "
             "of a tf.distribute strategy: keras_transfer.distribute.connect()."
         )
@@ -58,7 +63,7 @@ def check(model: keras.Model) -> None:
     if _has_parameter_servers(strategy):
         raise ValueError(
             "The model was made under a ParameterServerStrategy. Keras 3 does not "
-            "drive its ClusterCoordinator, so fit() cannot run. Use "
+            "support its ClusterCoordinator, so fit() cannot run. Use "
             "keras_transfer.distribute.multi_worker() instead."
         )
     replicas = strategy.num_replicas_in_sync
@@ -73,20 +78,21 @@ def check(model: keras.Model) -> None:
     devices = strategy.extended.worker_devices
     if model.jit_compile is True and any("CPU" in device for device in devices):
         raise ValueError(
-            f"jit_compile=True fails on {replicas} replicas of which one is a CPU: XLA "
-            "cannot reach the weights on another. Call compile(jit_compile=False)."
+            f"jit_compile=True fails on {replicas} replicas if one of them is a CPU, "
+            "because XLA cannot read the weights on another device. Call "
+            "compile(jit_compile=False)."
         )
 
 
 def check_settings(optimizer: keras.Optimizer | None, replicas: int) -> None:
-    """Raise an error if `optimizer` cannot make a step on so many replicas."""
+    """Raise an error if `optimizer` cannot make a step on this number of replicas."""
     optimizer = _keras.inner_optimizer(optimizer)
-    for name, cure in SETTINGS.items() if replicas > 1 else ():
+    for name, advice in SETTINGS.items() if replicas > 1 else ():
         value = getattr(optimizer, name, None)
         if value:
             raise ValueError(
                 f"{name}={value} of {type(optimizer).__name__} fails in Keras on "
-                f"{replicas} replicas ({ISSUE}20582). {cure}."
+                f"{replicas} replicas ({ISSUE}20582). {advice}."
             )
 
 

@@ -1,4 +1,4 @@
-"""connect: the strategy for whatever accelerators this machine has."""
+"""connect: the TensorFlow strategy for the accelerators of this machine."""
 
 import importlib.util
 import os
@@ -18,35 +18,42 @@ TPU_VARIABLES = ("TPU_NAME", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS")
 def connect(
     devices: str | Sequence[str] = "auto", *, tpu: str | None = None
 ) -> tf.distribute.Strategy:
-    """Return the strategy for the accelerators at hand, and print which it is.
+    """Return the strategy for the available accelerators, and print its name.
 
-    In this order: several workers, if TF_CONFIG names them (`multi_worker`); a TPU;
-    several GPUs (`tf.distribute.MirroredStrategy`); one GPU or the CPU, for which
-    TensorFlow's default strategy is returned, whose scope changes nothing. So one
-    script runs on a laptop, on Colab, and on several GPUs: build, attach adapters to
-    and compile the model inside `with strategy.scope():`, and call `fit` outside it.
+    `connect` takes the first of these that is available:
 
-    `batch_size` is that of all replicas together. On several replicas float16 skips a
-    step on all of them if one overflows, for which a fault of Keras is fixed;
-    `check` says what Keras cannot do there.
+    1. several workers, if TF_CONFIG names them (`multi_worker`);
+    2. a TPU;
+    3. several GPUs (`tf.distribute.MirroredStrategy`);
+    4. one GPU or the CPU, with TensorFlow's default strategy. Its scope has no effect.
 
-    The way to a TPU (Colab, a TPU VM, or a name or address) is written from
-    TensorFlow's documentation; it was not run. It needs TensorFlow for TPUs
-    (`pip install tensorflow-tpu`), which may trail by a minor version.
+    The same script then runs on a laptop, on Colab and on several GPUs. Inside
+    `with strategy.scope():`, build the model, attach adapters and compile. Call `fit`
+    outside the scope.
+
+    `batch_size` is the batch size of all replicas together. With float16 on several
+    replicas, all replicas skip a step if one overflows; `connect` fixes a Keras bug
+    for this. `check` lists what Keras cannot do on several replicas.
+
+    The TPU support (Colab, a TPU VM, or a name or address) follows TensorFlow's
+    documentation and was never run on a TPU. It needs TensorFlow for TPUs
+    (`pip install tensorflow-tpu`), which may be one minor version behind.
 
     Args:
-        devices: "auto" (default), or "tpu", "gpu" or "cpu" to ask for one kind; or a
-            list of devices, one for each replica, such as ["GPU:0", "GPU:2"].
-        tpu: Name or address of a TPU, or "local" for one in this machine. Default
-            None: found by the environment of Colab, Kubernetes and TPU VMs.
+        devices: String "auto", "tpu", "gpu" or "cpu", or a list of device names, one
+            for each replica, such as `["GPU:0", "GPU:2"]`. Defaults to "auto".
+        tpu: String, the name or address of a TPU, or "local" for a TPU in this
+            machine. Defaults to `None`, which reads the environment variables of
+            Colab, Kubernetes and TPU VMs.
 
     Returns:
-        A `tf.distribute.Strategy`; `num_replicas_in_sync` tells the number of replicas.
+        A `tf.distribute.Strategy`. Its `num_replicas_in_sync` is the number of
+        replicas.
 
     Raises:
-        ValueError: If `devices` is unknown, or a device that was asked for is not
-            there; if `tpu` is given next to other devices.
-        RuntimeError: If a TPU was found and TensorFlow cannot reach it.
+        ValueError: If `devices` is unknown, a requested device does not exist, or
+            `tpu` is passed together with other devices.
+        RuntimeError: If there is a TPU, but TensorFlow cannot connect to it.
 
     Example:
         ```python
@@ -64,12 +71,13 @@ def connect(
     """
     if isinstance(devices, str) and devices not in KINDS:
         raise ValueError(
-            f"devices={devices!r} is unknown. Use one of {list(KINDS)}, or a list of "
+            f"devices={devices!r} is unknown. Pass one of {list(KINDS)}, or a list of "
             "devices such as ['GPU:0', 'GPU:1']."
         )
     if tpu is not None and devices not in ("auto", "tpu"):
         raise ValueError(
-            f"tpu={tpu!r} has no effect next to devices={devices!r}. Leave one out."
+            f"tpu={tpu!r} has no effect with devices={devices!r}. Leave out one of "
+            "the two."
         )
     if not isinstance(devices, str):
         strategy = _on(list(devices))
@@ -83,9 +91,9 @@ def connect(
         names = _names("GPU")
         if devices == "gpu" and not names:
             raise ValueError(
-                "devices='gpu', but TensorFlow sees no GPU. Install its libraries with "
-                "pip install 'tensorflow[and-cuda]' (on Colab, choose a GPU runtime), "
-                "or use devices='auto'."
+                "devices='gpu', but TensorFlow finds no GPU. Install the GPU libraries "
+                "with pip install 'tensorflow[and-cuda]' (on Colab, choose a GPU "
+                "runtime), or pass devices='auto'."
             )
         strategy = _on(names) if len(names) > 1 else tf.distribute.get_strategy()
     _keras.fix_loss_scale()
@@ -94,14 +102,14 @@ def connect(
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:
-    """Return in one line what `strategy` trains on."""
+    """Return one line about the devices of `strategy`."""
     count, kind = strategy.num_replicas_in_sync, type(strategy).__name__
     if kind.startswith("_Default"):
         where = (_names("GPU") or _names("CPU"))[0]
         return f"keras_transfer: one replica on {where}, TensorFlow's default strategy"
     if kind == "CollectiveAllReduceStrategy":
         kind = "MultiWorkerMirroredStrategy"
-    names = [_short(each) for each in strategy.extended.worker_devices]
+    names = [_short(device) for device in strategy.extended.worker_devices]
     where = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
     here = " of this worker" if len(names) < count else ""
     replicas = "one replica" if count == 1 else f"{count} replicas"
@@ -109,7 +117,7 @@ def describe(strategy: tf.distribute.Strategy) -> str:
 
 
 def find_tpu() -> str | None:
-    """Return the address of the TPU that the environment names, or None."""
+    """Return the address of the TPU from the environment, or None."""
     address = os.environ.get("COLAB_TPU_ADDR")
     if address:
         return f"grpc://{address}"
@@ -118,7 +126,7 @@ def find_tpu() -> str | None:
             return os.environ[name]
     chips = [*pathlib.Path("/dev").glob("accel[0-9]*")]
     chips += pathlib.Path("/dev/vfio").glob("[0-9]*")
-    # Other devices than TPUs may stand under these names; their library does not.
+    # Other devices can have these names too, but only TPU machines have libtpu.
     return "local" if chips and importlib.util.find_spec("libtpu") else None
 
 
@@ -130,9 +138,9 @@ def _several_workers() -> bool:
 def _on_tpu(address: str | None) -> tf.distribute.TPUStrategy:
     if address is None:
         raise ValueError(
-            "devices='tpu', but nothing names a TPU: none of COLAB_TPU_ADDR, "
-            f"{', '.join(TPU_VARIABLES)} is set, and none is in this machine. On Colab "
-            "choose a TPU runtime; else pass tpu=name or tpu='local'."
+            "devices='tpu', but no TPU was found: this machine has no TPU, and none of "
+            f"the variables COLAB_TPU_ADDR, {', '.join(TPU_VARIABLES)} is set. On "
+            "Colab, choose a TPU runtime. Elsewhere pass tpu=name or tpu='local'."
         )
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(address)
@@ -140,18 +148,18 @@ def _on_tpu(address: str | None) -> tf.distribute.TPUStrategy:
     except (tf.errors.OpError, RuntimeError, ValueError, ImportError) as error:
         raise RuntimeError(
             f"There is a TPU at {address!r}, but TensorFlow {tf.__version__} cannot "
-            f"reach it: {error}. It needs TensorFlow for TPUs (pip install "
-            "tensorflow-tpu) and a fresh process. connect('cpu') does without it."
+            f"connect to it: {error}. Install TensorFlow for TPUs (pip install "
+            "tensorflow-tpu) and start a new process, or use connect('cpu')."
         ) from error
 
 
 def _on(names: list[str]) -> tf.distribute.Strategy:
-    known = _names("GPU") + _names("CPU")
-    unknown = [name for name in names if name not in known]
+    available = _names("GPU") + _names("CPU")
+    unknown = [name for name in names if name not in available]
     if unknown or not names or len(set(names)) < len(names):
         raise ValueError(
-            f"devices={names} must be distinct devices of this machine, which are "
-            f"{known}."
+            f"devices={names} must be different devices of this machine. The devices "
+            f"of this machine are {available}."
         )
     if len(names) == 1:
         return tf.distribute.OneDeviceStrategy(names[0])
@@ -159,9 +167,9 @@ def _on(names: list[str]) -> tf.distribute.Strategy:
 
 
 def _names(kind: str) -> list[str]:
-    return [_short(each.name) for each in tf.config.list_logical_devices(kind)]
+    return [_short(device.name) for device in tf.config.list_logical_devices(kind)]
 
 
 def _short(name: str) -> str:
-    """Return "GPU:0" of "/physical_device:GPU:0" or a longer name."""
+    """Return "GPU:0" for "/physical_device:GPU:0" or a longer name."""
     return ":".join(name.split(":")[-2:])

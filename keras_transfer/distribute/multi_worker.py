@@ -1,4 +1,4 @@
-"""Several workers: a strategy under which stock Keras trains, and each one's files."""
+"""Several workers: a strategy that works with stock Keras, and paths for workers."""
 
 import json
 import os
@@ -13,28 +13,31 @@ from keras_transfer import _keras
 
 
 def multi_worker(*, seed: int | None = 0) -> tf.distribute.MultiWorkerMirroredStrategy:
-    """Return a strategy over the workers of TF_CONFIG, under which Keras can train.
+    """Return a strategy over the workers of TF_CONFIG that Keras can train with.
 
-    Every worker, a process on its own machine, runs the same script: it makes the
-    strategy first of all, builds and compiles the model inside its scope, and calls
-    `fit`, `evaluate` and `predict` with the same arguments as the others. A batch is
-    that of all workers together. Of arrays, and of a `tf.data.Dataset`, each takes its
-    share of every batch; the results are those of one process, to rounding.
+    A worker is a process, usually one on each machine. All workers run the same
+    script. The script first makes the strategy, then builds and compiles the model in
+    the scope of the strategy. All workers call `fit`, `evaluate` and `predict` with
+    the same arguments. The batch size is the batch size of all workers together. Each
+    worker takes its share of every batch, from arrays and from a `tf.data.Dataset`.
+    The results equal the results of one process, except for rounding.
 
-    In stock keras 3.15 `fit` raises under this strategy, for two faults
-    (keras-team/keras#20585). They are fixed in this process while Keras has them;
-    whatever runs under another strategy goes through Keras's own code.
+    In stock keras 3.15 `fit` fails under this strategy because of two bugs
+    (keras-team/keras#20585). This function fixes both in this process if Keras has
+    them. Other strategies still run Keras's own code.
 
-    If a worker dies, the next step of the others raises `UnavailableError`, some
-    seconds later. TensorFlow does not take a worker back into a running cluster: let
-    all processes end, start all of them again, and go on from a backup (see
-    `worker_path`). BatchNormalization takes its statistics from each worker's share
-    alone, and those of the first worker are saved: see `synchronize_batch_norm`.
+    If a worker dies, the next step of the other workers raises `UnavailableError`
+    after some seconds. TensorFlow cannot take a worker back into a running cluster.
+    End all processes, start them again, and continue from a backup (see
+    `worker_path`). BatchNormalization computes its statistics on the share of each
+    worker, and Keras saves the statistics of the first worker. To change this, see
+    `synchronize_batch_norm`.
 
     Args:
-        seed: Given to `keras.utils.set_random_seed` on every worker. Keras shuffles
-            arrays on each worker by itself, so with seeds that differ an epoch would
-            see some examples twice and others not at all. None leaves the seed to you.
+        seed: Integer, passed to `keras.utils.set_random_seed` on every worker, or
+            `None` to leave the seed unchanged. Each worker shuffles arrays itself.
+            With different seeds, an epoch would use some examples twice and skip
+            others. Defaults to 0.
 
     Returns:
         A `tf.distribute.MultiWorkerMirroredStrategy`. Without TF_CONFIG it has one
@@ -43,8 +46,8 @@ def multi_worker(*, seed: int | None = 0) -> tf.distribute.MultiWorkerMirroredSt
     Raises:
         ValueError: If TF_CONFIG is not a JSON object with the cluster and the task of
             this process, or names a parameter server.
-        RuntimeError: If TensorFlow has run something already, before the cluster could
-            be set up.
+        RuntimeError: If TensorFlow has already run an operation in this process, so
+            the cluster cannot be set up.
 
     Example:
         ```python
@@ -67,11 +70,11 @@ def multi_worker(*, seed: int | None = 0) -> tf.distribute.MultiWorkerMirroredSt
         Keras 2.
     """
     cluster, _, _ = read_cluster()
-    odd = sorted(set(cluster) - {"chief", "worker", "evaluator"})
-    if odd:
+    unknown = sorted(set(cluster) - {"chief", "worker", "evaluator"})
+    if unknown:
         raise ValueError(
-            f"TF_CONFIG names {odd}. Keras 3 has no parameter servers; name the "
-            "processes that train as 'worker', and at most one of them as 'chief'."
+            f"TF_CONFIG names {unknown}, but Keras 3 supports no parameter servers. "
+            "Name the processes that train 'worker', and at most one of them 'chief'."
         )
     if seed is not None:
         keras.utils.set_random_seed(seed)
@@ -82,22 +85,25 @@ def multi_worker(*, seed: int | None = 0) -> tf.distribute.MultiWorkerMirroredSt
 
 
 def worker_path(path: str | os.PathLike) -> str:
-    """Return where this worker is to write what the first worker writes to `path`.
+    """Return the path where this worker writes: `path` itself on the first worker.
 
-    All workers have to save, for saving may add up over the workers, but only the
-    first one's file counts. It gets `path` itself; each other gets a path of the same
-    name in a temporary folder of its own, which is removed by nobody but the system.
+    All workers must save, because saving can sum values over the workers. Only the
+    file of the first worker counts. Every other worker gets a path with the same name
+    in its own temporary folder, which keras_transfer does not remove.
 
-    The folder of a backup is copied there, so that all workers begin in the epoch that
-    the first one has reached, even if one was killed between two backups. For that,
-    `path` lies on a disk that all workers see, and this is called before `fit`:
+    If `path` is an existing folder, such as a backup, it is copied into the temporary
+    folder. All workers then start in the epoch that the first worker has reached, even
+    if one was killed between two backups. For this, `path` must be on a disk that all
+    workers can read, and you must call this function before `fit`:
     `BackupAndRestore(worker_path("backup"))`.
 
     Args:
-        path: A file or folder, such as "model.keras", or a pattern with {epoch}.
+        path: String or path of a file or folder, such as "model.keras", or a pattern
+            with {epoch}.
 
     Returns:
-        `path` as a string, on the first worker and where there is only one.
+        A string: `path` on the first or only worker, and a temporary path on every
+        other worker.
 
     Raises:
         ValueError: If TF_CONFIG is not a JSON object with the cluster and the task of
@@ -127,7 +133,7 @@ def worker_path(path: str | os.PathLike) -> str:
 
 
 def read_cluster() -> tuple[dict, str, int]:
-    """Return cluster, task type and task index of TF_CONFIG; {} if it is not set."""
+    """Return cluster, task type and task index of TF_CONFIG; {} as cluster if unset."""
     text = os.environ.get("TF_CONFIG") or "{}"
     try:
         config = json.loads(text)
@@ -138,8 +144,8 @@ def read_cluster() -> tuple[dict, str, int]:
             raise IndexError(index)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(
-            f"TF_CONFIG={text!r} does not say what this process is: {error!r}. It "
-            'looks like {"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
+            f"TF_CONFIG={text!r} does not define the task of this process: {error!r}. "
+            'Set it to {"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
             '"task": {"type": "worker", "index": 0}}, with another index on each host.'
         ) from error
     return cluster, kind, index

@@ -100,7 +100,7 @@ def test_a_model_that_was_fitted_follows(strategy):
 
 
 def test_nothing_to_synchronize_is_an_error():
-    with pytest.raises(ValueError, match="no BatchNormalization in"):
+    with pytest.raises(ValueError, match="has no BatchNormalization"):
         synchronize_batch_norm(tiny.mlp())
 
 

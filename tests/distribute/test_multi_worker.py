@@ -178,7 +178,7 @@ def test_paths(monkeypatch, tmp_path):
 def test_a_task_that_is_not_in_the_cluster_is_an_error(text, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
     for call in (multi_worker, lambda: worker_path("a")):
-        with pytest.raises(ValueError, match="TF_CONFIG=.* does not say"):
+        with pytest.raises(ValueError, match="TF_CONFIG=.* does not define"):
             call()
 
 
