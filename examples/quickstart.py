@@ -43,7 +43,7 @@ def build(row, source_model=None, rate=1e-3):
         kt.adapters.LoRA(rank=8, alpha=16).attach(model)
     optimizer, callbacks = keras.optimizers.AdamW(rate), []
     if row == "gradual unfreezing":
-        optimizer = kt.optimizers.discriminative(optimizer, model, decay=0.7)
+        optimizer = kt.optimizers.discriminative(optimizer, model, layer_decay=0.7)
         # Photographs have statistics of their own, so BatchNorm must learn with us.
         callbacks = [kt.callbacks.GradualUnfreezing(model, batch_norm="train")]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

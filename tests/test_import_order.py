@@ -10,6 +10,7 @@ from tests.public import ROOT
 ORDER = [
     "_version",
     "_arguments",
+    "_instead",
     "_whole_file",
     "_keras",
     "losses",

@@ -64,7 +64,9 @@ def test_gradual_unfreezing_and_resume(folder, sentences, tmp_path):
     model = kt.models.TransferClassifier(backbone(folder), 2)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     adamw = keras.optimizers.AdamW(1e-4)
-    optimizer = kt.optimizers.discriminative(adamw, model, decay=0.8, no_decay=True)
+    optimizer = kt.optimizers.discriminative(
+        adamw, model, layer_decay=0.8, no_weight_decay=True
+    )
     model.compile(optimizer, loss)
     before = model.get_weights()
     callback = kt.callbacks.GradualUnfreezing(model)

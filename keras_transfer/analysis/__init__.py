@@ -1,5 +1,6 @@
 """Reading a model or its features; nothing here changes them."""
 
+from keras_transfer._instead import attributes_instead as _attributes_instead
 from keras_transfer.analysis.domains.adaptation_table import (
     AdaptationRow as AdaptationRow,
 )
@@ -44,3 +45,9 @@ from keras_transfer.analysis.domains.validators import target_entropy as target_
 from keras_transfer.analysis.recorded_start import record_start as record_start
 from keras_transfer.analysis.report.report import report as report
 from keras_transfer.analysis.report.report_object import Report as Report
+
+__getattr__ = _attributes_instead(
+    "module 'keras_transfer.analysis'",
+    information_maximisation="information_maximization",
+    soft_neighbourhood_density="soft_neighborhood_density",
+)

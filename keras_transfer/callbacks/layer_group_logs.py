@@ -56,7 +56,7 @@ class LayerGroupLogs(keras.callbacks.Callback):
             [keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)]
         )
         adam = keras.optimizers.Adam(0.1)
-        model.compile(kt.optimizers.discriminative(adam, model, decay=0.5), "mse")
+        model.compile(kt.optimizers.discriminative(adam, model, layer_decay=0.5), "mse")
         x, y = np.ones((8, 4)), np.ones((8, 2))
         callbacks = [kt.callbacks.LayerGroupLogs()]
         history = model.fit(x, y, callbacks=callbacks, verbose=0).history

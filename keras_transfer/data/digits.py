@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_transfer._arguments import whole_number
+from keras_transfer._instead import attributes_instead
 from keras_transfer.data.labels import choose_per_class
 
 SIZE = 16  # pixels a side: two for each pixel of scikit-learn's digits
@@ -24,6 +25,8 @@ TARGET_TEST = 55
 # wider than a patch, so the two parts show neither the same nor adjoining pixels.
 TRAIN_COLUMNS = (0, 300)
 TEST_COLUMNS = (340, 640)
+
+unknown_attribute = attributes_instead("Target", unlabelled="unlabeled")
 
 
 class Source(NamedTuple):
@@ -39,6 +42,9 @@ class Target(NamedTuple):
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
     unlabeled: np.ndarray
+
+    def __getattr__(self, name: str) -> object:
+        return unknown_attribute(name)
 
 
 def load_source() -> Source:

@@ -147,7 +147,7 @@ def give_slanted_rates(
             used = [name for name in groups.names if name != UNUSED]
             depth = max(1, len(used) - 1)
             decay = STEM_SHARE ** (1 / depth)
-            optimizer = discriminative(optimizer, groups, decay=decay)
+            optimizer = discriminative(optimizer, groups, layer_decay=decay)
         rate = _keras.settings(optimizer)["learning_rate"]
         if batches is not None and isinstance(rate, numbers.Real):
             # The schedule counts updates.

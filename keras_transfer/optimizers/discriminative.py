@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_transfer._arguments import number
+from keras_transfer._instead import arguments_instead
 from keras_transfer._keras import replicas_here
 from keras_transfer._keras import settings
 from keras_transfer._keras import value
@@ -25,18 +26,22 @@ from keras_transfer.optimizers.variable_rates import NadamRates
 from keras_transfer.optimizers.variable_rates import VariableRates
 
 
+@arguments_instead(
+    decay="Use layer_decay=.",
+    no_decay="Use no_weight_decay=.",
+)
 def discriminative(
     optimizer: keras.Optimizer,
     model_or_groups: keras.Model | LayerGroups,
     *,
-    decay: float | None = None,
+    layer_decay: float | None = None,
     rates: Mapping[RateKey, float] | None = None,
-    no_decay: bool | Iterable[str] = False,
+    no_weight_decay: bool | Iterable[str] = False,
 ) -> keras.Optimizer:
     """Return an optimizer of the same class with one factor for each layer group.
 
     The head learns at the optimizer's learning rate and each group below it at
-    `decay` times the rate of the group above: layers near the input hold general
+    `layer_decay` times the rate of the group above: layers near the input hold general
     features that need less change. The factor multiplies the update and the
     decoupled weight decay, never the gradient, which Adam would be blind to.
     There is still one `learning_rate`, so schedules and callbacks work as ever, and
@@ -49,16 +54,17 @@ def discriminative(
         optimizer: A keras SGD, Adam, AdamW, RMSprop, Adagrad, Adamax, Nadam, Lamb,
             Lion or Adafactor that has made no update yet. Its settings are copied.
         model_or_groups: The built model that will be fitted, or its `LayerGroups`.
-        decay: Float in (0, 1]; the factor of a group is `decay ** depth`, depth
-            counted from the last group down. 0.9 if neither it nor `rates` is given,
-            else 1.
-        rates: Dict of factors above 0 that replace those of `decay`. A key is a group
-            name, or `(group name, regular expression)` for those variables of the
-            group whose path the expression is found in; later keys win. LoRA+
-            is `{("head", "lora_b"): 16.0}`.
-        no_decay: True keeps weight decay off biases and normalization weights; a list
-            of regular expressions keeps it off the variables whose path they are
-            found in. Default False.
+        layer_decay: Float in (0, 1]. The factor of a group is `layer_decay ** depth`.
+            The last group has depth 0, the group below it depth 1, and so on. Defaults
+            to 0.9 if `rates` is None, else to 1.
+        rates: Dict of factors above 0, which replace the factors of `layer_decay`. A
+            key is a group name, or a pair `(group name, regular expression)` for the
+            variables of the group whose path contains a match of the expression. A
+            later key wins over an earlier one. LoRA+ is
+            `{("head", "lora_b"): 16.0}`. Defaults to None.
+        no_weight_decay: Which variables get no weight decay. True: biases and the
+            weights of normalization layers. A list of regular expressions: the
+            variables whose path contains a match. Defaults to False.
 
     Returns:
         A new optimizer of a subclass of the class of `optimizer`. Its `rates` are a
@@ -80,7 +86,7 @@ def discriminative(
             [keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)]
         )
         adamw = keras.optimizers.AdamW(1e-3, weight_decay=0.01)
-        optimizer = kt.optimizers.discriminative(adamw, model, decay=0.5)
+        optimizer = kt.optimizers.discriminative(adamw, model, layer_decay=0.5)
         model.compile(optimizer, "mse")
         assert list(optimizer.rates.values()) == [0.5, 1.0]
         ```
@@ -92,21 +98,23 @@ def discriminative(
     check_supported(optimizer)
     check_settings(optimizer, replicas_here())
     groups = as_groups(model_or_groups)
-    if decay is None:
-        decay = 0.9 if rates is None else 1.0
+    if layer_decay is None:
+        layer_decay = 0.9 if rates is None else 1.0
     why = (
         "above 1 the groups near the input would learn fastest. Use "
         "rates={group: factor} if that is meant"
     )
-    number("decay", decay, above=0, most=1, why=why)
+    number("layer_decay", layer_decay, above=0, most=1, why=why)
     if rates is not None and not isinstance(rates, Mapping):
         raise TypeError(f"rates={rates!r} is not a dict of group name to factor.")
     depths = range(len(groups) - 1, -1, -1)
     factors = {
-        name: check_rate(name, decay**depth)
+        name: check_rate(name, layer_decay**depth)
         for name, depth in zip(groups.names, depths, strict=True)
     }
-    table = RateTable.of(groups, factors, optimizer, rates=rates, no_decay=no_decay)
+    table = RateTable.of(
+        groups, factors, optimizer, rates=rates, no_weight_decay=no_weight_decay
+    )
     return with_rate_table(optimizer, table)
 
 

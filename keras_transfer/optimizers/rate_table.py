@@ -68,7 +68,7 @@ class RateTable:
         optimizer: keras.Optimizer,
         *,
         rates: Mapping[RateKey, float] | None = None,
-        no_decay: bool | Iterable[str] = False,
+        no_weight_decay: bool | Iterable[str] = False,
     ) -> RateTable:
         """Return the table of all weights of the model of `groups`."""
         slots = dict(factors)
@@ -89,7 +89,7 @@ class RateTable:
                 "all their variables. Leave them out, or put the wider key first."
             )
         slots = {name: factor for name, factor in slots.items() if name in used}
-        skipped = _undecayed(groups.model.weights, no_decay, optimizer)
+        skipped = _undecayed(groups.model.weights, no_weight_decay, optimizer)
         names = list(slots)
         variables = groups.model.weights
         trained = {id(variable) for variable in groups.model.trainable_variables}
@@ -258,30 +258,32 @@ def _matched(groups: LayerGroups, key: RateKey) -> tuple[str, Sequence[keras.Var
 
 def _undecayed(
     variables: Sequence[keras.Variable],
-    no_decay: bool | Iterable[str],
+    no_weight_decay: bool | Iterable[str],
     optimizer: keras.Optimizer,
 ) -> set[int]:
-    if no_decay is False:
+    if no_weight_decay is False:
         return set()
     if not optimizer.weight_decay:
         raise ValueError(
-            f"no_decay={no_decay!r} has no effect, because the optimizer has "
-            f"weight_decay={optimizer.weight_decay}. Give the optimizer a "
-            "weight_decay, or leave no_decay out."
+            f"no_weight_decay={no_weight_decay!r} has no effect, because the optimizer "
+            f"has weight_decay={optimizer.weight_decay}. Give the optimizer a "
+            "weight_decay, or leave no_weight_decay out."
         )
-    if isinstance(no_decay, str):
+    if isinstance(no_weight_decay, str):
         raise TypeError(
-            f"no_decay={no_decay!r} is a string. Pass True for biases and "
-            "normalization weights, or a list of regular expressions."
+            f"no_weight_decay={no_weight_decay!r} is a string. Pass True for biases "
+            "and normalization weights, or a list of regular expressions."
         )
-    patterns = BIAS_AND_NORMALIZATION if no_decay is True else tuple(no_decay)
+    patterns = (
+        BIAS_AND_NORMALIZATION if no_weight_decay is True else tuple(no_weight_decay)
+    )
     skipped = set()
     for pattern in patterns:
         matched = {id(each) for each in found(pattern, variables)}
         if not matched:
             raise ValueError(
-                f"The pattern {pattern!r} of no_decay matches no variable. The paths "
-                f"end in {sorted({each.name for each in variables})}."
+                f"The pattern {pattern!r} of no_weight_decay matches no variable. The "
+                f"paths end in {sorted({each.name for each in variables})}."
             )
         skipped |= matched
     return skipped

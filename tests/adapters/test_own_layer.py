@@ -323,7 +323,9 @@ def test_groups_and_rates_know_them_as_the_head():
     for variable in part.named_weights.values():
         assert groups.names[groups.position(variable)] == "head"
     model.compile(
-        kt.optimizers.discriminative(keras.optimizers.Adam(0.1), model, decay=1e-9),
+        kt.optimizers.discriminative(
+            keras.optimizers.Adam(0.1), model, layer_decay=1e-9
+        ),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     before = {v.path: v.numpy() for v in model.trainable_variables}

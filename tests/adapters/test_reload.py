@@ -89,7 +89,7 @@ def test_resume_keeps_all_slots(discriminative, tmp_path):
     adapters.LoRA(rank=2).attach(model)
     optimizer = keras.optimizers.Adam(0.01)
     if discriminative:
-        optimizer = kt.optimizers.discriminative(optimizer, model, decay=0.5)
+        optimizer = kt.optimizers.discriminative(optimizer, model, layer_decay=0.5)
     model.compile(optimizer, "mse")
     y = np.ones((8, 3))
     fit(model, X, y, epochs=2)

@@ -139,7 +139,7 @@ def test_weights_without_names_learn_again(tmp_path):
 def test_rates_of_weights_without_names_are_resumed(tmp_path):
     model = scaled()
     optimizer = keras.optimizers.Adam(0.01)
-    optimizer = kt.optimizers.discriminative(optimizer, model, decay=0.5)
+    optimizer = kt.optimizers.discriminative(optimizer, model, layer_decay=0.5)
     model.compile(optimizer, "mse", jit_compile=False)
     fit(model, ROWS, ROWS[:, :2])
     model.save(tmp_path / "model.keras")

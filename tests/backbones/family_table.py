@@ -172,7 +172,7 @@ def frozen(trial):
 def discriminative(trial):
     model = trial.model()
     adam = keras.optimizers.Adam(1e-3)
-    optimizer = kt.optimizers.discriminative(adam, model, decay=0.5)
+    optimizer = kt.optimizers.discriminative(adam, model, layer_decay=0.5)
     compiled(model, optimizer)
     trial.fit(model)
 

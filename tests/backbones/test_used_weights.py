@@ -91,7 +91,9 @@ def test_a_decoder_that_is_not_used_is_no_depth(family):
     encoder = [n for n in layer_groups(backbone).names if "encoder_layer" in n]
     groups = layer_groups(model)
     assert groups.names == ["unused", "stem", *encoder, "head"]
-    optimizer = kt.optimizers.discriminative(keras.optimizers.AdamW(), model, decay=0.5)
+    optimizer = kt.optimizers.discriminative(
+        keras.optimizers.AdamW(), model, layer_decay=0.5
+    )
     optimizer.build(model.trainable_variables)
     assert optimizer.rates["transformer_encoder_layer_1"] == 0.5
     assert optimizer.rates["stem"] == 0.125

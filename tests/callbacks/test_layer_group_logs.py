@@ -22,7 +22,7 @@ def data():
 def compiled(rate=0.1, decay=0.5, model=None):
     model = model or tiny.mlp()
     sgd = keras.optimizers.SGD(rate)
-    optimizer = kt.optimizers.discriminative(sgd, model, decay=decay)
+    optimizer = kt.optimizers.discriminative(sgd, model, layer_decay=decay)
     model.compile(optimizer, "mse", jit_compile=False)
     return model
 

@@ -212,7 +212,7 @@ def test_the_plot_marks_the_suggestion_on_a_log_axis():
 def test_the_rates_multiply_the_factors_of_groups():
     model = tiny.mlp()
     sgd = keras.optimizers.SGD(0.5)
-    optimizer = kt.optimizers.discriminative(sgd, model, decay=0.5)
+    optimizer = kt.optimizers.discriminative(sgd, model, layer_decay=0.5)
     optimizer.set_rates({"dense_0": 0.125})
     compiled(model, optimizer)
     before = model.get_weights()

@@ -56,7 +56,7 @@ def test_sparse_gradients_of_repeated_ids(strategy, clip):
         model.add(layers.GlobalAveragePooling1D())
         model.add(layers.Dense(3, name="head"))
         adam = keras.optimizers.AdamW(0.01, weight_decay=0.1, **clip)
-        optimizer = kt.optimizers.discriminative(adam, model, decay=0.5)
+        optimizer = kt.optimizers.discriminative(adam, model, layer_decay=0.5)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer, loss)
         return model, []
@@ -86,7 +86,7 @@ def test_lora_on_a_table_with_repeated_ids_and_clipping(strategy):
         model.add(layers.Dense(3, name="head"))
         kt.adapters.LoRA(rank=2, targets="table").attach(model)
         adam = keras.optimizers.AdamW(0.01, clipnorm=0.05)
-        optimizer = kt.optimizers.discriminative(adam, model, decay=0.5)
+        optimizer = kt.optimizers.discriminative(adam, model, layer_decay=0.5)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer, loss)
         return model, []
@@ -115,7 +115,7 @@ def test_the_feature_cache(strategy):
     def make():
         head = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
         adam = keras.optimizers.AdamW(0.01, global_clipnorm=0.5)
-        head.compile(kt.optimizers.discriminative(adam, head, decay=0.5), "mse")
+        head.compile(kt.optimizers.discriminative(adam, head, layer_decay=0.5), "mse")
         return head, []
 
     one, two = both(strategy, make, cached.batch(8), None, batch_size=None)

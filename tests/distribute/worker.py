@@ -41,7 +41,7 @@ def model_of(name):
     model, optimizer = tiny.mlp(), keras.optimizers.Adam(0.01)
     if name == "discriminative":
         adamw = keras.optimizers.AdamW(0.01, weight_decay=0.1, global_clipnorm=0.1)
-        optimizer = kt.optimizers.discriminative(adamw, model, decay=0.5)
+        optimizer = kt.optimizers.discriminative(adamw, model, layer_decay=0.5)
     if name == "lora":
         keras.utils.set_random_seed(3)
         kt.adapters.LoRA(rank=2, targets="dense_[01]").attach(model)

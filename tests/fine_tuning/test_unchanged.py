@@ -95,7 +95,7 @@ def test_an_optimizer_with_factors_is_as_it_was_too():
     model = make()
     rates = keras.optimizers.schedules.CosineDecay(0.01, 9)
     optimizer = keras.optimizers.Adam(rates)
-    optimizer = kt.optimizers.discriminative(optimizer, model, decay=0.5)
+    optimizer = kt.optimizers.discriminative(optimizer, model, layer_decay=0.5)
     model.compile(optimizer, SPARSE, jit_compile=False)
     with pytest.raises(RuntimeError):
         tune(model, callbacks=failing(RuntimeError("no"), 2))

@@ -12,14 +12,18 @@ RATES = {"dense_0": 0.25, ("dense_1", "kernel"): 0.5}
 def discriminative(kind):
     """Return the discriminative subclass of an optimizer of Keras."""
     optimizer = getattr(keras.optimizers, kind)(0.01)
-    return kt.optimizers.discriminative(optimizer, tiny.mlp(), decay=0.9, rates=RATES)
+    return kt.optimizers.discriminative(
+        optimizer, tiny.mlp(), layer_decay=0.9, rates=RATES
+    )
 
 
 def decaying():
     """Return AdamW with a schedule and weight decay on kernels alone."""
     schedule = kt.optimizers.SlantedTriangular(0.05, 20)
     adamw = keras.optimizers.AdamW(schedule, weight_decay=0.1)
-    return kt.optimizers.discriminative(adamw, tiny.mlp(), decay=0.5, no_decay=True)
+    return kt.optimizers.discriminative(
+        adamw, tiny.mlp(), layer_decay=0.5, no_weight_decay=True
+    )
 
 
 def unfreezing():

@@ -97,7 +97,7 @@ TRAININGS = {
                 kt.optimizers.LinearWarmupDecay(0.05, 8), weight_decay=0.1
             ),
             rates={"dense_0": 0.25, ("dense_1", "kernel"): 0.5},
-            no_decay=True,
+            no_weight_decay=True,
         ),
         vectors,
         unfreezing,
@@ -106,14 +106,15 @@ TRAININGS = {
     "unfreezing_bert_by_loss": Training(bert, tokens, unfreezing_by_loss, kt.resume),
     "nadam_slanted": Training(
         lambda: mlp(
-            keras.optimizers.Nadam(kt.optimizers.SlantedTriangular(0.05, 8)), decay=0.5
+            keras.optimizers.Nadam(kt.optimizers.SlantedTriangular(0.05, 8)),
+            layer_decay=0.5,
         ),
         vectors,
     ),
     "adafactor_warmup": Training(
         lambda: mlp(
             keras.optimizers.Adafactor(kt.optimizers.LinearWarmupDecay(0.05, 8)),
-            decay=0.5,
+            layer_decay=0.5,
         ),
         vectors,
     ),

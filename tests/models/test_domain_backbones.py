@@ -205,7 +205,7 @@ def test_gradual_unfreezing_begins_with_both_heads():
 def test_discriminative_rates_are_whole_for_the_domain_head():
     model = DANN(bert(), free_head(), strength=1.0)
     optimizer = kt.optimizers.discriminative(
-        keras.optimizers.SGD(0.01), model, decay=0.5
+        keras.optimizers.SGD(0.01), model, layer_decay=0.5
     )
     compiled(model, optimizer)
     start = model.get_weights()

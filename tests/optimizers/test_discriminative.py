@@ -70,7 +70,9 @@ def test_adamw_equals_numpy_with_decay_and_a_joint_clip():
     steps = gradients(model)
     before = model.get_weights()
     adamw = keras.optimizers.AdamW(0.01, weight_decay=0.1, global_clipnorm=0.5)
-    optimizer = kt.optimizers.discriminative(adamw, model, rates=RATES, no_decay=True)
+    optimizer = kt.optimizers.discriminative(
+        adamw, model, rates=RATES, no_weight_decay=True
+    )
     apply(optimizer, model.trainable_variables, steps)
     expected = numpy_adamw(
         before,
@@ -166,7 +168,9 @@ def test_gradients_of_repeated_ids_add_up_before_they_are_squared():
 
 def test_decay_counts_depth_from_the_head():
     model = tiny.mlp()
-    optimizer = kt.optimizers.discriminative(keras.optimizers.SGD(), model, decay=0.5)
+    optimizer = kt.optimizers.discriminative(
+        keras.optimizers.SGD(), model, layer_decay=0.5
+    )
     assert optimizer.rates == {"dense_0": 0.25, "dense_1": 0.5, "dense_2": 1.0}
 
 
@@ -322,7 +326,7 @@ def test_ema_of_a_frozen_subset_stays_with_its_layer():
     x, y = data()
     model = tiny.mlp(widths=(6, 6, 3))
     sgd = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)
-    optimizer = kt.optimizers.discriminative(sgd, model, decay=1.0)
+    optimizer = kt.optimizers.discriminative(sgd, model, layer_decay=1.0)
     model.compile(optimizer, "mse")
     optimizer.build(model.trainable_variables)
     model.layers[1].trainable = False
@@ -373,7 +377,9 @@ def test_two_replicas_equal_one_with_clipping(strategy, clip):
         keras.utils.set_random_seed(0)
         model = tiny.mlp()
         adamw = keras.optimizers.AdamW(0.01, weight_decay=0.1, **clip)
-        model.compile(kt.optimizers.discriminative(adamw, model, decay=0.5), "mse")
+        model.compile(
+            kt.optimizers.discriminative(adamw, model, layer_decay=0.5), "mse"
+        )
         model.fit(x, y, batch_size=8, epochs=5, shuffle=False, verbose=0)
         return model.get_weights()
 
@@ -435,21 +441,23 @@ def test_bad_arguments_are_explained():
         make(sgd, model, rates={("dense_0", "lora_b"): 0.5})
     with pytest.raises(TypeError, match="A key of `rates`"):
         make(sgd, model, rates={3: 0.5})
-    with pytest.raises(ValueError, match="decay=1.5 must be"):
-        make(sgd, model, decay=1.5)
+    with pytest.raises(ValueError, match="layer_decay=1.5 must be"):
+        make(sgd, model, layer_decay=1.5)
     with pytest.raises(ValueError, match="finite number above 0"):
-        make(sgd, model, decay=1e-200)
+        make(sgd, model, layer_decay=1e-200)
     with pytest.raises(TypeError, match="is not a dict"):
         make(sgd, model, rates=[0.5, 1.0])
     with pytest.raises(ValueError, match="not a regular expression"):
         make(sgd, model, rates={("dense_0", "("): 0.5})
-    with pytest.raises(ValueError, match="no_decay=True has no effect"):
-        make(sgd, model, no_decay=True)
+    with pytest.raises(ValueError, match="no_weight_decay=True has no effect"):
+        make(sgd, model, no_weight_decay=True)
     adamw = keras.optimizers.AdamW()
-    with pytest.raises(ValueError, match="'gamma' of no_decay matches no variable"):
-        make(adamw, model, no_decay=["gamma"])
+    with pytest.raises(
+        ValueError, match="'gamma' of no_weight_decay matches no"
+    ):
+        make(adamw, model, no_weight_decay=["gamma"])
     with pytest.raises(TypeError, match="is a string"):
-        make(adamw, model, no_decay="bias")
+        make(adamw, model, no_weight_decay="bias")
     with pytest.raises(TypeError, match="not a Keras optimizer"):
         make("adam", model)
     with pytest.raises(ValueError, match="no rate of the name 'hed'"):

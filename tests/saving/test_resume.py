@@ -120,7 +120,9 @@ def test_rates_and_phase_come_back(tmp_path):
     model = tiny.mlp()
     adamw = keras.optimizers.AdamW(1e-3, weight_decay=0.1)
     rates = {"dense_0": 0.5, "dense_2": 2.0}
-    optimizer = kt.optimizers.discriminative(adamw, model, rates=rates, no_decay=True)
+    optimizer = kt.optimizers.discriminative(
+        adamw, model, rates=rates, no_weight_decay=True
+    )
     model.compile(optimizer, "mse")
     settings = dict(epochs_per_phase=1, monitor="loss", patience=5)
     path = half_way(model, vectors(), tmp_path / "half.keras", **settings)
