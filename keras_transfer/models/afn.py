@@ -68,14 +68,18 @@ class AFN(DomainAdaptation):
         self,
         feature_extractor: keras.Model | FrozenBackbone,
         label_head: keras.Layer,
-        strength: Strength = 0.05,
         *,
+        strength: Strength = 0.05,
         step: float = 1.0,
         total_steps: int | None = None,
         name: str | None = None,
     ):
         super().__init__(
-            feature_extractor, label_head, strength, total_steps=total_steps, name=name
+            feature_extractor,
+            label_head,
+            strength=strength,
+            total_steps=total_steps,
+            name=name,
         )
         self.step = positive("step", step)
 

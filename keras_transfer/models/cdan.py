@@ -72,15 +72,19 @@ class CDAN(DomainAdaptation):
         self,
         feature_extractor: keras.Model | FrozenBackbone,
         label_head: keras.Layer,
+        *,
         domain_head: keras.Layer | None = None,
         strength: Strength = None,
-        *,
         entropy: bool = False,
         total_steps: int | None = None,
         name: str | None = None,
     ):
         super().__init__(
-            feature_extractor, label_head, strength, total_steps=total_steps, name=name
+            feature_extractor,
+            label_head,
+            strength=strength,
+            total_steps=total_steps,
+            name=name,
         )
         width = self.width * self.classes
         self.entropy = bool(entropy)

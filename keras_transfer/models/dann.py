@@ -100,14 +100,18 @@ class DANN(DomainAdaptation):
         self,
         feature_extractor: keras.Model | FrozenBackbone,
         label_head: keras.Layer,
+        *,
         domain_head: keras.Layer | None = None,
         strength: Strength = None,
-        *,
         total_steps: int | None = None,
         name: str | None = None,
     ):
         super().__init__(
-            feature_extractor, label_head, strength, total_steps=total_steps, name=name
+            feature_extractor,
+            label_head,
+            strength=strength,
+            total_steps=total_steps,
+            name=name,
         )
         self.domain_head = make_domain_head(self, domain_head)
 

@@ -59,13 +59,17 @@ class DeepCORAL(DomainAdaptation):
         self,
         feature_extractor: keras.Model | FrozenBackbone,
         label_head: keras.Layer,
-        strength: Strength = 1.0,
         *,
+        strength: Strength = 1.0,
         total_steps: int | None = None,
         name: str | None = None,
     ):
         super().__init__(
-            feature_extractor, label_head, strength, total_steps=total_steps, name=name
+            feature_extractor,
+            label_head,
+            strength=strength,
+            total_steps=total_steps,
+            name=name,
         )
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:

@@ -44,8 +44,8 @@ class DomainAdaptation(TwoDomainModel):
         self,
         feature_extractor: keras.Model | FrozenBackbone,
         label_head: keras.Layer,
-        strength: Strength = None,
         *,
+        strength: Strength = None,
         total_steps: int | None = None,
         name: str | None = None,
     ):

@@ -84,8 +84,8 @@ class ImportanceWeighting(TwoDomainModel):
         self,
         feature_extractor: keras.Model | FrozenBackbone,
         label_head: keras.Layer,
-        domain_head: keras.Layer | None = None,
         *,
+        domain_head: keras.Layer | None = None,
         name: str | None = None,
     ):
         super().__init__(feature_extractor, label_head, name=name)

@@ -64,14 +64,18 @@ class MCC(DomainAdaptation):
         self,
         feature_extractor: keras.Model | FrozenBackbone,
         label_head: keras.Layer,
-        strength: Strength = 1.0,
         *,
+        strength: Strength = 1.0,
         temperature: float = 2.5,
         total_steps: int | None = None,
         name: str | None = None,
     ):
         super().__init__(
-            feature_extractor, label_head, strength, total_steps=total_steps, name=name
+            feature_extractor,
+            label_head,
+            strength=strength,
+            total_steps=total_steps,
+            name=name,
         )
         self.temperature = positive("temperature", temperature)
 

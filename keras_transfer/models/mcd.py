@@ -75,14 +75,18 @@ class MCD(DomainAdaptation):
         self,
         feature_extractor: keras.Model | FrozenBackbone,
         label_head: keras.Layer,
+        *,
         second_head: keras.Layer | None = None,
         strength: Strength = None,
-        *,
         total_steps: int | None = None,
         name: str | None = None,
     ):
         super().__init__(
-            feature_extractor, label_head, strength, total_steps=total_steps, name=name
+            feature_extractor,
+            label_head,
+            strength=strength,
+            total_steps=total_steps,
+            name=name,
         )
         self.second_head = make_second_head(self, second_head)
 

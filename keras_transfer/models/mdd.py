@@ -73,15 +73,19 @@ class MDD(DomainAdaptation):
         self,
         feature_extractor: keras.Model | FrozenBackbone,
         label_head: keras.Layer,
+        *,
         adversary: keras.Layer | None = None,
         strength: Strength = None,
-        *,
         margin: float = 4.0,
         total_steps: int | None = None,
         name: str | None = None,
     ):
         super().__init__(
-            feature_extractor, label_head, strength, total_steps=total_steps, name=name
+            feature_extractor,
+            label_head,
+            strength=strength,
+            total_steps=total_steps,
+            name=name,
         )
         self.adversary = make_second_head(self, adversary)
         self.margin = positive("margin", margin)

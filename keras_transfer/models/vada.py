@@ -88,15 +88,19 @@ class VADA(DANN):
         self,
         feature_extractor: keras.Model | FrozenBackbone,
         label_head: keras.Layer,
+        *,
         domain_head: keras.Layer | None = None,
         strength: Strength = None,
-        *,
         radius: float = 3.5,
         smoothing: tuple[float, float] = (1.0, 0.1),
         name: str | None = None,
     ):
         super().__init__(
-            feature_extractor, label_head, domain_head, strength, name=name
+            feature_extractor,
+            label_head,
+            domain_head=domain_head,
+            strength=strength,
+            name=name,
         )
         self.radius = positive("radius", radius)
         if len(smoothing) != 2 or not all(0 <= x < 1e9 for x in smoothing):

@@ -99,7 +99,7 @@ def test_makes_the_features_alike():
 
 def test_a_domain_head_of_ones_own():
     head = keras.Sequential([layers.Dense(4, "tanh"), layers.Dense(1)])
-    model = DANN(extractor(), free_head(), head)
+    model = DANN(extractor(), free_head(), domain_head=head)
     assert model.domain_head is head
     again = DANN.from_config(model.get_config())
     assert [v.shape for v in again.weights] == [v.shape for v in model.weights]
@@ -114,4 +114,4 @@ def test_a_domain_head_of_ones_own():
 )
 def test_domain_heads_that_cannot_serve_raise(head, error, match):
     with pytest.raises(error, match=match):
-        DANN(extractor(), free_head(), head)
+        DANN(extractor(), free_head(), domain_head=head)

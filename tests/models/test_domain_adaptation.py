@@ -208,7 +208,7 @@ def test_a_variable_is_followed_saved_and_never_trained(tmp_path):
     assert arrays(again.strength) == [2.5]
     # As a weight of a loss it would learn to be 0.
     strength = keras.Variable(1.0)
-    model = DeepCORAL(extractor(), free_head(), strength)
+    model = DeepCORAL(extractor(), free_head(), strength=strength)
     model.compile(keras.optimizers.SGD(1.0), LOGITS)
     fit(model, streams(), LABELS)
     assert arrays(strength) == [1.0]

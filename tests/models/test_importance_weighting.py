@@ -115,7 +115,7 @@ def test_domains_without_overlap_are_warned_of_even_in_the_last_epoch():
 
 
 def test_a_collapse_of_the_weights_is_warned_of():
-    model = ImportanceWeighting(extractor(), free_head(), layers.Dense(1))
+    model = ImportanceWeighting(extractor(), free_head(), domain_head=layers.Dense(1))
     model.domain_head.set_weights([np.full((5, 1), 60.0), np.zeros(1)])
     model.compile(keras.optimizers.SGD(0.0), LOGITS)
     x = {"source": streams(64)["source"], "target": streams(64)["source"]}

@@ -75,11 +75,11 @@ def seeded(seed):
 def test_heads_that_could_never_differ_raise():
     for second in (None, seeded(1)):
         with pytest.raises(ValueError, match="same weights.*fixed seed"):
-            MCD(extractor(), seeded(1), second)
+            MCD(extractor(), seeded(1), second_head=second)
     head = free_head()
     with pytest.raises(ValueError, match="same weights"):
-        MCD(extractor(), head, head)
-    MCD(extractor(), seeded(1), seeded(2))
+        MCD(extractor(), head, second_head=head)
+    MCD(extractor(), seeded(1), second_head=seeded(2))
 
 
 def test_second_head_of_many_layers_has_the_layers_of_the_first():
@@ -101,7 +101,7 @@ def test_second_head_of_many_layers_has_the_layers_of_the_first():
 )
 def test_second_heads_that_do_not_fit_raise(second, error, match):
     with pytest.raises(error, match=match):
-        MCD(extractor(), free_head(), second)
+        MCD(extractor(), free_head(), second_head=second)
 
 
 def test_batch_norm_of_the_heads_sees_both_domains():
@@ -109,7 +109,7 @@ def test_batch_norm_of_the_heads_sees_both_domains():
         keras.Sequential([layers.BatchNormalization(momentum=0.0), layers.Dense(3)])
         for _ in range(2)
     ]
-    model = MCD(extractor(), *heads, strength=1.0)
+    model = MCD(extractor(), heads[0], second_head=heads[1], strength=1.0)
     x = streams()
     x["target"] += 4
     features = np.concatenate([model.feature_extractor(x[each]) for each in x])

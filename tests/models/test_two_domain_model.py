@@ -172,13 +172,20 @@ def test_a_loss_that_is_no_number_is_told_of(epochs):
 def test_a_domain_head_of_probabilities_raises(kind):
     head = keras.Sequential([layers.Dense(4, "relu"), layers.Dense(1, "sigmoid")])
     with pytest.raises(ValueError, match="ends in the activation sigmoid"):
-        kind(extractor(), free_head(), head)
+        kind(extractor(), free_head(), domain_head=head)
 
 
-@pytest.mark.parametrize("kind", [MCD, MDD])
-def test_heads_that_end_in_other_ways_raise(kind):
+@pytest.mark.parametrize(
+    "kind, argument", [(MCD, "second_head"), (MDD, "adversary")], ids=["MCD", "MDD"]
+)
+def test_heads_that_end_in_other_ways_raise(kind, argument):
     with pytest.raises(ValueError, match="end in linear and softmax"):
-        kind(extractor(), free_head(), layers.Dense(3, "softmax"))
+        kind(extractor(), free_head(), **{argument: layers.Dense(3, "softmax")})
+
+
+def test_arguments_after_the_label_head_go_by_keyword():
+    with pytest.raises(TypeError, match="positional arguments"):
+        DANN(extractor(), free_head(), layers.Dense(1))
 
 
 def softly(y, outputs):
