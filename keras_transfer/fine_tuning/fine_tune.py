@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
+from keras_transfer._instead import arguments_instead
 from keras_transfer.data.class_names import remember_class_names
 from keras_transfer.fine_tuning.kept_frozen import note_frozen
 from keras_transfer.fine_tuning.phased_fit import PhasedFit
@@ -15,7 +18,22 @@ from keras_transfer.fine_tuning.run import Run
 from keras_transfer.fine_tuning.strategies import give_slanted_rates
 from keras_transfer.fine_tuning.unchanged import unchanged_after_error
 
+Callbacks = keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None
+ClassWeight = Mapping[int | str, float] | Sequence[float] | str | None
 
+INSTEAD = {
+    "sample_weight": "Put the weights into `data`: (x, y, sample_weight).",
+    "validation_split": "Pass `validation_data=`, chosen at random: the end of sorted "
+    "data, which validation_split takes, may lack whole classes.",
+    "initial_epoch": "Pass `directory=` to continue an interrupted run.",
+    "shuffle": "fine_tune shuffles arrays itself; shuffle a tf.data.Dataset yourself.",
+    "steps_per_epoch": "An epoch is one pass over `data`; pass less data.",
+    "validation_steps": "All of `validation_data` is evaluated; pass less data.",
+    "validation_batch_size": "`batch_size` holds for both.",
+}
+
+
+@arguments_instead(**INSTEAD)
 def fine_tune(
     model: keras.Model,
     data: Any,
@@ -25,7 +43,12 @@ def fine_tune(
     strategy: str = "auto",
     directory: str | os.PathLike | None = None,
     frozen: str | Iterable[str] = (),
-    **settings: Any,
+    batch_norm: str = "frozen",
+    batch_size: int | None = None,
+    callbacks: Callbacks = None,
+    class_weight: ClassWeight = None,
+    validation_freq: int | Sequence[int] = 1,
+    verbose: int | str = 1,
 ) -> keras.callbacks.History:
     """Train a pretrained model with a new head on a small labeled set.
 
@@ -87,10 +110,15 @@ def fine_tune(
         frozen: Names of layer groups that learn in no phase, or regular expressions
             that are searched in the paths of layers, as in `kt.layer_groups`. Default
             none.
-        **settings: `batch_norm`, "frozen" (default) or "train", as of
-            `GradualUnfreezing`. Of `fit`: `batch_size` (of arrays, default 32),
-            `callbacks`, `class_weight` (by number or name, one a class in order, or
-            "balanced"), `validation_freq`, and `verbose` (0 prints nothing).
+        batch_norm: `"frozen"` or `"train"`, as in `GradualUnfreezing`. Defaults to
+            `"frozen"`.
+        batch_size: Examples per batch, if the data are arrays. Defaults to 32.
+        callbacks: Keras callback, or list of callbacks. Defaults to None.
+        class_weight: Dict from class number or class name to weight, list of weights
+            in the order of the classes, or `"balanced"`. Defaults to None.
+        validation_freq: As in `fit`: number of epochs from one evaluation of
+            `validation_data` to the next, or list of epochs. Defaults to 1.
+        verbose: As in `fit`; 0 prints nothing. Defaults to 1.
 
     Returns:
         The History of all phases. Its logs have the `phase` of each epoch, an int, its
@@ -130,6 +158,14 @@ def fine_tune(
         Howard and Gugger 2020, fastai: A Layered API for Deep Learning,
         arXiv:2002.04688 (`fine_tune`).
     """
+    settings = {
+        "batch_norm": batch_norm,
+        "batch_size": batch_size,
+        "callbacks": callbacks,
+        "class_weight": class_weight,
+        "validation_freq": validation_freq,
+        "verbose": verbose,
+    }
     run = Run.of(
         model, data, validation_data, epochs, strategy, directory, frozen, settings
     )

@@ -27,14 +27,6 @@ from keras_transfer.losses.compiled_loss import CompiledLoss
 from keras_transfer.losses.compiled_loss import ONE_HOT
 from keras_transfer.losses.compiled_loss import read_loss
 
-SETTINGS = (
-    "batch_norm",
-    "batch_size",
-    "callbacks",
-    "class_weight",
-    "validation_freq",
-    "verbose",
-)
 REFUSED = (keras.callbacks.BackupAndRestore, GradualUnfreezing)
 
 
@@ -67,20 +59,12 @@ def check_model(model: keras.Model) -> None:
 
 
 def check_settings(settings: dict, data: Any) -> dict:
-    """Return all that is passed on to `fit`, checked.
+    """Return the settings, checked: `batch_norm`, and those of `fit`.
 
     Raises:
-        ValueError: If a setting is unknown or does not go with the others.
+        ValueError: If a setting contradicts another one or has an unknown value.
     """
-    unknown = sorted(set(settings) - set(SETTINGS))
-    if unknown:
-        raise ValueError(
-            f"fine_tune takes {SETTINGS}, and not {unknown}: it decides on "
-            "epochs, order and steps itself. Sample weights go into `data`, and what "
-            "validation_split would set aside is to be given as `validation_data`: "
-            "take it at random, not from an end of sorted data."
-        )
-    callbacks = keras.tree.flatten(settings.get("callbacks") or [])
+    callbacks = keras.tree.flatten(settings["callbacks"] or [])
     for callback in callbacks:
         if isinstance(callback, REFUSED):
             raise ValueError(
@@ -90,17 +74,16 @@ def check_settings(settings: dict, data: Any) -> dict:
             )
     spec = getattr(data, "element_spec", data)
     weighted = isinstance(spec, tuple) and len(spec) == 3
-    if weighted and settings.get("class_weight") is not None:
+    if weighted and settings["class_weight"] is not None:
         raise ValueError(
             "There are a class_weight and sample weights in `data`, and Keras takes "
             "one of them. Multiply the sample weights by those of the classes."
         )
-    defaults = {"batch_norm": "frozen", "batch_size": None, "verbose": 1}
-    settings = defaults | settings | {"callbacks": callbacks}
     one_of("batch_norm", settings["batch_norm"], ("frozen", "train"))
-    if settings["verbose"] == "auto":  # what Keras makes of it in a terminal
-        settings["verbose"] = 1
-    return settings
+    verbose = settings["verbose"]
+    if verbose == "auto":  # as Keras resolves it in a terminal
+        verbose = 1
+    return settings | {"callbacks": callbacks, "verbose": verbose}
 
 
 def without_none(data: Any) -> Any:

@@ -130,13 +130,13 @@ class Run:
         )
         inputs = checked_inputs(model, data, validation_data, batch_size)
         data, labels = inputs.data, inputs.labels
-        if inputs.made and settings.get("class_weight") is not None:
+        if inputs.made and settings["class_weight"] is not None:
             raise ValueError(
                 "There is a class_weight, but the preprocessor of the model makes the "
                 "labels, tokens each. Leave it out."
             )
         settings["class_weight"] = class_weights(
-            settings.get("class_weight"),
+            settings["class_weight"],
             labels,
             _keras.compile_arguments(model)["loss"],
             output_of(model),

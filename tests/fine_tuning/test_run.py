@@ -1,6 +1,7 @@
 """A run is known, and bad input refused, before anything is changed."""
 
 import dataclasses
+from inspect import signature
 
 import keras
 import numpy as np
@@ -65,9 +66,13 @@ def state(model):
 
 
 def run_of(model, path=None, **settings):
-    return Run.of(
-        model, data(), data(6), 3, "lp-ft", path, (), {"verbose": 0} | settings
-    )
+    names = ("batch_norm", "batch_size", "callbacks", "class_weight")
+    names += ("validation_freq", "verbose")
+    defaults = {
+        name: signature(kt.fine_tune).parameters[name].default for name in names
+    }
+    settings = defaults | {"verbose": 0} | settings
+    return Run.of(model, data(), data(6), 3, "lp-ft", path, (), settings)
 
 
 def test_a_run_is_made_once_and_changes_nothing(tmp_path):
@@ -80,7 +85,10 @@ def test_a_run_is_made_once_and_changes_nothing(tmp_path):
     assert (run.strategy.name, run.head_epochs, run.epochs) == ("lp-ft", 1, 3)
     assert (run.num_batches, run.scheduled_batches) == (3, 9)
     assert (run.done, run.finished, run.verbose) == (0, False, 0)
-    assert run.settings == {"class_weight": {0: 1.0, 1: 2.0, 2: 1.0}}
+    assert run.settings == {
+        "class_weight": {0: 1.0, 1: 2.0, 2: 1.0},
+        "validation_freq": 1,
+    }
     assert run.data.seed == run.seed and run.data.clock is run.clock
     with pytest.raises(dataclasses.FrozenInstanceError):
         run.seed = 0
@@ -200,9 +208,6 @@ def test_validation_data_that_cannot_be_used(values, error, message):
         (dict(epochs=2.5), "epochs=2.5 must be a whole number"),
         (dict(batch_size=0), "batch_size=0 must be"),
         (dict(batch_size=4, data=dataset()), "batches of its own"),
-        (dict(shuffle=False, sample_weight=1), r"not \['sample_weight', 'shuffle'\]"),
-        (dict(initial_epoch=2), r"not \['initial_epoch'\]"),
-        (dict(validation_split=0.2), "given as `validation_data`"),
         (dict(class_weight=np.ones(2)), r"class_weight=array.*and there are 3 classes"),
         (dict(data=(*data(), np.full(12, np.nan))), "12 of 12 sample weights are NaN"),
         (dict(data=(*data(), ["a"] * 12)), "sample weights are not numbers but"),
@@ -226,6 +231,18 @@ def test_validation_data_that_cannot_be_used(values, error, message):
 )
 def test_settings_that_cannot_be(settings, message):
     refused(make(), ValueError, message, **settings)
+
+
+@pytest.mark.parametrize(
+    "settings, advice",
+    [
+        (dict(sample_weight=1), "Put the weights into `data`"),
+        (dict(initial_epoch=2), "Pass `directory=`"),
+        (dict(validation_split=0.2), "Pass `validation_data=`"),
+    ],
+)
+def test_arguments_of_fit_that_fine_tune_replaces(settings, advice):
+    refused(make(), TypeError, advice, **settings)
 
 
 @pytest.mark.slow
