@@ -100,7 +100,12 @@ class Adapter:
         return targets, unfit + depthwise
 
     def attach(
-        self, model: keras.Model, name: str = "default", *, train: object = None
+        self,
+        model: keras.Model,
+        name: str = "default",
+        *,
+        train: object = None,
+        verbose: int = 1,
     ) -> keras.Model:
         """Add this adapter to `model` in place, freeze the rest, and say so in a line.
 
@@ -131,6 +136,7 @@ class Adapter:
                 the paths of the layers, of layers, and of `"head"` for the head. `[]`
                 for none, so that the head is frozen too. Default None: the head, where
                 it is trainable and no target.
+            verbose: 0 prints nothing, 1 a line about what was attached. Defaults to 1.
 
         Returns:
             The model.
@@ -147,7 +153,8 @@ class Adapter:
         check_name(model, name)
         plan = self.plan(model, train=train)
         plan.install(model, name)
-        print(plan.summary(model, name))
+        if verbose:
+            print(plan.summary(model, name))
         return model
 
     def plan(

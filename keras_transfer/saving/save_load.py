@@ -32,6 +32,7 @@ def save_adapter(
     head: bool = True,
     format: str = "keras_transfer",
     task_type: str | None = None,
+    verbose: int = 1,
 ) -> None:
     """Save one adapter of a model to a small file, without the model.
 
@@ -60,6 +61,7 @@ def save_adapter(
             Hugging Face PEFT.
         task_type: With `format="peft"` PEFT's name of the model with a head, such as
             `"SEQ_CLS"`. Default None, for the bare model.
+        verbose: 0 prints nothing, 1 a line about what was saved. Defaults to 1.
 
     Raises:
         TypeError: If `model` is not a Keras layer.
@@ -94,7 +96,9 @@ def save_adapter(
                 "dtype and head are for files of keras_transfer. Leave them out with "
                 "format='peft'."
             )
-        save_peft(model, path, name=name, task_type=task_type)
+        said = save_peft(model, path, name=name, task_type=task_type)
+        if verbose:
+            print(said)
         return
     if task_type is not None:
         raise ValueError(
@@ -106,7 +110,9 @@ def save_adapter(
             f"The path {str(path)!r} does not end in {SUFFIX!r}, by which an adapter "
             "file is known. For a folder of Hugging Face PEFT pass format='peft'."
         )
-    print(save_file(model, path, name, dtype=dtype, head=head))
+    said = save_file(model, path, name, dtype=dtype, head=head)
+    if verbose:
+        print(said)
 
 
 def load_adapter(
@@ -116,6 +122,7 @@ def load_adapter(
     name: str | None = None,
     head: bool = True,
     check_base: bool = True,
+    verbose: int = 1,
 ) -> keras.Model:
     """Attach an adapter that was saved to a file, with the values it had.
 
@@ -141,6 +148,7 @@ def load_adapter(
         check_base: Whether to refuse a base with another fingerprint: other layers,
             shapes, activations or values than the one that the adapter was trained
             on, such as a merged model. Default True.
+        verbose: 0 prints nothing, 1 a line about what was attached. Defaults to 1.
 
     Returns:
         The model.
@@ -181,8 +189,11 @@ def load_adapter(
                 "head and check_base are for files of keras_transfer. Leave them out "
                 "with a folder of PEFT."
             )
-        return load_peft(model, path, name=name or DEFAULT)
-    print(load_file(model, path, name, head=head, check_base=check_base))
+        said = load_peft(model, path, name=name or DEFAULT)
+    else:
+        said = load_file(model, path, name, head=head, check_base=check_base)
+    if verbose:
+        print(said)
     return model
 
 

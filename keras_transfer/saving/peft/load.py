@@ -36,7 +36,7 @@ from keras_transfer.saving.peft.layout import origins
 
 def load_peft(
     model: keras.Model, path: str | pathlib.Path, *, name: str = "default"
-) -> keras.Model:
+) -> str:
     """Attach a LoRA, RsLoRA, DoRA or LoHa that Hugging Face PEFT has saved.
 
     Ranks, alphas, targets, dropout and rank stabilization become the recipe. What the
@@ -54,7 +54,7 @@ def load_peft(
         name: Name of the adapter. Default `"default"`.
 
     Returns:
-        The model.
+        A line about what was attached.
 
     Example:
         ```python
@@ -119,11 +119,12 @@ def load_peft(
         of_parts |= whole
         values = []
     plan.install(model, name, of_parts, values)
-    print(plan.summary(model, name))
     dtypes = {key: tensor.dtype for key, tensor in file.tensors.items()}
     origin = Origin(file.text, file.config, layout.prefix, layout.names, dtypes)
     origins[plan.pairs[0][1]] = origin
-    return model
+    return (
+        f"{plan.summary(model, name)}; from PEFT's folder {pathlib.Path(path).name!r}"
+    )
 
 
 def _wrapped(layout: Layout) -> set[str]:

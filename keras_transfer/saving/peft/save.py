@@ -57,7 +57,7 @@ def save_peft(
     *,
     name: str = "default",
     task_type: str | None = None,
-) -> None:
+) -> str:
     """Write an adapter as Hugging Face PEFT does, for `PeftModel.from_pretrained`.
 
     One that was loaded by `load_peft` in this process goes back as it came, with its
@@ -72,6 +72,9 @@ def save_peft(
         name: Name of the adapter. Default `"default"`.
         task_type: `"SEQ_CLS"` for a keras-hub text classifier, whose head goes along;
             `"CAUSAL_LM"` or `"FEATURE_EXTRACTION"`. Default None, the bare model.
+
+    Returns:
+        A line about what was saved.
 
     Example:
         ```python
@@ -117,6 +120,10 @@ def save_peft(
             stacklevel=2,
         )
     write(path, text, tensors)
+    return (
+        f"{type(attached(model)[name]).__name__} {name!r} of {model.name!r} saved for "
+        f"PEFT to the folder {pathlib.Path(path).name!r}: {len(tensors)} tensors"
+    )
 
 
 def _written(
