@@ -452,9 +452,7 @@ def test_bad_arguments_are_explained():
     with pytest.raises(ValueError, match="no_weight_decay=True has no effect"):
         make(sgd, model, no_weight_decay=True)
     adamw = keras.optimizers.AdamW()
-    with pytest.raises(
-        ValueError, match="'gamma' of no_weight_decay matches no"
-    ):
+    with pytest.raises(ValueError, match="'gamma' of no_weight_decay matches no"):
         make(adamw, model, no_weight_decay=["gamma"])
     with pytest.raises(TypeError, match="is a string"):
         make(adamw, model, no_weight_decay="bias")
