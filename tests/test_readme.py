@@ -1,43 +1,60 @@
-"""What README.md says is so: its code runs, its files exist, its names resolve."""
+"""README.md and its pages are true: code runs, files and links exist, names resolve."""
 
 import functools
+import json
 import re
-import sys
 
 import pytest
+import tensorflow as tf
 
 import keras_transfer
 from tests.public import blocks
-from tests.public import components
 from tests.public import ROOT
 
-README = ROOT / "README.md"
-TEXT = README.read_text() if README.is_file() else ""
+PAGES = {
+    name: (ROOT / name).read_text()
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "benchmarks/README.md",
+        "examples/TECHNIQUES.md",
+    )
+}
+TEXT = PAGES["README.md"]
 LINES = (
     "pip install . && python examples/quickstart.py",
     'pip install -e ".[test]" && pytest',
 )
 
-# What a technique of the table takes or returns, and is told of there.
-ASIDE = {
-    "AdaptationRow",
-    "ImportanceWeights",
-    "LayerGroup",
-    "LayerGroups",
-    "LearningRateCurve",
-    "MMDTest",
-    "Phase",
-    "Report",
-    "Source",
-    "Target",
-}
+
+def sections(text):
+    """Return the python blocks below each heading `## ...` that has some."""
+    parts = re.split(r"^## (.+)$", text, flags=re.M)
+    found = dict(zip(parts[1::2], map(blocks, parts[2::2]), strict=True))
+    return {heading: code for heading, code in found.items() if code}
 
 
 def links(text):
     """Return the targets of links and images that are files of the repository."""
     found = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", text)
     found = [first or second for first, second in found]
-    return [each.partition("#")[0] for each in found if not re.match(r"\w+:|#", each)]
+    return [each for each in found if not re.match(r"\w+:|#", each)]
+
+
+def anchors(text):
+    """Return what a link may name behind `#`: the headings, as GitHub writes them."""
+    found = re.findall(r"^#+ (.+)$", text, flags=re.M)
+    return [re.sub(r"[^\w\- ]", "", each).lower().replace(" ", "-") for each in found]
+
+
+def leads_nowhere(link, page):
+    """Return whether a link of a page names a file or a heading that is not there."""
+    name, _, anchor = link.partition("#")
+    path = (ROOT / page).parent / name
+    if not path.exists():
+        return True
+    return bool(anchor) and anchor not in anchors(path.read_text())
 
 
 def files(text):
@@ -61,49 +78,79 @@ def resolves(name):
     return True
 
 
+def run(code, name):
+    """Run a block as if it was pasted into a new Python."""
+    exec(compile(code, f"<README.md, {name}>", "exec"), {"__name__": "readme"})
+
+
+# Building and fine-tuning a real network takes some seconds.
+RUN = [
+    pytest.param(heading, marks=pytest.mark.slow) if "walk" in heading else heading
+    for heading in sections(TEXT)
+]
+
+
 @pytest.mark.parametrize("line", LINES)
 def test_the_two_lines_are_there(line):
     assert line in map(str.strip, TEXT.splitlines())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(blocks(TEXT))))
-def test_code_runs(number, tmp_path, monkeypatch):
+def test_the_readme_is_short():
+    assert len(TEXT.splitlines()) <= 150
+
+
+def test_all_code_is_below_a_heading():
+    assert len(sections(TEXT)) > 3
+    assert sum(map(len, sections(TEXT).values())) == len(blocks(TEXT))
+
+
+@pytest.mark.parametrize("heading", RUN)
+def test_code_runs(heading, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code = compile(blocks(TEXT)[number], f"<README.md, block {number}>", "exec")
-    exec(code, {"__name__": "readme"})
+    # A block may read the files that the one before it has written, and no more.
+    for code in sections(TEXT)[heading]:
+        run(code, heading)
 
 
-def test_there_is_code_to_run():
-    assert blocks(TEXT)
+def test_the_clients_get_an_answer_from_the_exported_model(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    export, client = sections(TEXT)["Serve"]
+    run(export, "export")
+    capsys.readouterr()
+    assert "keras" not in client
+    run(client, "client")
+    assert capsys.readouterr().out in ("[b'cat']\n", "[b'dog']\n")
+    body, name = re.search(
+        r"curl -d '(.+)' http://\S+/models/(\w+):predict", TEXT
+    ).groups()
+    instances = tf.constant(json.loads(body)["instances"], tf.float32)
+    served = tf.saved_model.load(str(tmp_path / name / "1"))
+    assert served.signatures["serving_default"](inputs=instances)["label"].shape == (1,)
+    assert f'"$PWD/{name}:/models/{name}" -e MODEL_NAME={name} ' in TEXT
 
 
-def test_every_file_exists():
-    missing = [name for name in links(TEXT) + files(TEXT) if not (ROOT / name).exists()]
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page):
+    found = [link for link in links(PAGES[page]) if leads_nowhere(link, page)]
+    assert found == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md"])
+def test_every_file_exists(page):
+    missing = [name for name in files(PAGES[page]) if not (ROOT / name).exists()]
     assert missing == []
 
 
-def test_every_name_resolves():
-    assert len(set(names(TEXT))) > 50
-    assert [name for name in sorted(set(names(TEXT))) if not resolves(name)] == []
+@pytest.mark.parametrize("page", PAGES)
+def test_every_name_resolves(page):
+    assert [name for name in names(PAGES[page]) if not resolves(name)] == []
+
+
+def test_the_readme_names_what_it_is_about():
+    assert len(set(names(TEXT))) > 20
     assert not resolves("callbacks.Nothing")
-
-
-def test_the_table_of_techniques_is_complete():
-    rows = "\n".join(line for line in TEXT.splitlines() if line.startswith("| "))
-    told = {
-        id(functools.reduce(getattr, name.split("."), keras_transfer))
-        for name in names(rows)
-    }
-    missing = [
-        name
-        for name, value in components().items()
-        if id(value) not in told
-        and name.rpartition(".")[2] not in ASIDE
-        # A module of the table stands for what is in it.
-        and id(sys.modules.get(name.rpartition(".")[0])) not in told
-    ]
-    assert missing == []
 
 
 def test_the_search_finds_what_it_should():
@@ -114,7 +161,7 @@ See [the guide](CONTRIBUTING.md#test) and [Keras](https://keras.io), `setup.cfg`
     python examples/quickstart.py  # uses kt.callbacks.GradualUnfreezing(model).
     bash .ci/run  # not https://x.org/tests/a.py
 """
-    assert links(text) == ["CONTRIBUTING.md", "plot.png", "a/b.png"]
+    assert links(text) == ["CONTRIBUTING.md#test", "plot.png", "a/b.png"]
     assert files(text) == [
         "benchmarks/speed.py",
         "examples/quickstart.py",
@@ -123,3 +170,10 @@ See [the guide](CONTRIBUTING.md#test) and [Keras](https://keras.io), `setup.cfg`
         "benchmarks/speed.py",
     ]
     assert names(text) == ["callbacks.GradualUnfreezing"]
+    assert anchors("## Why not `plain` Keras?\n### [1.0] - x") == [
+        "why-not-plain-keras",
+        "10---x",
+    ]
+    assert not leads_nowhere("../README.md#limits", "benchmarks/README.md")
+    assert leads_nowhere("../README.md#nothing", "benchmarks/README.md")
+    assert leads_nowhere("README.txt", "README.md")
