@@ -1,4 +1,4 @@
-"""Reading a model or its features; nothing here changes them."""
+"""Analyze a model or its features. Nothing in this package changes them."""
 
 from keras_transfer._instead import attributes_instead as _attributes_instead
 from keras_transfer.analysis.domains.adaptation_table import (

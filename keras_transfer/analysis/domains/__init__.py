@@ -1,1 +1,1 @@
-"""Two domains compared, and models chosen without labels of the target."""
+"""Compare two domains, and select models without labels of the target."""

@@ -1,1 +1,1 @@
-"""The report of a model: what it is made of, how far it moved, what it cost."""
+"""The report of a model: layer groups, training cost and evaluation."""

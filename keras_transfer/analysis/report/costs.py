@@ -1,4 +1,4 @@
-"""What training cost, phase by phase, read from the History of `fit`."""
+"""Read the cost of each training phase from the History of `fit`."""
 
 import math
 import numbers
@@ -10,7 +10,7 @@ import keras
 
 from keras_transfer._arguments import is_number
 
-# Keys of a History that say what an epoch was, not how well it went.
+# Keys of a History that are settings of an epoch, not losses or metrics.
 PHASE = "phase"
 SECONDS = "seconds"
 TRAINABLE = "trainable_parameters"
@@ -18,15 +18,16 @@ SETTINGS = ("learning_rate", "moved/", PHASE, SECONDS, TRAINABLE)
 
 
 def costs(history: Any) -> tuple[dict, dict[str, str]]:
-    """Return phases and curves of a `history`, and why something is missing.
+    """Return the phases and curves of a `history`, and reasons for missing values.
 
     Args:
-        history: What `fit` returned, or a dict of lists with one value an epoch. Its
-            keys "phase", "seconds" and "trainable_parameters" are used where they are.
+        history: The History that `fit` returns, or a dict of lists with one value for
+            each epoch. The optional keys "phase", "seconds" and "trainable_parameters"
+            are used.
 
     Returns:
-        A JSON-plain dict of `epochs`, `phases` and `curves`, and a dict from what is
-        None in it to the reason.
+        A dict of `epochs`, `phases` and `curves` that JSON can store, and a dict from
+        the names of values that are None to the reasons.
 
     Raises:
         TypeError: If `history` is neither a History nor a dict of lists.
@@ -37,12 +38,12 @@ def costs(history: Any) -> tuple[dict, dict[str, str]]:
     for name, values in logs.items():
         if len(values) != len(epochs):
             reasons[f"history.{name}"] = (
-                f"{len(values)} values for {len(epochs)} epochs"
+                f"{len(values)} value(s) for {len(epochs)} epoch(s)"
             )
         elif name == PHASE or any(map(is_number, values)):
             curves[name] = [plain(each) for each in values]
         else:
-            reasons[f"history.{name}"] = "its values are not numbers"
+            reasons[f"history.{name}"] = "the values are not numbers"
     marks = curves.pop(PHASE, None)
     for key in (PHASE, SECONDS, TRAINABLE):
         if key not in logs:
@@ -58,12 +59,12 @@ def costs(history: Any) -> tuple[dict, dict[str, str]]:
 
 
 def is_setting(name: str) -> bool:
-    """Return whether `name` in a History is a setting and no loss or metric."""
+    """Return whether `name` in a History is a setting, not a loss or metric."""
     return name.startswith(SETTINGS)
 
 
 def plain(value: Any) -> float | int | str | None:
-    """Return a value as JSON has it; None for what is no finite number."""
+    """Return a value that JSON can store. Numbers that are not finite become None."""
     if isinstance(value, str):
         return value
     if not is_number(value):
@@ -82,21 +83,21 @@ def _read(history: Any) -> tuple[list[int], dict[str, Sequence]]:
         for each in logs.values()
     ):
         raise TypeError(
-            f"history is a {type(history).__name__}. Pass what fit() returned, or its "
-            "`history`: a dict of lists with one value an epoch."
+            f"history is a {type(history).__name__}. Pass the History that fit() "
+            "returns, or a dict of lists with one value for each epoch."
         )
     length = max(map(len, logs.values()), default=0)
     epochs = [int(each) for each in getattr(history, "epoch", None) or range(length)]
     if not epochs:
         raise ValueError(
-            "The history has no epochs, so there is no cost to report. Pass what "
-            "fit() returned once it had finished an epoch."
+            "The history has no epochs, so there is no cost to report. Pass the "
+            "History that fit() returns after at least one epoch."
         )
     return epochs, dict(logs)
 
 
 def _runs(marks: list) -> list[tuple[int, int]]:
-    """Return (first, last) index of each run of equal marks."""
+    """Return the (first, last) index of each run of equal marks."""
     starts = [i for i, mark in enumerate(marks) if not i or mark != marks[i - 1]]
     ends = [start - 1 for start in starts[1:]] + [len(marks) - 1]
     return list(zip(starts, ends, strict=True))

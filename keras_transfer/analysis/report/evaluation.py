@@ -1,4 +1,4 @@
-"""What a model gets right and wrong on data, output by output."""
+"""Evaluate a model on data, output by output."""
 
 from __future__ import annotations
 
@@ -28,33 +28,34 @@ from keras_transfer.losses.compiled_loss import CompiledLoss
 
 
 class NotFinite(Exception):
-    """The model gave NaN or infinity, so nothing can be counted."""
+    """The model returned NaN or infinity, so its outputs cannot be evaluated."""
 
 
 def evaluate(
     model: keras.Model, data: Any, class_names: Any = None
 ) -> tuple[dict, list[Any]]:
-    """Return what `model` gets right on `data`, and its worst examples.
+    """Return the evaluation of `model` on `data`, and the worst examples.
 
     Args:
         model: A model.
         data: Arrays `(x, y)`, a batched dataset or a PyDataset.
-        class_names: Names of the classes, by output where there are several.
+        class_names: Names of the classes. For several outputs, a list or dict of names.
 
     Returns:
-        A JSON-plain dict, and the examples of its "worst" as arrays. Of a model of
-        several outputs the dict has one such for each in its "by_output", or a text
-        where its outputs are not finite, and the examples are those of all in order.
+        A dict that JSON can store, and the examples of its key "worst" as arrays. For a
+        model with several outputs, the key "by_output" has one dict for each output, or
+        an error text if the output is not finite. The examples are then in the order of
+        the outputs.
 
     Raises:
-        TypeError: If `data` cannot be gone through again.
-        ValueError: If it is empty, or its labels do not fit the outputs.
+        TypeError: If `data` is an iterator, which allows only one pass.
+        ValueError: If `data` is empty, or its labels do not fit the outputs.
         NotFinite: If outputs are NaN or infinite.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(
-            f"{model.name!r} is a {type(model).__name__} and no keras.Model, so it "
-            "cannot be run on `data`. Leave `data` out."
+            f"{model.name!r} is a {type(model).__name__} and not a keras.Model, so it "
+            "cannot run on `data`. Leave out `data`."
         )
     with unchanged(model), _keras.masks_predicted(model) as masked:
         batches = predictions(model, data, masked)
@@ -94,7 +95,7 @@ def _tallies(
 
 
 class _Tally:
-    """One output of a model, batch by batch."""
+    """The evaluation of one output, added up batch by batch."""
 
     def __init__(
         self,
@@ -112,7 +113,7 @@ class _Tally:
         batch = self._numbered(batch)
         self.dense = is_dense(batch)
         rows = next(rows_of_batch(batch, self.dense, self.ignored), None)
-        if rows is None:  # nothing of it counts: what it looks like is all there is
+        if rows is None:  # no row counts, so read the batch without its mask
             rows = next(rows_of_batch(Batch(*batch[:3]), self.dense, None))
         self.reading = Reading.of(model, rows, loss)
         whole = batch.weights is None and batch.mask is None
@@ -123,7 +124,7 @@ class _Tally:
         self.infinite = self.count = self.rows = self.seen = 0
 
     def add(self, batch: Batch) -> None:
-        """Add a batch, and keep its examples that are among the worst."""
+        """Add a batch, and update the worst examples."""
         batch, owners = self._numbered(batch), set()
         for rows in rows_of_batch(batch, self.dense, self.ignored):
             finite = np.isfinite(rows.outputs.astype("float64"))
@@ -136,11 +137,11 @@ class _Tally:
         self.seen += len(batch.labels)
 
     def content(self) -> tuple[dict, list[Any]]:
-        """Return what was found and the worst examples.
+        """Return the evaluation and the worst examples.
 
         Raises:
             NotFinite: If outputs are not finite.
-            ValueError: If nothing counts.
+            ValueError: If no example counts.
         """
         if self.infinite:
             raise NotFinite(
@@ -148,8 +149,8 @@ class _Tally:
             )
         if not self.rows:
             raise ValueError(
-                "Nothing in `data` counts: all of it is masked, has a sample weight of "
-                "0, or a label that the loss ignores."
+                "No example in `data` counts. All are masked, have a sample weight of "
+                "0, or have a label that the loss ignores. Pass data that counts."
             )
         worst = sorted(self.worst, key=lambda item: item[:2], reverse=True)
         content = {
@@ -167,12 +168,12 @@ class _Tally:
         for row, mistake in self.summary.add(rows):
             owner = int(owners[row])
             index = self.seen + owner
-            key = (mistake["loss"], -index)  # the first of equals
+            key = (mistake["loss"], -index)  # for equal losses, the first index wins
             if len(self.worst) == WORST and key <= self.worst[0][:2]:
                 continue
             place = {"position": rows.place(row)} if self.dense else {}
             mistake = {"index": index} | place | mistake
-            # Of one example, the rows of which may come in parts.
+            # The rows of one example can come in several parts. Keep the worst row.
             others = [item for item in self.worst if item[1] != -index]
             if len(others) < len(self.worst):
                 if key <= max(item[:2] for item in self.worst if item[1] == -index):
@@ -184,7 +185,7 @@ class _Tally:
                 heapq.heappop(self.worst)
 
     def _numbered(self, batch: Batch) -> Batch:
-        """Return the batch with the numbers of classes in place of their names."""
+        """Return the batch with class numbers instead of class names as labels."""
         if self.named is None:
             return batch
         labels = number_names(batch.labels, self.named)
@@ -192,7 +193,7 @@ class _Tally:
 
 
 def _names(given: Any, known: Any, reading: Reading) -> list[str] | None:
-    """Return the names of the classes, those that were passed first."""
+    """Return the class names. The names that the user passed come first."""
     size = reading.num_classes
     if given is None:
         fit = isinstance(known, list | tuple) and len(known) == size
@@ -201,12 +202,12 @@ def _names(given: Any, known: Any, reading: Reading) -> list[str] | None:
     if reading.kind == "numbers":
         raise ValueError(
             f"class_names has {len(names)} names, but the outputs are read as numbers, "
-            "which have no classes. Leave class_names out, or compile the model with "
-            "the loss of a classifier."
+            "which have no classes. Leave out class_names, or compile the model with "
+            "a classification loss."
         )
     if len(names) != size or len(set(names)) < size:
         raise ValueError(
-            f"class_names is {names}, but the model has {size} classes. Give the name "
+            f"class_names is {names}, but the model has {size} classes. Pass the name "
             "of each class once, in the order of the outputs."
         )
     return names

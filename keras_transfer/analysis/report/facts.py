@@ -1,4 +1,4 @@
-"""Per layer group: parameters, what trains, how far it moved, optimizer bytes."""
+"""Parameters, trainable parameters, movement and optimizer bytes of layer groups."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from keras_transfer.backbones.groups import LayerGroups
 
 
 def group_facts(groups: LayerGroups, start: Lookup | None) -> tuple[dict, dict]:
-    """Return what is known of a model and its groups, and why something is not.
+    """Return the facts of a model and its groups, and reasons for missing values.
 
     Args:
         groups: The layer groups of a model.
-        start: A function from a variable to what it held at the start, or None.
+        start: A function from a variable to its start value, or None.
 
     Returns:
-        A JSON-plain dict of `model`, `optimizer`, `groups` and `total`, and a dict
-        from what is None in it to the reason.
+        A dict of `model`, `optimizer`, `groups` and `total` that JSON can store, and a
+        dict from the names of values that are None to the reasons.
 
     Raises:
-        ValueError: If the model has weights that no group has.
+        ValueError: If the model has weights that are in no group.
     """
     model = groups.model
     for weight in model.weights:
-        groups.position(weight)  # raises of one that was added since
+        groups.position(weight)  # raises for a weight that is in no group
     learning = {id(variable) for variable in model.trainable_variables}
     optimizer, slots, reasons = _optimizer(model)
     rows = []
@@ -75,13 +75,13 @@ def _moved(part: Sequence[LayerGroup], start: Lookup | None) -> tuple[dict, str 
     norm, why = distance.norm, None
     count = sum(len(group.variables) for group in part)
     if norm is not None and not math.isfinite(norm):
-        norm, why = None, "it has weights that are not finite"
+        norm, why = None, "the group has weights that are not finite"
     elif start is not None and distance.missing:
-        why = f"{distance.missing} of its {count} variables have no recorded start"
+        why = f"{distance.missing} of {count} variables have no recorded start"
         if norm is not None:
-            why += "; the norm is of the others"
+            why += "; the norm covers the other variables"
     elif start is not None and norm is None:
-        why = "it has no weights but statistics and integers"
+        why = "the group has only statistics and integer weights"
     return {
         "moved": norm,
         "moved_is_relative": None if norm is None else distance.relative,
@@ -91,7 +91,7 @@ def _moved(part: Sequence[LayerGroup], start: Lookup | None) -> tuple[dict, str 
 
 
 def _optimizer(model: keras.Model) -> tuple[dict | None, dict[int, int], dict]:
-    """Return facts of the optimizer, bytes by id of a variable, and reasons."""
+    """Return facts of the optimizer, slot bytes by variable id, and reasons."""
     slots = collections.Counter()
     if not getattr(model, "compiled", False) or model.optimizer is None:
         return None, slots, {"optimizer": "the model is not compiled"}
@@ -104,7 +104,7 @@ def _optimizer(model: keras.Model) -> tuple[dict | None, dict[int, int], dict]:
         "shared_bytes": None,
     }
     if not inner.built:
-        reason = "the optimizer makes its slots when training begins"
+        reason = "the optimizer creates its slots when training begins"
         return facts, slots, {"optimizer.bytes": reason}
     for variable, slot in _keras.slots(optimizer):
         slots[id(variable)] += _bytes(slot)

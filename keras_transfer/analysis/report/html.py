@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else: no script, no link."""
+"""Format a report as one HTML page without scripts, links or other files."""
 
 import base64
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from keras_transfer.analysis.report.tables import MISSING
 from keras_transfer.analysis.report.tables import Section
 from keras_transfer.analysis.report.tables import sections
 
-WIDTH = 600  # characters of one cell
-ABOVE = {"groups": "moved", "phases": "curves"}  # a plot between notes and table
-INSTEAD = {"confusion": "confusion"}  # a plot that says what the table would
+WIDTH = 600  # largest number of characters in a cell
+ABOVE = {"groups": "moved", "phases": "curves"}  # sections with a plot above the table
+INSTEAD = {"confusion": "confusion"}  # sections with a plot instead of the table
 PICTURES = {
-    "moved": "How far each layer group moved, stem above, head below",
+    "moved": "How far each layer group moved, from the stem to the head",
     "curves": "Learning curves with the phases of training",
     "confusion": "Confusion matrix",
 }
@@ -53,7 +53,7 @@ def page(content: dict, examples: Sequence[Any]) -> str:
 
 
 def body(content: dict, examples: Sequence[Any]) -> str:
-    """Return what stands in the page, with its style."""
+    """Return the content of the page, including the style."""
     images = plots(content)
     parts, left = [f"<style>{STYLE}</style>"], list(examples)
     for level, section in enumerate(sections(content)):
@@ -67,7 +67,7 @@ def body(content: dict, examples: Sequence[Any]) -> str:
         if section.rows and not (section.name in INSTEAD and drawn):
             parts.append(_table(section, left))
         if section.name == "worst":
-            del left[: len(section.rows)]  # the others are of the next outputs
+            del left[: len(section.rows)]  # the rest belongs to the next outputs
     inner = "\n".join(parts)
     return f'<div class="kt-report">\n{inner}\n</div>'
 

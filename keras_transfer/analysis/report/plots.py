@@ -1,4 +1,4 @@
-"""The plots of a report as SVG: learning curves, moved norms, confusion matrix."""
+"""The SVG plots of a report: learning curves, moved norms and confusion matrix."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from keras_transfer.analysis.report.tables import MISSING
 from keras_transfer.analysis.report.tables import moved
 
 BLUE, ORANGE, GRAY = "#3566a8", "#d9762b", "#8a8f98"
-LONGEST = 28  # characters of a label
-ANNOTATED = 20  # classes whose counts are written into the matrix
-SPREAD = 30  # ratio of moved norms above which the axis is logarithmic
+LONGEST = 28  # largest number of characters in a label
+ANNOTATED = 20  # largest number of classes for which the matrix shows counts
+SPREAD = 30  # for a larger ratio between moved norms the axis is logarithmic
 
 
 def plots(content: dict) -> dict[str | tuple[str, str], str]:
-    """Return the plots that there is something for, as SVG by name.
+    """Return a dict from the names of plots to SVG, without plots that have no data.
 
-    The confusion matrix of one of several outputs is by `("confusion", output)`.
+    For several outputs, the key of a confusion matrix is `("confusion", output)`.
     """
     images = {}
     evaluation = content["evaluation"] or {}
@@ -49,7 +49,7 @@ def plots(content: dict) -> dict[str | tuple[str, str], str]:
 
 @contextlib.contextmanager
 def _style() -> Iterator[None]:
-    """Draw in one style, whatever the user's, and take `$` for what it is."""
+    """Use one style instead of the user's style, and draw `$` as plain text."""
     import matplotlib
     from matplotlib import style
 
@@ -60,11 +60,11 @@ def _style() -> Iterator[None]:
         "axes.spines.right": False,
         "axes.titlesize": 10,
         "svg.hashsalt": "report",
-        "svg.fonttype": "none",  # as text: the reader's fonts may know more letters
+        "svg.fonttype": "none",  # keep text, because the viewer may have more glyphs
         "axes.formatter.useoffset": False,
     }
     with warnings.catch_warnings(), style.context("default"):
-        # Only the room for a letter that the font here lacks is not known.
+        # A missing glyph only affects the layout, because the text stays text.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         with matplotlib.rc_context(settings):
             yield
@@ -86,7 +86,7 @@ def _svg(figure: Any) -> str:
 
 
 def _curves(content: dict) -> Any:
-    """Draw each loss and metric beside its validation, phases marked."""
+    """Draw each loss and metric with its validation curve, and mark the phases."""
     curves = {k: v for k, v in (content["curves"] or {}).items() if not is_setting(k)}
     names = list(dict.fromkeys(name.removeprefix("val_") for name in curves))
     if not names:
@@ -150,7 +150,7 @@ def _mark_phases(ax: Any, phases: list[dict]) -> None:
 
 
 def _moved(content: dict) -> Any:
-    """Draw how far each group moved, stem above and head below."""
+    """Draw how far each group moved, with the stem at the top."""
     rows = content["groups"]
     norms = [row["moved"] for row in rows]
     positive = [norm for norm in norms if norm]
@@ -164,7 +164,7 @@ def _moved(content: dict) -> Any:
     lowest = 0.0
     if positive and max(positive) > SPREAD * min(positive):
         ax.set_xscale("log")
-        ax.xaxis.set_major_formatter("{x:g}")  # the default asks for mathematics
+        ax.xaxis.set_major_formatter("{x:g}")  # the default needs math text
         lowest = min(positive) / 3
         ax.set_xlim(lowest, max(positive) * 3)
     else:
@@ -186,7 +186,7 @@ def _moved(content: dict) -> Any:
 
 
 def _confusion(evaluation: dict) -> Any:
-    """Draw the confusion matrix, each row as shares of its true class."""
+    """Draw the confusion matrix, with each row as shares of its true class."""
     counts = evaluation.get("confusion_matrix")
     if counts is None:
         return None
@@ -216,6 +216,6 @@ def _confusion(evaluation: dict) -> Any:
 
 
 def _short(text: Any, width: int = LONGEST) -> str:
-    """Return a label of the length that there is room for."""
+    """Return a label that is cut to `width` characters."""
     text = clean(MISSING if text is None else text)
     return text if len(text) <= width else text[: width - 1] + "…"

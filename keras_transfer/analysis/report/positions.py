@@ -1,4 +1,4 @@
-"""What counts of a batch: examples, or the tokens and pixels that outputs stand for."""
+"""Select what counts in a batch: examples, or single tokens or pixels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 from keras_transfer.analysis.report.predictions import Batch
 
-MOST = 4_000_000  # outputs that are read at a time
+MOST = 4_000_000  # largest number of outputs to read at a time
 
 
 class Rows(NamedTuple):
-    """Labels and outputs of what counts, a row each, and where it is in its batch."""
+    """Labels and outputs that count, and the index of each row in its batch."""
 
     labels: np.ndarray
     outputs: np.ndarray
@@ -26,13 +26,13 @@ class Rows(NamedTuple):
         return self.index // max(math.prod(self.shape), 1)
 
     def place(self, row: int) -> list[int]:
-        """Return where a row is within its example."""
+        """Return the position of a row within its example."""
         inside = self.index[row] % max(math.prod(self.shape), 1)
         return [int(each) for each in np.unravel_index(inside, self.shape)]
 
 
 def is_dense(batch: Batch) -> bool:
-    """Return whether an example has a label for each of its tokens or pixels."""
+    """Return whether examples have a label for each token or pixel."""
     outputs, labels = batch.outputs, batch.labels
     if outputs.ndim < 3 or labels.shape[: outputs.ndim - 1] != outputs.shape[:-1]:
         return False
@@ -41,23 +41,25 @@ def is_dense(batch: Batch) -> bool:
 
 
 def rows_of_batch(batch: Batch, dense: bool, ignored: int | None) -> Iterator[Rows]:
-    """Yield what counts of a batch, some rows at a time.
+    """Yield the rows of a batch that count, in parts.
 
     Args:
         batch: A batch.
-        dense: Whether a row is a token or pixel, and not an example.
-        ignored: The label of what does not count.
+        dense: Whether a row is a token or pixel instead of an example.
+        ignored: The label of rows that do not count, or None.
 
     Raises:
-        ValueError: If the sample weights have a shape of their own.
+        ValueError: If the number of labels or the shape of the sample weights does not
+            fit the outputs.
     """
     outputs, labels = batch.outputs, batch.labels
     axes = outputs.ndim - 1 if dense else 1
     shape, size = outputs.shape[1:axes], math.prod(outputs.shape[:axes])
     if len(labels) != len(outputs):
         raise ValueError(
-            f"The labels of `data` have the shape {labels.shape}, and the outputs of "
-            f"the model {outputs.shape}. There must be one for each."
+            f"The labels of `data` have the shape {labels.shape}, but the outputs of "
+            f"the model have the shape {outputs.shape}. Pass one label for each "
+            "output."
         )
     index = np.flatnonzero(_counted(batch, outputs.shape[:axes], ignored))
     outputs = outputs.reshape(size, *outputs.shape[axes:])
@@ -84,9 +86,9 @@ def _counted(batch: Batch, shape: tuple[int, ...], ignored: int | None) -> np.nd
     axes = weights.shape[1:]
     if weights.ndim and (len(weights) != shape[0] or any(x != 1 for x in axes)):
         raise ValueError(
-            f"The sample weights of `data` have the shape {weights.shape}, where "
-            f"{shape} are judged. Give one weight for each of these, or for each "
-            "example."
+            f"The sample weights of `data` have the shape {weights.shape}, but the "
+            f"labels have the shape {shape}. Pass one weight for each label, or one "
+            "for each example."
         )
     rows = weights.reshape(-1, *[1] * (len(shape) - 1)) if weights.ndim else weights
     return counted & (rows != 0)

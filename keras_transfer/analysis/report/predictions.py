@@ -1,4 +1,4 @@
-"""The outputs of a model batch by batch, with the model left as it was."""
+"""Compute the outputs of a model batch by batch, without changing the model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from keras_transfer.data.labels import labels_of
 
 
 class Batch(NamedTuple):
-    """A batch of examples and what the model says of them, in one of its outputs."""
+    """A batch of examples, and one of the model's outputs for them."""
 
     x: Any
     labels: np.ndarray
@@ -34,27 +34,27 @@ class Batch(NamedTuple):
     mask: np.ndarray | None = None
 
     def example(self, index: int) -> Any:
-        """Return one example: arrays, or bytes of a text, in the structure of x."""
+        """Return one example in the structure of x. Texts are bytes."""
         return keras.tree.map_structure(lambda each: np.asarray(each[index]), self.x)
 
 
 def predictions(
     model: keras.Model, data: Any, masked: bool = False
 ) -> Iterator[dict[str, Batch | None]]:
-    """Yield the batches of `data` in order, each as one batch an output by its name.
+    """Yield a dict from output names to `Batch` for each batch of `data`.
 
-    The name is "" for a model of one output; an output without labels is None. Keep
-    the model by `unchanged` meanwhile.
+    For a model with one output the name is "". An output without labels has None. Call
+    this function within `unchanged`.
 
     Args:
         model: A model.
         data: Arrays, a batched dataset or a PyDataset.
-        masked: Whether the model gives its masks, as within `_keras.masks_predicted`.
+        masked: Whether the model also returns masks, as in `_keras.masks_predicted`.
 
     Raises:
         TypeError: If `data` is an iterator or of an unknown kind.
-        ValueError: If it is empty, endless, not batched or has no labels, or labels
-            that do not fit the outputs.
+        ValueError: If `data` is empty, infinite, not batched or has no labels, or if
+            the labels do not fit the outputs.
     """
     count = 0
     for x, labels, weights in _batches(data):
@@ -71,7 +71,7 @@ def predictions(
             if labels.get(name) is None:
                 continue
             label = _one_array(labels[name])
-            # On several replicas each has seen the whole batch.
+            # With several replicas, each replica returns outputs for the whole batch.
             rows, mask = len(label), masks.get(key)
             mask = None if mask is None else np.asarray(mask)[:rows]
             found[name] = Batch(
@@ -79,17 +79,17 @@ def predictions(
             )
         yield found
     if not count:
-        raise ValueError("`data` is empty: it has no example.")
+        raise ValueError("`data` is empty. Pass at least one example.")
 
 
 @contextlib.contextmanager
 def unchanged(model: keras.Model) -> Iterator[None]:
-    """Give back the compiled function and all that a forward pass may change."""
+    """Restore the predict function and all state that a forward pass can change."""
     function = model.predict_function
     variables = _keras.untrained(model)
     with _keras.random_state_kept():
         before = _keras.snapshot(variables)
-        # One traced before layers were changed in place would not know of it.
+        # An old predict function misses changes made to layers after its tracing.
         _keras.remake_functions(model, "predict")
         try:
             yield
@@ -107,7 +107,7 @@ def _batches(data: Any) -> Iterator[tuple[Any, Any, Any]]:
         first = next(x for x in keras.tree.flatten(labels) if x is not None)
         if np.ndim(first) == 0:
             raise ValueError(
-                "`data` is not batched: a label of it is a single value. Call "
+                "`data` is not batched, because a label is a single value. Call "
                 "data.batch(32)."
             )
         if len(first):
@@ -129,7 +129,7 @@ def _cut(arrays: Any, part: slice) -> Any:
 def _one_array(labels: Any) -> np.ndarray:
     if keras.tree.is_nested(labels):
         raise ValueError(
-            f"The labels of `data` are a {type(labels).__name__}. A report reads one "
-            "array of labels for each output of the model."
+            f"The labels of `data` are a {type(labels).__name__}. Pass one array of "
+            "labels for each output of the model."
         )
     return np.asarray(labels)

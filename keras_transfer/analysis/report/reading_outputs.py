@@ -1,4 +1,4 @@
-"""What the outputs of a model mean: probabilities, logits or numbers."""
+"""Decide whether outputs are probabilities, logits or numbers, and read them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ TINY = 1e-12  # a probability of 0 would have an infinite loss
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How to read labels and outputs, decided on the first batch.
+    """How to read labels and outputs. The first batch decides this.
 
     Args:
-        kind: "classes", one an example; "labels", any number of them; "numbers".
+        kind: "classes" for one class in each example, "labels" for any number of
+            labels in each example, or "numbers".
         outputs: "probabilities", "logits" or "numbers".
-        num_classes: Number of classes; 2 if one output tells two apart.
+        num_classes: Number of classes, which is 2 for a single binary output.
     """
 
     kind: str
@@ -32,18 +33,19 @@ class Reading:
     def of(
         cls, model: keras.Model, batch: Batch, loss: CompiledLoss | None = None
     ) -> Reading:
-        """Return how to read `batch`: as the compiled loss says, or by the labels.
+        """Return how to read `batch`, from the compiled loss or from the labels.
 
         Args:
             model: The model.
-            batch: Rows of labels and of outputs, of which it has one an example.
-            loss: What the loss of this output says, of several. Default: of the one.
+            batch: Rows of labels and outputs, with one row for each example.
+            loss: The `CompiledLoss` of this output. Defaults to the compiled loss of a
+                model with one output.
         """
         loss = compiled_loss(model) if loss is None else loss
         outputs, labels = batch.outputs, _narrow(batch.labels)
         if labels.dtype.kind not in "biuf":
             raise ValueError(
-                f"The labels of `data` are of type {labels.dtype}, such as "
+                f"The labels of `data` have the dtype {labels.dtype}, such as "
                 f"{labels.flat[0]!r}. Number the classes from 0, or pass class_names=."
             )
         wide = outputs[:, None] if outputs.ndim == 1 else outputs
@@ -52,10 +54,10 @@ class Reading:
             return cls("numbers", "numbers", 0)
         if wide.ndim != 2:
             raise ValueError(
-                f"The model {model.name!r} gives outputs of shape {outputs.shape}. A "
-                "report reads one class, or one row of labels, for each example, or "
-                "for each token or pixel where `data` has labels for each. Here they "
-                f"have the shape {labels.shape}. Leave `data` out."
+                f"The model {model.name!r} has outputs of shape {outputs.shape}, but "
+                f"the labels have the shape {labels.shape}. A report needs one class "
+                "or one row of labels for each example, or for each token or pixel. "
+                "Pass labels that fit, or leave out `data`."
             )
         one_of_many = size > 1 and (labels.ndim == 1 or _is_one_hot(labels))
         if one_of_many and not (labels.ndim == 2 and loss.is_binary):
@@ -66,7 +68,7 @@ class Reading:
         return cls("labels", outputs, size)
 
     def classes(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Return the true class and the log probabilities of all, a row each."""
+        """Return the true class and the log probabilities of each row."""
         labels = _narrow(batch.labels)
         outputs = batch.outputs.astype("float64")
         outputs = outputs.reshape(len(outputs), -1)
@@ -86,25 +88,25 @@ class Reading:
         if wrong.any():
             raise ValueError(
                 f"{wrong.sum()} of {len(labels)} labels in a batch of `data` are not "
-                f"a class of the model, such as {labels[wrong][0]}. The "
-                f"{self.num_classes} classes are numbered from 0 to "
-                f"{self.num_classes - 1}."
+                f"a class of the model, such as {labels[wrong][0]}. Number the "
+                f"{self.num_classes} classes from 0 to {self.num_classes - 1}."
             )
         return labels.astype(int), logs
 
     def labels(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return what is true, and the log probabilities of yes and of no."""
+        """Return the true labels, and the log probabilities of yes and of no."""
         outputs = batch.outputs.astype("float64")
         _check_shape(batch.labels, outputs)
         if not np.isin(batch.labels, (0, 1)).all():
             raise ValueError(
-                "Labels of several classes at once must be 0 or 1, and `data` has "
-                f"values from {batch.labels.min()} to {batch.labels.max()}."
+                f"`data` has labels from {batch.labels.min()} to "
+                f"{batch.labels.max()}. Labels of several classes at once must be 0 "
+                "or 1."
             )
         return batch.labels.astype(bool), *self._log_probabilities(outputs)
 
     def numbers(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Return what is true and what is predicted, a row for each example."""
+        """Return the true and the predicted values, with a row for each example."""
         true, predicted = _narrow(batch.labels), _narrow(batch.outputs)
         _check_shape(true, predicted)
         count = len(true)
@@ -118,9 +120,9 @@ class Reading:
             return -np.logaddexp(0, -outputs), -np.logaddexp(0, outputs)
         if _outside(outputs):
             raise ValueError(
-                f"The model gives {outputs.min():.4g} to {outputs.max():.4g}, which "
-                "are not probabilities. If they are logits, compile it with a loss of "
-                "from_logits=True."
+                f"The model returns {outputs.min():.4g} to {outputs.max():.4g}, which "
+                "are not probabilities. If they are logits, compile the model with a "
+                "loss that has from_logits=True."
             )
         return np.log(np.maximum(outputs, TINY)), np.log(np.maximum(1 - outputs, TINY))
 
@@ -143,7 +145,10 @@ def _is_one_hot(labels: np.ndarray) -> bool:
 
 
 def _of_rows(loss: CompiledLoss, outputs: np.ndarray) -> str:
-    """Return what rows of outputs are; the rows of float16 add up to about 1."""
+    """Return whether rows of outputs are logits or probabilities.
+
+    Probabilities in float16 only add up to about 1.
+    """
     if loss.from_logits:
         return "logits"
     sums = outputs.astype("float64").sum(-1)
@@ -152,7 +157,7 @@ def _of_rows(loss: CompiledLoss, outputs: np.ndarray) -> str:
 
 
 def _of_each(model: keras.Model, loss: CompiledLoss, outputs: np.ndarray) -> str:
-    """Return what outputs are that stand each for itself."""
+    """Return whether independent outputs are logits or probabilities."""
     if loss.from_logits or _outside(outputs):
         return "logits"
     activation = getattr(model.layers[-1], "activation", None)
@@ -173,6 +178,6 @@ def _narrow(values: np.ndarray) -> np.ndarray:
 def _check_shape(labels: np.ndarray, outputs: np.ndarray) -> None:
     if labels.shape != outputs.shape:
         raise ValueError(
-            f"The labels of `data` have the shape {labels.shape}, and the outputs of "
-            f"the model {outputs.shape}. There must be one for each."
+            f"The labels of `data` have the shape {labels.shape}, but the outputs of "
+            f"the model have the shape {outputs.shape}. Pass labels of the same shape."
         )

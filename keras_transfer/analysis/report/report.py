@@ -1,4 +1,4 @@
-"""report: what a fine-tuned model is made of, how far it moved, what it cost."""
+"""The report function, which describes a fine-tuned model and its training."""
 
 from __future__ import annotations
 
@@ -34,54 +34,62 @@ def report(
     *,
     class_names: Sequence | Mapping[str, Sequence[str]] | None = None,
 ) -> Report:
-    """Return what `model` is made of, how far it moved, what it cost, what it knows.
+    """Return a report of a model: its layer groups, training cost and evaluation.
 
-    Per layer group: parameters, how many of them train, how far the weights `w` are
-    from their start `w0`, as `||w - w0|| / ||w0||` over all floating weights but the
-    statistics of BatchNorm (just `||w - w0||` where `w0` is zero), how many of those
-    statistics moved, and the bytes that the optimizer holds for the group, on each
-    replica. From the history: epochs, seconds and metrics of each phase. From data:
-    what the model gets right, and where it is most wrong.
+    For each layer group, the report shows:
 
-    What was not recorded reads "not recorded" and never 0. `GradualUnfreezing` and
-    `fine_tune` record the start and the phases; before a plain `fit` call
-    `kt.analysis.record_start(model)`.
+    - the number of parameters and of trainable parameters,
+    - how far the weights `w` moved from their start `w0`, as
+      `||w - w0|| / ||w0||` over all floating weights except the statistics of
+      BatchNorm (`||w - w0||` if `w0` is zero),
+    - how many of these statistics changed,
+    - the number of optimizer bytes for the group, on each replica.
 
-    Reading changes nothing: weights, flags, statistics, seeds, optimizer, metrics,
-    compiled functions and the global random states are bit for bit as before. What
-    cannot be put back is inside `data`, such as the next order of `Dataset.shuffle`.
+    From `history`, the report shows the epochs, seconds and metrics of each phase. From
+    `data`, it shows metrics and the worst predictions.
+
+    A value that was not recorded is shown as "not recorded" and never as 0.
+    `GradualUnfreezing` and `fine_tune` record the start and the phases. Before a plain
+    `fit`, call `kt.analysis.record_start(model)`.
+
+    The report does not change the model. Weights, flags, statistics, seeds, optimizer,
+    metrics, compiled functions and global random states stay exactly the same. Only
+    state inside `data` can change, such as the next order of `Dataset.shuffle`.
 
     Args:
-        model: A built model, or its `LayerGroups` where the groups are your own.
-        history: What `fit` or `fine_tune` returned, or a dict of lists with one value
-            an epoch. Its "phase", "seconds" and "trainable_parameters" are used where
-            they are. Default None: not recorded.
-        reference: The start to compare with: a model of the same weights, or a list
-            of arrays as `get_weights()` gives. Default None: what `record_start` kept.
-        data: Examples to judge the model by: arrays `(x, y)`, a batched
-            `tf.data.Dataset` or a `keras.utils.PyDataset`, with an end. The compiled
-            loss decides between classes, several labels at once, and numbers; without
-            one, the labels do. Classes are numbered from 0, or one-hot. Outputs may
-            be logits or probabilities. Where there is a label for each token or pixel,
-            each is judged; what the model masks, the loss ignores, or has a sample
-            weight of 0 is left out. Of other sample weights no use is made. Of several
-            outputs, labels are a list, or a dictionary by the names that `compile`
-            takes, and each output with labels is judged. Default None: not recorded.
-        class_names: Names of the classes in the order of the outputs; a list or
-            dictionary of such for several outputs. Labels may then be these names.
-            Default None: those of the dataset, those that the data of `fine_tune` had,
-            or else numbers.
+        model: A built Keras model, or a `LayerGroups` to use custom layer groups.
+        history: The History that `fit` or `fine_tune` returns, or a dict of lists with
+            one value for each epoch. The optional keys "phase", "seconds" and
+            "trainable_parameters" are used. Defaults to `None`, not recorded.
+        reference: The start to compare with, as a model with the same weights or a list
+            of arrays as `get_weights()` returns. Defaults to `None`, the start from
+            `record_start`.
+        data: Examples to evaluate the model on: arrays `(x, y)`, a finite, batched
+            `tf.data.Dataset`, or a finite `keras.utils.PyDataset`. The compiled loss
+            decides whether labels are classes, several labels at once, or numbers. If
+            the model is not compiled, the labels decide. Classes are numbered from 0 or
+            one-hot. Outputs are logits or probabilities. If each token or pixel has a
+            label, each one is evaluated. Examples, tokens and pixels are left out if
+            the model masks them, the loss ignores their label, or their sample weight
+            is 0. Other sample weights have no effect. For several outputs, pass labels
+            as a list, or as a dictionary with the output names that `compile` accepts.
+            Each output with labels is evaluated. Defaults to `None`, no evaluation.
+        class_names: List of class names in the order of the outputs. For several
+            outputs, a list or dictionary of such lists. With class names, labels can be
+            these names. Defaults to `None`, which uses the names of the dataset, then
+            the names from the data of `fine_tune`, and otherwise numbers.
 
     Returns:
-        A `Report`: `print` it, `save` it as `.html`, `.md`, `.json` or `.txt`, or take
-        its `to_dict()`.
+        A `Report`. Use `print(report)`, `report.to_dict()`, or `report.save(path)` with
+        the suffix `.html`, `.md`, `.json` or `.txt`.
 
     Raises:
-        TypeError: If `model` is no Keras model, `history` no History or dict of
-            lists, `reference` no model or list, or `data` an iterator or unknown.
+        TypeError: If `model` is not a Keras model, `history` is not a History or a dict
+            of lists, `reference` is not a model or a list, or `data` is an iterator or
+            of an unknown kind.
         ValueError: If the model is not built, the history has no epochs, `reference`
-            has other shapes, or `data` is empty, endless or not batched, or has labels
-            or names that do not fit the outputs.
+            has other shapes, `data` is empty, infinite or not batched, or labels or
+            names do not fit the outputs.
 
     Example:
         ```python
@@ -116,7 +124,7 @@ def report(
         reasons["groups.moved"] = NO_START
     content |= {"start": said, "phases": None, "epochs": None, "curves": None}
     if history is None:
-        reasons["phases"] = "no history was given: pass what fit() returned"
+        reasons["phases"] = "no history was given: pass the History of fit()"
     else:
         found, missing = costs(history)
         content |= found
@@ -143,12 +151,12 @@ def report(
 
 
 def _start(groups: LayerGroups, reference: Any) -> tuple[Lookup | None, str | None]:
-    """Return where the weights started, and what says so."""
+    """Return a function to the start value of a weight, and the source of the start."""
     if reference is not None:
         return lookup(groups, reference), "the reference"
     record = start_of(groups.model)
     if record is None:
         return None, None
     if record.name == groups.model.name:
-        return record.get, "what was recorded before training"
-    return record.get, f"what was recorded of {record.name!r} before training"
+        return record.get, "the start recorded before training"
+    return record.get, f"the start of {record.name!r}, recorded before training"

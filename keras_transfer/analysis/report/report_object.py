@@ -1,4 +1,4 @@
-"""Report: what was found about a model, as text, Markdown, JSON and HTML."""
+"""The Report class, which formats a report as text, Markdown, JSON and HTML."""
 
 import copy
 import json
@@ -14,17 +14,19 @@ from keras_transfer.analysis.report.text import to_text
 
 
 class Report:
-    """What `report` found out about a model, as text, Markdown, JSON and HTML.
+    """The result of `report`, as text, Markdown, JSON and HTML.
 
-    `print(report)` shows it as text, and a notebook shows it with its plots. It is a
-    record of the moment when it was made and holds no model.
+    `print(report)` shows the report as text. A notebook shows the report with plots.
+    The report describes the model at the time of the call. It does not contain a
+    reference to the model, so it does not change later.
 
     Args:
-        content: Dict of what was found, JSON-plain. None is what was not recorded;
-            its key "not_recorded" says why.
-        examples: List of the inputs that belong to `content["evaluation"]["worst"]`,
-            of which pictures are drawn; of several outputs those of all, in the order
-            of `content["evaluation"]["by_output"]`. Default: none.
+        content: Dict that JSON can store, the content of the report. A value of None
+            was not recorded. The key "not_recorded" contains the reasons.
+        examples: List of the inputs for `content["evaluation"]["worst"]`, shown as
+            images if they are images. For several outputs, the list contains the
+            inputs for all outputs, in the order of
+            `content["evaluation"]["by_output"]`. Defaults to `None`, no inputs.
 
     Example:
         ```python
@@ -48,11 +50,11 @@ class Report:
         self._examples = list(examples or [])
 
     def to_dict(self) -> dict:
-        """Return all that was found as a JSON-plain dict, a copy."""
+        """Return a copy of the content, as a dict that JSON can store."""
         return copy.deepcopy(self._content)
 
     def to_json(self) -> str:
-        """Return `to_dict` as JSON; what was not recorded is null."""
+        """Return the content as JSON. Values that were not recorded are null."""
         return json.dumps(self._content, indent=2, allow_nan=False)
 
     def to_markdown(self) -> str:
@@ -60,18 +62,18 @@ class Report:
         return to_markdown(sections(self._content))
 
     def to_html(self) -> str:
-        """Return one self-contained HTML page with plots: no script, no link."""
+        """Return a self-contained HTML page with plots, without scripts or links."""
         return page(self._content, self._examples)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the report to a file, whole or not at all.
+        """Write the report to a file. If writing fails, an existing file is kept.
 
         Args:
-            path: Where to; the suffix `.html`, `.md`, `.json` or `.txt` says what. A
-                file that is there is replaced.
+            path: String or path of the file. The suffix `.html`, `.md`, `.json` or
+                `.txt` decides the format. An existing file is replaced.
 
         Raises:
-            ValueError: If the suffix is another, or the folder does not exist.
+            ValueError: If the suffix is not one of these, or the folder does not exist.
         """
         path = pathlib.Path(path)
         formats = {
@@ -87,14 +89,14 @@ class Report:
                 f"of {[*formats]}."
             )
         text = make().rstrip("\n") + "\n"
-        # A text of the user's may hold what UTF-8 cannot.
+        # Texts of the user can contain characters that UTF-8 cannot encode.
         replace_file(path, text.encode(errors="backslashreplace"))
 
     def __str__(self) -> str:
         return to_text(sections(self._content))
 
     def __repr__(self) -> str:
-        return f"<Report of {self._content['model']['name']!r}; print() shows it>"
+        return f"<Report of {self._content['model']['name']!r}. Use print() to show it>"
 
     def _repr_html_(self) -> str:
         return body(self._content, self._examples)

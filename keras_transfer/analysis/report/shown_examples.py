@@ -1,4 +1,4 @@
-"""One example of a data set as words, and as a picture if it is one."""
+"""Show one example of a dataset as text, or as a PNG if it is an image."""
 
 import base64
 import io
@@ -8,12 +8,12 @@ import keras
 import numpy as np
 
 CHANNELS = (1, 3, 4)
-SMALLEST = 4  # pixels a side; below that it is no picture
-LARGEST = 256
+SMALLEST = 4  # pixels a side; smaller arrays are not shown as images
+LARGEST = 256  # pixels a side; larger images are shown with fewer pixels
 
 
 def described(example: Any) -> str:
-    """Return an example as text: texts as they are, arrays in a few words."""
+    """Return an example as text. Arrays are shortened, and texts are not."""
     leaves = keras.tree.flatten(example)
     if isinstance(example, dict):
         parts = [f"{key}: {_words(leaf)}" for key, leaf in _named(example)]
@@ -22,10 +22,10 @@ def described(example: Any) -> str:
 
 
 def picture(example: Any) -> str | None:
-    """Return an example that is a picture as a PNG in base64, or None.
+    """Return an image as a PNG in base64, or None if the example is not an image.
 
-    Values are drawn as they are if they lie in 0 to 255 (integers) or 0 to 1, and
-    else stretched to their own range.
+    Integers from 0 to 255 and floats from 0 to 1 are drawn without scaling. Other
+    images are scaled so that their smallest value is black and their largest is white.
     """
     leaves = keras.tree.flatten(example)
     if len(leaves) != 1 or not _is_picture(leaves[0]):

@@ -1,4 +1,4 @@
-"""What is right and wrong in rows of labels and outputs: classes, labels, numbers."""
+"""Add up metrics and mistakes over rows of labels and outputs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 from keras_transfer.analysis.report.positions import Rows
 from keras_transfer.analysis.report.reading_outputs import Reading
 
-LARGEST = 50  # classes of a confusion matrix
-PAIRS = 10  # most confused pairs of classes
-WORST = 10  # examples shown
+LARGEST = 50  # largest number of classes of a confusion matrix
+PAIRS = 10  # number of most confused pairs of classes
+WORST = 10  # number of worst examples
 
 
 def summary_of(reading: Reading, names: list[str] | None) -> Any:
-    """Return what adds up rows that are read so.
+    """Return an object that adds up rows of the kind in `reading`.
 
     Args:
-        reading: How to read them.
-        names: Names of the classes, or None for their numbers.
+        reading: How to read labels and outputs.
+        names: Names of the classes, or None to use their numbers.
     """
     kinds = {"classes": _Classes, "labels": _Labels, "numbers": _Numbers}
     return kinds[reading.kind](
@@ -31,11 +31,11 @@ def summary_of(reading: Reading, names: list[str] | None) -> Any:
 
 
 class _Classes:
-    """Exactly one class a row."""
+    """Summary of rows with exactly one class."""
 
     def __init__(self, reading: Reading, names: list[str]) -> None:
         self.reading, self.names = reading, names
-        self.pairs = collections.Counter()  # by true class * number + predicted class
+        self.pairs = collections.Counter()  # by true class * classes + predicted class
 
     def add(self, rows: Rows) -> Iterator[tuple[int, dict]]:
         true, logs = self.reading.classes(rows)
@@ -88,11 +88,11 @@ class _Classes:
 
 
 class _Labels:
-    """Any number of labels a row, each yes or no."""
+    """Summary of rows with several labels, each yes or no."""
 
     def __init__(self, reading: Reading, names: list[str]) -> None:
         self.reading, self.names = reading, names
-        self.hits = self.counts = 0  # of each label
+        self.hits = self.counts = 0  # become arrays with a value for each label
         self.rows = self.right = self.single = 0
 
     def add(self, rows: Rows) -> Iterator[tuple[int, dict]]:
@@ -128,7 +128,7 @@ class _Labels:
 
 
 class _Numbers:
-    """Numbers to come near to."""
+    """Summary of rows of numbers, for regression."""
 
     def __init__(self, reading: Reading, names: list[str]) -> None:
         self.reading = reading
@@ -156,7 +156,7 @@ class _Numbers:
 def _worst(
     rows: Rows, wrong: np.ndarray, losses: np.ndarray
 ) -> Iterator[tuple[int, float]]:
-    """Yield the rows of the largest losses, at most one an example, and these."""
+    """Yield rows with the largest losses, and the losses, one row for each example."""
     order = np.lexsort((wrong, -losses))
     _, first = np.unique(rows.owners()[wrong][order], return_index=True)
     for k in np.sort(first)[:WORST]:
@@ -175,6 +175,6 @@ def _classes(names: list[str], counts: np.ndarray, hits: np.ndarray) -> list[dic
 
 
 def _shown(values: np.ndarray) -> str:
-    """Return a few numbers as text."""
+    """Return the first numbers as text."""
     shown = ", ".join(f"{value:.4g}" for value in values[:4])
     return f"{shown}, ... ({len(values)})" if len(values) > 4 else shown

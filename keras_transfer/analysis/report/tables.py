@@ -1,4 +1,4 @@
-"""What a report shows, in sections of notes and a table, whatever the format."""
+"""Build the sections of a report, which all text formats share."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import dataclasses
 import unicodedata
 
 MISSING = "not recorded"
-WIDEST = 12  # classes of a confusion matrix as a table of text
-MOST = 30  # classes listed
+WIDEST = 12  # largest number of classes of a confusion matrix in text
+MOST = 30  # largest number of classes in the list of recalls
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A title, sentences, and perhaps a table.
+    """A title, sentences, and an optional table.
 
     Args:
-        name: What it is about, such as "groups".
-        title: Its heading.
+        name: Name of the section, such as "groups".
+        title: The heading.
         notes: Sentences below the heading.
-        header: Names of the columns; none if there is no table.
-        rows: Cells of text, a row each.
-        left: Indices of the columns that hold words.
-        footer: How many of the last rows are set apart.
-        output: Name of the output that it is about, of a model of several.
+        header: Names of the columns. Empty if there is no table.
+        rows: Rows of text cells.
+        left: Indices of the columns with text, which are aligned to the left.
+        footer: Number of rows at the end that are separated by a line.
+        output: Name of the output, for a model with several outputs.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Section:
 
 
 def sections(content: dict) -> list[Section]:
-    """Return all that there is to show of the `content` of a report."""
+    """Return all sections for the `content` of a report."""
     shown = [_head(content), _groups(content), _phases(content)]
     shown += _evaluation(content)
     reasons = content["not_recorded"]
@@ -48,7 +48,7 @@ def sections(content: dict) -> list[Section]:
 
 
 def clean(text: str) -> str:
-    """Return `text` on one line, without what would steer a terminal or a page."""
+    """Return `text` on one line, without control characters."""
     return "".join(
         letter if unicodedata.category(letter)[0] != "C" else " "
         for letter in str(text)
@@ -56,12 +56,12 @@ def clean(text: str) -> str:
 
 
 def number(value: float | None, form: str = ".4g") -> str:
-    """Return a number as text, or that it was not recorded."""
+    """Return a number as text, or "not recorded" for None."""
     return MISSING if value is None else format(value, form)
 
 
 def moved(row: dict) -> str:
-    """Return how far a group moved as text."""
+    """Return the moved norm of a group as text."""
     if row["moved"] is None:
         return MISSING
     return f"{row['moved']:.3g}" + ("" if row["moved_is_relative"] else " abs.")
@@ -70,8 +70,8 @@ def moved(row: dict) -> str:
 def _head(content: dict) -> Section:
     model, optimizer = content["model"], content["optimizer"]
     notes = [
-        f"{model['class']} of {model['parameters']:,} parameters, "
-        f"{model['trainable']:,} of which train now."
+        f"{model['class']} with {model['parameters']:,} parameters, "
+        f"{model['trainable']:,} of them trainable."
     ]
     if optimizer is None:
         notes.append(f"Optimizer: {MISSING}.")
@@ -137,14 +137,14 @@ def _phases(content: dict) -> Section:
                 ", ".join(f"{clean(k)} {number(v)}" for k, v in ends) or MISSING,
             )
         )
-    header = ("phase", "epochs", "seconds", "trainable", "at its end")
+    header = ("phase", "epochs", "seconds", "trainable", "metrics at the end")
     return Section("phases", title, (), header, tuple(rows), (4,))
 
 
 def _evaluation(content: dict) -> list[Section]:
     evaluation = content["evaluation"]
     if evaluation is None:
-        return [Section("evaluation", "On data", (f"Data: {MISSING}.",))]
+        return [Section("evaluation", "Evaluation", (f"Data: {MISSING}.",))]
     if evaluation["kind"] != "several":
         return _of_output(evaluation)
     found = []
@@ -152,7 +152,7 @@ def _evaluation(content: dict) -> list[Section]:
         said = f": output {clean(name)}"
         if each is None:
             note = (f"Data: {MISSING}.",)
-            found.append(Section("evaluation", f"On data{said}", note, output=name))
+            found.append(Section("evaluation", f"Evaluation{said}", note, output=name))
             continue
         found += [
             dataclasses.replace(part, title=part.title + said, output=name)
@@ -162,14 +162,15 @@ def _evaluation(content: dict) -> list[Section]:
 
 
 def _of_output(evaluation: dict) -> list[Section]:
-    title = "On data"
+    title = "Evaluation"
     notes = [
-        f"{evaluation['examples']:,} examples; outputs read as {evaluation['outputs']}."
+        f"{evaluation['examples']:,} examples. The outputs are read as "
+        f"{evaluation['outputs']}."
     ]
     if "positions" in evaluation:
         notes.append(
-            f"{evaluation['positions']:,} tokens or pixels of them are judged, each by "
-            "itself."
+            f"{evaluation['positions']:,} tokens or pixels of these examples are "
+            "evaluated one by one."
         )
     if evaluation["kind"] == "numbers":
         notes.append(
@@ -180,8 +181,8 @@ def _of_output(evaluation: dict) -> list[Section]:
     if evaluation["kind"] == "labels":
         of = "tokens or pixels" if "positions" in evaluation else "examples"
         notes.append(
-            f"All labels right: {evaluation['accuracy']:.4f} of the {of}. Single "
-            f"labels right: {evaluation['label_accuracy']:.4f}."
+            f"All labels correct: {evaluation['accuracy']:.4f} of the {of}. Single "
+            f"labels correct: {evaluation['label_accuracy']:.4f}."
         )
     else:
         notes.append(f"Accuracy {evaluation['accuracy']:.4f}.")
@@ -189,7 +190,7 @@ def _of_output(evaluation: dict) -> list[Section]:
     if len(classes) > MOST:
         seen = [each for each in classes if each["recall"] is not None]
         classes = sorted(seen, key=lambda each: each["recall"])[:MOST]
-        notes.append(f"The {MOST} classes of lowest recall:")
+        notes.append(f"The {MOST} classes with the lowest recall:")
     rows = tuple(
         (
             clean(each["name"]),
@@ -223,13 +224,13 @@ def _confusion(evaluation: dict) -> Section:
     )
     of = "positions" if "positions" in evaluation else "examples"
     header = ("true", "predicted", of)
-    return Section("confusion", "Most confused", (), header, rows, (0, 1))
+    return Section("confusion", "Most confused classes", (), header, rows, (0, 1))
 
 
 def _worst(evaluation: dict) -> Section:
-    title = "Most wrong examples"
+    title = "Worst predictions"
     if not evaluation["worst"]:
-        return Section("worst", title, ("None is wrong.",))
+        return Section("worst", title, ("All predictions are correct.",))
     sure = "probability" in evaluation["worst"][0]
     dense = "position" in evaluation["worst"][0]
     header = ("index", *(["position"] if dense else []), "true", "predicted")
@@ -250,5 +251,5 @@ def _worst(evaluation: dict) -> Section:
     left = (1 + dense, 2 + dense, len(header) - 1)
     notes = ("p: the probability of the predicted class.",) if sure else ()
     if dense:
-        notes = ("Of each example its worst token or pixel, at `position`.", *notes)
+        notes = ("`position`: the worst token or pixel of the example.", *notes)
     return Section("worst", title, notes, header, rows, left)

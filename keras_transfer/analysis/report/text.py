@@ -1,4 +1,4 @@
-"""A report as aligned text and as Markdown."""
+"""Format a report as aligned text and as Markdown."""
 
 import html
 import re
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from keras_transfer.analysis.report.tables import Section
 
-EXAMPLE = 60  # characters of one cell of an example, in text
-CELL = 300  # of any other
+EXAMPLE = 60  # largest number of characters in a cell of an example, in text
+CELL = 300  # largest number of characters in all other cells
 SPECIAL = re.compile(r"([\\`*_\[\]|~$#])")
 
 
@@ -24,7 +24,7 @@ def to_text(sections: Sequence[Section]) -> str:
 
 
 def to_markdown(sections: Sequence[Section]) -> str:
-    """Return sections as Markdown, with all that came from outside escaped."""
+    """Return sections as Markdown, with special characters escaped."""
     blocks = []
     for level, section in enumerate(sections):
         blocks.append(f"{'##' if level else '#'} {_escape(section.title)}")
@@ -66,7 +66,7 @@ def _short(text: str, width: int) -> str:
 
 
 def _width(text: str) -> int:
-    """Return how many columns `text` takes; those of East Asia take two."""
+    """Return the display width of `text`. East Asian characters take two columns."""
     wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
     return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
 

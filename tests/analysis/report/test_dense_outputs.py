@@ -1,4 +1,4 @@
-"""A report on a label for each token or pixel: what counts, and where it is wrong."""
+"""A report for models with a label for each token or pixel."""
 
 import sys
 
@@ -21,7 +21,7 @@ def evaluation(model, *data, **kwargs):
 
 
 def identity(shape, loss=None, **kwargs):
-    """Return a model whose outputs are its inputs."""
+    """Return a model that outputs its inputs."""
     inputs = keras.Input(shape)
     outputs = layers.Dense(shape[-1], kernel_initializer="identity", **kwargs)(inputs)
     model = keras.Model(inputs, outputs)
@@ -36,7 +36,7 @@ def scores(*shape, seed=0):
 
 @pytest.mark.parametrize("shape", [(5, 3), (4, 6, 3)])
 @pytest.mark.parametrize("form", ["sparse", "column", "one-hot"])
-def test_positions_are_counted_as_scikit_learn_does(shape, form):
+def test_metrics_of_positions_match_scikit_learn(shape, form):
     x = scores(40, *shape)
     true = np.random.default_rng(1).integers(0, 3, (40, *shape[:-1]))
     y = {"sparse": true, "column": true[..., None], "one-hot": np.eye(3)[true]}[form]
@@ -56,7 +56,7 @@ def test_positions_are_counted_as_scikit_learn_does(shape, form):
     assert len({each["index"] for each in found["worst"]}) == 10
 
 
-def test_pixels_of_one_column_are_yes_or_no():
+def test_pixels_with_one_output_are_binary():
     x = scores(4, 6, 6, 1)
     y = (scores(4, 6, 6, 1, seed=1) > 0).astype("int32")
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
@@ -65,7 +65,7 @@ def test_pixels_of_one_column_are_yes_or_no():
         assert found["accuracy"] == pytest.approx(np.mean((x > 0) == y))
 
 
-def test_several_labels_of_each_pixel():
+def test_several_labels_for_each_pixel():
     x = scores(4, 6, 6, 3)
     y = (scores(4, 6, 6, 3, seed=1) > 0).astype("int32")
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
@@ -75,7 +75,7 @@ def test_several_labels_of_each_pixel():
     assert found["accuracy"] == pytest.approx(np.mean(((x > 0) == y).all(-1)))
 
 
-def test_what_the_model_masks_does_not_count():
+def test_masked_tokens_do_not_count():
     inputs = keras.Input((6,), dtype="int32")
     x = layers.Embedding(9, 4, mask_zero=True)(inputs)
     model = keras.Model(inputs, layers.Dense(3)(x))
@@ -88,7 +88,7 @@ def test_what_the_model_masks_does_not_count():
     assert found["positions"] == real.sum() < real.size
     right = model.predict(tokens, verbose=0).argmax(-1) == labels
     assert found["accuracy"] == pytest.approx(right[real].mean())
-    # Keras's own metric leaves them out as well.
+    # The metric of Keras leaves out masked tokens as well.
     kept = model.evaluate(tokens, labels, verbose=0, return_dict=True)
     assert found["accuracy"] == pytest.approx(kept["accuracy"], abs=1e-6)
     assert all(tokens[each["index"]][each["position"]] for each in found["worst"])
@@ -96,7 +96,7 @@ def test_what_the_model_masks_does_not_count():
 
 
 @pytest.mark.parametrize("axes", [1, 2])
-def test_a_sample_weight_of_zero_leaves_out(axes):
+def test_tokens_with_a_sample_weight_of_zero_do_not_count(axes):
     x, y = scores(40, 5, 3), np.random.default_rng(1).integers(0, 3, (40, 5))
     weights = np.random.default_rng(2).integers(0, 3, (40, 5)[:axes]) / 2
     counted = np.broadcast_to(weights.reshape(40, -1) != 0, (40, 5))
@@ -111,7 +111,7 @@ def test_a_sample_weight_of_zero_leaves_out(axes):
         assert all(counted[x["index"], x["position"][0]] for x in found["worst"])
 
 
-def test_a_weight_of_zero_leaves_out_an_example_or_a_number():
+def test_examples_and_numbers_with_a_sample_weight_of_zero_do_not_count():
     x, weights = scores(30, 3), np.arange(30) % 3
     found = evaluation(identity((3,)), x, np.zeros(30, int), weights)
     assert found["accuracy"] == np.mean(x[weights != 0].argmax(-1) == 0)
@@ -122,7 +122,7 @@ def test_a_weight_of_zero_leaves_out_an_example_or_a_number():
     assert found["mean_absolute_error"] == pytest.approx(2)
 
 
-def test_the_label_that_the_loss_ignores_does_not_count():
+def test_the_ignored_class_of_the_loss_does_not_count():
     x, y = scores(40, 5, 3), np.random.default_rng(1).integers(-1, 3, (40, 5))
     loss = SPARSE(from_logits=True, ignore_class=-1)
     found = evaluation(identity((5, 3), loss), x, y)
@@ -130,15 +130,15 @@ def test_the_label_that_the_loss_ignores_does_not_count():
     assert found["positions"] == (y >= 0).sum()
 
 
-def test_nothing_that_counts_is_refused():
+def test_data_without_counted_labels_raises():
     x, y = scores(4, 5, 3), np.zeros((4, 5), int)
-    with pytest.raises(ValueError, match="Nothing in `data` counts"):
+    with pytest.raises(ValueError, match="No example in `data` counts"):
         evaluation(identity((5, 3)), x, y, np.zeros(4))
     with pytest.raises(ValueError, match=r"sample weights.*\(4, 3\).*\(4, 5\)"):
         evaluation(identity((5, 3)), x, y, np.zeros((4, 3)))
 
 
-def test_a_masked_output_may_be_infinite():
+def test_an_output_with_weight_zero_need_not_be_finite():
     x, y = scores(4, 5, 3), np.zeros((4, 5), int)
     x[0, 0] = np.nan
     weights = np.ones((4, 5))
@@ -151,12 +151,12 @@ def test_a_masked_output_may_be_infinite():
 def test_rows_are_read_in_parts(monkeypatch):
     x, y = scores(9, 7, 3), np.random.default_rng(1).integers(0, 3, (9, 7))
     right = evaluation(identity((7, 3)), x, y)
-    # The function `report` hides the package of that name.
+    # The function `report` hides the package `report`.
     monkeypatch.setattr(sys.modules[Rows.__module__], "MOST", 12)
     assert evaluation(identity((7, 3)), x, y) == right
 
 
-def test_names_of_tags_are_labels_too():
+def test_names_of_tags_can_be_labels():
     tags = ["O", "PER", "LOC"]
     x, y = scores(4, 5, 3), np.random.default_rng(1).integers(0, 3, (4, 5))
     right = evaluation(identity((5, 3)), x, y, class_names=tags)
@@ -166,8 +166,8 @@ def test_names_of_tags_are_labels_too():
         evaluation(identity((5, 3)), x, np.full((4, 5), "ORG"), class_names=tags)
 
 
-def test_it_is_shown_as_text_and_html():
+def test_positions_are_shown_in_all_formats():
     x, y = scores(4, 5, 3), np.random.default_rng(1).integers(0, 3, (4, 5))
     report = kt.report(identity((5, 3)), data=(x, y))
-    assert "20 tokens or pixels of them are judged" in str(report)
+    assert "20 tokens or pixels of these examples" in str(report)
     assert "position" in report.to_markdown() and "position" in report.to_html()

@@ -1,4 +1,4 @@
-"""What a report says on data: counts by hand, worst examples, and refusals."""
+"""The evaluation in a report: metrics, worst examples, kinds of data, and errors."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from tests import tiny
 
 
 def identity(size, activation=None, loss=None):
-    """Return a model whose outputs are its inputs, and an activation of them."""
+    """Return a model that outputs its inputs, after an optional activation."""
     layer = keras.layers.Dense(
         size, activation, kernel_initializer="identity", name="out"
     )
@@ -59,10 +59,10 @@ def test_classes_by_hand():
     assert len(found["most_confused"]) == 2
 
 
-def test_many_examples_agree_with_scikit_learn():
+def test_metrics_match_scikit_learn():
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(333, 7)).astype("float32")
-    labels = generator.integers(0, 6, 333)  # none of the last class
+    labels = generator.integers(0, 6, 333)  # no label is of the last class
     found = evaluation(identity(7), logits, labels)
     predicted = logits.argmax(1)
     assert found["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
@@ -87,7 +87,7 @@ def test_many_examples_agree_with_scikit_learn():
         (None, SPARSE(from_logits=True), "logits"),
         ("softmax", SPARSE(), "probabilities"),
         ("softmax", "sparse_categorical_crossentropy", "probabilities"),
-        # The loss says so, although the outputs look like probabilities.
+        # The loss has priority, although the outputs look like probabilities.
         ("softmax", SPARSE(from_logits=True), "logits"),
     ],
 )
@@ -121,7 +121,7 @@ BINARY = keras.losses.BinaryCrossentropy
         (None, "binary_crossentropy", "logits"),  # they are outside [0, 1]
     ],
 )
-def test_one_output_that_tells_two_classes_apart(activation, loss, read_as):
+def test_one_binary_output(activation, loss, read_as):
     x = np.array([[2.0], [-1.0], [3.0], [-0.5]], "float32")
     for labels in (np.array([1, 0, 0, 1]), np.array([[1], [0], [0], [1]])):
         found = evaluation(identity(1, activation, loss), x, labels)
@@ -132,29 +132,29 @@ def test_one_output_that_tells_two_classes_apart(activation, loss, read_as):
         assert worst["loss"] == pytest.approx(np.log1p(np.exp(3)), rel=1e-5)
 
 
-def test_logits_that_could_be_probabilities_are_read_by_the_last_layer():
-    x = np.array([[0.2], [0.4]], "float32")  # as logits both are of class 1
+def test_a_linear_last_layer_outputs_logits():
+    x = np.array([[0.2], [0.4]], "float32")  # read as logits, both are of class 1
     labels = np.array([1, 1])
     found = evaluation(identity(1), x, labels)
     assert found["outputs"] == "logits" and found["accuracy"] == 1.0
 
 
 @pytest.mark.parametrize("loss", ["binary_crossentropy", BINARY(), {"out": BINARY()}])
-def test_linear_outputs_are_probabilities_if_the_loss_says_so(loss):
+def test_linear_outputs_are_probabilities_if_the_loss_expects_them(loss):
     x = np.array([[0.2], [0.4]], "float32")
     found = evaluation(identity(1, None, loss), x, np.array([1, 0]))
     assert found["outputs"] == "probabilities"
 
 
 @pytest.mark.parametrize("form", [lambda x: x, lambda x: [x], lambda x: {"out": x}])
-def test_rows_that_could_be_probabilities_are_what_the_loss_says(form):
+def test_rows_that_add_up_to_1_are_logits_if_the_loss_expects_them(form):
     x = np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1]], "float32")
     model = identity(3, None, form(SPARSE(from_logits=True)))
     assert evaluation(model, x, np.array([0, 1]))["outputs"] == "logits"
 
 
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
-def test_both_hinges_are_read_by_the_labels(loss):
+def test_labels_decide_the_kind_for_hinge_losses(loss):
     x = np.array([[2.0], [-1.0]], "float32")
     for labels, kind in (([1, 0], "classes"), ([1, -1], "numbers")):
         found = evaluation(identity(1, None, loss), x, np.array(labels))
@@ -175,7 +175,7 @@ def test_several_labels_at_once_by_hand():
     assert (worst["index"], worst["true"], worst["predicted"]) == (1, "0", "1")
     expected = np.log1p(np.exp([1.0, 2.0, -1.0])).mean()
     assert worst["loss"] == pytest.approx(expected, rel=1e-5)
-    assert "All labels right: 0.6667" in str(report)
+    assert "All labels correct: 0.6667" in str(report)
 
 
 def test_names_of_classes_come_from_the_dataset():
@@ -189,10 +189,10 @@ def test_names_of_classes_come_from_the_dataset():
     }
 
 
-def test_nothing_wrong_is_told():
+def test_a_perfect_model_has_no_worst_examples():
     report = kt.report(identity(3), data=(LOGITS, LOGITS.argmax(1)))
     assert report.to_dict()["evaluation"]["worst"] == []
-    assert "None is wrong." in str(report)
+    assert "All predictions are correct." in str(report)
 
 
 def test_a_thousand_classes_show_the_most_confused():
@@ -206,12 +206,12 @@ def test_a_thousand_classes_show_the_most_confused():
     assert found["confusion_matrix"] is None
     assert found["most_confused"] == [{"true": "390", "predicted": "7", "examples": 9}]
     assert "Most confused" in str(report)
-    assert "The 30 classes of lowest recall" in str(report)
+    assert "The 30 classes with the lowest recall" in str(report)
     assert len(str(report).splitlines()) < 100
     report.to_html()
 
 
-def test_outputs_that_are_not_finite_are_told():
+def test_outputs_that_are_not_finite_are_reported():
     x = LOGITS.copy()
     x[3] = np.nan
     report = kt.report(identity(3), data=(x, TRUE))
@@ -221,7 +221,7 @@ def test_outputs_that_are_not_finite_are_told():
     assert "Data: not recorded." in str(report)
 
 
-def test_without_data_it_is_not_recorded():
+def test_without_data_the_evaluation_is_not_recorded():
     report = kt.report(identity(3))
     assert report.to_dict()["evaluation"] is None
     assert "no data" in report.to_dict()["not_recorded"]["evaluation"]
@@ -246,14 +246,14 @@ def test_numbers_by_hand(loss):
     assert "Mean absolute error 1.167" in str(report)
 
 
-def test_the_loss_decides_that_whole_labels_are_numbers():
+def test_the_loss_decides_if_integer_labels_are_numbers():
     x, y = np.array([[0.5], [1.0]]), np.array([0, 1])
     assert evaluation(identity(1, None, "mse"), x, y)["kind"] == "numbers"
     assert evaluation(identity(1), x, y)["kind"] == "classes"
     assert evaluation(identity(1), x, y + 5)["kind"] == "numbers"
 
 
-def test_pictures_as_outputs_are_numbers():
+def test_image_outputs_are_numbers():
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.ReLU()])
     model = keras.Sequential([*model.layers, keras.layers.Conv2D(1, 1)])
     model.build((None, 4, 4, 1))
@@ -269,7 +269,7 @@ def test_pictures_as_outputs_are_numbers():
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of two."""
+    """PyDataset with batches of two."""
 
     def __len__(self):
         return 3
@@ -280,7 +280,7 @@ class Batches(keras.utils.PyDataset):
 
 
 class Endless(Batches):
-    """No end."""
+    """PyDataset without an end."""
 
     @property
     def num_batches(self):
@@ -310,7 +310,7 @@ def test_all_kinds_of_data(make):
     assert found["worst"][0]["example"] == "0, 0, 4"
 
 
-def test_worst_examples_are_those_of_their_pass_when_it_is_shuffled():
+def test_worst_examples_of_shuffled_data_match_their_labels():
     x = np.eye(64, dtype="float32")
     data = tf.data.Dataset.from_tensor_slices((x, np.arange(64) % 63))
     data = data.shuffle(64, reshuffle_each_iteration=True).batch(8)
@@ -332,7 +332,7 @@ def test_inputs_in_a_dict():
         assert found["worst"][0]["example"] == "a: 1, 1; b: 0, 0"
 
 
-def test_a_model_whose_layers_were_changed_in_place_is_run_as_it_is():
+def test_layers_changed_after_tracing_are_used():
     model = tiny.mlp()
     x = np.random.default_rng(0).normal(size=(30, 6)).astype("float32")
     model.predict(x, verbose=0)  # traced without LoRA
@@ -344,7 +344,7 @@ def test_a_model_whose_layers_were_changed_in_place_is_run_as_it_is():
     assert evaluation(model, x, expected)["accuracy"] == 1.0
 
 
-# Refusals.
+# Errors.
 
 
 @pytest.mark.parametrize(
@@ -362,16 +362,16 @@ def test_a_model_whose_layers_were_changed_in_place_is_run_as_it_is():
         (lambda: dataset().map(lambda x, y: x), ValueError, "no labels"),
         (lambda: (LOGITS,), ValueError, "no labels"),
         (lambda: (LOGITS, None), ValueError, "no labels"),
-        (lambda: (LOGITS, TRUE + 1), ValueError, "such as 3. The 3 classes"),
-        (lambda: (LOGITS, TRUE - 1), ValueError, "such as -1. The 3 classes"),
-        (lambda: (LOGITS, TRUE / 2), ValueError, "such as 0.5. The 3 classes"),
+        (lambda: (LOGITS, TRUE + 1), ValueError, "such as 3. Number the 3 classes"),
+        (lambda: (LOGITS, TRUE - 1), ValueError, "such as -1. Number the 3 classes"),
+        (lambda: (LOGITS, TRUE / 2), ValueError, "such as 0.5. Number the 3 classes"),
         (lambda: (LOGITS, np.eye(4)[TRUE]), ValueError, r"\(5, 4\).*\(5, 3\)"),
         (lambda: (LOGITS, list("abcde")), ValueError, "Number the classes"),
         (lambda: (LOGITS, {"a": TRUE}), ValueError, "labels of `data` are a dict"),
         (lambda: (LOGITS, [TRUE, TRUE]), ValueError, "labels of `data` are a list"),
     ],
 )
-def test_data_that_cannot_be_used_is_refused(make, error, message):
+def test_bad_data_raises(make, error, message):
     model = identity(3, None, SPARSE(from_logits=True))
     before = model.get_weights()
     with pytest.raises(error, match=message):
@@ -381,7 +381,7 @@ def test_data_that_cannot_be_used_is_refused(make, error, message):
         assert np.array_equal(a, b)
 
 
-def test_outputs_that_stop_being_probabilities_are_refused():
+def test_outputs_outside_probabilities_raise():
     x = np.full((40, 1), 0.5, "float32")
     x[-1] = 7
     model = identity(1, "relu")
@@ -389,13 +389,13 @@ def test_outputs_that_stop_being_probabilities_are_refused():
         evaluation(model, x, np.ones(40, int))
 
 
-def test_labels_that_are_not_of_one_kind_are_refused():
+def test_labels_other_than_0_and_1_raise():
     model = identity(3, None, BINARY(from_logits=True))
     with pytest.raises(ValueError, match="must be 0 or 1"):
         evaluation(model, LOGITS, LOGITS)
 
 
-def test_models_that_have_no_one_output_are_refused():
+def test_models_without_a_readable_output_raise():
     inputs = keras.Input((3,))
     two = keras.Model(inputs, [keras.layers.Dense(3)(inputs) for _ in range(2)])
     with pytest.raises(ValueError, match="several outputs"):
@@ -406,5 +406,5 @@ def test_models_that_have_no_one_output_are_refused():
         evaluation(rows, x, np.zeros(4, int))
     layer = keras.layers.Dense(3)
     layer.build((None, 3))
-    with pytest.raises(TypeError, match="no keras.Model"):
+    with pytest.raises(TypeError, match="not a keras.Model"):
         evaluation(layer, LOGITS, TRUE)

@@ -1,4 +1,4 @@
-"""The report: what it says of groups, phases and starts, and that it only reads."""
+"""kt.report: layer groups, phases and starts, and that it does not change a model."""
 
 import json
 import random
@@ -28,12 +28,12 @@ def compiled(model, optimizer="adam", **kwargs):
 
 
 def group(report, name):
-    """Return what a report says of one group."""
+    """Return the row of one group in a report."""
     rows = report.to_dict()["groups"]
     return next(row for row in rows if row["name"] == name)
 
 
-# How far it moved.
+# How far groups moved.
 
 
 def test_moved_is_the_relative_norm_by_hand():
@@ -51,7 +51,7 @@ def test_moved_is_the_relative_norm_by_hand():
     assert "0.2" in str(kt.report(model))
 
 
-def test_moved_is_absolute_where_the_start_is_zero():
+def test_moved_is_absolute_if_the_start_is_zero():
     model = keras.Sequential(
         [keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")]
     )
@@ -63,7 +63,7 @@ def test_moved_is_absolute_where_the_start_is_zero():
     assert "5 abs." in str(report) and "because w0 is zero" in str(report)
 
 
-def test_a_group_that_stayed_says_zero_and_not_missing():
+def test_a_group_that_did_not_move_shows_zero():
     model = tiny.mlp()
     kt.analysis.record_start(model)
     report = kt.report(model)
@@ -71,7 +71,7 @@ def test_a_group_that_stayed_says_zero_and_not_missing():
     assert "groups.moved" not in report.to_dict()["not_recorded"]
 
 
-def test_the_total_is_over_all_weights():
+def test_the_total_covers_all_weights():
     model = tiny.mlp()
     before = np.concatenate([each.ravel() for each in model.get_weights()])
     kt.analysis.record_start(model)
@@ -82,7 +82,7 @@ def test_the_total_is_over_all_weights():
     assert total["moved"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_statistics_of_batch_norm_are_counted_and_no_part_of_the_norm():
+def test_statistics_of_batch_norm_are_counted_and_not_part_of_the_norm():
     model = tiny.convnet()
     kt.analysis.record_start(model)
     norm = model.get_layer("norm")
@@ -107,7 +107,7 @@ def test_statistics_move_in_training_and_stay_when_frozen():
         assert (row["moved"] == 0) == frozen
 
 
-def test_without_a_start_nothing_reads_zero():
+def test_without_a_start_nothing_shows_zero():
     report = kt.report(tiny.convnet())
     found = report.to_dict()
     assert found["start"] is None
@@ -117,20 +117,20 @@ def test_without_a_start_nothing_reads_zero():
     assert "moved: not recorded." in str(report)
 
 
-def test_weights_without_a_start_are_told():
+def test_weights_without_a_start_are_reported():
     model = tiny.mlp()
     kt.analysis.record_start(model)
     model.layers[1].enable_lora(2)
     outer = keras.Sequential([keras.Input((6,)), model, keras.layers.Dense(2)])
     reasons = kt.report(model).to_dict()["not_recorded"]
-    assert "2 of its 4 variables" in reasons["groups.dense_0.moved"]
+    assert "2 of 4 variables" in reasons["groups.dense_0.moved"]
     found = kt.report(outer).to_dict()
     assert model.name in found["start"]
     assert found["groups"][-1]["moved"] is None
-    assert "2 of its 2 variables" in found["not_recorded"]["groups.head.moved"]
+    assert "2 of 2 variables" in found["not_recorded"]["groups.head.moved"]
 
 
-def test_weights_that_are_not_finite_are_told():
+def test_weights_that_are_not_finite_are_reported():
     model = tiny.mlp()
     kt.analysis.record_start(model)
     model.layers[1].bias.assign(model.layers[1].bias * np.nan)
@@ -141,7 +141,7 @@ def test_weights_that_are_not_finite_are_told():
     report.to_json()
 
 
-def test_a_reference_is_a_model_or_its_weights():
+def test_a_reference_can_be_a_model_or_its_weights():
     model = tiny.mlp()
     start = model.get_weights()
     reference = keras.models.clone_model(model)
@@ -155,7 +155,7 @@ def test_a_reference_is_a_model_or_its_weights():
         assert row["moved"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_reference_comes_before_what_was_recorded():
+def test_a_reference_has_priority_over_a_recorded_start():
     model = tiny.mlp()
     kt.analysis.record_start(model)
     zeros = [np.zeros_like(each) for each in model.get_weights()]
@@ -163,10 +163,10 @@ def test_a_reference_comes_before_what_was_recorded():
     assert row["moved"] > 0 and not row["moved_is_relative"]
 
 
-# What trains, and what the optimizer holds.
+# Trainable parameters and optimizer bytes.
 
 
-def test_adam_holds_eight_bytes_for_each_parameter_that_trains():
+def test_adam_uses_eight_bytes_for_each_trainable_parameter():
     model = tiny.mlp()
     model.layers[1].trainable = False
     compiled(model).fit(np.ones((8, 6)), np.zeros(8), verbose=0)
@@ -196,7 +196,7 @@ def test_adam_holds_eight_bytes_for_each_parameter_that_trains():
     ],
     ids=["sgd", "momentum", "ema", "amsgrad", "accumulation", "nadam"],
 )
-def test_slots_are_found_by_the_variables_they_are_for(make, slots):
+def test_slots_are_assigned_to_the_groups_of_their_variables(make, slots):
     model = tiny.mlp()
     plain = compiled(model, make())
     plain.optimizer.build(model.trainable_variables)
@@ -217,8 +217,8 @@ def test_slots_of_adafactor_and_of_several_optimizers():
     model = tiny.mlp()
     compiled(model, keras.optimizers.Adafactor())
     model.optimizer.build(model.trainable_variables)
-    # A row and a column of the kernel, two empty slots of the bias, and as much as
-    # the weights themselves.
+    # A row and a column of the kernel, two empty slots of the bias, and one slot of
+    # the same size as the weights.
     expected = 4 * (6 + 5 + 2 + 35)
     assert group(kt.report(model), "dense_0")["optimizer_bytes"] == expected
     several = keras.optimizers.OptimizerMap(
@@ -230,7 +230,7 @@ def test_slots_of_adafactor_and_of_several_optimizers():
     assert [row["optimizer_bytes"] for row in rows] == [280, 0, 0]
 
 
-def test_an_optimizer_that_is_not_there_or_not_built_is_not_recorded():
+def test_a_missing_or_unbuilt_optimizer_is_not_recorded():
     model = tiny.mlp()
     found = kt.report(model).to_dict()
     assert found["optimizer"] is None
@@ -241,7 +241,7 @@ def test_an_optimizer_that_is_not_there_or_not_built_is_not_recorded():
     assert "when training begins" in found["not_recorded"]["optimizer.bytes"]
 
 
-# What it cost.
+# Training cost.
 
 
 def unfrozen():
@@ -285,7 +285,7 @@ def test_a_plain_history_has_no_phases_and_no_seconds():
     assert row.split("  ")[0].strip() == "not recorded"
 
 
-def test_a_history_that_goes_on_later_keeps_its_epochs():
+def test_a_history_with_an_initial_epoch_keeps_its_epochs():
     model = compiled(tiny.mlp())
     x, y = np.ones((8, 6)), np.zeros(8)
     history = model.fit(x, y, initial_epoch=4, epochs=6, verbose=0)
@@ -294,7 +294,7 @@ def test_a_history_that_goes_on_later_keeps_its_epochs():
     assert found["phases"][0]["last_epoch"] == 5
 
 
-def test_what_a_history_holds_beside_numbers():
+def test_a_history_with_values_that_are_not_numbers():
     history = {
         "loss": [1.0, float("nan")],
         "phase": ["head", "all"],
@@ -312,7 +312,7 @@ def test_what_a_history_holds_beside_numbers():
     assert second["at_its_end"] == {"loss": None}
     assert [each["trainable_parameters"] for each in found["phases"]] == [10, 20]
     missing = found["not_recorded"]
-    assert missing["history.val_loss"] == "1 values for 2 epochs"
+    assert missing["history.val_loss"] == "1 value(s) for 2 epoch(s)"
     assert "not numbers" in missing["history.f1"]
     assert "loss not recorded" in str(report)
     report.to_html()
@@ -329,20 +329,20 @@ def test_what_a_history_holds_beside_numbers():
         ("loss", TypeError, "is a str"),
     ],
 )
-def test_a_history_that_cannot_be_read_is_refused(history, error, message):
+def test_a_history_that_cannot_be_read_raises(history, error, message):
     with pytest.raises(error, match=message):
         kt.report(tiny.mlp(), history)
 
 
-# What is refused.
+# Errors.
 
 
-def test_a_reference_of_another_shape_is_refused():
+def test_a_reference_of_another_shape_raises():
     model = tiny.mlp()
     with pytest.raises(ValueError, match=r"dense_1/kernel.*\(5, 4\)"):
         kt.report(model, reference=tiny.mlp(widths=(5, 7, 3)))
     arrays = model.get_weights()
-    with pytest.raises(ValueError, match="has 5 weights and the model .* has 6"):
+    with pytest.raises(ValueError, match="has 5 weights, but the model .* has 6"):
         kt.report(model, reference=arrays[:-1])
     with pytest.raises(ValueError, match=r"'array 0' of shape \(5,\)"):
         kt.report(model, reference=arrays[1:] + arrays[:1])
@@ -350,7 +350,7 @@ def test_a_reference_of_another_shape_is_refused():
         kt.report(model, reference="model.keras")
 
 
-def test_a_reference_with_weights_in_another_order_is_refused():
+def test_a_reference_with_weights_in_another_order_raises():
     def norms(center):
         layer = keras.layers.BatchNormalization(center=center, scale=not center)
         return keras.Sequential([keras.Input((3,)), layer])
@@ -359,7 +359,7 @@ def test_a_reference_with_weights_in_another_order_is_refused():
         kt.report(norms(True), reference=norms(False))
 
 
-def test_a_model_that_cannot_be_reported_is_refused():
+def test_a_model_that_cannot_be_reported_raises():
     with pytest.raises(TypeError, match="not str"):
         kt.report("model")
     with pytest.raises(ValueError, match="not built"):
@@ -370,7 +370,7 @@ def test_a_model_that_cannot_be_reported_is_refused():
         kt.report(groups)
 
 
-def test_own_groups_are_used():
+def test_custom_groups_are_used():
     model = tiny.mlp()
     groups = kt.layer_groups(model, [("body", "dense_[01]"), ("top", "dense_2")])
     assert [row["name"] for row in kt.report(groups).to_dict()["groups"]] == [
@@ -379,11 +379,11 @@ def test_own_groups_are_used():
     ]
 
 
-# Reading changes nothing.
+# A report does not change the model.
 
 
 class Restless(keras.layers.Layer):
-    """Counts its calls and draws from a seed, in inference too."""
+    """Layer that changes its state in each call, also in inference."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -408,7 +408,7 @@ def restless():
 
 
 def state(model):
-    """Return all that a report could change; not that the model was ever called."""
+    """Return all state that a report could change, except `_called`."""
     variables = [*model.variables, *model.metrics_variables]
     if model.compiled and model.optimizer.built:
         variables += model.optimizer.variables
@@ -430,7 +430,7 @@ def state(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
-def test_reading_changes_nothing(used, tmp_path):
+def test_a_report_changes_nothing(used, tmp_path):
     model = compiled(restless(), jit_compile="auto")
     x, y = images()
     model.layers[1].trainable = False
@@ -439,7 +439,7 @@ def test_reading_changes_nothing(used, tmp_path):
         kt.analysis.record_start(model)
         history = model.fit(x, y, validation_data=(x, y), verbose=0)
         model.predict(x[:4], verbose=0)
-    model.jit_compile  # noqa: B018  Keras decides at the first look
+    model.jit_compile  # noqa: B018  Keras sets the value at the first access
     keras.utils.set_random_seed(3)
     before = state(model)
     keras.utils.set_random_seed(3)
@@ -462,12 +462,12 @@ def test_an_error_halfway_changes_nothing():
     y[-1] = 3
     with pytest.raises(ValueError, match="not a class of the model") as caught:
         kt.report(model, data=(x, y))
-    # The traceback, which is still held, must hold nothing back.
+    # The state must be restored although the traceback still exists.
     assert state(model) == before
     del caught
 
 
-def test_the_same_report_twice():
+def test_two_reports_are_equal():
     model, history = compiled(tiny.convnet()), {"loss": [2.0, 1.0], "phase": [0, 1]}
     kt.analysis.record_start(model)
     first, second = (kt.report(model, history, data=images()) for _ in range(2))
@@ -476,7 +476,7 @@ def test_the_same_report_twice():
 
 
 @pytest.mark.slow
-def test_training_goes_on_as_if_it_had_not_been_read():
+def test_a_report_does_not_change_further_training():
     losses = []
     for read in (False, True):
         keras.utils.clear_session(free_memory=False)
@@ -513,7 +513,7 @@ def test_a_model_on_two_replicas(strategy):
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16"])
-def test_half_precision(policy):
+def test_a_model_in_half_precision(policy):
     keras.config.set_dtype_policy(policy)
     model = compiled(tiny.convnet(), keras.optimizers.SGD(0.1, momentum=0.9))
     kt.analysis.record_start(model)
@@ -526,7 +526,7 @@ def test_half_precision(policy):
     assert found["optimizer"]["class"] == "SGD"
 
 
-def test_integer_weights_are_no_part_of_the_norm():
+def test_integer_weights_are_not_part_of_the_norm():
     layer = keras.layers.Dense(2, name="out")
     model = keras.Sequential([keras.Input((4,)), layer])
     layer.quantize("int8")
@@ -550,7 +550,7 @@ def test_frozen_backbones_and_transfer_classifiers():
 
 
 @pytest.mark.slow
-def test_a_task_takes_raw_texts():
+def test_a_task_with_raw_texts():
     import keras_hub
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad"]
@@ -578,7 +578,7 @@ def test_a_task_takes_raw_texts():
 
 
 @pytest.mark.parametrize("shape", [(), (1,)])
-def test_a_model_that_reads_strings_itself(shape):
+def test_a_model_with_string_inputs(shape):
     vectors = keras.layers.TextVectorization(
         output_sequence_length=4, vocabulary=["good", "bad"]
     )

@@ -1,4 +1,4 @@
-"""The report as text, Markdown, JSON and HTML: whole, escaped, self-contained."""
+"""The report as text, Markdown, JSON and HTML: complete, escaped, self-contained."""
 
 import base64
 import html.parser
@@ -22,7 +22,7 @@ VOID = {"meta", "img", "br", "link"}
 
 
 class Page(html.parser.HTMLParser):
-    """Checks that tags are closed in order; keeps tags, attributes and text."""
+    """Parser that checks the order of tags, and keeps tags, attributes and text."""
 
     def __init__(self, text):
         super().__init__()
@@ -45,7 +45,7 @@ class Page(html.parser.HTMLParser):
 
 
 def pictures(page):
-    """Return the sources of the images of a page, decoded, by their type."""
+    """Return `(type, decoded source)` for each image of a page."""
     sources = [value for name, value in page.attributes if name == "src"]
     found = [
         re.fullmatch(r"data:image/([a-z+]+);base64,(.*)", each) for each in sources
@@ -54,7 +54,7 @@ def pictures(page):
 
 
 def full(count=12):
-    """Return a report that has everything, with names that try to do harm."""
+    """Return a report with all sections, and with harmful names."""
     model = tiny.convnet()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss)
@@ -78,7 +78,7 @@ def full(count=12):
     return kt.report(kt.layer_groups(model, patterns), history, data=data)
 
 
-def test_the_page_is_well_formed_and_needs_nothing_else():
+def test_the_page_is_well_formed_and_self_contained():
     text = full().to_html()
     page = Page(text)
     assert text.startswith("<!DOCTYPE html>")
@@ -90,7 +90,7 @@ def test_the_page_is_well_formed_and_needs_nothing_else():
     assert {"charset", "src", "alt"} <= names
 
 
-def test_what_comes_from_outside_is_escaped():
+def test_names_are_escaped():
     report = full()
     page = Page(report.to_html())
     assert "<script>alert('$x_1$')</script> & \"|`*" in "".join(page.words)
@@ -101,7 +101,7 @@ def test_what_comes_from_outside_is_escaped():
     assert EVIL in json.loads(report.to_json())["evaluation"]["classes"][1]["name"]
 
 
-def test_each_plot_is_drawn_and_is_xml():
+def test_all_plots_are_drawn_as_valid_xml():
     page = Page(full().to_html())
     found = pictures(page)
     kinds = [kind for kind, _ in found]
@@ -118,13 +118,13 @@ def test_each_plot_is_drawn_and_is_xml():
     assert len(alts) == len(found) and all(alts)
 
 
-def test_a_report_of_little_has_no_plots():
+def test_a_report_without_data_has_no_plots():
     report = kt.report(tiny.mlp())
     assert pictures(Page(report.to_html())) == []
     assert plots(report.to_dict()) == {}
 
 
-def test_plots_leave_matplotlib_as_it_was():
+def test_plots_do_not_change_matplotlib():
     import matplotlib
     from matplotlib import pyplot
 
@@ -136,7 +136,7 @@ def test_plots_leave_matplotlib_as_it_was():
         assert pyplot.get_fignums() == figures
 
 
-def test_what_was_not_recorded_is_never_zero():
+def test_missing_values_are_not_shown_as_zero():
     model = tiny.convnet()
     report = kt.report(model)
     for text in (str(report), report.to_markdown(), report.to_html()):
@@ -154,20 +154,20 @@ def test_what_was_not_recorded_is_never_zero():
         assert reason in str(report)
 
 
-def test_json_makes_the_round_trip():
+def test_json_round_trip():
     report = full()
     content = json.loads(report.to_json())
     assert content == report.to_dict()
     assert kt.analysis.Report(content).to_markdown() == report.to_markdown()
 
 
-def test_a_changed_dict_leaves_the_report():
+def test_changing_the_dict_does_not_change_the_report():
     report = kt.report(tiny.mlp())
     report.to_dict()["groups"].clear()
     assert len(report.to_dict()["groups"]) == 3
 
 
-def test_columns_of_the_text_stand_below_each_other():
+def test_columns_of_the_text_are_aligned():
     lines = str(full()).splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("group "))
     table = lines[first : first + 9]
@@ -176,7 +176,7 @@ def test_columns_of_the_text_stand_below_each_other():
     assert table[-1].startswith("total")
 
 
-def test_a_notebook_shows_the_body():
+def test_a_notebook_shows_the_html_body():
     text = full()._repr_html_()
     assert text.startswith("<style>") or text.startswith('<div class="kt-report">')
     page = Page(text)
@@ -185,7 +185,7 @@ def test_a_notebook_shows_the_body():
 
 
 @pytest.mark.parametrize("suffix", [".html", ".md", ".json", ".txt", ".HTML"])
-def test_saved_as_the_suffix_says(suffix, tmp_path):
+def test_the_suffix_decides_the_format(suffix, tmp_path):
     report = full()
     path = tmp_path / f"report{suffix}"
     path.write_text("old")
@@ -202,7 +202,7 @@ def test_saved_as_the_suffix_says(suffix, tmp_path):
     report.save(str(path))
 
 
-def test_what_cannot_be_saved_is_refused(tmp_path):
+def test_bad_paths_raise(tmp_path):
     report = kt.report(tiny.mlp())
     with pytest.raises(ValueError, match="suffix must be one of"):
         report.save(tmp_path / "report.pdf")
@@ -211,7 +211,7 @@ def test_what_cannot_be_saved_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "report.txt"
     path.write_text("old")
 
@@ -228,7 +228,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 # Examples.
 
 
-def test_examples_in_words():
+def test_examples_as_text():
     assert described(np.array(b"caf\xc3\xa9")) == "café"
     assert described(np.array("a\nb")) == "a\nb"
     assert described(np.array([101, 14857])) == "101, 14857"
@@ -250,7 +250,7 @@ def test_examples_in_words():
         (np.full((5, 5, 3), 300.0, "float32"), 0),
     ],
 )
-def test_examples_as_pictures(pixels, expected):
+def test_examples_as_images(pixels, expected):
     from matplotlib.image import imread
 
     assert read(imread, pixels).shape[:2] == (5, 5)
@@ -258,7 +258,7 @@ def test_examples_as_pictures(pixels, expected):
     assert np.unique(values).tolist() == [expected]
 
 
-def test_pictures_are_stretched_and_made_smaller_where_needed():
+def test_images_are_rescaled_and_downsampled_if_needed():
     from matplotlib.image import imread
 
     ramp = np.linspace(-1, 1, 600 * 400 * 3).reshape(600, 400, 3)

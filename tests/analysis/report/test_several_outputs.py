@@ -1,4 +1,4 @@
-"""A report on a model of several outputs: each by its labels, loss and names."""
+"""A report on a model with several outputs: labels, losses and names of each."""
 
 import keras
 import numpy as np
@@ -42,7 +42,7 @@ def evaluation(of, data, **kwargs):
 
 
 def single(of, name):
-    """Return the report of one output as a model of its own."""
+    """Return the evaluation of a separate model with one of the outputs."""
     output = (
         of.output[name] if isinstance(of.output, dict) else of.get_layer(name).output
     )
@@ -54,8 +54,8 @@ def single(of, name):
 @pytest.mark.parametrize("form", [dict, list])
 @pytest.mark.parametrize("labels", [dict, list])
 @pytest.mark.parametrize("losses", [dict, list])
-def test_each_is_reported_as_a_model_of_its_own(form, labels, losses):
-    # Keras takes a list by the sorted keys of a dictionary.
+def test_each_output_is_reported_like_a_separate_model(form, labels, losses):
+    # Keras matches a list to the sorted keys of a dictionary.
     names = sorted(Y) if form is dict else [*Y]
     y, given = ({name: of[name] for name in names} for of in (Y, LOSSES))
     y = y if labels is dict else [*y.values()]
@@ -90,7 +90,7 @@ def test_datasets_weights_and_outputs_without_labels():
     assert [*found] == ["color"]
 
 
-def test_each_has_names_of_its_own():
+def test_each_output_has_its_own_class_names():
     names = {"animal": ANIMALS, "color": COLORS}
     for form, given in ((dict, names), (list, [None, ANIMALS, COLORS])):
         found = evaluation(model(form), (X, Y), class_names=given)["by_output"]
@@ -114,7 +114,7 @@ def test_each_has_names_of_its_own():
         (3, "Pass the names"),
     ],
 )
-def test_names_that_fit_no_output_are_refused(names, match):
+def test_names_that_fit_no_output_raise(names, match):
     with pytest.raises(ValueError, match=match):
         evaluation(model(), (X, Y), class_names=names)
 
@@ -127,7 +127,7 @@ def test_names_that_fit_no_output_are_refused(names, match):
         ([Y["animal"], Y["color"]], "list of 2"),
     ],
 )
-def test_labels_that_fit_no_output_are_refused(labels, match):
+def test_labels_that_fit_no_output_raise(labels, match):
     with pytest.raises(ValueError, match=match):
         evaluation(model(), (X, labels))
 
@@ -140,7 +140,7 @@ def test_one_output_in_a_dictionary():
     assert evaluation(of, (X, {"animal": Y["animal"]})) == right
 
 
-def test_names_of_arrays():
+def test_class_names_of_a_model_with_one_output():
     inputs = keras.Input((6,))
     of = keras.Model(inputs, layers.Dense(3)(inputs))
     data = (X, Y["animal"])
@@ -160,7 +160,7 @@ def test_names_of_arrays():
     assert evaluation(of, (X, texts), class_names=ANIMALS) == right
 
 
-def test_an_output_that_is_not_finite_leaves_the_others():
+def test_other_outputs_are_reported_if_one_is_not_finite():
     of = model()
     of.get_layer("weight").bias.assign([np.nan])
     report = kt.report(of, data=(X, Y))
@@ -172,19 +172,19 @@ def test_an_output_that_is_not_finite_leaves_the_others():
     assert report.to_json()
 
 
-def test_it_is_shown_output_by_output():
+def test_sections_are_shown_for_each_output():
     report = kt.report(model(), data=(X, Y), class_names={"animal": ANIMALS})
     for text in (str(report), report.to_markdown(), report.to_html()):
         for name in Y:
-            assert f"On data: output {name}" in text
-            assert f"Most wrong examples: output {name}" in text
+            assert f"Evaluation: output {name}" in text
+            assert f"Worst predictions: output {name}" in text
     assert report.to_html().count("Confusion matrix: output") == 2
     assert report.to_html().count('alt="Confusion matrix"') == 2
     again = kt.analysis.Report(report.to_dict())
     assert again.to_markdown() == report.to_markdown()
 
 
-def test_pictures_stand_by_their_own_output():
+def test_images_are_shown_with_their_output():
     inputs = keras.Input((8, 8, 3))
     flat = layers.Flatten()(inputs)
     of = keras.Model(inputs, [layers.Dense(2, name=name)(flat) for name in "ab"])
