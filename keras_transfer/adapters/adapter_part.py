@@ -1,4 +1,4 @@
-"""Part: what one adapter adds to one layer, and the hooks by which it does so."""
+"""Part: the weights and hooks that one adapter adds to one layer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from keras_transfer import _keras
 from keras_transfer.adapters.peft_format import PeftTensor
 
-# The methods by which a part, or a low-rank pair, computes.
+# The methods with which a part or a low-rank pair computes.
 COMPUTATION = (
     *("on_inputs", "on_outputs", "on_result"),
     *("dropped", "scaled", "factors"),
@@ -20,11 +20,11 @@ COMPUTATION = (
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class Part(keras.layers.Layer):
-    """What one adapter adds to one layer: some small weights, and a gate.
+    """The weights that one adapter adds to one layer, and a gate.
 
     A part is a sublayer of the layer that it adapts (the host), under the name of the
-    adapter. It is never called; the host calls its hooks, in this order, and each may
-    change what passes:
+    adapter. The part is never called. The host calls the hooks of the part in this
+    order, and each hook may change the values:
 
         inputs = part.on_inputs(inputs)
         outputs = host's own computation without its activation
@@ -32,28 +32,29 @@ class Part(keras.layers.Layer):
         outputs = activation(outputs)
         outputs = part.on_result(outputs)
 
-    Every hook must be the identity where the gate is 0. The gate is a variable (1 for
-    the adapter in use, 0 for the others), so that no traced graph goes stale when
-    another is used.
+    Each hook must be the identity if the gate is 0. The gate is a variable: 1 for the
+    adapter in use, 0 for all others. So traced graphs stay valid when another adapter
+    is used.
 
-    A technique subclasses this, registers the subclass, names its weights in
-    `weight_specs`, uses them in a hook (each is an attribute of its name), and says in
-    `fold` how they go into the host's own weights, if they can.
+    To add a technique, subclass this class and register the subclass. Name the weights
+    in `weight_specs`, and use them in a hook. Each weight is an attribute of its name.
+    If the weights can be folded into the host's own weights, override `fold`.
 
     Args:
-        name: Name of the adapter.
-        dtype: Policy of the computation. The weights are float32 always.
+        name: Name of the adapter. Defaults to `"default"`.
+        dtype: Dtype policy of the computation. The weights are always float32. Defaults
+            to None.
     """
 
-    # The public layer class that a host becomes an instance of; None for none.
+    # The public layer class that the host becomes an instance of, or None.
     layer_class: type | None = None
-    # Whether what it does stands for other weights of the host.
+    # Whether the part changes the computation as other weights of the host would.
     in_weights = True
-    # Whether it counts wherever a weight of the host is read, the host called or not.
+    # Whether the part also takes effect where other layers read the host's weights.
     in_reads = False
-    # Whether it computes in place of its host, as `OwnLayer` does, and has no hooks.
+    # Whether the part computes instead of its host, as `OwnLayer`, and has no hooks.
     replaces = False
-    # Its weights in the files of Hugging Face PEFT, by the ends of their names there.
+    # Suffix of a tensor's name in the files of Hugging Face PEFT -> its weight.
     peft_tensors: Mapping[str, PeftTensor] = {}
 
     def __init__(self, name: str = "default", dtype: object = None) -> None:
@@ -61,38 +62,38 @@ class Part(keras.layers.Layer):
         self.supports_masking = True
 
     def create(self, host: keras.Layer) -> None:
-        """Make the weights for a built `host`.
+        """Create the weights for a built `host`.
 
         Raises:
-            ValueError: If they are not those of `weight_specs`.
+            ValueError: If the weights differ from `weight_specs`.
         """
         self.dtype_policy = policy_of(host)
         with _keras.inner_scope(host):
             self.gate = self.weight("gate", (), "ones", trainable=False)
             self.create_weights(host)
         self._check_weights(host)
-        # What learns while this adapter is in use; not an attribute that Keras tracks.
+        # The weights that train while this adapter is in use, not tracked by Keras.
         self.__dict__["learning"] = _keras.learnable(self)
         self.built = True
 
     def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
-        """Return shape and initializer of each of the technique's weights by name.
+        """Return a dict from the name of each weight to its shape and initializer.
 
-        All are to be here, also those that a `create_weights` of its own makes: what a
-        file has for this part is compared with them before any is made. One that is
-        random is given by `drawn`.
+        List all weights here, also the weights of an overridden `create_weights`. The
+        tensors of a file are compared with this dict before weights are created. Use
+        `drawn` for random initializers.
         """
         return {}
 
     def create_weights(self, host: keras.Layer) -> None:
-        """Make the weights of `weight_specs`, as attributes of their names."""
+        """Create the weights of `weight_specs`, each as an attribute of its name."""
         for name, (shape, initializer) in self.weight_specs(host).items():
             setattr(self, name, self.weight(name, shape, initializer))
 
     def weight(
         self, name: str, shape: tuple, initializer: object, *, trainable: bool = True
     ) -> keras.Variable:
-        """Return a new float32 weight of this part, saved under its name."""
+        """Create a float32 weight of this part, which is saved under its name."""
         return self.add_weight(
             shape=shape,
             initializer=initializer,
@@ -104,18 +105,18 @@ class Part(keras.layers.Layer):
 
     @property
     def named_weights(self) -> dict[str, keras.Variable]:
-        """The technique's weights by name: what an adapter file keeps; no gate."""
+        """The weights that an adapter file stores, by name, without the gate."""
         own = _keras.own_weights(self)
         return {each.name: each for each in own if each is not self.gate}
 
     def on_inputs(self, host: keras.Layer, inputs: object) -> object:
-        """Return what the host is to compute with."""
+        """Return the inputs for the host's computation."""
         return inputs
 
     def on_outputs(
         self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
     ) -> object:
-        """Return what is to pass through the host's activation."""
+        """Return the inputs for the host's activation."""
         return outputs
 
     def on_result(self, host: keras.Layer, outputs: object) -> object:
@@ -123,14 +124,14 @@ class Part(keras.layers.Layer):
         return outputs
 
     def fold(self, host: keras.Layer, weights: dict[str, np.ndarray]) -> None:
-        """Change `weights`, the host's own by name, to what does the same alone.
+        """Change `weights` to weights that compute the same without this part.
 
-        Called for parts whose gate is not 0, with float32 arrays, or float64
-        for a host of that dtype. A class that
-        overrides a hook says anew how it folds, see `check_overrides`.
+        Merging calls this for parts whose gate is not 0. `weights` contains the host's
+        own weights by name, as float32 arrays, or float64 for a float64 host. A class
+        that overrides a hook has to override this method too, see `check_overrides`.
 
         Raises:
-            ValueError: If it cannot be done; it says why.
+            ValueError: If the part cannot be folded.
         """
         raise ValueError(
             f"{type(self).__name__} cannot be folded into the weights of "
@@ -141,29 +142,30 @@ class Part(keras.layers.Layer):
     def joined(
         self, host: keras.Layer, others: list[tuple[Part, float]], name: str
     ) -> Part:
-        """Return a new part, made for `host`, equal to a weighted sum of parts.
+        """Return a new part for `host` that equals a weighted sum of parts.
 
         Raises:
-            ValueError: If the technique knows no such sum.
+            ValueError: If the technique has no weighted sum.
         """
         raise ValueError(
-            f"{type(self).__name__} has no weighted sum: what it does is not linear in "
-            "its weights."
+            f"{type(self).__name__} has no weighted sum, because its result is not "
+            "linear in its weights. Use one of the adapters instead."
         )
 
     def low_rank_factors(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return A and B, if `inputs A B` is all that this part adds to the outputs.
+        """Return A and B if this part adds `inputs A B` to the outputs and no more.
 
-        The rank is the last axis of A and the first of B. Pairs of several adapters can
-        be stacked, and one chosen for each example. A class that overrides a hook says
-        anew whether this is so, see `check_overrides`; the same for `joined` of a pair.
+        The rank is the last axis of A and the first axis of B. An export stacks the
+        pairs of several adapters and chooses one for each example. A class that
+        overrides a hook has to override this method too, see `check_overrides`. The
+        same is true for `joined` of a pair.
 
         Raises:
-            ValueError: If it does something else.
+            ValueError: If the part adds something else.
         """
         raise ValueError(
-            f"The adapter {self.name!r} has a {type(self).__name__}, which adds no "
-            "product of its inputs with a low-rank pair."
+            f"The adapter {self.name!r} has a {type(self).__name__}. It does not add a "
+            "product of the inputs with a low-rank pair, so adapters cannot be stacked."
         )
 
     def save_own_variables(self, store: dict) -> None:
@@ -172,14 +174,14 @@ class Part(keras.layers.Layer):
             store[variable.name] = variable
 
     def load_own_variables(self, store: dict) -> None:
-        """Load what is there. A file of the base model alone has nothing for us."""
+        """Load the stored weights. A file of the base model stores none."""
         names = set(store.keys())
         own = {each.name: each for each in _keras.own_weights(self)}
         if names and names != set(own):
             raise ValueError(
                 f"The file has the weights {sorted(names)} for the adapter "
-                f"{self.name!r}, which has {sorted(own)}. It was saved with another "
-                "technique."
+                f"{self.name!r}, but the adapter has {sorted(own)}. The file was saved "
+                "with another technique. Attach that technique before loading."
             )
         for name in names:
             own[name].assign(store[name])
@@ -190,30 +192,34 @@ class Part(keras.layers.Layer):
         made = {name: tuple(v.shape) for name, v in self.named_weights.items()}
         if made != declared:
             raise ValueError(
-                f"{type(self).__name__} has made the weights {made} for "
-                f"{host.name!r}, but declares {declared}, so that no file of them "
-                "could be loaded. Return the name, shape and initializer of each from "
-                "`weight_specs(host)`; `create_weights` then makes them."
+                f"{type(self).__name__} has created the weights {made} for "
+                f"{host.name!r}, but `weight_specs` declares {declared}. So a file of "
+                "the weights could not be loaded. Return the name, shape and "
+                "initializer of each weight from `weight_specs(host)`. "
+                "`create_weights` then creates them."
             )
 
     def get_build_config(self) -> None:
-        """Return nothing: the host makes the weights."""
+        """Return nothing, because the host creates the weights."""
 
     def get_config(self) -> dict:
-        """Return the constructor's arguments but `dtype`, which is the host's."""
+        """Return the constructor arguments without `dtype`, which the host sets."""
         return {"name": self.name}
 
 
 def uniform() -> dict:
-    """Return the start of torch's `kaiming_uniform_(a=sqrt(5))`, +-1/sqrt(fan in)."""
+    """Return the initializer of torch's `kaiming_uniform_(a=sqrt(5))`.
+
+    It is uniform in +-1/sqrt(fan in).
+    """
     return drawn("VarianceScaling", scale=1 / 3, mode="fan_in", distribution="uniform")
 
 
 def drawn(kind: str, **config: object) -> dict:
-    """Return a random initializer that gets its seed when the weight is made.
+    """Return a config of a random initializer, which draws its seed per weight.
 
-    An object has it from the start: specs that are only asked for would draw seeds,
-    and weights of one shape with one object would be equal.
+    An initializer object draws its seed at once. Then reading specs would draw seeds,
+    and two weights of one shape with the same object would be equal.
     """
     return {"class_name": kind, "config": config}
 
@@ -231,9 +237,9 @@ def all_parts(model: keras.Layer) -> Iterator[tuple[keras.Layer, Part]]:
 
 
 def added_by(model: keras.Layer, name: str) -> list[Part]:
-    """Return what the technique of the adapter `name` has added, no layers of its own.
+    """Return the parts of the adapter `name`, without its own layers.
 
-    These are the parts that `Adapter.link` connects.
+    `Adapter.link` connects these parts.
     """
     return [p for _, p in all_parts(model) if p.name == name and not p.replaces]
 
@@ -244,24 +250,24 @@ def add(host: keras.Layer, part: Part) -> None:
 
 
 def take_away(host: keras.Layer, part: Part) -> None:
-    """Undo `add`. What was traced with the part stays right: with a gate of 0."""
+    """Undo `add`. The gate is set to 0, so functions traced with it stay valid."""
     part.gate.assign(0.0)
     _keras.remove_child(host, attribute(part.name))
 
 
 def attribute(name: str) -> str:
-    """Return the attribute of a host that holds the part of adapter `name`."""
+    """Return the name of the host's attribute for the part of adapter `name`."""
     return f"adapter_{name}"
 
 
 def check_overrides(part: Part, method: str) -> None:
-    """Check that `method` is of the class that says what `part` computes, or below.
+    """Check that no class overrides a hook of `part` and inherits `method`.
 
-    A subclass that overrides a hook alone computes something else than what `method`
-    (or the attribute of this name), which it inherits, says.
+    A subclass that overrides a hook changes the computation. An inherited `method` (or
+    attribute of this name) then describes the computation of the parent class.
 
     Raises:
-        ValueError: If that is so.
+        ValueError: If a class overrides a hook and inherits `method`.
     """
     classes = type(part).__mro__
 
@@ -270,13 +276,13 @@ def check_overrides(part: Part, method: str) -> None:
         return next(owners, len(classes))
 
     changed = [name for name in COMPUTATION if depth(name) < depth(method)]
-    # What `Part` itself has is no computation: it refuses.
+    # The methods of `Part` itself refuse, so they fit each computation.
     if changed and classes[depth(method)] is not Part:
         raise ValueError(
             f"The adapter {part.name!r} has a {type(part).__name__}, which overrides "
             f"{changed}, but inherits `{method}` from {classes[depth(method)].__name__}"
-            ": that is of another computation. Override it as well; where it still "
-            f"holds, by `{method} = {classes[depth(method)].__name__}.{method}`."
+            ", which has another computation. Override it as well. If it still fits, "
+            f"write `{method} = {classes[depth(method)].__name__}.{method}`."
         )
 
 
@@ -286,7 +292,7 @@ def gate_value(part: Part) -> float:
 
 
 def policy_of(host: keras.Layer) -> keras.DTypePolicy:
-    """Return the policy that computes as `host`, with float32 weights, unquantized."""
+    """Return an unquantized policy with the host's compute dtype, float32 weights."""
     compute = host.compute_dtype
     whole = compute in ("float32", "float64")
     return keras.DTypePolicy(compute if whole else f"mixed_{compute}")

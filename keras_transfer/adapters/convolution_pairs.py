@@ -14,16 +14,16 @@ SPACE = "xyz"  # letters for the axes of a window
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class ConvPair(LowRankPair):
-    """The pair of a Conv2D: A a convolution to `rank` channels, B one of size 1.
+    """The pair of a Conv2D: A convolves to `rank` channels, B has a window of size 1.
 
-    A `(height, width, in, rank)` has the host's strides, padding and dilation, B is
-    `(rank, out)`, as PEFT's. With groups the kernel is `(height, width, in / groups,
-    out)`, and A and B are the factors of its change, of which each filter has its
-    column: `A B` is formed, and convolved with as the kernel is, in groups. PEFT's A
-    mixes the groups there, and so cannot be folded.
+    A `(height, width, in, rank)` has the host's strides, padding and dilation. B is
+    `(rank, out)`, as in PEFT. With groups the kernel is `(height, width, in / groups,
+    out)`, and A and B are the factors of its change. Then `A B` is formed and used in
+    groups like the kernel. PEFT's A mixes the groups, and so cannot be folded.
     """
 
-    # What `on_outputs` adds is A B; with groups `low_rank_factors` alone is not all.
+    # `on_outputs` adds A B, so the methods of the base apply (see `check_overrides`).
+    # With groups, A and B alone do not determine the outputs.
     low_rank_factors = LowRankPair.low_rank_factors
     joined = LowRankPair.joined
     fold = LowRankPair.fold
@@ -48,7 +48,7 @@ class ConvPair(LowRankPair):
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class AnyConvPair(ConvPair):
-    """The pair of a Conv1D or Conv3D: as that of a Conv2D, with one or three axes."""
+    """The pair of a Conv1D or Conv3D: `ConvPair` with one or three axes."""
 
     layer_class = None
 
@@ -58,8 +58,8 @@ class DepthwisePair(LowRankPair):
     """The pair of a depthwise convolution: A over the window, B over the channels.
 
     The kernel `(height, width, in, multiplier)` changes by `A B`, with A `(height,
-    width, rank)` and B `(rank, in, multiplier)`: all channels share `rank` windows, of
-    which each has its own mixture.
+    width, rank)` and B `(rank, in, multiplier)`. All channels share `rank` windows, and
+    each channel has its own mixture of them.
     """
 
     joined = LowRankPair.joined
@@ -87,10 +87,10 @@ class DepthwisePair(LowRankPair):
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class SeparablePair(LowRankPair):
-    """The pair of a separable convolution, at the pointwise one of its two.
+    """The pair of a separable convolution, at its pointwise convolution.
 
-    With the result h of the depthwise convolution it adds `h A B`: A `(in *
-    multiplier, rank)`, B `(rank, out)`. The depthwise kernel stays as it is.
+    It adds `h A B`, where h is the result of the depthwise convolution, A is `(in *
+    multiplier, rank)` and B is `(rank, out)`. The depthwise kernel does not change.
     """
 
     joined = LowRankPair.joined
@@ -105,7 +105,7 @@ class SeparablePair(LowRankPair):
     def on_outputs(
         self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
     ) -> object:
-        """Add the pair's product with what the pointwise convolution sees."""
+        """Add the pair's product with the inputs of the pointwise convolution."""
         inputs = ops.cast(inputs, self.compute_dtype)
         kernel = ops.cast(host.depthwise_kernel, inputs.dtype)
         hidden = self.dropped(depthwise(host, inputs, kernel))
@@ -121,10 +121,10 @@ class SeparablePair(LowRankPair):
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class TransposedPair(LowRankPair):
-    """The pair of a transposed convolution: A of size 1, B to the layer's filters.
+    """The pair of a transposed convolution: A has size 1, B has the layer's window.
 
-    A `(in, rank)` comes first, and B `(rank, height, width, out)` has the strides and
-    the padding of the layer, whose kernel `(height, width, out, in)` changes by `A B`.
+    A `(in, rank)` comes first. B `(rank, height, width, out)` has the strides and the
+    padding of the layer. The kernel `(height, width, out, in)` changes by `A B`.
     """
 
     joined = LowRankPair.joined
@@ -159,12 +159,12 @@ class TransposedPair(LowRankPair):
 
 
 def channels(host: keras.Layer) -> int:
-    """Return the number of channels that a convolution takes."""
+    """Return the number of input channels of a convolution."""
     return host.input_spec.axes[-1 if host.data_format == "channels_last" else 1]
 
 
 def convolve(host: keras.Layer, inputs: object, kernel: object) -> object:
-    """Return what the convolution `host` computes with another kernel and no bias."""
+    """Return the convolution of `host` with another kernel and without bias."""
     if host.padding != "causal":
         return host.convolution_op(inputs, kernel)
     before = host.dilation_rate[0] * (host.kernel_size[0] - 1)
@@ -181,7 +181,7 @@ def convolve(host: keras.Layer, inputs: object, kernel: object) -> object:
 
 
 def depthwise(host: keras.Layer, inputs: object, kernel: object) -> object:
-    """Return the depthwise convolution of `host` with another kernel and no bias."""
+    """Return the depthwise convolution of `host` with another kernel, without bias."""
     return ops.depthwise_conv(
         inputs,
         kernel,
@@ -193,7 +193,7 @@ def depthwise(host: keras.Layer, inputs: object, kernel: object) -> object:
 
 
 def mixed(host: keras.Layer, inputs: object, matrix: object) -> object:
-    """Return the product of the channels at each place with a matrix."""
+    """Return the product of the channels at each position with a matrix."""
     if host.data_format == "channels_last":
         return ops.matmul(inputs, matrix)
     space = SPACE[: host.rank]

@@ -1,4 +1,4 @@
-"""LoRADense and its like: Keras layers with a frozen weight and a low-rank pair."""
+"""LoRADense and similar layers, with frozen weights and a trainable low-rank pair."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from keras_transfer.adapters.rank_and_alpha import check_rank
 
 
 class LowRankLayer(Hooked):
-    """Mixin of the layers that have a pair from the start."""
+    """Mixin for layers that create a low-rank pair when they are built."""
 
     part_class: type[LowRankPair] = LowRankPair
 
@@ -30,7 +30,7 @@ class LowRankLayer(Hooked):
         self.dropout = dropout_rate("dropout", dropout)
 
     def build(self, input_shape: object = None) -> None:
-        """Make the weights, freeze them, and add the pair."""
+        """Create the weights, freeze them, and add the pair."""
         if self.built:
             return
         super().build(input_shape)
@@ -48,20 +48,20 @@ class LowRankLayer(Hooked):
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class LoRADense(LowRankLayer, keras.layers.Dense):
-    """A Dense with a frozen kernel and bias, and a low-rank pair that learns.
+    """A Dense with a frozen kernel and bias, and a trainable low-rank pair.
 
-    `y = act(x W + b + alpha / rank * (dropout(x) A) B)`. It takes the place of
-    `keras.layers.Dense` in a model of your own; in a model that exists,
-    `kt.adapters.LoRA` adds pairs to the layers that are there. Setting
-    `trainable` freezes and thaws the pair, never W and b.
+    It computes `y = act(x W + b + alpha / rank * (dropout(x) A) B)`. Use it instead of
+    `keras.layers.Dense` when you build a model. For an existing model use
+    `kt.adapters.LoRA`, which adds pairs to the present layers. `trainable` freezes and
+    unfreezes the pair. W and b stay frozen.
 
     Args:
         units: Number of outputs.
-        activation: Activation, as for `keras.layers.Dense`. Default None.
-        rank: Whole number, 1 or more, at most the smaller side of W. Default 8.
-        alpha: Number; the product is scaled by alpha / rank. Default 16.
-        dropout: Rate in [0, 1) of dropout on the inputs of A. Default 0.
-        **kwargs: What else `keras.layers.Dense` takes.
+        activation: Activation, as for `keras.layers.Dense`. Defaults to None.
+        rank: Whole number, 1 or more, at most the smaller side of W. Defaults to 8.
+        alpha: Number. The product is scaled by alpha / rank. Defaults to 16.
+        dropout: Rate in [0, 1) of dropout on the inputs of A. Defaults to 0.
+        **kwargs: Other arguments of `keras.layers.Dense`.
 
     Input shape:
         `(batch, ..., inputs)`.
@@ -84,7 +84,7 @@ class LoRADense(LowRankLayer, keras.layers.Dense):
         ```
 
     Raises:
-        ValueError: If a number is not in its range, or the rank too large for W.
+        ValueError: If a number is out of range, or the rank is too large for W.
 
     Reference:
         E. Hu et al., 2021, "LoRA: Low-Rank Adaptation of Large Language Models",
@@ -119,19 +119,19 @@ class LoRADense(LowRankLayer, keras.layers.Dense):
         """Return a new layer with the settings and the weights of a Dense.
 
         Args:
-            layer: A `keras.layers.Dense`. If it is built, so is the new one.
+            layer: A `keras.layers.Dense`. The new layer is built if this layer is.
             rank: As in the constructor.
             alpha: As in the constructor.
             dropout: As in the constructor.
 
         Raises:
             TypeError: If `layer` is not a Dense.
-            ValueError: If it has a pair already, or a number is not in its range.
+            ValueError: If the layer already has a pair, or a number is out of range.
         """
         if not isinstance(layer, keras.layers.Dense):
             raise TypeError(f"from_dense expects a Dense, not {layer!r}.")
         if isinstance(layer, Hooked):
-            raise ValueError(f"The layer {layer.name!r} has adapters already.")
+            raise ValueError(f"{layer.name!r} already has adapters. Pass a Dense.")
         check_native(layer)
         own = {"rank": rank, "alpha": alpha, "dropout": dropout}
         new = cls.from_config(layer.get_config() | {"trainable": True} | own)
@@ -145,20 +145,19 @@ class LoRADense(LowRankLayer, keras.layers.Dense):
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class LoRAEinsumDense(LowRankLayer, keras.layers.EinsumDense):
-    """An EinsumDense with a frozen kernel and bias, and a low-rank pair that learns.
+    """An EinsumDense with a frozen kernel and bias, and a trainable low-rank pair.
 
-    As `LoRADense`, for the projections of attention. The contracted axes of the kernel
-    are folded to one, and so are the new ones: a query kernel `(384, 12, 32)` has A
-    `(384, rank)` and B `(rank, 384)`, as PEFT's for the matrix of 384 x 384.
+    This is `LoRADense` for the projections of attention. The contracted axes of the
+    kernel are folded to one axis, and so are the new axes. A query kernel
+    `(384, 12, 32)` has A `(384, rank)` and B `(rank, 384)`, as in PEFT.
 
     Args:
         equation: Einsum equation, as for `keras.layers.EinsumDense`.
         output_shape: Shape of the outputs without the batch axis.
-        rank: Whole number, 1 or more, at most the smaller of the folded axes.
-            Default 8.
-        alpha: Number; the product is scaled by alpha / rank. Default 16.
-        dropout: Rate in [0, 1) of dropout on the inputs of A. Default 0.
-        **kwargs: What else `keras.layers.EinsumDense` takes.
+        rank: Whole number, 1 or more, at most the smaller folded axis. Defaults to 8.
+        alpha: Number. The product is scaled by alpha / rank. Defaults to 16.
+        dropout: Rate in [0, 1) of dropout on the inputs of A. Defaults to 0.
+        **kwargs: Other arguments of `keras.layers.EinsumDense`.
 
     Input shape:
         As the equation says.
@@ -177,8 +176,8 @@ class LoRAEinsumDense(LowRankLayer, keras.layers.EinsumDense):
         ```
 
     Raises:
-        ValueError: If a number is not in its range, the rank too large, or the
-            kernel no matrix under this equation.
+        ValueError: If a number is out of range, the rank is too large, or the kernel is
+            not a matrix under this equation.
 
     Reference:
         As in `LoRADense`: E. Hu et al., 2021, arXiv:2106.09685.
@@ -203,20 +202,20 @@ class LoRAEinsumDense(LowRankLayer, keras.layers.EinsumDense):
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class LoRAConv2D(LowRankLayer, keras.layers.Conv2D):
-    """A Conv2D with a frozen kernel and bias, and a low-rank pair that learns.
+    """A Conv2D with a frozen kernel and bias, and a trainable low-rank pair.
 
-    As `LoRADense`, with two convolutions, as in PEFT: A to `rank` channels with the
-    kernel size and strides of the layer, B of size 1 to its filters. With `groups` A B
-    is formed and convolved with as the kernel is, so that the groups stay apart.
+    This is `LoRADense` with two convolutions, as in PEFT. A has the layer's kernel size
+    and strides, and `rank` filters. B has kernel size 1 and the layer's filters. With
+    `groups`, A B is formed and used like the kernel, so the groups stay separate.
 
     Args:
         filters: Number of output channels.
         kernel_size: One or two whole numbers.
-        rank: Whole number, 1 or more, at most the smaller of the filters and the
-            inputs of one filter. Default 8.
-        alpha: Number; the product is scaled by alpha / rank. Default 16.
-        dropout: Rate in [0, 1) of dropout on the inputs of A. Default 0.
-        **kwargs: What else `keras.layers.Conv2D` takes.
+        rank: Whole number, 1 or more, at most the number of filters and the number of
+            inputs of one filter. Defaults to 8.
+        alpha: Number. The product is scaled by alpha / rank. Defaults to 16.
+        dropout: Rate in [0, 1) of dropout on the inputs of A. Defaults to 0.
+        **kwargs: Other arguments of `keras.layers.Conv2D`.
 
     Input shape:
         `(batch, height, width, channels)`, or channels first.
@@ -236,7 +235,7 @@ class LoRAConv2D(LowRankLayer, keras.layers.Conv2D):
         ```
 
     Raises:
-        ValueError: If a number is not in its range, or the rank too large.
+        ValueError: If a number is out of range, or the rank is too large.
 
     Reference:
         As in `LoRADense`: E. Hu et al., 2021, arXiv:2106.09685.
@@ -261,17 +260,17 @@ class LoRAConv2D(LowRankLayer, keras.layers.Conv2D):
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class LoRAEmbedding(LowRankLayer, keras.layers.Embedding):
-    """An Embedding with frozen rows, and a low-rank pair that learns.
+    """An Embedding with frozen rows, and a trainable low-rank pair.
 
-    `y = E[word] + alpha / rank * A[word] B`. As in PEFT, A starts at zero, B at random,
-    and there is no dropout.
+    It computes `y = E[word] + alpha / rank * A[word] B`. As in PEFT, A starts at zero,
+    B starts at random values, and there is no dropout.
 
     Args:
         input_dim: Number of words.
         output_dim: Size of a row.
-        rank: Whole number, 1 or more, at most the smaller of the two. Default 8.
-        alpha: Number; the product is scaled by alpha / rank. Default 16.
-        **kwargs: What else `keras.layers.Embedding` takes.
+        rank: Whole number, 1 or more, at most input_dim and output_dim. Defaults to 8.
+        alpha: Number. The product is scaled by alpha / rank. Defaults to 16.
+        **kwargs: Other arguments of `keras.layers.Embedding`.
 
     Input shape:
         Whole numbers of any shape, `(batch, ...)`.
@@ -289,7 +288,7 @@ class LoRAEmbedding(LowRankLayer, keras.layers.Embedding):
         ```
 
     Raises:
-        ValueError: If a number is not in its range, or the rank too large.
+        ValueError: If a number is out of range, or the rank is too large.
 
     Reference:
         As in `LoRADense`: E. Hu et al., 2021, arXiv:2106.09685.

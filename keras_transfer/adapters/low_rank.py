@@ -1,4 +1,4 @@
-"""Low-rank pairs: the parts of LoRA for each kind of layer, with PEFT's factors."""
+"""Low-rank pairs: the parts of LoRA for each kind of layer, with factors as in PEFT."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from keras_transfer.adapters.peft_format import PeftTensor
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class LowRankPair(Part):
-    """Base: adds `scaling * (dropout(x) A) B` to the sum of the host.
+    """Base of the pairs: add `scaling * (dropout(x) A) B` to the host's outputs.
 
     Args:
-        rank: Rows of B, 1 or more.
-        scaling: Factor of the product, alpha / rank as a rule.
-        dropout: Rate in [0, 1) of dropout on the inputs of A.
-        name: Name of the adapter.
-        dtype: Policy of the computation.
+        rank: Number of rows of B, 1 or more.
+        scaling: Factor of the product, usually alpha / rank.
+        dropout: Rate in [0, 1) of dropout on the inputs of A. Defaults to 0.
+        name: Name of the adapter. Defaults to `"default"`.
+        dtype: Dtype policy of the computation. Defaults to None.
     """
 
     peft_tensors = {
@@ -55,18 +55,18 @@ class LowRankPair(Part):
         """Return the shapes of A and B for `host` without the axis of the rank.
 
         Raises:
-            ValueError: If the host's computation has no low-rank pair.
+            ValueError: If no low-rank pair fits the host's computation.
         """
         into, out = matrix.sizes(host)
         return (into,), (out,)
 
     @classmethod
     def largest_rank(cls, host: keras.Layer) -> int:
-        """Return the rank at which the pair is as free as the host's own weight."""
+        """Return the rank at which the pair can represent any change of the weight."""
         return min(int(np.prod(shape)) for shape in cls.shapes(host))
 
     def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
-        """Return A, uniform in +-1/sqrt(fan in), and B, zeros, as PEFT has them."""
+        """Return A, uniform in +-1/sqrt(fan in), and B, zeros, as in PEFT."""
         into, out = self.shapes(host)
         return {
             "lora_a": ((*into, self.rank), uniform()),
@@ -74,18 +74,18 @@ class LowRankPair(Part):
         }
 
     def create_weights(self, host: keras.Layer) -> None:
-        """Make the weights, and what drops the inputs of A."""
+        """Create the weights, and the dropout layer for the inputs of A."""
         super().create_weights(host)
         if self.dropout:
             self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
 
     def dropped(self, inputs: object) -> object:
-        """Return the inputs of A, with dropout in training, in the host's dtype."""
+        """Return the inputs of A in the host's dtype, with dropout in training."""
         inputs = ops.cast(inputs, self.compute_dtype)
         return self.drop(inputs) if self.dropout else inputs
 
     def scaled(self, hidden: object) -> object:
-        """Return the product with A, times the scaling and the gate."""
+        """Return `hidden`, the product with A, multiplied by scaling and gate."""
         factor = ops.cast(self.gate, hidden.dtype) * self.scaling
         return hidden * ops.cast(factor, hidden.dtype)
 
@@ -94,16 +94,16 @@ class LowRankPair(Part):
         return ops.cast(self.lora_a, dtype), ops.cast(self.lora_b, dtype)
 
     def delta(self, host: keras.Layer) -> np.ndarray:
-        """Return scaling * A B in the shape of the host's own weight, gate left out."""
+        """Return scaling * A B in the shape of the host's weight, without the gate."""
         a, b = (_keras.value(each) for each in (self.lora_a, self.lora_b))
         return self.scaling * self.product(host, a, b)
 
     def product(self, host: keras.Layer, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return A B in the shape of the host's own weight."""
+        """Return A B in the shape of the host's weight."""
         return a @ b
 
     def low_rank_factors(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return A, and B times the scaling."""
+        """Return A, and B multiplied by the scaling."""
         return _keras.value(self.lora_a), self.scaling * _keras.value(self.lora_b)
 
     def fold(self, host: keras.Layer, weights: dict[str, np.ndarray]) -> None:
@@ -113,9 +113,10 @@ class LowRankPair(Part):
     def joined(
         self, host: keras.Layer, others: list[tuple[Part, float]], name: str
     ) -> Part:
-        """Return the pair of the ranks' sum: A's side by side, B's one below another.
+        """Return one pair whose rank is the sum of the ranks.
 
-        This is exact, as PEFT's `combination_type="cat"`.
+        The A factors are concatenated by columns and the B factors by rows. The sum is
+        exact, as with PEFT's `combination_type="cat"`.
         """
         check_overrides(self, "joined")
         new = type(self).from_config(self.joined_config(others) | {"name": name})
@@ -128,10 +129,10 @@ class LowRankPair(Part):
         return new
 
     def joined_config(self, others: list[tuple[Part, float]]) -> dict:
-        """Return the config of the sum of `others`, of which this is the first.
+        """Return the config of the sum of `others`, whose first part is this part.
 
         Raises:
-            ValueError: If they differ in more than their numbers.
+            ValueError: If they differ in more than rank, scaling and dropout.
         """
         own = {"rank": sum(part.rank for part, _ in others), "scaling": 1.0}
         for part, _ in others:
@@ -141,22 +142,22 @@ class LowRankPair(Part):
             if differ := {k: v for k, v in differ.items() if k not in free}:
                 raise ValueError(
                     f"The adapters {self.name!r} and {part.name!r} cannot be summed: "
-                    f"one has {differ}, where the other does not, in their "
-                    f"{type(self).__name__}."
+                    f"{self.name!r} has {differ} in a {type(self).__name__}, and "
+                    f"{part.name!r} has other values. Sum adapters of equal settings."
                 )
         return self.get_config() | own
 
     def get_config(self) -> dict:
-        """Return rank, scaling and dropout."""
+        """Return the constructor arguments."""
         own = {"rank": self.rank, "scaling": self.scaling, "dropout": self.dropout}
         return super().get_config() | own
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class DensePair(LowRankPair):
-    """The pair of a Dense: A `(in, rank)`, B `(rank, out)`."""
+    """The pair of a Dense, with A `(in, rank)` and B `(rank, out)`."""
 
-    # What `on_outputs` adds is A B.
+    # `on_outputs` adds A B, so the methods of the base apply (see `check_overrides`).
     low_rank_factors = LowRankPair.low_rank_factors
     fold = LowRankPair.fold
     joined = LowRankPair.joined
@@ -173,13 +174,13 @@ class DensePair(LowRankPair):
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class EinsumPair(LowRankPair):
-    """The pair of an EinsumDense, all contracted axes folded to one, and all new ones.
+    """The pair of an EinsumDense, with its axes folded to inputs and outputs.
 
-    A `(in, rank)`, B `(rank, out)`, as PEFT's for the same projection. The axes are in
-    the order that they have in the kernel.
+    All contracted axes are one axis of A `(in, rank)`, and all new axes are one axis of
+    B `(rank, out)`, as in PEFT. The folded axes keep the order of the kernel.
     """
 
-    # What `on_outputs` adds is A B.
+    # `on_outputs` adds A B, so the methods of the base apply (see `check_overrides`).
     low_rank_factors = LowRankPair.low_rank_factors
     fold = LowRankPair.fold
     joined = LowRankPair.joined
@@ -212,14 +213,15 @@ class EinsumPair(LowRankPair):
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class EmbeddingPair(LowRankPair):
-    """The pair of an Embedding: A `(words, rank)`, B `(rank, out)`.
+    """The pair of an Embedding, with A `(words, rank)` and B `(rank, out)`.
 
-    As in PEFT, A starts at zero and B at random. Where the embedding is read in
-    reverse, to give logits, with tied weights, the product counts there too, unless
-    `tied` is False: PEFT leaves it out, and then nothing can be folded.
+    As in PEFT, A starts at zero and B at random values. An embedding with tied weights
+    also computes the logits. If `tied` is True, the product is added there as well. If
+    `tied` is False, the product is left out of the logits, as in PEFT, and the pair
+    cannot be folded.
     """
 
-    # What `on_outputs` adds is A B.
+    # `on_outputs` adds A B, so the methods of the base apply (see `check_overrides`).
     low_rank_factors = LowRankPair.low_rank_factors
     joined = LowRankPair.joined
 
@@ -247,7 +249,7 @@ class EmbeddingPair(LowRankPair):
         return (host.input_dim,), (host.output_dim,)
 
     def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
-        """Return A, zeros, and B, normal, as PEFT has them for embeddings."""
+        """Return A, zeros, and B, normal, as in PEFT for embeddings."""
         normal = drawn("RandomNormal", stddev=1.0)
         return {
             "lora_a": ((host.input_dim, self.rank), "zeros"),
@@ -255,17 +257,17 @@ class EmbeddingPair(LowRankPair):
         }
 
     def create_weights(self, host: keras.Layer) -> None:
-        """Make the weights alone: no numbers of words are dropped."""
+        """Create only the weights, because word ids have no dropout."""
         Part.create_weights(self, host)
 
     def on_outputs(
         self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
     ) -> object:
-        """Add the pair's rows of the words, or its logits of the features."""
+        """Add the pair's rows for the words, or its logits in reverse."""
         if not kwargs.get("reverse"):
             if keras.backend.standardize_dtype(inputs.dtype) not in ("int32", "int64"):
                 inputs = ops.cast(inputs, "int32")
-            # Gathered before the cast, which would touch every word's row.
+            # Gather first, because the cast would compute the rows of all words.
             hidden = ops.cast(ops.take(self.lora_a, inputs, axis=0), outputs.dtype)
             b = ops.cast(self.lora_b, outputs.dtype)
             return outputs + ops.matmul(self.scaled(hidden), b)
@@ -279,9 +281,9 @@ class EmbeddingPair(LowRankPair):
         """Add the product to the embeddings."""
         if not self.tied and getattr(host, "tie_weights", False):
             raise ValueError(
-                f"The embedding {host.name!r} gives the logits too, where the adapter "
-                f"{self.name!r} does not count (as in PEFT). Folded into the one "
-                "matrix it would. Keep the adapter."
+                f"The embedding {host.name!r} computes the logits too, but without the "
+                f"adapter {self.name!r} (as in PEFT). Folding it would change the "
+                "logits. Keep the adapter."
             )
         weights["embeddings"] = weights["embeddings"] + gate_value(self) * self.delta(
             host

@@ -1,4 +1,4 @@
-"""The weight of a layer as a matrix of inputs and outputs, and vectors over these."""
+"""A layer's weight as a matrix of inputs and outputs, and vectors over both."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from keras_transfer.backbones.layer_paths import weights_of
 
 
 class Unfit(ValueError):
-    """A layer whose form, or whose size, does not fit what is to be added to it."""
+    """Raised for a layer whose form or size does not fit the adapter's part."""
 
 
 def kernel_axes(host: keras.Layer) -> tuple[str, str, str]:
-    """Return the letters of the kernel: all, those contracted, and those it adds.
+    """Return the letters of the kernel's axes: all, contracted ones, and new ones.
 
     Raises:
-        Unfit: If an axis is neither, so that the kernel is not a matrix.
+        Unfit: If an axis is neither contracted nor new, so it is not a matrix.
     """
     source, rest = host.equation.replace(" ", "").split(",")
     kernel, target = rest.split("->")
@@ -26,17 +26,17 @@ def kernel_axes(host: keras.Layer) -> tuple[str, str, str]:
     out = "".join(x for x in kernel if x in target and x not in source)
     if len(into) + len(out) < len(kernel) or not into or not out:
         raise Unfit(
-            f"The EinsumDense {host.name!r} computes {host.equation!r}, where an axis "
-            "of the kernel is neither contracted nor new, so it is not a matrix. "
-            "Leave it out of the targets."
+            f"The EinsumDense {host.name!r} computes {host.equation!r}. An axis of its "
+            "kernel is neither contracted nor new, so the kernel is not a matrix. "
+            "Leave the layer out of the targets."
         )
     return kernel, into, out
 
 
 def axis_sizes(host: keras.Layer) -> dict[str, int]:
-    """Return the size of each axis of the kernel by its letter."""
+    """Return a dict from the letter of each axis of the kernel to its size."""
     kernel = host.equation.replace(" ", "").split(",")[1].split("->")[0]
-    shape = getattr(host, "original_kernel_shape", None)  # where it is packed
+    shape = getattr(host, "original_kernel_shape", None)  # of a packed int4 kernel
     if shape is None:
         shape = next(v.shape for v in _keras.own_weights(host) if v.name == "kernel")
     return dict(zip(kernel, shape, strict=True))
@@ -45,11 +45,12 @@ def axis_sizes(host: keras.Layer) -> dict[str, int]:
 def sizes(host: keras.Layer) -> tuple[int, int]:
     """Return the numbers of input and output features of a layer with a kernel.
 
-    Those of an EinsumDense are the products of the axes that its kernel contracts, and
-    of those that it adds: a projection to 12 heads of 64 has 768 outputs.
+    For an EinsumDense, the inputs are the product of the contracted axes, and the
+    outputs are the product of the new axes. A projection to 12 heads of 64 has 768
+    outputs.
 
     Raises:
-        ValueError: If the kernel of an EinsumDense is not a matrix.
+        Unfit: If the kernel of an EinsumDense is not a matrix.
     """
     if isinstance(host, keras.layers.Dense):
         return host.input_spec.axes[-1], host.units
@@ -61,9 +62,9 @@ def sizes(host: keras.Layer) -> tuple[int, int]:
 
 
 def as_matrix(host: keras.Layer, kernel: object) -> object:
-    """Return `kernel`, a tensor or array, as (inputs, outputs).
+    """Return `kernel`, a tensor or array, in the shape (inputs, outputs).
 
-    The rows of a convolution are all the inputs of one filter.
+    For a convolution, the inputs are all values in the window of one filter.
     """
     xp = np if isinstance(kernel, np.ndarray) else ops
     if isinstance(host, keras.layers.EinsumDense):
@@ -74,7 +75,7 @@ def as_matrix(host: keras.Layer, kernel: object) -> object:
 
 
 def as_kernel(host: keras.Layer, matrix: np.ndarray) -> np.ndarray:
-    """Return what `as_matrix` was given."""
+    """Return `matrix` in the shape of the kernel: the inverse of `as_matrix`."""
     if isinstance(host, keras.layers.EinsumDense):
         letters, _, size, into, out = _einsum(host)
         matrix = matrix.reshape([size[x] for x in into + out])
@@ -83,7 +84,7 @@ def as_kernel(host: keras.Layer, matrix: np.ndarray) -> np.ndarray:
 
 
 def beside_inputs(host: keras.Layer, vector: object) -> object:
-    """Return a vector over the inputs in the shape that broadcasts with them."""
+    """Return a vector over the inputs in a shape that broadcasts with the inputs."""
     if isinstance(host, keras.layers.EinsumDense):
         _, terms, size, into, _ = _einsum(host)
         return _beside(terms[0], into, size, vector)
@@ -91,7 +92,7 @@ def beside_inputs(host: keras.Layer, vector: object) -> object:
 
 
 def beside_outputs(host: keras.Layer, vector: object) -> object:
-    """Return a vector over the outputs in the shape that broadcasts with them."""
+    """Return a vector over the outputs in a shape that broadcasts with the outputs."""
     if isinstance(host, keras.layers.EinsumDense):
         _, terms, size, _, out = _einsum(host)
         return _beside(terms[1], out, size, vector)
@@ -99,20 +100,20 @@ def beside_outputs(host: keras.Layer, vector: object) -> object:
 
 
 def bias_of(host: keras.Layer, dtype: object) -> object:
-    """Return the bias in the shape that broadcasts with the outputs, or 0."""
+    """Return the bias in a shape that broadcasts with the outputs, or 0."""
     if getattr(host, "bias", None) is None:
         return 0.0
     bias = ops.cast(host.bias, dtype)
     if isinstance(host, keras.layers.EinsumDense):
-        return bias  # Keras made it so
+        return bias  # Keras already gives it this shape
     return _channels(host, bias)
 
 
 def scaled_bias(host: keras.Layer, bias: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Return `bias`, an array, with a factor for each output.
+    """Return the array `bias`, multiplied by a factor for each output.
 
     Raises:
-        ValueError: If the outputs share it, so that one bias cannot follow them.
+        ValueError: If several outputs with their own factors share one bias.
     """
     if not isinstance(host, keras.layers.EinsumDense):
         return bias * factors
@@ -120,8 +121,8 @@ def scaled_bias(host: keras.Layer, bias: np.ndarray, factors: np.ndarray) -> np.
     if scaled.size != bias.size:
         raise ValueError(
             f"Outputs of the EinsumDense {host.name!r} share a bias (bias_axes="
-            f"{host.bias_axes!r}), and are scaled apart, so that the adapter cannot be "
-            "folded. Keep it, or remove it with kt.adapters.detach(model)."
+            f"{host.bias_axes!r}), and each output has its own factor. So the adapter "
+            "cannot be folded. Keep it, or remove it with kt.adapters.detach(model)."
         )
     return scaled.reshape(bias.shape)
 
@@ -133,11 +134,14 @@ def _channels(host: keras.Layer, vector: object) -> object:
 
 
 def _einsum(host: keras.Layer) -> tuple[str, tuple[str, str], dict, str, str]:
-    """Return letters of the kernel, of inputs and outputs, sizes, contracted, new."""
+    """Return an equation's parts: (kernel, (inputs, outputs), sizes, contracted, new).
+
+    All are letters of axes, except `sizes`, a dict from letter to size.
+    """
     letters, into, out = kernel_axes(host)
     source, rest = host.equation.replace(" ", "").split(",")
     target = rest.split("->")[1]
-    # One dot for each axis that the three stand for.
+    # Write one dot for each axis of the ellipsis.
     dots = "." * (host.input_spec.ndim - len(source.replace("...", "")))
     terms = source.replace("...", dots), target.replace("...", dots)
     return letters, terms, axis_sizes(host), into, out

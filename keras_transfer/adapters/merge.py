@@ -1,4 +1,4 @@
-"""Fold adapters into plain Keras layers, take them back out, or take them away."""
+"""Fold adapters into plain Keras layers, undo the fold, or remove the adapters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from keras_transfer.backbones.layer_paths import weights_of
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """What a layer was before the merge, and the digest of its weights after it."""
+    """The state of a layer before the merge, and a digest of its weights after it."""
 
     state: LayerState
     values: dict[str, np.ndarray]
@@ -38,28 +38,30 @@ class Kept:
     digest: str = ""
 
 
-# In this process only, and only as long as the layer lives.
+# Kept in this process only, and only until the layer is deleted.
 _kept: weakref.WeakKeyDictionary[keras.Layer, Kept] = weakref.WeakKeyDictionary()
 
 
 def merge(model: keras.Layer) -> keras.Layer:
-    """Fold the adapters in use into the weights, and leave plain Keras layers.
+    """Fold the adapters in use into the weights, and restore plain Keras layers.
 
-    `W + scaling A B` takes the place of W, and each layer and model has its original
-    class again; the adapter's own head takes the place of the model's. Inference costs
-    what it did, and a `.keras` file needs no keras_transfer. What trains is as it was
-    before attaching, and the optimizer of a compiled model starts anew. The pairs and
-    the original weights are kept in this process, outside the model, for `unmerge`.
+    `W + scaling A B` replaces W, and the adapter's own head replaces the model's head.
+    Each layer and model has its original class again. Inference costs the same as
+    before attaching, and a `.keras` file loads without keras_transfer. The trainable
+    flags are the same as before attaching, and a compiled model gets a new optimizer.
+    This process keeps the adapters and the original weights outside the model, for
+    `unmerge`.
 
     Args:
-        model: A model with adapters, the outermost.
+        model: A model with adapters. Pass the outermost model.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: If there are none, or one cannot be folded, such as a head with
-            another number of classes than the model's. Nothing is changed then.
+        ValueError: If the model has no adapters, or an adapter cannot be folded, such
+            as a head with another number of classes than the model's head. The model
+            does not change then.
 
     Example:
         ```python
@@ -100,7 +102,7 @@ def merge(model: keras.Layer) -> keras.Layer:
 
 
 def unmerge(model: keras.Layer) -> keras.Layer:
-    """Give back what `merge` took: the weights bit for bit, the adapters, the classes.
+    """Undo `merge`: restore the exact weights, the adapters, and the classes.
 
     Args:
         model: A model that was merged in this process.
@@ -109,7 +111,7 @@ def unmerge(model: keras.Layer) -> keras.Layer:
         The model.
 
     Raises:
-        ValueError: If it was not, or its weights were changed since.
+        ValueError: If the model was not merged, or its weights changed since then.
 
     Example:
         ```python
@@ -130,8 +132,8 @@ def unmerge(model: keras.Layer) -> keras.Layer:
     if not layers:
         raise ValueError(
             f"Nothing was merged into the model {model.name!r} in this process. A "
-            "merged model that was saved and reloaded holds the sums alone: attach the "
-            "adapter to the base model instead."
+            "merged model that was saved and reloaded contains only the sums. Attach "
+            "the adapter to the base model instead."
         )
     new = list(recipes_of(model))
     if new:
@@ -142,8 +144,9 @@ def unmerge(model: keras.Layer) -> keras.Layer:
     changed = [each.name for each in layers if _digest(each) != _kept[each].digest]
     if changed:
         raise ValueError(
-            f"The layers {changed[:5]} have changed since the merge, by training or "
-            "loading. The original weights would undo that, so they are not put back."
+            f"The weights of the layers {changed[:5]} have changed since the merge, by "
+            "training or loading. unmerge would undo these changes. Load the base "
+            "model and attach the adapter to it instead."
         )
     for layer in layers:
         kept = _kept.pop(layer)
@@ -158,18 +161,18 @@ def unmerge(model: keras.Layer) -> keras.Layer:
 
 
 def detach(model: keras.Layer) -> keras.Layer:
-    """Take all adapters away without folding: the model is what it was before.
+    """Remove all adapters without folding, and restore the model from before.
 
-    Their heads and other layers of their own go with them.
+    This also removes the adapters' own heads and other own layers.
 
     Args:
-        model: A model with adapters, the outermost.
+        model: A model with adapters. Pass the outermost model.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If the model has no adapters.
 
     Example:
         ```python
@@ -195,7 +198,7 @@ def check_any(model: keras.Layer) -> None:
     """Check that `model` contains adapters.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If the model has no adapters.
     """
     if not recipes_of(model) and not any(True for _ in all_parts(model)):
         raise ValueError(
@@ -207,8 +210,8 @@ def check_any(model: keras.Layer) -> None:
 def _fold(layer: keras.Layer, active: list[Part]) -> dict[str, np.ndarray]:
     if layer.quantization_mode is not None:
         raise ValueError(
-            f"The layer {layer.name!r} is quantized ({layer.quantization_mode}): its "
-            "weight has few bits, and rounding would lose what was learned. Keep the "
+            f"The layer {layer.name!r} is quantized ({layer.quantization_mode}). Its "
+            "weight has few bits, so rounding would lose the trained update. Keep the "
             "adapter."
         )
     own = weights_below(layer)
@@ -227,8 +230,8 @@ def _fold(layer: keras.Layer, active: list[Part]) -> dict[str, np.ndarray]:
 def _check_readers(model: keras.Layer, folded: Iterable[keras.Layer]) -> None:
     for layer, reader in readers(model, folded).items():
         raise ValueError(
-            f"The adapter of {layer.name!r} cannot be folded: the {reader} reads its "
-            "weights as well, where the adapter does not count and the sum would. "
+            f"The adapter of {layer.name!r} cannot be folded: the {reader} also reads "
+            "its weights, without the adapter. Folding would change what it reads. "
             "Keep the adapter."
         )
 

@@ -1,4 +1,4 @@
-"""RankedAdapter: the base of recipes of low-rank pairs, scaled by alpha / rank."""
+"""RankedAdapter: the base of the recipes that have a rank and an alpha."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from keras_transfer.adapters.targets import by_pattern
 from keras_transfer.adapters.targets import check_patterns
 from keras_transfer.adapters.targets import Target
 
-# It is multiplied and divided in float32.
+# The computation multiplies and divides by alpha in float32.
 MOST_ALPHA = 1e30
 
 
 class RankedAdapter(Adapter):
-    """Base of the recipes whose parts have a rank, and a scaling of alpha and rank.
+    """Base of the recipes whose parts have a rank, and a scaling from alpha and rank.
 
-    Numbers are kept as Python's, whatever was passed, so that files can hold them.
+    All numbers are converted to Python numbers, so files can store them.
 
     Args:
         rank: Rank of the parts.
-        alpha: Number from which `scaling` makes the factor of the product.
-        targets: As in `Adapter`.
-        rank_pattern: Dict of expression over the end of a path to a rank of its own.
-        alpha_pattern: The same for alpha.
+        alpha: Number from which `scaling` computes the factor of the product.
+        targets: As in `Adapter`. Defaults to None.
+        rank_pattern: Dict from regular expression to rank. An expression has to match
+            the end of a layer's path. Defaults to None.
+        alpha_pattern: The same for alpha. Defaults to None.
     """
 
-    # Rate on the inputs of A; 0 in a technique without.
+    # Rate of dropout on the inputs of A; 0 in a technique without dropout.
     dropout: float = 0.0
-    # Whether a rank at which a pair is as free as the weight is refused.
+    # Whether to refuse ranks above the smaller side of the weight.
     _checks_rank = True
 
     def __init__(
@@ -50,7 +51,10 @@ class RankedAdapter(Adapter):
         super().__init__(targets)
         for pattern in (rank_pattern, alpha_pattern):
             if not isinstance(pattern, Mapping | None):
-                raise TypeError(f"{pattern!r} is not a dict of expressions to numbers.")
+                raise TypeError(
+                    f"{pattern!r} is not a dict from expressions to numbers. Write for "
+                    "example {'key': 4}."
+                )
         self.rank = check_rank(rank)
         self.alpha = check_alpha(alpha)
         self.rank_pattern = {
@@ -61,13 +65,13 @@ class RankedAdapter(Adapter):
         }
 
     def find(self, model: keras.Layer) -> list[Target]:
-        """Return the targets; each pattern must be for one of them."""
+        """Return the targets. Each pattern must match one of them."""
         targets = super().find(model)
         check_patterns((*self.rank_pattern, *self.alpha_pattern), targets)
         return targets
 
     def scaling(self, rank: int, alpha: float) -> float:
-        """Return the factor of the product."""
+        """Return the factor that scales the product."""
         return alpha / rank
 
     def part(self, target: Target) -> Part:
@@ -81,7 +85,7 @@ class RankedAdapter(Adapter):
         return kind(rank, self.scaling(rank, alpha), dropout=self.dropout)
 
     def of_file(self) -> RankedAdapter:
-        """Return this recipe without a limit of the rank: sums may be above it."""
+        """Return this recipe without the limit on the rank, which sums may exceed."""
         self._checks_rank = False
         return self
 
@@ -95,22 +99,22 @@ def check_rank(rank: object, name: str = "rank") -> int:
     """Return `rank` as an int if it is a whole number above 0.
 
     Raises:
-        ValueError: If it is not; the error calls it `name`.
+        ValueError: If it is not. The message calls the value `name`.
     """
-    return whole_number(name, rank, why="a pair of rank 0 learns nothing")
+    return whole_number(name, rank, why="a pair of rank 0 has no weights to train")
 
 
 def check_alpha(alpha: object, name: str = "alpha") -> float:
     """Return `alpha` as a Python number if it is finite and not 0.
 
     Raises:
-        ValueError: If it is not; the error calls it `name`.
+        ValueError: If it is not. The message calls the value `name`.
     """
     value = number(name, alpha)
     if not MOST_ALPHA >= abs(value) >= 1 / MOST_ALPHA:
         raise ValueError(
-            f"{name}={value!r} must not be 0, nor so small or large that float32 "
-            "cannot hold it: it scales what the pair adds."
+            f"{name}={value!r} scales the pair's product in float32. It must not be 0, "
+            f"and its size must be from {1 / MOST_ALPHA} to {MOST_ALPHA}."
         )
     return int(alpha) if isinstance(alpha, numbers.Integral) else value
 
@@ -127,9 +131,9 @@ def check_host(
     largest = kind.largest_rank(host)
     if rank > largest:
         raise Unfit(
-            f"rank={rank} is too large for the layer {path!r}: at {largest} a pair is "
-            "as free as its weight. Choose a smaller one, for this layer by "
-            "rank_pattern, or leave it out of the targets."
+            f"rank={rank} is too large for the layer {path!r}: at rank {largest} a "
+            "pair can represent any change of its weight. Choose a smaller rank, for "
+            "this layer alone with rank_pattern, or leave it out of the targets."
         )
 
 
@@ -141,6 +145,7 @@ def check_native(host: keras.Layer) -> None:
     """
     if getattr(host, "lora_enabled", False):
         raise ValueError(
-            f"The layer {host.name!r} has Keras's own LoRA (enable_lora). The two do "
-            "not go together. Load the model anew, without it."
+            f"The layer {host.name!r} has Keras's own LoRA (enable_lora), which cannot "
+            "be combined with adapters. Load the model again and do not call "
+            "enable_lora."
         )

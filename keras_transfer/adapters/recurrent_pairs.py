@@ -1,4 +1,4 @@
-"""Low-rank pairs of recurrent cells, in the sums that Keras reads as kernels."""
+"""Low-rank pairs of recurrent cells, added to the kernels that Keras reads."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from keras_transfer.adapters.adapter_part import uniform
 from keras_transfer.adapters.in_place.forward import Hooked
 from keras_transfer.adapters.low_rank import LowRankPair
 
-# A kernel of a cell, and how the names of its two factors begin.
+# Name of a cell's kernel -> prefix of the names of its two factors.
 KERNELS = {"kernel": "lora", "recurrent_kernel": "recurrent_lora"}
 
 
 class Summed(Hooked):
-    """Mixin in front of a cell: its kernels are the sums with the pairs of its parts.
+    """Mixin before a cell class: the cell's kernels include the pairs of its parts.
 
-    Keras's fused computation, cuDNN's where it can be had, does not call the cell but
-    reads its kernels, so that nothing that is added to its outputs would count.
+    Keras's fused computation (cuDNN's if it is available) does not call the cell. It
+    reads the cell's kernels, so an addition to the cell's outputs would have no effect.
     """
 
     def call(self, *args: object, **kwargs: object) -> object:
-        """Return the cell's own result, which comes of the sums."""
+        """Return the cell's own result, which already uses the sums."""
         return super(Hooked, self).call(*args, **kwargs)
 
     @property
     def kernel(self) -> object:
-        """The kernel of the inputs, with what the parts add."""
+        """The kernel of the inputs plus the products of the parts."""
         return _sum(self, "kernel")
 
     @kernel.setter
@@ -40,7 +40,7 @@ class Summed(Hooked):
 
     @property
     def recurrent_kernel(self) -> object:
-        """The kernel of the state, with what the parts add."""
+        """The kernel of the state plus the products of the parts."""
         return _sum(self, "recurrent_kernel")
 
     @recurrent_kernel.setter
@@ -50,11 +50,12 @@ class Summed(Hooked):
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class RecurrentPair(LowRankPair):
-    """The pairs of a cell: one of its kernel, one of its recurrent kernel.
+    """The pairs of a cell: one for its kernel, one for its recurrent kernel.
 
-    With all gates side by side, `W' = W + scaling * A B` and `U' = U + scaling * C D`:
-    A `(in, rank)`, C `(units, rank)`, B and D `(rank, gates * units)`. The sums are
-    formed, once in a pass, and there is no dropout on inputs.
+    The kernels are `W' = W + scaling * A B` and `U' = U + scaling * C D`, with A
+    `(in, rank)` and C `(units, rank)`. B and D are `(rank, gates * units)`, where gates
+    is the number of gates of the cell. Both sums are formed once in a pass, and there
+    is no dropout on inputs.
     """
 
     layer_class = Summed
@@ -69,7 +70,7 @@ class RecurrentPair(LowRankPair):
         return (min(into for into, _ in sizes),), (min(out for _, out in sizes),)
 
     def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
-        """Return both pairs, each as LoRA starts it."""
+        """Return both pairs, each initialized as in LoRA."""
         specs = {}
         for name, (into, out) in _sizes(host).items():
             specs[f"{KERNELS[name]}_a"] = (into, self.rank), uniform()
@@ -77,11 +78,11 @@ class RecurrentPair(LowRankPair):
         return specs
 
     def create_weights(self, host: keras.Layer) -> None:
-        """Make the weights alone: no inputs are dropped."""
+        """Create only the weights, because the inputs have no dropout."""
         Part.create_weights(self, host)
 
     def added(self, name: str, dtype: object) -> object:
-        """Return what is added to the kernel of that name."""
+        """Return the product that is added to the kernel `name`."""
         a, b = (ops.cast(getattr(self, each), dtype) for each in _factors(name))
         return self.scaled(ops.matmul(a, b))
 
@@ -94,7 +95,7 @@ class RecurrentPair(LowRankPair):
     def joined(
         self, host: keras.Layer, others: list[tuple[Part, float]], name: str
     ) -> Part:
-        """Return the pairs of the ranks' sum, as `LowRankPair.joined` does."""
+        """Return pairs whose rank is the sum of the ranks, see `LowRankPair.joined`."""
         new = type(self).from_config(self.joined_config(others) | {"name": name})
         new.create(host)
         for a, b in map(_factors, KERNELS):

@@ -1,4 +1,4 @@
-"""Several adapters on one model: which it has, which is in use, or none."""
+"""Several adapters on one model: list them, switch between them, remove them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def attached(model: keras.Layer) -> dict[str, Adapter]:
         model: Any model or layer.
 
     Returns:
-        Dict of name to recipe, in the order of attaching; empty if there are none.
+        Dict from name to recipe, in the order of attaching. Empty without adapters.
 
     Example:
         ```python
@@ -57,8 +57,8 @@ def active(model: keras.Layer) -> dict[str, float]:
         model: Any model or layer.
 
     Returns:
-        Dict of name to gate, which is 1 for an adapter in use; those with 0 are left
-        out.
+        Dict from name to gate. The gate of an adapter in use is 1. Adapters with a gate
+        of 0 are left out.
 
     Example:
         ```python
@@ -75,7 +75,7 @@ def active(model: keras.Layer) -> dict[str, float]:
     """
     gates = {part.name: gate_value(part) for _, part in all_parts(model)}
     for name in attached(model):
-        gates.setdefault(name, 1.0)  # without parts it is always on
+        gates.setdefault(name, 1.0)  # an adapter without parts is always on
     return {name: gate for name, gate in gates.items() if gate}
 
 
@@ -84,8 +84,9 @@ def places(
 ) -> Iterator[tuple[str, keras.Layer, Part]]:
     """Yield (path of the layer, layer, part) for the parts of one adapter, or of all.
 
-    In the order of the model, and of the technique: not the layers of `own_places`.
-    `part.named_weights` are the adapter's weights there, by name.
+    The order is the order of the model. `own_places` yields the adapter's own layers,
+    and this function leaves them out. `part.named_weights` contains the adapter's
+    weights at the layer, by name.
     """
     return (each for each in _places(model, name) if not each[2].replaces)
 
@@ -93,31 +94,32 @@ def places(
 def own_places(
     model: keras.Layer, name: str | None = None
 ) -> Iterator[tuple[str, keras.Layer, Part]]:
-    """Yield what `places` does for the layers that an adapter has for itself."""
+    """Yield (path of the layer, layer, part) for the adapters' own layers."""
     return (each for each in _places(model, name) if each[2].replaces)
 
 
 def use(model: keras.Layer, name: str) -> None:
-    """Make one adapter of `model` the one in use, and the one that trains.
+    """Use one adapter of `model`: the model computes with it, and only it trains.
 
-    The others stay where they are, with gates of 0, and so do their heads: the model
-    computes with the head of this one, which may have another number of classes
-    (`model.output_shape` still says that of the model's own). The functions that the
-    model keeps are traced anew. A `tf.function` of your own stays right in inference
-    where heads have one width; one that calls the model with `training=True` keeps the
-    head that was in use when it was traced: make it anew. An optimizer that was built
-    for another adapter has no slots for this one: compile() again to train it. A
-    callback may use another one to evaluate it; it has to change back before the next
-    step of `fit`.
+    The other adapters and their heads stay in the model with gates of 0. The model
+    computes with the head of this adapter, which can have another number of classes
+    (`model.output_shape` still describes the model's own head).
 
-    Switching is not for two threads at once: the gates are of the model, so a request
-    in one thread would get the adapter that another has just chosen. To serve many
-    adapters side by side, export them by `kt.export_serving(adapters=[...])`, where
-    each example of a batch names its own.
+    The model's functions are retraced. Your own `tf.function` stays valid for inference
+    if all heads have the same number of outputs. A `tf.function` that calls the model
+    with `training=True` keeps the head from the time of its trace, so create it again.
+    An optimizer that was built for another adapter has no slots for this adapter. Call
+    `compile()` again before you train. A callback may switch to another adapter to
+    evaluate it, but it has to switch back before the next step of `fit`.
+
+    Do not switch from several threads at once. The model has one set of gates, so a
+    request in one thread would get the adapter that another thread has chosen. To serve
+    many adapters from one model, export them with `kt.export_serving(adapters=[...])`.
+    Each example of a batch then names its adapter.
 
     Args:
         model: A model with adapters.
-        name: The adapter's name.
+        name: Name of the adapter.
 
     Raises:
         ValueError: If no adapter has this name.
@@ -144,10 +146,11 @@ def use(model: keras.Layer, name: str) -> None:
 
 @contextlib.contextmanager
 def disabled(model: keras.Layer) -> Iterator[None]:
-    """Within the block `model` computes as the base model does, exactly.
+    """Switch all adapters off within a `with` block.
 
-    With the head that the model had before the first adapter was attached; for one
-    thread at a time, as `use`.
+    In the block `model` computes exactly as the base model, with the head from before
+    the first adapter was attached. As with `use`, only one thread at a time may do
+    this.
 
     Args:
         model: A model with adapters.
@@ -156,7 +159,7 @@ def disabled(model: keras.Layer) -> Iterator[None]:
         A context manager.
 
     Raises:
-        ValueError: If an adapter has changed weights of the model's own.
+        ValueError: If an adapter changes the model's own weights.
 
     Example:
         ```python
@@ -176,8 +179,9 @@ def disabled(model: keras.Layer) -> Iterator[None]:
     for name, recipe in attached(model).items():
         if recipe.trained(model, recipe.fitting(model)[0]):
             raise ValueError(
-                f"The adapter {name!r} ({type(recipe).__name__}) trains weights of the "
-                "model's own, which cannot be switched off."
+                f"The adapter {name!r} ({type(recipe).__name__}) trains the model's "
+                "own weights, so it cannot be switched off. Load the base model once "
+                "more to compute without the adapter."
             )
     hosts = list(all_parts(model))
     gates = [gate_value(part) for _, part in hosts]
@@ -192,13 +196,14 @@ def disabled(model: keras.Layer) -> Iterator[None]:
 
 
 def remove(model: keras.Layer, name: str) -> None:
-    """Take one adapter away. With the last one the model is what it was before.
+    """Remove one adapter. Removing the last one restores the model from before.
 
-    If it was the one in use, then none is; choose with `kt.adapters.use`.
+    If the removed adapter was in use, no adapter is in use afterwards. Choose one with
+    `kt.adapters.use`.
 
     Args:
         model: A model with adapters.
-        name: The adapter's name.
+        name: Name of the adapter.
 
     Raises:
         ValueError: If no adapter has this name.
@@ -231,15 +236,16 @@ def remove(model: keras.Layer, name: str) -> None:
 
 
 def refresh(model: keras.Layer) -> None:
-    """Drop what `model` has traced, after adapters were attached to layers in it.
+    """Retrace the functions of `model` after adapters were attached to its layers.
 
-    `attach`, `use` and `merge` do it for the model they are given and all in it: what
-    `fit`, `evaluate`, `predict` and the `generate` of keras-hub run, and each
-    `tf.function` in an attribute or a method of a layer. They cannot know a model that
-    holds that one, or shares layers with it. Pass the outermost model there, or here.
+    `attach`, `use` and `merge` retrace the functions of their model and of all layers
+    in it: the functions of `fit`, `evaluate`, `predict` and keras-hub's `generate`, and
+    each `tf.function` in an attribute or a method of a layer. They cannot find a model
+    that contains their model or shares layers with it. Pass the outermost model to
+    them, or pass the other model to `refresh`.
 
     Args:
-        model: The other model.
+        model: The model that contains or shares the layers.
 
     Example:
         ```python
@@ -268,12 +274,13 @@ def check_known(model: keras.Layer, name: str) -> None:
     """Check that `model` has an adapter of this name.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If the model has no such adapter.
     """
     names = list(attached(model))
     if name not in names:
         raise ValueError(
-            f"The model {model.name!r} has no adapter {name!r}. It has {names}."
+            f"The model {model.name!r} has no adapter {name!r}. Its adapters are "
+            f"{names}."
         )
 
 

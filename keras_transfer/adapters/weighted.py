@@ -1,4 +1,4 @@
-"""add_weighted: one more adapter, the weighted sum of others."""
+"""add_weighted: add an adapter that is the weighted sum of other adapters."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ from keras_transfer.adapters.switching import check_known
 
 
 def add_weighted(model: keras.Layer, name: str, weights: Mapping[str, float]) -> None:
-    """Add an adapter that is a weighted sum of others, and use it.
+    """Add an adapter that is a weighted sum of other adapters, and use it.
 
-    It is exact: on each layer its rank is the sum of theirs (in PEFT
-    `combination_type="cat"`). It can be trained further. Layers that the adapters have
-    for themselves, such as heads, are summed by their changes from the model's own:
-    `base + sum(weight * (own - base))`, their average where the weights are a half each
-    (PEFT leaves `modules_to_save` out). That needs heads of one width.
+    The sum is exact. On each layer its rank is the sum of the adapters' ranks (PEFT's
+    `combination_type="cat"`). You can train the new adapter further. For the adapters'
+    own layers, such as heads, the changes from the model's layer are summed:
+    `base + sum(weight * (own - base))`. With two weights of 0.5 this is the average of
+    the own layers. This needs heads with the same number of outputs. (PEFT does not sum
+    `modules_to_save`.)
 
     Args:
         model: A model with adapters of one technique, on the same layers.
         name: Name of the new adapter.
-        weights: Dict of name to finite weight: `{"first": 0.3, "second": 0.7}`.
+        weights: Dict from adapter name to finite weight, such as
+            `{"first": 0.3, "second": 0.7}`.
 
     Raises:
-        ValueError: If a name is unknown or the new one taken, a weight is not finite,
-            or the adapters cannot be summed.
+        ValueError: If an adapter is unknown, the new name is taken, a weight is not
+            finite, or the adapters cannot be summed.
 
     Example:
         ```python
@@ -52,7 +54,10 @@ def add_weighted(model: keras.Layer, name: str, weights: Mapping[str, float]) ->
         PEFT, `LoraModel.add_weighted_adapter`.
     """
     if not weights:
-        raise ValueError("weights is empty, so there is nothing to sum.")
+        raise ValueError(
+            "weights is empty, so there is nothing to sum. Give a dict from adapter "
+            "name to weight."
+        )
     for summand, weight in weights.items():
         check_known(model, summand)
         number(f"The weight of {summand!r}", weight)
@@ -60,7 +65,10 @@ def add_weighted(model: keras.Layer, name: str, weights: Mapping[str, float]) ->
     kinds = {type(recipes[summand]) for summand in weights}
     if any(kind.parts is not next(iter(kinds)).parts for kind in kinds):
         names = sorted(kind.__name__ for kind in kinds)
-        raise ValueError(f"Adapters of different techniques cannot be summed: {names}.")
+        raise ValueError(
+            f"The adapters {list(weights)} are of different techniques, {names}, so "
+            "they cannot be summed. Give adapters of one technique."
+        )
     check_name(model, name)
     by_host: dict[int, tuple[keras.Layer, list[tuple[Part, float]]]] = {}
     for host, part in all_parts(model):
@@ -70,9 +78,10 @@ def add_weighted(model: keras.Layer, name: str, weights: Mapping[str, float]) ->
     for host, summands in by_host.values():
         if len({part.replaces for part, _ in summands}) > 1:
             raise ValueError(
-                f"The layer {host.name!r} has something added by one of the adapters, "
-                f"and another of them has for itself: {[p.name for p, _ in summands]}. "
-                "There is no one layer that is their sum."
+                f"Of the adapters {[p.name for p, _ in summands]}, one adds weights to "
+                f"the layer {host.name!r}, and another owns a copy of the whole layer. "
+                "No single layer is their sum. Train both adapters with the same "
+                "`targets` and `train`."
             )
     pairs = [(host, ps[0][0].joined(host, ps, name)) for host, ps in by_host.values()]
     with all_or_nothing(model):

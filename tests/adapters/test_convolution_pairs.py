@@ -154,7 +154,7 @@ def test_a_full_one_is_two_convolutions_as_in_peft():
 
 def test_a_rank_that_is_more_than_the_window_has_is_refused():
     model, _, _ = made("depthwise")
-    with pytest.raises(ValueError, match="rank=10 is too large.*at 8"):
+    with pytest.raises(ValueError, match="rank=10 is too large.*at rank 8"):
         adapters.LoRA(rank=10, targets="depthwise").attach(model)
 
 

@@ -141,7 +141,7 @@ def test_two_adapters_of_other_layers_of_one_model():
         adapters.merge(model)
         assert_close(run(model, TOKENS), changed, 1e-5)
         adapters.unmerge(model)
-    with pytest.raises(ValueError, match="another of them has for itself"):
+    with pytest.raises(ValueError, match="another owns a copy of the whole layer"):
         adapters.add_weighted(model, "sum", {"first": 0.5, "second": 0.5})
     with adapters.disabled(model):
         assert_close(run(model, TOKENS), y)

@@ -198,7 +198,7 @@ def test_an_output_that_shares_the_embedding_is_without_its_pair():
     # As in PEFT; the golden logits tell. Folded in it would count there too.
     model, folder = peft_models.model_of("gpt2/embeddings")
     load_peft(model, folder)
-    with pytest.raises(ValueError, match="gives the logits too"):
+    with pytest.raises(ValueError, match="computes the logits too"):
         adapters.merge(model)
 
 
