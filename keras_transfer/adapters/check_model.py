@@ -1,4 +1,4 @@
-"""check_model: whether a model can have an adapter, whichever it is."""
+"""check_model: check whether a model can have any adapter."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from keras_transfer.backbones.frozen import FrozenBackbone
 
 
 def check_model(model: keras.Layer, names: Iterable[str]) -> None:
-    """Check that an adapter can be attached to `model`, which has those of `names`.
+    """Check that an adapter can be attached to `model`, which has the adapters `names`.
 
     Raises:
-        ValueError: If the model is not built, has pairs that are not of these adapters
-            or a FrozenBackbone, or is of another distribution strategy.
+        ValueError: If the model is not built, contains pairs of no adapter or a
+            FrozenBackbone, or was created in another distribution strategy.
     """
     if not model.built or not model.weights:
         raise ValueError(
@@ -27,19 +27,19 @@ def check_model(model: keras.Layer, names: Iterable[str]) -> None:
         if part.name not in names:
             raise ValueError(
                 f"The model {model.name!r} has layers with a pair of their own, such "
-                f"as the {type(host).__name__} {host.name!r}. Adapters are attached to "
-                "models without."
+                f"as the {type(host).__name__} {host.name!r}. They cannot be combined "
+                "with adapters. Build the model with plain Keras layers."
             )
     for layer in _keras.flat_layers(model):
         if isinstance(layer, FrozenBackbone):
             raise ValueError(
-                f"{layer.name!r} is a FrozenBackbone: no gradient reaches what is in "
-                "it, so an adapter there cannot learn. Build the model on "
-                "`frozen.layer` itself; attaching freezes it."
+                f"{layer.name!r} is a FrozenBackbone. No gradient reaches the layers "
+                "in it, so an adapter there cannot train. Build the model on "
+                "`frozen.layer` itself. Attaching the adapter freezes it."
             )
     if not _keras.in_strategy_of(model):
         raise ValueError(
-            f"The model {model.name!r} and the adapter would be under different "
-            "tf.distribute strategies, and could not be trained. Attach inside the "
-            "`with strategy.scope():` that the model was made in."
+            f"The model {model.name!r} and the adapter would be in different "
+            "tf.distribute strategies, so they could not train. Attach inside the "
+            "`with strategy.scope():` in which the model was created."
         )

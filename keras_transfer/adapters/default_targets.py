@@ -1,4 +1,4 @@
-"""Which layers a recipe goes to where the user names none."""
+"""The layers that a recipe adapts if the user names no layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras_transfer.backbones.projections import CROSS
 from keras_transfer.backbones.projections import QUERY_AND_VALUE
 
 LINEAR = (keras.layers.Dense, keras.layers.EinsumDense)
-# Convolutions that mix all channels, or can: those with groups do not.
+# Convolutions that mix all channels, unless they have groups.
 CONVOLUTIONS = (
     keras.layers.Conv1D,
     keras.layers.Conv2D,
@@ -21,19 +21,20 @@ CONVOLUTIONS = (
     keras.layers.SeparableConv2D,
 )
 DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-# What a head and a backbone are recognized by; the group's name of `kt.layer_groups`.
+# The groups of `kt.layer_groups` that are not blocks of the backbone.
 NOT_BLOCKS = ("stem", "head")
 
 
 def default_targets(model: keras.Layer, choices: Sequence, technique: str) -> list:
-    """Return the targets among `choices` of a recipe without any of the user's.
+    """Return the default targets among `choices`.
 
-    These are queries and values; where there are none, the convolutions in numbered
-    blocks that mix all channels, and the Dense layers of a block without these, which
-    are its convolutions of size 1.
+    These are the query and value projections. A model without them gets the
+    convolutions in numbered blocks that mix all channels. In a block that only has
+    grouped or depthwise convolutions, the Dense layers take their place, because they
+    are convolutions of size 1.
 
     Raises:
-        ValueError: If the model has nothing of this kind.
+        ValueError: If the model has no such layers.
     """
     targets = [
         target
@@ -53,11 +54,11 @@ def default_targets(model: keras.Layer, choices: Sequence, technique: str) -> li
     if chosen:
         return [target for target in choices if id(target.layer) in chosen]
     raise ValueError(
-        f"No default targets are known for the model {model.name!r}: it has neither "
-        "query and value projections nor convolutions in numbered blocks that "
+        f"No default targets are known for the model {model.name!r}. It has no query "
+        "and value projections, and no convolutions in numbered blocks, that "
         f"{technique} can adapt. Give targets='all-linear', a regular expression over "
-        "paths, or layers; LoRA adapts convolutions of each kind. What it can adapt "
-        f"here is {[target.path for target in choices][:20]}."
+        "paths, or layers; LoRA adapts convolutions of each kind. The layers that "
+        f"{technique} can adapt here are {[target.path for target in choices][:20]}."
     )
 
 
@@ -67,7 +68,7 @@ def all_linear(
     """Return each Dense and EinsumDense among `choices` that is not in `head`.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no such layer.
     """
     above = {id(layer) for layer in head}
     targets = [
@@ -78,15 +79,15 @@ def all_linear(
     if not targets:
         raise ValueError(
             f"targets='all-linear' finds no Dense or EinsumDense below the head of "
-            f"{model.name!r}. The layers are {[x.path for x in choices][:20]}."
+            f"{model.name!r}. Name targets among {[x.path for x in choices][:20]}."
         )
     return targets
 
 
 def depthwise_left_out(model: keras.Layer, targets: Sequence) -> int:
-    """Return how many convolutions with groups are not among default `targets`.
+    """Return how many grouped and depthwise convolutions are not in default `targets`.
 
-    Of a network of convolutions: projections are chosen by their names.
+    The number is 0 for transformers, where projections are chosen by their names.
     """
     if any(_is_projection(target.path) for target in targets):
         return 0
@@ -99,21 +100,21 @@ def depthwise_left_out(model: keras.Layer, targets: Sequence) -> int:
 
 
 def about_unfit(count: int) -> str:
-    """Return what the line of `attach` says of layers that a recipe does not fit."""
-    what = "depthwise, grouped or too small for it; name them to adapt them"
+    """Return the text that `attach` prints about layers that do not fit the recipe."""
+    what = "depthwise, grouped or too small; name them in `targets` to adapt them"
     return f"; {count} left out: {what}" if count else ""
 
 
 def _blocks(model: keras.Layer) -> list[list[keras.Layer]]:
     groups = layer_groups(model)
-    # There is a stem where there is a block; without blocks each layer is a group.
+    # A model with blocks has a stem. Without blocks each layer is a group.
     if len(groups) <= 2 and groups[0].name != "stem":
         return []
     return [list(x.layers) for x in groups if x.name not in NOT_BLOCKS]
 
 
 def _is_grouped(layer: keras.Layer) -> bool:
-    """Return whether `layer` convolves each channel, or some of them, by themselves."""
+    """Return whether `layer` is a grouped or depthwise convolution."""
     if isinstance(layer, CONVOLUTIONS):
         return getattr(layer, "groups", 1) != 1
     return isinstance(layer, DEPTHWISE)

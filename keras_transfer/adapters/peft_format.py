@@ -1,4 +1,4 @@
-"""How a technique lies in the files of Hugging Face PEFT: its settings, its tensors."""
+"""The settings and tensors of a technique in the files of Hugging Face PEFT."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class PeftFormat:
-    """How adapter_config.json names a technique and its numbers.
+    """The settings of a technique in adapter_config.json.
 
-    A recipe that has one also has `rank`, `alpha`, `rank_pattern` and `alpha_pattern`,
-    as `RankedAdapter` does, and its parts have `rank` and `scaling`.
+    A recipe with a `PeftFormat` also has `rank`, `alpha`, `rank_pattern` and
+    `alpha_pattern`, as `RankedAdapter` has, and its parts have `rank` and `scaling`.
 
     Args:
-        settings: What the technique is recognized by: `peft_type`, and flags that are
-            on or off, such as `use_dora`.
-        arguments: Dict of the recipe's arguments, `rank` and `alpha` at least, to
-            PEFT's names of them.
-        starts: Dict of PEFT's settings of the start to the values that leave the base
-            model's own weights as they are. True is written.
-        ignored: Other settings that have no bearing on what the adapter computes.
-        divisor: What PEFT divides alpha by, from the rank. Default the rank itself.
-        remedy: What to do in PEFT about a start that `starts` does not list; it ends
-            the error. Default nothing.
+        settings: The settings that identify the technique: `peft_type`, and flags such
+            as `use_dora`.
+        arguments: Dict from the recipe's arguments to PEFT's names for them. It has at
+            least `rank` and `alpha`.
+        starts: Dict from each of PEFT's initialization settings to the values that do
+            not change the base model's own weights. Saving writes True. Defaults to no
+            settings.
+        ignored: Other settings that do not affect the computation. Defaults to none.
+        divisor: Function from the rank to the number by which PEFT divides alpha.
+            Defaults to the rank itself.
+        remedy: The end of the error for an initialization that `starts` does not list:
+            what to do in PEFT. Defaults to `""`.
     """
 
     settings: Mapping[str, object]
@@ -38,15 +40,15 @@ class PeftFormat:
 
     @property
     def known(self) -> set[str]:
-        """All settings that are read, or can be ignored."""
+        """All settings that are read or ignored."""
         return {*self.settings, *self.arguments.values(), *self.starts, *self.ignored}
 
     def is_of(self, config: Mapping[str, object]) -> bool:
-        """Return whether `config` is one of this technique."""
+        """Return whether `config` describes this technique."""
         return all((config.get(k) or False) == v for k, v in self.settings.items())
 
     def rank_and_alpha(self, config: Mapping[str, object]) -> tuple[int, float]:
-        """Return the rank and the alpha of modules that no pattern is for."""
+        """Return the rank and the alpha of modules that match no pattern."""
         return config[self.arguments["rank"]], config[self.arguments["alpha"]]
 
 
@@ -56,8 +58,8 @@ class PeftTensor:
 
     Args:
         weight: Name of the weight.
-        axes: The tensor's axes there, of `"rank"`, `"inputs"` and `"outputs"`.
-        own_axes: The same in the order that the weight has.
+        axes: Names of the tensor's axes, from `"rank"`, `"inputs"` and `"outputs"`.
+        own_axes: The same names in the order of the weight's axes.
     """
 
     weight: str
@@ -65,15 +67,16 @@ class PeftTensor:
     own_axes: tuple[str, ...]
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """Return the shape there, by the size of each axis."""
+        """Return the tensor's shape for the given size of each axis."""
         return tuple(sizes[axis] for axis in self.axes)
 
     def read(self, tensor: np.ndarray, at: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the weight's value.
 
         Args:
-            tensor: The tensor of a module, which may be several layers in Keras.
-            at: Dict of axis to where the layer's entries are in it, in their order.
+            tensor: The tensor of a module, which can be several layers in Keras.
+            at: Dict from axis to the indices of the layer's entries in the tensor, in
+                the layer's order.
         """
         index = [at.get(x, np.arange(n)) for x, n in zip(self.axes, tensor.shape)]
         order = [self.axes.index(axis) for axis in self.own_axes]
@@ -82,9 +85,9 @@ class PeftTensor:
     def write(
         self, tensor: np.ndarray, value: np.ndarray, at: Mapping[str, np.ndarray]
     ) -> None:
-        """Put the weight's value into `tensor`, at the places that `read` has it from.
+        """Write the weight's value into `tensor` at the indices where `read` reads it.
 
-        `at` has all axes of the tensor.
+        `at` contains all axes of the tensor.
         """
         order = [self.own_axes.index(axis) for axis in self.axes]
         tensor[np.ix_(*(at[axis] for axis in self.axes))] = value.transpose(order)

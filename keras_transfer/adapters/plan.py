@@ -1,4 +1,4 @@
-"""Plan: what an adapter adds to a model, before anything of the model is changed."""
+"""Plan: the changes that an adapter makes to a model, before they are made."""
 
 from __future__ import annotations
 
@@ -30,19 +30,20 @@ from keras_transfer.backbones.layer_paths import owners
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What an adapter adds to a model, before anything of the model is changed.
+    """The changes that an adapter makes to a model, before they are made.
 
-    It is for one `install`, which makes the weights of its parts: plan again for more.
+    Use a plan for one `install`, which creates the weights of its parts.
 
     Args:
-        recipe: The `Adapter` that stays with the model; paths stand in it for layers.
+        recipe: The `Adapter` to keep with the model, with paths instead of layers.
         pairs: The layers that get a part, each with its part, still without weights.
-        owned: The layers that the adapter has once more for itself, likewise.
-        trained: The model's own weights that learn too.
-        in_place: The layers of the head that learn as they are: all of them where
-            `trained` is not empty, else those that no adapter can own.
-        left_out: The targets of the recipe where no part would count.
-        unfit: How many others get none: `Adapter.fitting`.
+        owned: The layers that the adapter gets an own copy of, each with its part,
+            still without weights.
+        trained: The model's own weights that also train.
+        in_place: The layers of the head that train in place. These are all layers of
+            the head if `trained` is not empty, else the layers that no adapter can own.
+        left_out: The targets of the recipe where a part would have no effect.
+        unfit: The number of other layers without a part, see `Adapter.fitting`.
     """
 
     recipe: Any
@@ -60,18 +61,20 @@ class Plan:
         values: Mapping[str, Mapping[str, np.ndarray]] | None = None,
         own: Sequence[tuple[keras.Variable, np.ndarray]] = (),
     ) -> None:
-        """Make the weights, put them into `model`, and freeze the rest.
+        """Create the weights, add them to `model`, and freeze the rest.
 
         Args:
             model: The model of the plan.
-            name: Name of the adapter, which `check_name` has let pass.
-            values: Dict of path of a target to values of its part's weights by name.
-                Weights that are not in it, by default all, are as the technique starts.
-            own: Pairs of a weight of the model's own and its new value.
+            name: Name of the adapter, already checked by `check_name`.
+            values: Dict from a target's path to the values of its part's weights by
+                name. Other weights get the initial values of the technique. Defaults to
+                None, for no values.
+            own: Pairs of a model's own weight and its new value. Defaults to no pairs.
 
         Raises:
             ValueError: If the model's optimizer has made updates, or `values` has a
-                path or a weight that is not in the plan. Nothing is changed then.
+                path or a weight that is not in the plan. The model does not change
+                then.
         """
         values = values or {}
         self._check_values(values)
@@ -98,7 +101,7 @@ class Plan:
             retrace(model, replacements)
 
     def summary(self, model: keras.Layer, name: str) -> str:
-        """Return the line about the installed adapter."""
+        """Return the line that `attach` prints about the installed adapter."""
         gates = {id(part.gate) for _, part in all_parts(model)}
         total = sum(math.prod(v.shape) for v in model.weights if id(v) not in gates)
         learning = {id(v): math.prod(v.shape) for v in model.trainable_weights}
@@ -106,7 +109,7 @@ class Plan:
         inside = sum(size for key, size in learning.items() if key in head)
         trains, kind = sum(learning.values()), type(self.recipe).__name__
         count = len(self.pairs) or len(owners(model, self.trained))
-        about = f"; {inside:,} of them are the head's" if inside else ""
+        about = f"; {inside:,} of them in the head" if inside else ""
         return (
             f"{kind} {name!r} on {count} layers of {model.name!r}: {trains:,} of "
             f"{total:,} parameters train ({trains / total:.2%}{about})"
@@ -121,18 +124,18 @@ class Plan:
         for path, given in values.items():
             if unknown := sorted(set(given) - names.get(path, set())):
                 raise ValueError(
-                    f"There are values for {unknown} of {path!r}, where the "
-                    f"{type(self.recipe).__name__} has no such weights. It has them at "
-                    f"{list(names)[:20]}."
+                    f"There are values for the weights {unknown} at {path!r}, but the "
+                    f"{type(self.recipe).__name__} has no such weights there. It has "
+                    f"weights at {list(names)[:20]}."
                 )
 
     def _about_in_place(self) -> str:
         names = [] if self.trained else [layer.name for layer in self.in_place]
-        why = "in place, for all adapters, since another layer reads the weights"
+        why = "in place, for all adapters, because another layer reads the weights"
         return f"; {names} trains {why}" if names else ""
 
     def _spared(self, model: keras.Layer) -> tuple[set[int], list[keras.Variable]]:
-        """Return the head's layers (ids) that get no part, and what of it learns."""
+        """Return ids of the head's layers without a part, and their trained weights."""
         hosts = {id(host) for host, _ in all_parts(model)}
         hosts |= {id(target.layer) for target, _ in self.pairs}
         spared = [layer for layer in self.in_place if id(layer) not in hosts]

@@ -1,4 +1,4 @@
-"""Which layers of a model a recipe goes to: a family's default, a pattern, objects."""
+"""Find the target layers of a recipe: a family's default, a pattern, or layers."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from keras_transfer.backbones.projections import CROSS
 from keras_transfer.backbones.projections import is_one
 from keras_transfer.backbones.used_weights import unreached_weights
 
-# Targets that name no layer: those that an adapter does not fit are left out.
+# Targets that name no layer. Layers that do not fit the adapter are then left out.
 NAMELESS = (None, "all-linear")
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A layer that a recipe goes to, and its path below the model."""
+    """A layer that a recipe adapts, and its path below the model."""
 
     layer: keras.Layer
     path: str
@@ -39,7 +39,7 @@ class Target:
 def candidates(model: keras.Layer, classes: Iterable[type]) -> list[Target]:
     """Return the layers of `model` that have a class of `classes`, in model order.
 
-    Those on which the outputs do not depend are left out: nothing would learn there.
+    Layers that do not affect the outputs are left out, because they cannot train.
     """
     classes = tuple(classes)
     unused = unreached_weights(model)
@@ -54,13 +54,13 @@ def candidates(model: keras.Layer, classes: Iterable[type]) -> list[Target]:
 
 
 def _all_in(unused: set[int], layer: keras.Layer) -> bool:
-    """Return whether all that a layer holds is in `unused`, and there is something."""
+    """Return whether a layer has weights and all of them are in `unused`."""
     weights = layer.weights if unused else []
     return bool(weights) and all(id(weight) in unused for weight in weights)
 
 
 def own_call(layer: keras.Layer, classes: Iterable[type]) -> bool:
-    """Return whether `layer` computes as one of `classes` does, by inherited code."""
+    """Return whether `layer` has the `call` of one of `classes`."""
     kind = plain_of(layer)
     calls = {vars(kind).get("call", getattr(kind, "call", None)) for kind in classes}
     return getattr(kind, "call", None) in calls
@@ -69,27 +69,27 @@ def own_call(layer: keras.Layer, classes: Iterable[type]) -> bool:
 def find(
     model: keras.Layer, targets: object, classes: Iterable[type], technique: str
 ) -> list[Target]:
-    """Return the targets of a recipe in `model`, one or more.
+    """Return the targets of a recipe in `model`, at least one.
 
     Args:
         model: A built model.
         targets: None for the default of the family, `"all-linear"`, a regular
             expression that is searched in the paths, or a list of expressions and
             layers.
-        classes: The layer classes that the recipe can go to.
+        classes: The layer classes that the recipe can adapt.
         technique: Name of the recipe's class.
 
     Raises:
-        TypeError: If `targets` is nothing of this kind.
-        ValueError: If it matches no layer, or none of these classes.
+        TypeError: If `targets` has another type.
+        ValueError: If it matches no layer of these classes.
     """
     choices = candidates(model, classes)
     names = ", ".join(sorted(kind.__name__ for kind in classes))
     why = f"{technique} cannot adapt; it adapts {names}"
     if not choices and targets in NAMELESS:
         raise ValueError(
-            f"The model {model.name!r} has no layer that {technique} can adapt: none "
-            f"of {names}."
+            f"The model {model.name!r} has no layer that {technique} can adapt. "
+            f"{technique} adapts {names}."
         )
     if targets is None:
         return default_targets(model, choices, technique)
@@ -99,15 +99,15 @@ def find(
 def fitting(
     targets: Iterable[Target], part: Callable[[Target], Part]
 ) -> tuple[list[Target], int]:
-    """Return the targets that `part` has a part for, and how many it has none for.
+    """Return the targets for which `part` makes a part, and the number of the others.
 
     Raises:
-        ValueError: If it has one for none of them.
+        ValueError: If `part` makes no part for any target.
     """
     fit, problems = [], []
     for target in targets:
         try:
-            if _keras.own_weights(target.layer):  # or else nothing is known of it
+            if _keras.own_weights(target.layer):  # without weights it has no sizes yet
                 part(target)
         except Unfit as problem:
             problems.append(problem)
@@ -121,13 +121,14 @@ def fitting(
 def select(
     model: keras.Layer, targets: object, choices: list[Target], why: str
 ) -> list[Target]:
-    """Return those of `choices` that `targets` of `find`, but for None, speak of.
+    """Return the layers of `choices` that match `targets`, as in `find` but not None.
 
-    `why` ends the sentence about layers that are there and no choice: "..., which".
+    `why` says why a layer of the model cannot be a target. It ends an error's sentence
+    after "..., which".
 
     Raises:
-        TypeError: If `targets` is nothing of this kind.
-        ValueError: If one matches no layer; the error lists the nearest names.
+        TypeError: If `targets` has another type.
+        ValueError: If a target matches no layer. The error lists the nearest names.
     """
     if isinstance(targets, str) and targets == "all-linear":
         return all_linear(model, choices, head_layers(model))
@@ -135,8 +136,8 @@ def select(
         targets = [targets]
     if not isinstance(targets, Sequence | set | frozenset) or not targets:
         raise TypeError(
-            f"targets={targets!r} is neither None, 'all-linear', a regular expression "
-            "over paths, nor a list of expressions or layers."
+            f"targets={targets!r} must be None, 'all-linear', a regular expression "
+            "over paths, or a list of expressions and layers."
         )
     chosen: set[int] = set()
     for wanted in targets:
@@ -153,7 +154,7 @@ def projections(
 ) -> list[Target]:
     """Return the layers of `classes` below the head that one of `patterns` matches.
 
-    Those of cross-attention only with `cross`.
+    Layers of cross-attention are included only if `cross` is True.
     """
     patterns = tuple(patterns)
     head = {id(layer) for layer in head_layers(model)}
@@ -167,7 +168,7 @@ def projections(
 
 
 def head_layers(model: keras.Layer) -> list[keras.Layer]:
-    """Return the layers above the backbone: the group "head", if there is one."""
+    """Return the layers of the group "head" above the backbone, or an empty list."""
     groups = layer_groups(model)
     if groups[-1].name != "head":
         return []
@@ -177,10 +178,11 @@ def head_layers(model: keras.Layer) -> list[keras.Layer]:
 def by_pattern(
     pattern: Mapping[str, object] | None, path: str, value: object
 ) -> object:
-    """Return the value of the first pattern that matches the end of `path`.
+    """Return the value of the first pattern that matches the end of `path`, or `value`.
 
-    As in PEFT, `"query"` matches a layer of that name and `"layer_0/.*/query"` one at
-    that place: an expression has to match whole names from some name to the end.
+    An expression has to match whole names up to the end of the path, as in PEFT.
+    `"query"` matches each layer of this name, and `"layer_0/.*/query"` only matches the
+    layers in `layer_0`.
     """
     for key, special in (pattern or {}).items():
         if re.search(rf"(?:^|/)(?:{key})$", path):
@@ -189,17 +191,18 @@ def by_pattern(
 
 
 def check_patterns(patterns: Iterable[str], targets: list[Target]) -> None:
-    """Check that each pattern of `by_pattern` is for one of the targets.
+    """Check that each pattern of `by_pattern` matches one of the targets.
 
     Raises:
-        ValueError: If one matches nothing.
+        ValueError: If a pattern matches no target.
     """
     paths = [target.path for target in targets]
     for pattern in patterns:
         if not any(by_pattern({pattern: True}, path, False) for path in paths):
             raise ValueError(
-                f"The pattern {pattern!r} matches none of the targets. It is compared "
-                f"with whole names up to the end of a path. {nearest(pattern, paths)}"
+                f"The pattern {pattern!r} matches none of the targets. A pattern has "
+                "to match whole names up to the end of a path. "
+                f"{nearest(pattern, paths)}"
             )
 
 
@@ -217,7 +220,7 @@ def biased_layers(model: keras.Layer) -> list[keras.Layer]:
 
 
 def nearest(text: str, names: Iterable[str]) -> str:
-    """Return the sentence that offers the paths most like a pattern."""
+    """Return a sentence with the paths that are most similar to a pattern."""
     names = list(dict.fromkeys(names))
     plain = re.sub(r"[\\^$.*+?()\[\]|]", "", text)
     last = {name: name.rsplit("/", 1)[-1] for name in names}
@@ -232,17 +235,17 @@ def nearest(text: str, names: Iterable[str]) -> str:
 def _matched(
     wanted: object, model: keras.Layer, choices: list[Target], why: str
 ) -> set[int]:
-    """Return the layers (ids) among `choices` that one target speaks of."""
+    """Return the ids of the layers in `choices` that one target matches."""
     if isinstance(wanted, keras.Layer):
-        # Of an LSTM it is the cell that has the weights.
+        # An LSTM's weights belong to its cell.
         same = (wanted, getattr(wanted, "cell", wanted))
         if found := {id(x.layer) for x in choices if x.layer in same}:
             return found
         inside = any(layer is wanted for layer in _keras.flat_layers(model))
         if _all_in(unreached_weights(model), wanted):
             raise ValueError(
-                f"The outputs of the model do not depend on the layer {wanted.name!r}: "
-                "nothing would learn there."
+                f"The outputs of the model do not depend on the layer {wanted.name!r}, "
+                "so it cannot train. Leave it out of the targets."
             )
         raise ValueError(
             f"The layer {wanted.name!r} is of the class {_kind(wanted)}, which {why}. "
@@ -253,13 +256,15 @@ def _matched(
         )
     if not isinstance(wanted, str):
         raise TypeError(
-            f"A target is {wanted!r}. Give a regular expression over paths, or a layer."
+            f"{wanted!r} cannot be a target. Give a regular expression over paths, or "
+            "a layer."
         )
     try:
         chosen = {id(x.layer) for x in choices if re.search(wanted, x.path)}
     except re.error as problem:
         raise ValueError(
-            f"{wanted!r} is not a regular expression: {problem}."
+            f"The target {wanted!r} is not a regular expression: {problem}. Escape "
+            "special characters with a backslash."
         ) from problem
     if not chosen:
         raise ValueError(_about_nothing(wanted, model, choices, why))
@@ -269,7 +274,7 @@ def _matched(
 def _about_nothing(
     wanted: str, model: keras.Layer, choices: list[Target], why: str
 ) -> str:
-    """Return what is said of an expression that matches none of `choices`."""
+    """Return the error text for an expression that matches none of `choices`."""
     others = {
         path or layer.name: layer
         for path, layer in located(model).items()
@@ -281,9 +286,9 @@ def _about_nothing(
     unused = unreached_weights(model)
     if all(_all_in(unused, layer) for layer in others.values()):
         return (
-            f"The target {wanted!r} matches {list(others)[:5]} ({len(others)} in all), "
-            "on which the outputs of the model do not depend: nothing would learn "
-            f"there. {near}"
+            f"The target {wanted!r} matches {list(others)[:5]} ({len(others)} in all). "
+            "The outputs of the model do not depend on these layers, so they cannot "
+            f"train. {near}"
         )
     kinds = sorted({_kind(layer) for layer in others.values()})
     return (
@@ -293,9 +298,9 @@ def _about_nothing(
 
 
 def _kind(layer: keras.Layer) -> str:
-    """Return the name of a layer's class; a call of its own is why its base is not."""
+    """Return the name of a layer's class. It mentions an overridden `call`."""
     kind = plain_of(layer)
     base = next(x for x in kind.__mro__ if x.__module__.startswith("keras."))
     if "call" in vars(kind) and base not in (kind, keras.Layer, keras.Model):
-        return f"{kind.__name__} (a {base.__name__} with a call of its own)"
+        return f"{kind.__name__} (a {base.__name__} that overrides `call`)"
     return kind.__name__

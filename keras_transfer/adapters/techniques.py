@@ -1,4 +1,4 @@
-"""The techniques that there are, and which of them a model can have."""
+"""All adapter techniques, and the techniques that fit a model."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import keras
 from keras_transfer.adapters.adapter import Adapter
 
 OURS = "keras_transfer."
-# Whether this thread is finding out what fits.
+# Whether this thread is inside `what_fits`.
 _asking = threading.local()
 
 
 def techniques() -> dict[str, type[Adapter]]:
-    """Return the registered recipes by their saved names: what a file may name."""
+    """Return a dict from saved name to recipe class, for all registered recipes."""
     kinds, left = {}, [Adapter]
     while left:
         below = left.pop().__subclasses__()
@@ -27,9 +27,9 @@ def techniques() -> dict[str, type[Adapter]]:
 
 
 def what_fits(model: keras.Layer) -> str:
-    """Return the sentence that names what `model` can have by default targets."""
+    """Return a sentence with the techniques whose default targets fit `model`."""
     if getattr(_asking, "now", False):
-        return ""  # the one that is tried would ask in turn
+        return ""  # a recipe that is tried below calls this function again
     _asking.now = True
     try:
         names = [
@@ -40,8 +40,8 @@ def what_fits(model: keras.Layer) -> str:
     finally:
         _asking.now = False
     if not names:
-        return "No technique has default targets for it: give 'all-linear', or others."
-    return f"With their default targets this model can have {', '.join(sorted(names))}."
+        return "No technique has default targets for it. Give 'all-linear' or layers."
+    return f"Techniques with default targets for it are {', '.join(sorted(names))}."
 
 
 def _fits(model: keras.Layer, kind: type[Adapter]) -> bool:

@@ -1,4 +1,4 @@
-"""Layers that a part cannot serve: never run, or with weights that others read."""
+"""Layers where a part has no effect: they never run, or others read their weights."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from keras_transfer.adapters.targets import Target
 def split(
     model: keras.Layer, targets: list[Target], recipe: object
 ) -> tuple[list[Target], list[Target]]:
-    """Return those of the targets of `recipe` that its parts can serve, and the others.
+    """Return the targets where the parts of `recipe` take effect, and the others.
 
-    A part counts in the forward pass of its layer alone. Some blocks read a weight
-    themselves, in place of calling the layer or next to it: there a part would not
-    count, but the sum that `merge` makes would. Of a model that was never called, and
-    cannot be run on symbols, nothing is known: all are served then.
+    A part only takes effect in the forward pass of its layer. Some blocks read a weight
+    directly, in addition to or instead of calling the layer. There a part would have no
+    effect, but the sum of `merge` would. If the model was never called and cannot run
+    on symbolic inputs, this is unknown, and all targets are returned as usable.
 
     Args:
         model: A built model.
-        targets: Its layers that the recipe goes to.
+        targets: The layers that the recipe adapts.
         recipe: An `Adapter`.
 
     Raises:
-        ValueError: If one that the user named, or each, cannot be served.
+        ValueError: If a part has no effect at a layer that the user named, or at any.
     """
     if not recipe.parts:
         return targets, []
@@ -37,26 +37,26 @@ def split(
     others = [target for target in targets if target.layer in reasons]
     named = recipe.targets not in (None, "all-linear")
     if others and (named or not served):
-        same = f" The same holds for {_paths(others[1:])}." if others[1:] else ""
+        same = f" The same is true for {_paths(others[1:])}." if others[1:] else ""
         raise ValueError(
-            f"No adapter can go to the layer {others[0].path!r}: "
+            f"No adapter can be attached to the layer {others[0].path!r}: "
             f"{reasons[others[0].layer]}.{same} Leave it out of the targets."
         )
     return served, others
 
 
 def about(left_out: Iterable[Target]) -> str:
-    """Return what the line of `attach` says of targets that were left out."""
+    """Return the text that `attach` prints about targets that were left out."""
     paths = _paths(list(left_out))
-    return f"; not on {paths}, where it would not count" if left_out else ""
+    return f"; not on {paths}, where it would have no effect" if left_out else ""
 
 
 def readers(
     model: keras.Layer, layers: Iterable[keras.Layer]
 ) -> dict[keras.Layer, str]:
-    """Return the `layers` of which another reads a weight, each with the other's name.
+    """Return those `layers` whose weights another layer reads, with its name.
 
-    Empty where that is not known, see `split`.
+    The dict is empty if this is unknown, see `split`.
     """
     layers = list(layers)
     once = _keras.symbolic_pass(model, layers)
@@ -67,7 +67,10 @@ def readers(
 def reasons_of(
     model: keras.Layer, kinds: dict[keras.Layer, type[Part]]
 ) -> dict[keras.Layer, str]:
-    """Return why layers cannot be served by a part of a class, those that cannot."""
+    """Return a dict from layer to reason, for layers where a part has no effect.
+
+    `kinds` maps each layer to the class of its part.
+    """
     once = _keras.symbolic_pass(model, kinds)
     known = once is not None or _keras.was_called(model)
     reasons = {}
@@ -78,13 +81,13 @@ def reasons_of(
         reads = f"the {_named(reader)} reads its weights" if reader else ""
         runs = _keras.was_called(layer) or (once and id(layer) in once.ran)
         if not _keras.own_weights(layer):
-            reasons[layer] = "it has no weights yet, since it was never called"
+            reasons[layer] = "it has no weights yet, because it was never called"
         elif known and not runs and layer is not model:
             reasons[layer] = (
                 f"{reads} and does not call it" if reads else "it never runs"
             )
         elif reads and kind.in_weights:
-            reasons[layer] = f"{reads} as well, where the adapter would not count"
+            reasons[layer] = f"{reads} as well, where the adapter would have no effect"
     return reasons
 
 

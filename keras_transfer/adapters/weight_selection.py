@@ -1,4 +1,4 @@
-"""OwnWeights: the base of recipes that train weights which the model has already."""
+"""OwnWeights: the base of recipes that train the model's own weights."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from keras_transfer.backbones.layer_paths import located
 
 
 class OwnWeights(Adapter):
-    """A recipe without parts: `chosen` says which weights of a layer learn.
+    """A recipe without parts: `chosen` returns the weights of a layer that train.
 
-    These are the model's own, changed in place. So such an adapter stands alone, and
-    cannot be switched off; `merge` and `detach` both leave what was learned, give the
-    layers their classes and flags back, and differ in that `unmerge` undoes the former.
+    The model's own weights change in place. So the model can have no other adapter, and
+    this adapter cannot be switched off. `merge` and `detach` both keep the trained
+    weights and restore the classes and flags of the layers. Only `merge` can be undone,
+    with `unmerge`.
 
     Args:
         targets: None for all layers below the head that have such weights,
             `"all-linear"`, a regular expression that is searched in the paths, or a
-            list of expressions and layers.
+            list of expressions and layers. Defaults to None.
     """
 
-    # What the weights are called in the error if there are none.
+    # Name of the weights in the error for a model without them.
     what = "such weights"
 
     def chosen(self, layer: keras.Layer) -> Sequence[keras.Variable]:
-        """Return the weights of `layer` itself that learn if it is a target."""
+        """Return the own weights of `layer` that train if it is a target."""
         raise NotImplementedError
 
     def find(self, model: keras.Layer) -> list[Target]:
-        """Return the layers of which weights learn."""
+        """Return the layers whose weights train."""
         head = {id(layer) for layer in head_layers(model)}
         known = [
             Target(layer, path or layer.name)
@@ -60,21 +61,21 @@ class OwnWeights(Adapter):
     def trained(
         self, model: keras.Layer, targets: list[Target]
     ) -> list[keras.Variable]:
-        """Return the weights that learn."""
+        """Return the weights that train."""
         return [each for target in targets for each in self.chosen(target.layer)]
 
 
 def own_learnable(layer: keras.Layer) -> Sequence[keras.Variable]:
-    """Return the weights of `layer` itself that learn as a rule, held now or not."""
+    """Return the own weights of `layer` that can train, even if they are frozen now."""
     first = first_state(layer)
     return first.learnable if first else _keras.learnable(layer)
 
 
 def is_norm(layer: keras.Layer) -> bool:
-    """Return whether `layer` normalizes, with a scale or offset that can learn.
+    """Return whether `layer` is a normalization with a trainable scale or offset.
 
-    By the name of its class: keras-hub has many of its own, such as LlamaLayerNorm.
-    SpectralNormalization is another thing, a wrapper that has the kernel of its layer.
+    The class name decides, because keras-hub has many own classes, such as
+    LlamaLayerNorm. SpectralNormalization does not count: it wraps a layer's kernel.
     """
     named = "Norm" in type(layer).__name__
     wraps = isinstance(layer, keras.layers.Wrapper)

@@ -159,7 +159,7 @@ def test_a_call_of_its_own_is_told_as_the_reason():
             return 2 * super().call(inputs)
 
     model = keras.Sequential([keras.Input((4,)), Doubled(4, name="doubled")])
-    words = "Doubled .a Dense with a call of its own., which LoRA cannot adapt"
+    words = "Doubled .a Dense that overrides .call.., which LoRA cannot adapt"
     with pytest.raises(ValueError, match=words):
         adapters.LoRA(rank=2, targets="doubled").attach(model)
 
@@ -169,14 +169,14 @@ def test_a_call_of_its_own_is_told_as_the_reason():
     [adapters.Bottleneck(2), adapters.PfeifferBottleneck(2), adapters.BitFit()],
 )
 def test_what_a_network_of_convolutions_can_have_is_named(recipe):
-    words = "this model can have DoRA, IA3, LoHa, LoRA, NormTuning, RsLoRA"
+    words = "for it are DoRA, IA3, LoHa, LoRA, NormTuning, RsLoRA"
     with pytest.raises(ValueError, match=words):
         recipe.attach(tiny.hub_resnet())
 
 
 def test_what_else_a_network_can_have_is_named():
-    with pytest.raises(ValueError, match="this model can have BitFit"):
+    with pytest.raises(ValueError, match="for it are BitFit"):
         adapters.NormTuning().attach(tiny.mlp())
     bare = keras.Sequential([keras.Input((4,)), L.Dense(3, use_bias=False)])
-    with pytest.raises(ValueError, match="give 'all-linear'"):
+    with pytest.raises(ValueError, match="Give 'all-linear'"):
         adapters.BitFit().attach(bare)

@@ -78,7 +78,8 @@ def test_what_never_runs_is_left_out_by_default_and_said(make, capsys):
     adapters.LoRA(rank=2, targets="all-linear").attach(model)
     assert parts_on(model) == ["called"]
     assert (
-        "not on ['read', 'idle'], where it would not count" in capsys.readouterr().out
+        "not on ['read', 'idle'], where it would have no effect"
+        in capsys.readouterr().out
     )
     outputs = run(models.disturb(model), X)
     adapters.merge(model)
