@@ -1,4 +1,4 @@
-"""Optimizers that give each layer group its rate, and schedules."""
+"""Optimizers with one learning rate for each layer group, and schedules."""
 
 from keras_transfer.optimizers.discriminative import discriminative as discriminative
 from keras_transfer.optimizers.ganin_schedules import GaninDecay as GaninDecay

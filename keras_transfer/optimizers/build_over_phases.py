@@ -1,4 +1,4 @@
-"""Give a compiled model an optimizer with slots for all that will ever learn."""
+"""Give a model an optimizer with slots for all variables that any phase trains."""
 
 from collections.abc import Sequence
 
@@ -15,29 +15,34 @@ from keras_transfer.optimizers.rate_table import RateTable
 def build_over_phases(
     model: keras.Model, union: Sequence[keras.Variable], groups: LayerGroups
 ) -> bool:
-    """Make the optimizer of `model` a discriminative one, built over `union`.
+    """Replace the optimizer of `model` with a discriminative one, built over `union`.
 
     Args:
         model: A compiled model.
-        union: The variables that will learn at some time, in the order of the model.
+        union: The variables that any phase trains, in the order of the model.
         groups: The layer groups of `model`.
 
     Returns:
-        True if the optimizer was replaced, so that functions traced with the old one
-        are stale.
+        True if the optimizer was replaced. Functions that were traced with the old
+        optimizer are then out of date.
 
     Raises:
-        ValueError: If the model is not compiled, or its optimizer was made outside
-            the tf.distribute scope of the model, cannot have factors, or has made
-            updates without slots for all of `union`. The model is then as it was.
+        ValueError: If the model is not compiled, or if its optimizer was created
+            outside the tf.distribute scope of the model, does not support factors, or
+            has made updates without slots for all of `union`. The model is then
+            unchanged.
     """
     if not model.optimizer:
-        raise ValueError("The model has no optimizer. Call model.compile() first.")
+        raise ValueError(
+            "The model has no optimizer, so it cannot train. Call model.compile() "
+            "first."
+        )
     old = _keras.inner_optimizer(model.optimizer)
     if not _keras.made_in_scope(old, model):
         raise ValueError(
-            f"The {type(old).__name__} was made outside the tf.distribute scope of "
-            "the model. Make it and call compile() inside `with strategy.scope():`."
+            f"The {type(old).__name__} was created outside the tf.distribute scope of "
+            "the model. Create the optimizer and call compile() inside "
+            "`with strategy.scope():`."
         )
     ready = isinstance(old, Discriminative)
     known = {id(each) for each in _keras.trained_by(old)} if old.built else set()
@@ -48,10 +53,11 @@ def build_over_phases(
         check_supported(old)
     if _keras.value(old.iterations) > 0:
         raise ValueError(
-            f"The {type(old).__name__} has made updates and has no slots for {lacks} "
-            f"of the {len(union)} variables to be trained, so its moments would be "
-            "lost. If the model was reloaded, do it with keras_transfer.resume(path), "
-            "which keeps all slots. Else call model.compile() with a new optimizer."
+            f"The {type(old).__name__} has made updates, but it has no slots for "
+            f"{lacks} of the {len(union)} variables to train. A replacement would lose "
+            "its moments. If you loaded the model from a file, load it with "
+            "keras_transfer.resume(path), which keeps all slots. Otherwise call "
+            "model.compile() with a new optimizer."
         )
     with _keras.scope(model):
         if ready:

@@ -1,4 +1,4 @@
-"""The two curves of domain-adversarial training: reversal rises, the rate falls."""
+"""The two schedules of domain-adversarial training, by Ganin et al."""
 
 import keras
 from keras import ops
@@ -10,24 +10,25 @@ from keras_transfer._arguments import whole_number
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class GaninRampUp(keras.optimizers.schedules.LearningRateSchedule):
-    """Rise from 0 to `end` along a sigmoid: the strength of gradient reversal.
+    """Schedule for the strength of gradient reversal: a sigmoid rise from 0 to `end`.
 
-    The domain classifier is noise in the first steps, and features should not
-    follow it yet; most of the rise is over in the first half. With total steps
-    T, step t and p = min(t / T, 1):
+    In the first steps, the output of the domain classifier is noise, so the features
+    should not follow it. The strength therefore starts at 0. Most of the rise is over
+    in the first half. With total steps T, step t and p = min(t / T, 1):
 
         strength = end * (2 / (1 + exp(-gamma * p)) - 1)
 
-    which is `end * tanh(gamma * p / 2)`, and is computed so, since the difference
-    loses digits in float32 where p is small. At T it is `0.9999 * end` with the
-    default gamma, and it stays there. Although a schedule, it is not a learning
-    rate: pass it as the strength of a `kt.layers.GradientReversal`.
+    The code computes this as `end * tanh(gamma * p / 2)`, because the difference loses
+    digits in float32 if p is small. At step T the strength is `0.9999 * end` with the
+    default gamma. After T it stays constant. This schedule is not a learning rate. Pass
+    it as the strength of a `kt.layers.GradientReversal`.
 
     Args:
-        total_steps: Number of optimizer steps, 1 or more: batches an epoch
+        total_steps: Int of at least 1, the number of optimizer steps: batches per epoch
             times epochs.
-        gamma: How steep the rise is, positive. Defaults to 10, as in the paper.
-        end: The strength that the rise tends to, 0 or more. Defaults to 1.
+        gamma: Float above 0, how steep the rise is. Defaults to 10.0, as in the paper.
+        end: Float of at least 0, the strength that the rise approaches. Defaults to
+            1.0.
 
     Example:
         ```python
@@ -50,10 +51,10 @@ class GaninRampUp(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, total_steps: int, *, gamma: float = 10.0, end: float = 1.0):
         self.total_steps = _checked_steps(total_steps)
         self.gamma = positive("gamma", gamma)
-        self.end = number("end", end, 0, why="the reversal has the minus sign in it")
+        self.end = number("end", end, 0, why="GradientReversal adds the minus sign")
 
     def __call__(self, step: object) -> object:
-        """Return the strength at a step, a float32 scalar."""
+        """Return the strength at `step`, a float32 scalar."""
         return self.end * ops.tanh(0.5 * self.gamma * _progress(step, self.total_steps))
 
     def get_config(self) -> dict:
@@ -67,25 +68,28 @@ class GaninRampUp(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class GaninDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Fall along an inverse power: the learning rate of domain-adversarial training.
+    """Learning rate schedule of domain-adversarial training: an inverse power decay.
 
-    The rate falls while the strength of `GaninRampUp` rises, so that the game
-    between features and domain classifier comes to rest. With total steps T,
+    The learning rate falls while the strength of `GaninRampUp` rises, so the
+    adversarial training of features and domain classifier settles. With total steps T,
     step t and p = min(t / T, 1):
 
         rate = initial_learning_rate / (1 + alpha * p) ** beta
 
-    The paper trains by SGD of momentum 0.9 with an initial rate of 0.01; the rate
-    ends at 0.166 of the first one with the default alpha and beta, and stays there.
-    With beta 1 it equals `keras.optimizers.schedules.InverseTimeDecay` with
-    `decay_steps=total_steps` and `decay_rate=alpha`.
+    The paper trains with SGD, momentum 0.9 and an initial rate of 0.01. With the
+    default alpha and beta, the last rate is 0.166 times the initial rate. After T the
+    rate stays constant. With beta 1 the schedule equals
+    `keras.optimizers.schedules.InverseTimeDecay` with `decay_steps=total_steps` and
+    `decay_rate=alpha`.
 
     Args:
-        initial_learning_rate: The first and highest rate, per step; positive.
-        total_steps: Number of optimizer steps, 1 or more: batches an epoch
+        initial_learning_rate: Float above 0, the first and highest learning rate.
+        total_steps: Int of at least 1, the number of optimizer steps: batches per epoch
             times epochs.
-        alpha: How far the fall goes, 0 or more. Defaults to 10, as in the paper.
-        beta: Power of the fall, 0 or more. Defaults to 0.75, as in the paper.
+        alpha: Float of at least 0, how far the rate falls. Defaults to 10.0, as in the
+            paper.
+        beta: Float of at least 0, the power of the decay. Defaults to 0.75, as in the
+            paper.
 
     Example:
         ```python
@@ -118,11 +122,11 @@ class GaninDecay(keras.optimizers.schedules.LearningRateSchedule):
             "initial_learning_rate", initial_learning_rate
         )
         self.total_steps = _checked_steps(total_steps)
-        self.alpha = number("alpha", alpha, 0, why="the rate falls")
-        self.beta = number("beta", beta, 0, why="the rate falls")
+        self.alpha = number("alpha", alpha, 0, why="the rate must not rise")
+        self.beta = number("beta", beta, 0, why="the rate must not rise")
 
     def __call__(self, step: object) -> object:
-        """Return the rate of a step, a float32 scalar."""
+        """Return the learning rate at `step`, a float32 scalar."""
         fallen = ops.power(
             1.0 + self.alpha * _progress(step, self.total_steps), -self.beta
         )
@@ -143,5 +147,5 @@ def _progress(step: object, total_steps: int) -> object:
 
 
 def _checked_steps(total_steps: float) -> int:
-    why = "batches an epoch times epochs"
+    why = "batches per epoch times epochs"
     return whole_number("total_steps", total_steps, floats=True, why=why)

@@ -1,4 +1,4 @@
-"""Which variable has which rate: by object in one process, by position once saved."""
+"""The learning rate factor of each variable: by object, or by position once saved."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from keras_transfer.backbones.groups import LayerGroups
 # The last part of the path of biases and of the weights of normalization layers.
 BIAS_AND_NORMALIZATION = (r"(^|/)(bias|beta|gamma|scale)$",)
 
-# What Keras calls a weight without a name, with a number that counts all of a process.
+# The name that Keras gives to an unnamed weight. Its number counts in the process.
 UNNAMED = re.compile(r"^variable(_\d+)?$")
 
-# A name of `rates`: a layer group, or a group and a pattern over variable paths.
+# A key of `rates`: a layer group, or a group and a pattern for variable paths.
 RateKey = str | tuple[str, str]
 
 
@@ -29,8 +29,8 @@ RateKey = str | tuple[str, str]
 class Row:
     """One variable: position in model.weights, slot, decay, name, shape, flag.
 
-    `idle` is one that the model leaves out of its trainable variables whatever its
-    flag, since no output depends on it.
+    A variable is `idle` if no output depends on it. The model never lists it among its
+    trainable variables, whatever its flag.
     """
 
     weight: int
@@ -42,7 +42,7 @@ class Row:
     idle: bool = False
 
     def matches(self, variable: keras.Variable) -> bool:
-        """Return whether `variable` can be the one that this row was made for."""
+        """Return whether `variable` has the name and shape of this row."""
         names = [UNNAMED.sub("variable", name) for name in (self.name, variable.name)]
         return names[0] == names[1] and self.shape == tuple(variable.shape)
 
@@ -51,8 +51,8 @@ class Row:
 class RateTable:
     """Slots with one factor each, and a row for each variable, in a fixed order.
 
-    `variables` are the live objects of the rows; it is None after reloading, when
-    only positions are known.
+    `variables` are the variable objects of the rows. It is None after loading, when
+    only the positions are known.
     """
 
     slots: tuple[str, ...]
@@ -70,7 +70,7 @@ class RateTable:
         rates: Mapping[RateKey, float] | None = None,
         no_weight_decay: bool | Iterable[str] = False,
     ) -> RateTable:
-        """Return the table of all weights of the model of `groups`."""
+        """Return the table for all weights of the model of `groups`."""
         slots = dict(factors)
         slot_of = {
             id(variable): group.name for group in groups for variable in group.variables
@@ -85,8 +85,9 @@ class RateTable:
         idle = [name for name in named if name not in used]
         if idle:
             raise ValueError(
-                f"The rates {idle} have no effect, because later keys of `rates` take "
-                "all their variables. Leave them out, or put the wider key first."
+                f"The rates {idle} have no effect, because later keys of `rates` match "
+                "all their variables. Leave these rates out, or put the key that "
+                "matches more variables first."
             )
         slots = {name: factor for name, factor in slots.items() if name in used}
         skipped = _undecayed(groups.model.weights, no_weight_decay, optimizer)
@@ -108,10 +109,10 @@ class RateTable:
         return table.excluding(optimizer)
 
     def bind(self, variables: Sequence[keras.Variable]) -> RateTable:
-        """Return the table of `variables`, in their order.
+        """Return the table for `variables`, in their order.
 
         Raises:
-            ValueError: If one of them has no row.
+            ValueError: If a variable has no row.
         """
         if self.variables is None:
             self._check_positions(variables)
@@ -121,16 +122,17 @@ class RateTable:
         if unknown:
             raise ValueError(
                 f"{len(unknown)} variables belong to no layer group of this "
-                f"optimizer: {unknown[:5]}. It was made for another model, or layers "
-                "were added since. Call discriminative() on the model that is fitted."
+                f"optimizer: {unknown[:5]}. The optimizer was made for another model, "
+                "or layers were added later. Call discriminative() with the model that "
+                "you fit."
             )
         chosen = tuple(rows[id(each)] for each in variables)
         return dataclasses.replace(self, rows=chosen, variables=tuple(variables))
 
     def excluding(self, optimizer: keras.Optimizer) -> RateTable:
-        """Return the table without the decay that `optimizer` was told to leave.
+        """Return the table without decay where `optimizer` excludes weight decay.
 
-        One that was reloaded and is not bound yet stays as it is.
+        A loaded table that is not bound to variables yet is returned unchanged.
         """
         if self.variables is None:
             return self
@@ -141,20 +143,20 @@ class RateTable:
         return dataclasses.replace(self, rows=rows)
 
     def trained_now(self) -> list[keras.Variable]:
-        """Return the variables that the model trains with the flags of this moment."""
+        """Return the variables that the model trains with its current flags."""
         pairs = zip(self.variables, self.rows, strict=True)
         return [each for each, row in pairs if each.trainable and not row.idle]
 
     def with_factors(self, factors: Iterable[float]) -> RateTable:
-        """Return the table with other factors of its slots."""
+        """Return the table with new factors for its slots."""
         return dataclasses.replace(self, factors=tuple(factors))
 
     def row_factors(self, factors: Sequence[float]) -> list[float]:
-        """Return the factor of each row, given those of the slots."""
+        """Return the factor of each row, from the factors of the slots."""
         return [factors[row.slot] for row in self.rows]
 
     def to_config(self) -> dict:
-        """Return the table as JSON-plain columns."""
+        """Return the table as lists that JSON can store."""
         rows = self.rows
         if self.variables is not None:
             flags = [bool(each.trainable) for each in self.variables]
@@ -173,7 +175,7 @@ class RateTable:
 
     @classmethod
     def from_config(cls, config: Mapping) -> RateTable:
-        """Return the table that `to_config` wrote."""
+        """Return the table from the result of `to_config`."""
         columns = ("weights", "slot_of", "decays", "names", "shapes", "trainable")
         rows = tuple(
             Row(weight, slot, decay, name, tuple(shape), trainable)
@@ -194,43 +196,44 @@ class RateTable:
             what = f"this model trains {len(variables)}"
         raise ValueError(
             f"The optimizer's rates were saved for {count} variables, but {what}. "
-            "Rates bound by position would reach the wrong variables. A `.keras` file "
-            "saved while part of the model was frozen is reloaded with all optimizer "
-            "slots by keras_transfer.resume(path); keras.saving.load_model(path, "
-            "compile=False) reloads the weights alone. A copy of a model or of an "
-            "optimizer needs discriminative() and compile() anew."
+            "The rates are assigned by position, so they would reach the wrong "
+            "variables. If you load a `.keras` file that was saved while part of the "
+            "model was frozen, use keras_transfer.resume(path), which loads all "
+            "optimizer slots. To load the weights only, use keras.saving.load_model("
+            "path, compile=False). If you copied a model or an optimizer, call "
+            "discriminative() and compile() again."
         )
 
 
 def check_rate(name: str, rate: float) -> float:
-    """Return `rate` as a float if it is a usable factor.
+    """Return `rate` as a float if it is a valid factor.
 
     Raises:
         ValueError: If `rate` is not a finite number above 0.
     """
     why = (
-        "a factor of the learning rate. To stop a group from learning, freeze its "
-        "layers: a factor of 0 would cost as much as training them"
+        "it multiplies the learning rate. To stop the training of a group, freeze its "
+        "layers, because a factor of 0 would cost as much as training them"
     )
     return positive(f"The rate of {name!r}", rate, why)
 
 
 def found(pattern: str, variables: Iterable[keras.Variable]) -> list[keras.Variable]:
-    """Return the variables in whose path the regular expression is found.
+    """Return the variables whose path contains a match of the regular expression.
 
     Raises:
-        ValueError: If it is not a regular expression.
+        ValueError: If `pattern` is not a regular expression.
     """
     try:
         return [each for each in variables if re.search(pattern, each.path)]
     except re.error as problem:
         raise ValueError(
-            f"{pattern!r} is not a regular expression: {problem}."
+            f"{pattern!r} is not a regular expression: {problem}. Fix the pattern."
         ) from problem
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return the sentence that offers the name most like `name`."""
+    """Return a sentence that suggests the most similar name and lists all names."""
     names = list(names)
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
     offer = f"Did you mean {close[0]!r}? " if close else ""
@@ -243,15 +246,15 @@ def _matched(groups: LayerGroups, key: RateKey) -> tuple[str, Sequence[keras.Var
     if not (isinstance(key, tuple) and len(key) == 2):
         raise TypeError(
             f"A key of `rates` is {key!r}. It must be the name of a layer group, or "
-            "a pair (group name, regular expression over variable paths)."
+            "a pair (group name, regular expression for variable paths)."
         )
     group, pattern = key
     matched = found(pattern, groups[group].variables)
     if not matched:
         paths = [variable.path for variable in groups[group].variables]
         raise ValueError(
-            f"The pattern {pattern!r} matches no variable of group {group!r}, whose "
-            f"variables are {paths}. Fix the pattern or leave it out."
+            f"The pattern {pattern!r} matches no variable of group {group!r}. The "
+            f"variables of the group are {paths}. Fix the pattern or leave it out."
         )
     return f"{group}:{pattern}", matched
 

@@ -1,4 +1,4 @@
-"""Schedules that rise and then fall in straight lines: ULMFiT's and BERT's."""
+"""The linear learning rate schedules of ULMFiT and BERT, with warm-up and decay."""
 
 import math
 
@@ -13,30 +13,29 @@ from keras_transfer._arguments import whole_number
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class SlantedTriangular(keras.optimizers.schedules.LearningRateSchedule):
-    """Rise fast to the peak, then fall slowly: the schedule of ULMFiT.
+    """Learning rate schedule of ULMFiT: a short rise to the peak, then a long fall.
 
-    A short rise finds a good region for the new task; the long fall refines
-    it. With total steps T, step t, c = `cut_fraction`, r = `ratio`:
+    The short rise finds a good region for the new task, and the long fall refines the
+    weights. With total steps T, step t, c = `cut_fraction`, r = `ratio`:
 
         cut  = floor(T * c)
         p    = t / cut                              where t < cut
                1 - (t - cut) / (cut * (1 / c - 1))  elsewhere
         rate = peak * (1 + p * (r - 1)) / r
 
-    so the rate starts and ends at `peak / ratio`. `p` is held at 0 from below:
-    where `T * c` is no whole number the formula reaches 0 some steps early and
-    would then turn the rate negative. Beyond T the rate stays at `peak / ratio`.
-    Where `cut` is 0 (fewer than 1 / c steps) there is no rise: the rate starts
-    at the peak and falls over all T steps.
+    The rate starts and ends at `peak / ratio`, and stays there after T. `p` is never
+    below 0. If `T * c` is not a whole number, the formula of the paper reaches 0 some
+    steps early, and the rate would then become negative. If `cut` is 0 (fewer than
+    1 / c steps), there is no rise. The rate then starts at the peak and falls over all
+    T steps.
 
     Args:
-        peak_learning_rate: The highest rate, per step; positive.
-        total_steps: Number of optimizer steps, 1 or more: batches an epoch
+        peak_learning_rate: Float above 0, the highest learning rate.
+        total_steps: Int of at least 1, the number of optimizer steps: batches per epoch
             times epochs.
-        cut_fraction: Fraction of the steps in which the rate rises, in [0, 1].
-            Defaults to 0.1.
-        ratio: How many times smaller the lowest rate is than the peak, 1 or
-            more. Defaults to 32.
+        cut_fraction: Float in [0, 1], the fraction of the steps in which the rate
+            rises. Defaults to 0.1.
+        ratio: Float of at least 1, the peak divided by the lowest rate. Defaults to 32.
 
     Example:
         ```python
@@ -68,15 +67,15 @@ class SlantedTriangular(keras.optimizers.schedules.LearningRateSchedule):
         self.peak_learning_rate = positive("peak_learning_rate", peak_learning_rate)
         self.total_steps = whole_number("total_steps", total_steps, floats=True)
         self.cut_fraction = fraction("cut_fraction", cut_fraction)
-        number("ratio", ratio, 1, why="the peak is so many times the lowest rate")
+        number("ratio", ratio, 1, why="it is the peak divided by the lowest rate")
         self.ratio = ratio
 
     def __call__(self, step: object) -> object:
-        """Return the rate of a step, a float32 scalar."""
+        """Return the learning rate at `step`, a float32 scalar."""
         cut = _whole(self.total_steps * self.cut_fraction)
         fall = self.total_steps
         if cut:
-            # At least one step, since nothing is left where cut_fraction is 1.
+            # At least one step, because no step is left if cut_fraction is 1.
             fall = max(cut * (1 / self.cut_fraction - 1), 1.0)
         t = ops.minimum(ops.cast(step, "float32"), float(self.total_steps))
         rising = t / max(cut, 1)
@@ -96,29 +95,29 @@ class SlantedTriangular(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Rise in a line from 0 to the peak, then fall in a line to 0, as BERT does.
+    """Learning rate schedule of BERT: a linear rise from 0, then a linear fall to 0.
 
-    Adam's second moments are rough in the first steps; a warm-up keeps these
-    small, which matters most when a pretrained network is to be kept. With
-    total steps T, step t and w warm-up steps:
+    Adam's second moments are inaccurate in the first steps. A warm-up keeps these steps
+    small, which protects the weights of a pretrained network. With total steps T, step
+    t and w warm-up steps:
 
         rate = peak * t / w              where t < w
                peak * (T - t) / (T - w)  elsewhere, and 0 beyond T
 
-    Keras has no such schedule: `PolynomialDecay` has no warm-up, and the
-    warm-up of `CosineDecay` is followed by a cosine. It equals Hugging Face's
-    `get_linear_schedule_with_warmup`; BERT's first code falls along
-    `1 - t / T` instead, so it drops by the factor `1 - w / T` at the peak.
+    Keras does not have this schedule. `PolynomialDecay` has no warm-up, and
+    `CosineDecay` falls along a cosine after its warm-up. This schedule equals Hugging
+    Face's `get_linear_schedule_with_warmup`. The original BERT code falls along
+    `1 - t / T` instead, so its rate drops by the factor `1 - w / T` at the peak.
 
     Args:
-        peak_learning_rate: The highest rate, per step; positive.
-        total_steps: Number of optimizer steps, 1 or more: batches an epoch
+        peak_learning_rate: Float above 0, the highest learning rate.
+        total_steps: Int of at least 1, the number of optimizer steps: batches per epoch
             times epochs.
-        warmup_fraction: Fraction of the steps in which the rate rises, in
-            [0, 1]. Defaults to 0.1.
-        warmup_steps: Number of steps in which the rate rises, at most
-            `total_steps`. Given, it takes the place of `warmup_fraction`.
-            Defaults to `None`.
+        warmup_fraction: Float in [0, 1], the fraction of the steps in which the rate
+            rises. Defaults to 0.1.
+        warmup_steps: Int from 0 to `total_steps`, the number of steps in which the rate
+            rises. It replaces `warmup_fraction`. Defaults to None, which uses
+            `warmup_fraction`.
 
     Example:
         ```python
@@ -155,13 +154,14 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
             warmup_steps = whole_number("warmup_steps", warmup_steps, 0, floats=True)
             if warmup_steps > total_steps:
                 raise ValueError(
-                    f"warmup_steps is {warmup_steps}, but there are only "
-                    f"{total_steps} steps in all, so the peak is never reached."
+                    f"warmup_steps={warmup_steps} is more than total_steps="
+                    f"{total_steps}, so the rate would never reach its peak. Use "
+                    "fewer warm-up steps."
                 )
         self.warmup_steps = warmup_steps
 
     def __call__(self, step: object) -> object:
-        """Return the rate of a step, a float32 scalar."""
+        """Return the learning rate at `step`, a float32 scalar."""
         warmup = self.warmup_steps
         if warmup is None:
             warmup = _whole(self.total_steps * self.warmup_fraction)
@@ -181,5 +181,5 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def _whole(steps: float) -> int:
-    # 0.29 * 100 is 28.999999999999996; that is a rounding, not a step less.
+    # 0.29 * 100 is 28.999999999999996 because of rounding, but means 29 steps.
     return math.floor(steps + 1e-9 * max(1.0, steps))

@@ -1,4 +1,4 @@
-"""VariableRates: an optimizer with a factor and a clock for each variable."""
+"""VariableRates: an optimizer with a rate factor and a clock for each variable."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from keras_transfer import _keras
 
 
 class VariableRates:
-    """Mixin for an optimizer: per variable a factor, a clock, a choice of decay.
+    """Optimizer mixin with a factor, a clock and a decay flag for each variable.
 
     The step and the decoupled weight decay of variable `i` are multiplied by
-    `factors[i]` and a common factor. Bias corrections see `clock[i]`, the number of
-    updates that variable has had. Clipping acts on the gradients summed over the
-    replicas, as on one device. A subclass sets `decay_mask` and `initial_factors`
-    before `build`.
+    `factors[i]` and by a common factor. Bias corrections use `clock[i]`, the number of
+    updates of variable `i`. Clipping uses the gradients summed over the replicas, so
+    the result is the same as on one device. A subclass sets `decay_mask` and
+    `initial_factors` before `build`.
     """
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
@@ -29,7 +29,8 @@ class VariableRates:
             _keras.fix_loss_scale()
         count = (len(variables),)
         settings = dict(aggregation="only_first_replica")
-        # Not by assign(): the first trace of fit(), where this runs, is thrown away.
+        # An initializer, because this may run in the first trace of fit(), which Keras
+        # discards. An assign() there would have no effect.
         factors = keras.initializers.Constant(self.initial_factors)
         self._factors = self.add_variable(
             count, factors, "float32", name="factors", **settings
@@ -38,48 +39,48 @@ class VariableRates:
             (), "ones", "float32", name="phase_factor", **settings
         )
         self._clock = self.add_variable(count, "zeros", "int", name="clock", **settings)
-        # Room for a callback; the names are those of GradualUnfreezing's files.
+        # State of a callback. Files saved with GradualUnfreezing contain these names.
         self._counts = self.add_variable((4,), "zeros", "int", name="phase", **settings)
         self._score = self.add_variable((), "zeros", "float32", name="best", **settings)
 
     def set_common_factor(self, factor: float) -> None:
-        """Multiply all rates by `factor`, without a change of the learning rate."""
+        """Multiply all rates by `factor`. The learning rate itself does not change."""
         self._common_factor.assign(factor)
 
     def factors_now(self) -> dict[int, float]:
-        """Return what the rate of each variable is multiplied by, by its id."""
+        """Return a dict of variable id to the factor of its learning rate."""
         factors = _keras.value(self._factors) * _keras.value(self._common_factor)
         pairs = zip(_keras.trained_by(self), factors.tolist(), strict=True)
         return {id(variable): factor for variable, factor in pairs}
 
     @property
     def extra_state(self) -> tuple[int, int, int, int, float]:
-        """Four counts and a score of a callback, saved with the optimizer."""
+        """Four counts and a score of a callback, which the optimizer saves."""
         return (*_keras.value(self._counts).tolist(), _keras.value(self._score).item())
 
     def set_extra_state(self, state: tuple[int, int, int, int, float]) -> None:
-        """Keep what `extra_state` is to return."""
+        """Store the values that `extra_state` returns."""
         *counts, score = state
         self._counts.assign(counts)
         self._score.assign(score)
 
     @property
     def iterations(self) -> Any:
-        """Updates so far; inside an update step, those of the variable at hand."""
+        """The number of updates; in an update step, of the current variable."""
         index = self.__dict__.get("_at")
         if index is None:
             return super().iterations
         return self._clock[index] // (self.gradient_accumulation_steps or 1)
 
     def apply(self, grads: Sequence, trainable_variables: Any = None) -> None:
-        """Make an update, and count it for those of `trainable_variables` alone."""
+        """Update `trainable_variables`, and count the update for each of them."""
         variables = trainable_variables or _keras.trained_by(self)
         super().apply(grads, trainable_variables)
         if len(grads):
             self._clock.assign_add(self._mask(variables, "int64"))
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Make the parent's step and the weight decay at the rate of `variable`."""
+        """Apply weight decay and the parent's step at the rate of `variable`."""
         index = _keras.variable_index(self, variable)
         factor = self._factors[index] * self._common_factor
         rate = ops.cast(learning_rate, "float32") * factor
@@ -96,25 +97,25 @@ class VariableRates:
     def scaled_step(
         self, gradient: Any, variable: Any, plain: Any, rate: Any, factor: Any
     ) -> None:
-        """Make the parent's step at `rate`, which is `plain * factor`."""
+        """Apply the parent's step at `rate`, which is `plain * factor`."""
         super().update_step(gradient, variable, rate)
 
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
-        """Give the variables that were updated their averages.
+        """Assign the moving averages to the variables that were updated.
 
-        Keras pairs `var_list` with the averages by position, without comparing their
-        lengths: a frozen subset would get other layers' averages.
+        Keras pairs `var_list` with the averages by position and does not compare their
+        lengths. With frozen layers, variables would get averages of other layers.
         """
         if not self.use_ema:
             return
         averages = _keras.moving_averages(self)
         updates = _keras.value(self._clock)
         for variable, average, count in zip(_keras.trained_by(self), averages, updates):
-            if count:  # of the others somebody may have set the value since
+            if count:  # other variables may have been set by the user
                 variable.assign(average)
 
     def _apply_weight_decay(self, variables: Sequence) -> None:
-        """Do nothing: update_step decays at the variable's own rate."""
+        """Do nothing, because `update_step` applies decay at each variable's rate."""
 
     def _clip_gradients(self, grads: Sequence) -> list:
         grads = _keras.dense(grads)
@@ -147,12 +148,12 @@ class VariableRates:
 
 
 class AdafactorRates(VariableRates):
-    """VariableRates where the parent caps the rate, so that the step is scaled."""
+    """VariableRates for Adafactor, which caps the rate: the step is scaled instead."""
 
     def scaled_step(
         self, gradient: Any, variable: Any, plain: Any, rate: Any, factor: Any
     ) -> None:
-        """Make the parent's step at `plain` and stretch it by `factor`."""
+        """Apply the parent's step at `plain`, and scale it by `factor`."""
         before = ops.copy(ops.convert_to_tensor(variable))
         keras.optimizers.Adafactor.update_step(self, gradient, variable, plain)
         step = ops.convert_to_tensor(variable) - before
@@ -160,7 +161,7 @@ class AdafactorRates(VariableRates):
 
 
 class NadamRates(VariableRates):
-    """VariableRates where the product of momentum schedules is each variable's own."""
+    """VariableRates for Nadam, with a product of momentums for each variable."""
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create the slots, and a product of momentums for each of `variables`."""
@@ -182,7 +183,7 @@ class NadamRates(VariableRates):
         momentum = self.beta_1 * (1 - 0.5 * 0.96 ** ops.cast(steps, "float32"))
         moves = self._mask(variables, bool)
         self._products.assign(self._products * ops.where(moves, momentum, 1.0))
-        # Past Nadam's own override, which advances the shared product.
+        # Skip Nadam's override, which updates the shared product.
         super(keras.optimizers.Nadam, self)._backend_update_step(
             grads, variables, learning_rate
         )
@@ -190,7 +191,7 @@ class NadamRates(VariableRates):
     def scaled_step(
         self, gradient: Any, variable: Any, plain: Any, rate: Any, factor: Any
     ) -> None:
-        """Make the parent's step with the product of `variable`."""
+        """Apply the parent's step with the product of `variable`."""
         product = self._products[self.__dict__["_at"]]
         with _keras.momentum_product(self, product):
             super().scaled_step(gradient, variable, plain, rate, factor)

@@ -1,4 +1,4 @@
-"""The rise of the reversal and the fall of the rate in Ganin et al. 2016."""
+"""The schedules of Ganin et al. 2016: reversal strength and learning rate."""
 
 import math
 
@@ -27,7 +27,7 @@ class TestGaninDecay(ScheduleContract):
         return 0.01 / (1 + 5.0 * step / self.steps) ** 0.5
 
 
-def test_ramp_up_values_solved_by_hand():
+def test_ramp_up_values_computed_by_hand():
     # p = 0, 1/2, 1: tanh(0), tanh(2.5), tanh(5).
     schedule = GaninRampUp(100)
     values = [float(schedule(t)) for t in (0, 50, 100, 101)]
@@ -36,25 +36,25 @@ def test_ramp_up_values_solved_by_hand():
     assert float(GaninRampUp(100, end=0.3)(50)) == pytest.approx(0.3 * 0.98661430)
 
 
-def test_ramp_up_keeps_its_digits_in_the_first_steps():
-    # At p = 1e-7 the strength is gamma * p / 2. The paper's form takes 1 from a
-    # number beside 1, of which float32 has seven digits.
+def test_ramp_up_is_precise_in_the_first_steps():
+    # At p = 1e-7 the strength is gamma * p / 2. The paper's formula subtracts 1 from a
+    # number close to 1, and float32 has only seven digits.
     assert float(GaninRampUp(10_000_000)(1)) == pytest.approx(5e-7, rel=1e-6)
     one = np.float32(1)
     printed = np.float32(2) / (one + np.exp(np.float32(-1e-6))) - one
     assert float(printed) != pytest.approx(5e-7, rel=1e-2)
 
 
-def test_ramp_up_that_never_rises():
+def test_ramp_up_with_end_0_never_rises():
     assert [float(GaninRampUp(10, end=0)(t)) for t in (0, 5, 10)] == [0.0] * 3
 
 
-def test_a_steep_rise_is_a_step_and_no_nan():
+def test_a_steep_rise_is_a_step_without_nan():
     schedule = GaninRampUp(10, gamma=1e6)
     assert [float(schedule(t)) for t in (0, 1, 10)] == [0.0, 1.0, 1.0]
 
 
-def test_decay_values_solved_by_hand():
+def test_decay_values_computed_by_hand():
     # p = 0, 1/2, 1: 6 ** 0.75 = 3.8337, 11 ** 0.75 = 6.0401.
     schedule = GaninDecay(1.0, 10)
     rates = [float(schedule(t)) for t in (0, 5, 10, 11)]
@@ -67,7 +67,7 @@ def test_decay_without_a_fall_is_constant():
         assert [float(schedule(t)) for t in (0, 3, 10)] == [0.5] * 3
 
 
-def test_decay_of_power_one_is_inverse_time_decay():
+def test_decay_with_power_1_equals_inverse_time_decay():
     schedule = GaninDecay(0.1, 10, alpha=3.0, beta=1.0)
     stock = keras.optimizers.schedules.InverseTimeDecay(0.1, 10, 3.0)
     for t in range(11):
@@ -76,7 +76,7 @@ def test_decay_of_power_one_is_inverse_time_decay():
 
 @pytest.mark.parametrize("steps", [0, -1, 2.5, math.nan, math.inf, True, "10", None])
 @pytest.mark.parametrize("make", [GaninRampUp, lambda steps: GaninDecay(0.1, steps)])
-def test_refuses_bad_steps(make, steps):
+def test_wrong_steps_raise(make, steps):
     with pytest.raises(ValueError, match="total_steps"):
         make(steps)
 
@@ -92,12 +92,12 @@ def test_refuses_bad_steps(make, steps):
         (lambda value: GaninDecay(0.1, 10, beta=value), "beta"),
     ],
 )
-def test_refuses_bad_settings(make, name, value):
+def test_wrong_settings_raise(make, name, value):
     with pytest.raises(ValueError, match=name):
         make(value)
 
 
-def test_refuses_zero_where_it_would_stop_training():
+def test_zero_raises_if_it_would_stop_training():
     with pytest.raises(ValueError, match="gamma"):
         GaninRampUp(10, gamma=0)
     with pytest.raises(ValueError, match="initial_learning_rate"):
