@@ -1,4 +1,4 @@
-"""Small ready compositions."""
+"""Models for transfer learning: a classifier, and methods of domain adaptation."""
 
 from keras_transfer.models.ada_bn import AdaBN as AdaBN
 from keras_transfer.models.ada_bn import adapt_batch_norm as adapt_batch_norm

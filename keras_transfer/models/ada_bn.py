@@ -1,4 +1,4 @@
-"""AdaBN: BatchNorm statistics of the target in place of the source's."""
+"""AdaBN: BatchNorm statistics of the target replace those of the source."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from keras_transfer.models.source_only import SourceOnly
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class AdaBN(SourceOnly):
-    """Learn on the source; then let BatchNorm take its statistics from the target.
+    """Train on the source, then replace the BatchNorm statistics by the target's.
 
-    What differs between domains in the mean and variance of a channel is taken out by
-    the layers that exist for it. Nothing is trained for that: after the source's
-    labels have been learned (`fit`, which ignores the target), `adapt` runs the target
-    through and replaces each moving mean and variance by that of all its examples.
-    `adapt_batch_norm` does the same to any model.
+    With statistics of the target, the BatchNorm layers remove the differences between
+    the domains in the mean and variance of each channel. This step trains nothing.
+    First call `fit`, which trains on the source and ignores the target. Then call
+    `adapt`, which runs the target through the model and replaces each moving mean and
+    variance by the values over all target examples. `adapt_batch_norm` does the same
+    for any model.
 
     Args:
         feature_extractor: As in `DANN`, with a `BatchNormalization`.
@@ -69,24 +70,31 @@ class AdaBN(SourceOnly):
         _batch_norms(self)
 
     def adapt(self, target: object, batch_size: int = 128) -> None:
-        """Take the statistics of `target`, unlabeled; see `adapt_batch_norm`."""
+        """Replace the BatchNorm statistics, as `adapt_batch_norm` does.
+
+        Args:
+            target: Examples without labels, as in `adapt_batch_norm`.
+            batch_size: Int of at least 2, examples per batch. Defaults to 128.
+        """
         adapt_batch_norm(self, target, batch_size)
 
 
 def adapt_batch_norm(model: keras.Model, target: object, batch_size: int = 128) -> None:
     """Replace the statistics of each BatchNormalization by those of another domain.
 
-    One pass over the target: each batch runs through normalized by its own statistics,
-    as in training, while dropout is off, and its mean and variance count by its number
-    of examples; the variance is that of all examples, with what the means of batches
-    differ by. Nothing else changes, and where the pass fails nothing does.
+    The function makes one pass over the target. Each batch is normalized with its own
+    statistics, as in training, but dropout is off. The mean and variance of each batch
+    are weighted by its number of examples. The result is the mean and variance over all
+    examples, including the differences between the means of the batches. Nothing else
+    changes in the model. If the pass fails, the model is unchanged.
 
     Args:
-        model: A built model with one `BatchNormalization` or more. Frozen ones are
-            adapted as well.
+        model: A built model with at least one `BatchNormalization`. Frozen layers are
+            adapted too.
         target: Examples without labels: an array, a dictionary of arrays, or a batched
-            `tf.data.Dataset` of them.
-        batch_size: Examples a batch, for arrays, 2 or more. Defaults to 128.
+            `tf.data.Dataset` of these.
+        batch_size: Int of at least 2, examples per batch, for arrays only. Defaults to
+            128.
 
     Example:
         ```python
@@ -101,9 +109,9 @@ def adapt_batch_norm(model: keras.Model, target: object, batch_size: int = 128) 
         ```
 
     Raises:
-        ValueError: If the model has no BatchNormalization, the target is empty, has one
-            example or labels, the batch size is below 2, or the statistics of the
-            target are not finite.
+        ValueError: If the model has no BatchNormalization, if the target is empty, has
+            only one example or has labels, if the batch size is below 2, or if the
+            statistics of the target are not finite.
 
     Reference:
         Li, Wang, Shi, Liu and Hou, 2016, "Revisiting Batch Normalization For Practical
@@ -133,15 +141,15 @@ def adapt_batch_norm(model: keras.Model, target: object, batch_size: int = 128) 
 
 
 class Moments:
-    """Mean and variance of all batches of one layer, in float64."""
+    """Mean and variance over all batches of one layer, in float64."""
 
     def __init__(self) -> None:
         self.count, self.mean, self.square = 0, 0.0, 0.0
 
     def add(self, count: float, mean: np.ndarray, variance: np.ndarray) -> None:
-        """Take in a batch."""
+        """Add a batch of `count` examples."""
         mean, variance = mean.astype("float64"), variance.astype("float64")
-        if not count:  # all of it is masked
+        if not count:  # the whole batch is masked
             return
         self.count += count
         share = count / self.count
@@ -152,25 +160,27 @@ class Moments:
         """Return the mean and the variance.
 
         Raises:
-            ValueError: If there was no example or only one, or they are not finite.
+            ValueError: If there were fewer than two examples, or if the mean or the
+                variance is not finite.
         """
         if self.count < 2:
             raise ValueError(
-                f"'{name}' has seen {self.count} examples of the target. Statistics "
-                "need two or more, and all layers must be used in the model's call."
+                f"'{name}' got {self.count} examples of the target, but statistics "
+                "need at least 2. Pass more examples, and use every BatchNormalization "
+                "in the model's call."
             )
         variance = np.maximum(self.square - self.mean**2, 0.0)
         if not (np.isfinite(self.mean).all() and np.isfinite(variance).all()):
             raise ValueError(
-                f"The statistics of '{name}' on the target are not finite. Look for "
-                "NaN or infinities in the target; the model is as it was."
+                f"The statistics of '{name}' on the target are not finite. Check the "
+                "target for NaN and infinite values. The model is unchanged."
             )
         return self.mean, variance
 
 
 @contextlib.contextmanager
 def _settings_kept(layers: list[keras.Layer]) -> Iterator[None]:
-    """Give the layers their momentum and statistics back at the end."""
+    """Restore the momentum and the statistics of the layers at the end."""
     before = [
         (x, x.momentum, [_keras.value(v) for v in _statistics(x)]) for x in layers
     ]
@@ -199,8 +209,8 @@ def _batch_norms(model: keras.Model) -> list[keras.Layer]:
     ]
     if not layers:
         raise ValueError(
-            f"'{model.name}' has no BatchNormalization, whose statistics could be "
-            "adapted. Choose another method, such as kt.models.DANN."
+            f"'{model.name}' has no BatchNormalization, so there are no statistics to "
+            "adapt. Choose another method, such as kt.models.DANN."
         )
     return layers
 
@@ -209,27 +219,27 @@ def _batches(target: object, batch_size: int) -> Iterator[object]:
     """Yield the batches of arrays or of a dataset."""
     if isinstance(target, tuple):
         raise ValueError(
-            f"The target is a tuple of {len(target)}. Labels have no place here: pass "
-            "the examples alone."
+            f"The target is a tuple of {len(target)}, but it must have no labels. Pass "
+            "the examples only."
         )
     if not hasattr(target, "element_spec"):
         if batch_size < 2:
             raise ValueError(
-                f"batch_size is {batch_size}. A batch has no variance with fewer than "
-                "2 examples."
+                f"batch_size is {batch_size}, but a batch with fewer than 2 examples "
+                "has no variance. Pass 2 or more."
             )
         target = keras.tree.map_structure(np.asarray, target)
         size = len(keras.tree.flatten(target)[0])
         for start in range(0, size, batch_size):
             stop = start + batch_size
-            # Of one example there is no variance: it joins the batch before it.
+            # One example has no variance, so the last example joins the batch before.
             stop = size if size - stop == 1 else stop
             yield keras.tree.map_structure(lambda x: x[start:stop], target)  # noqa: B023
             if stop == size:
                 return
     elif isinstance(target.element_spec, tuple):
         raise ValueError(
-            "The target is a dataset of tuples. Labels have no place here: pass "
+            "The target is a dataset of tuples, but it must have no labels. Pass "
             "target.map(lambda x, y: x)."
         )
     else:

@@ -1,4 +1,4 @@
-"""AFN: features of both domains whose norm grows."""
+"""AFN: training increases the feature norm of both domains step by step."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from keras_transfer.models.two_streams import join
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class AFN(DomainAdaptation):
-    """Learn features whose norm grows step by step in both domains.
+    """Domain adaptation that increases the norm of the features step by step.
 
-    Networks give examples that differ from the source features of a small norm. The
-    stepwise adaptive feature norm asks each feature vector f, of either domain, to be
-    longer than it is by d; s is the strength:
+    Networks give features with a small norm to examples that differ from the source.
+    The stepwise adaptive feature norm increases the norm of each feature vector f of
+    both domains by d. With s the strength:
 
         L = CE(source) + s (mean over the source of (|f| - |f|' - d)^2
                             + the same over the target)
 
-    with |f|' the norm of this step without gradient. No domain classifier and no pair
-    of domains is needed, so that it is the steadiest of the methods. The paper drops
-    out features before the last layer, which is for the label head to do. `fit` logs
-    `norm_loss`, which is 2 d^2 by its making, `feature_norm`, and `strength`.
+    |f|' is the norm of f in the current step, without gradient. The method has no
+    domain classifier and does not compare the domains, so its training is stable. The
+    paper applies dropout to the features before the last layer. Add this dropout to the
+    label head. `fit` logs `norm_loss`, which always equals 2 d^2, `feature_norm` and
+    `strength`.
 
     Args:
         feature_extractor: As in `DANN`.
         label_head: As in `DANN`.
         strength: As in `DANN`, but the weight of the loss. Defaults to 0.05.
-        step: By how much a norm is to grow, d, positive, in the unit of the features.
-            Defaults to 1.
+        step: Float above 0, the increase d of the norm, in units of the features.
+            Defaults to 1.0.
         total_steps: As in `DANN`.
         name: As in `DANN`.
 
@@ -50,11 +51,11 @@ class AFN(DomainAdaptation):
         features = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
         model = kt.models.AFN(features, keras.layers.Dense(2), step=0.5)
         ```
-        It is compiled and fitted as in `DANN`.
+        Compile and fit the model as in `DANN`.
 
     Raises:
         TypeError: As in `DANN`.
-        ValueError: As in `DANN`, and if the step is not positive.
+        ValueError: As in `DANN`, and if `step` is not above 0.
 
     Reference:
         Xu, Li, Yang and Lin, 2019, "Larger Norm More Transferable: An Adaptive Feature
@@ -84,7 +85,7 @@ class AFN(DomainAdaptation):
         self.step = positive("step", step)
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
-        """Return how far the norms are from what they are to be."""
+        """Return the loss of the feature norm, and record the mean norm."""
         both = ops.cast(join(source.features, target.features), "float32")
         norm = ops.sqrt(ops.sum(ops.square(ops.stop_gradient(both)), axis=-1))
         self.record("feature_norm", ops.mean(norm), norm)

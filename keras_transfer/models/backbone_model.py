@@ -1,4 +1,4 @@
-"""BackboneModel: the base of functional models that are built around a backbone."""
+"""BackboneModel: the base class of functional models with a backbone."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from keras_transfer.data.class_names import remember_class_names
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class BackboneModel(keras.Model):
-    """A functional model in which what its outputs do not need never trains.
+    """A functional model that never trains weights that its outputs do not use.
 
-    The flags of its layers and weights belong to its config (`flags_config`), since
-    keras-hub backbones forget theirs in a `.keras` file, and with them the optimizer
-    loses its state. So do its idle weights: a version that finds more of them would
-    have no place for their slots. A subclass defines `get_config`.
+    The config contains the trainable flags of layers and weights (`flags_config`).
+    keras-hub backbones lose these flags in a `.keras` file, and then the optimizer
+    loses its state. The config also contains the unused (idle) weights. Otherwise a
+    later version that finds more idle weights could not load the optimizer slots. A
+    subclass defines `get_config`.
 
     Args:
         inputs: Symbolic inputs.
         outputs: Symbolic outputs.
-        unused: Weights on which the outputs do not depend, such as BERT's pooler under
-            a mean of tokens. Keras would warn of each that it has no gradient, and
-            keep slots for it.
+        unused: Weights on which the outputs do not depend, such as BERT's pooler if the
+            outputs use the mean of the tokens. If such a weight were trainable, Keras
+            would warn that it has no gradient, and the optimizer would keep slots.
         name: Name of the model.
     """
 
@@ -38,7 +39,7 @@ class BackboneModel(keras.Model):
         name: str | None,
     ):
         super().__init__(inputs=inputs, outputs=outputs, name=name)
-        self._of_layers = lambda: unused.of_layers  # out of Keras's sight
+        self._of_layers = lambda: unused.of_layers  # a lambda hides them from Keras
         self._keep_idle(unused.weights)
 
     def _keep_idle(self, weights: list[keras.Variable]) -> None:
@@ -48,7 +49,8 @@ class BackboneModel(keras.Model):
             for layer in _keras.flat_layers(self)
             if layer.weights and all(id(weight) in ids for weight in layer.weights)
         ]
-        # By layer, out of Keras's sight: an adapter that comes later is idle there too.
+        # By layer, so that an adapter added to such a layer later is idle too. The
+        # lambda hides the layers from Keras.
         self._unused = lambda: {
             *ids,
             *(id(weight) for layer in idle_layers for weight in layer.weights),
@@ -56,39 +58,39 @@ class BackboneModel(keras.Model):
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
-        """The variables that train: none that the outputs do not depend on."""
+        """The trainable variables, without those that the outputs do not use."""
         return self._without_idle(super().trainable_variables)
 
     @property
     def trainable_weights(self) -> list[keras.Variable]:
-        """The weights that train: none that the outputs do not depend on."""
+        """The trainable weights, without those that the outputs do not use."""
         return self._without_idle(super().trainable_weights)
 
     @property
     def non_trainable_variables(self) -> list[keras.Variable]:
-        """All variables but `trainable_variables`."""
+        """All variables except `trainable_variables`."""
         return _others(self.variables, self.trainable_variables)
 
     @property
     def non_trainable_weights(self) -> list[keras.Variable]:
-        """All weights but `trainable_weights`."""
+        """All weights except `trainable_weights`."""
         return _others(self.weights, self.trainable_weights)
 
     def idle_weights(self) -> list[keras.Variable]:
-        """Return the weights that the outputs do not depend on, in model order."""
+        """Return the weights that the outputs do not use, in the model's order."""
         unused = self._unused()
         return [weight for weight in self.weights if id(weight) in unused]
 
     def _without_idle(self, variables: list) -> list[keras.Variable]:
-        # Keras asks before __init__ has ended, too.
+        # Keras reads these properties before __init__ has ended, too.
         unused = getattr(self, "_unused", set)()
         return [variable for variable in variables if id(variable) not in unused]
 
     def flags_config(self) -> dict:
-        """Return which layers and which weights train or are idle, for `get_config`.
+        """Return the trainable flags and the idle weights, for `get_config`.
 
-        The names of the classes, where `fine_tune` has read any, are among them, and
-        how layers were quantized, which those that a model makes itself forget.
+        The result also has the class names, if `fine_tune` has read them, and the
+        quantization of layers, which layers that the model creates itself do not save.
         """
         names, quantized = class_names_of(self), _quantized(self)
         idle = {id(weight) for weight in self.idle_weights()}
@@ -105,10 +107,10 @@ class BackboneModel(keras.Model):
     def from_config(
         cls, config: dict, custom_objects: dict | None = None
     ) -> BackboneModel:
-        """Return the model of `get_config`, with the same trainable set.
+        """Return the model from its config, with the same trainable flags.
 
         Raises:
-            ValueError: If the model has another number of layers or weights.
+            ValueError: If the model has a different number of layers or weights.
         """
         config = {
             name: keras.saving.deserialize_keras_object(value, custom_objects)
@@ -123,7 +125,7 @@ class BackboneModel(keras.Model):
         model = cls(**config)
         _quantize_again(model, quantized)
         remember_class_names(model, names)
-        # Here, since Keras builds the optimizer over what trains right after.
+        # Keras builds the optimizer right after this, over the trainable variables.
         if flags[0] is not None:
             _restore_flags(model, *flags)
             weights = model.weights
@@ -133,7 +135,7 @@ class BackboneModel(keras.Model):
 
 
 def _quantized(model: keras.Model) -> dict[str, dict]:
-    """Return the dtype policies of the layers that are quantized, by address."""
+    """Return the dtype policies of the quantized layers, by address."""
     return {
         address: keras.saving.serialize_keras_object(layer.dtype_policy)
         for address, layer in addressed(model).items()
@@ -143,7 +145,7 @@ def _quantized(model: keras.Model) -> dict[str, dict]:
 
 
 def _quantize_again(model: keras.Model, quantized: dict[str, dict]) -> None:
-    """Quantize the layers that the saved model had quantized; values come later."""
+    """Quantize the layers that were quantized when saved. Keras loads values later."""
     places = addressed(model)
     for address, policy in quantized.items():
         layer = places.get(address)
@@ -159,15 +161,15 @@ def _others(variables: list, excluded: list) -> list[keras.Variable]:
 def _restore_flags(
     model: BackboneModel, trainable_layers: list[bool], trainable_weights: list[bool]
 ) -> None:
-    """Set the flags of `flags_config`, layer by layer, then by weight."""
+    """Set the flags from `flags_config`, first of layers, then of weights."""
     saved = len(trainable_layers), len(trainable_weights)
     present = len(_keras.flags(model)), len(model.weights)
     if saved != present:
         raise ValueError(
-            f"The config of '{model.name}' has trainable flags of {saved[0]} "
-            f"layers and {saved[1]} weights, but the model has {present[0]} and "
-            f"{present[1]}. It was saved with another version of the "
-            "backbone. Remove 'trainable_layers' and 'trainable_weights' from the "
-            "config to have all train."
+            f"The config of '{model.name}' has trainable flags for {saved[0]} layers "
+            f"and {saved[1]} weights, but the model has {present[0]} layers and "
+            f"{present[1]} weights. It was saved with another version of the backbone. "
+            "Remove 'trainable_layers' and 'trainable_weights' from the config. All "
+            "layers are then trainable."
         )
     _keras.set_flags(model, trainable_layers, trainable_weights)

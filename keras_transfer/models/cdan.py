@@ -1,4 +1,4 @@
-"""CDAN: adversarial training on features and predictions together."""
+"""CDAN: adversarial training on the products of features and predictions."""
 
 from __future__ import annotations
 
@@ -16,29 +16,32 @@ from keras_transfer.models.two_streams import Domain
 from keras_transfer.models.two_streams import join
 from keras_transfer.models.two_streams import split
 
-MOST = 4096  # products of features and classes that are used as they are
-RANDOM = 1024  # width of the random map where there are more
+MOST = 4096  # the largest number of products that is used without a random map
+RANDOM = 1024  # width of the random map for more products
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class CDAN(DomainAdaptation):
-    """Learn features that, with the predicted class, do not show the domain.
+    """Domain adaptation by adversarial training on features and predictions together.
 
-    Like `DANN`, but the domain head sees the outer product of the features f and the
-    probabilities p, all products f_i p_j, so that each class is aligned with itself.
-    Where these are more than 4096, it sees `(R f) * (S p) / sqrt(1024)` with two fixed
-    random matrices of normal numbers that give 1024 each, as in the paper. No gradient
-    flows through p. With `entropy=True` (CDAN+E) an example counts
-    `1 + exp(-entropy(p))`, normalized over each domain's batch: the surer, the more.
-    `fit` logs `domain_loss`, `domain_accuracy` and `strength`.
+    CDAN is like `DANN`, but its domain head gets the outer product of the features f
+    and the probabilities p, which is all products f_i p_j. Each class is therefore
+    aligned with the same class in the other domain. If there are more than 4096
+    products, the domain head gets `(R f) * (S p) / sqrt(1024)` instead, as in the
+    paper. R and S are fixed random normal matrices with 1024 outputs each. No gradient
+    flows through p. With `entropy=True` (CDAN+E), an example has the weight
+    `1 + exp(-entropy(p))`, normalized over the batch of each domain, so confident
+    predictions count more. `fit` logs `domain_loss`, `domain_accuracy` and `strength`.
 
     Args:
         feature_extractor: As in `DANN`.
-        label_head: As in `DANN`, for two classes or more.
-        domain_head: A layer or model from the products to one logit an example.
-            Defaults to a Dense layer of 100 units with ReLU and one of 1 unit.
+        label_head: As in `DANN`, with at least two classes.
+        domain_head: A layer or model that maps the products to one logit per example.
+            Defaults to None: a Dense layer of 100 units with ReLU, and a Dense layer of
+            1 unit.
         strength: As in `DANN`.
-        entropy: Whether surer examples count more (CDAN+E). Defaults to False.
+        entropy: Bool, whether examples with confident predictions count more (CDAN+E).
+            Defaults to False.
         total_steps: As in `DANN`.
         name: As in `DANN`.
 
@@ -53,7 +56,7 @@ class CDAN(DomainAdaptation):
         features = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
         model = kt.models.CDAN(features, keras.layers.Dense(2), entropy=True)
         ```
-        It is compiled and fitted as in `DANN`.
+        Compile and fit the model as in `DANN`.
 
     Raises:
         TypeError: As in `DANN`.
@@ -97,7 +100,7 @@ class CDAN(DomainAdaptation):
         self.domain_head = make_domain_head(self, domain_head, width)
 
     def compare(self, source: Domain, target: Domain, training: bool) -> dict:
-        """Return by domain the logits of the domain head and the examples' weights."""
+        """Return the logits of the domain head and the example weights by domain."""
         features = join(source.features, target.features)
         outputs = join(source.outputs, target.outputs)
         p = ops.stop_gradient(self.probabilities(outputs))
@@ -109,7 +112,7 @@ class CDAN(DomainAdaptation):
         return split((logits, weights), source.size)
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
-        """Return the domain head's loss, and record how often it is right."""
+        """Return the loss of the domain head, and record its accuracy."""
         logits, weights = zip(compared["source"], compared["target"], strict=True)
         return domain_penalty(self, *logits, *weights)
 
@@ -124,7 +127,7 @@ class CDAN(DomainAdaptation):
 
 
 class _RandomMap(keras.Layer):
-    """A fixed random matrix: a weight that no flag of a layer above can thaw."""
+    """Multiply by a fixed random matrix, which no trainable flag can unfreeze."""
 
     def __init__(self) -> None:
         super().__init__(dtype="float32")

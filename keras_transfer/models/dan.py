@@ -1,4 +1,4 @@
-"""DAN: features and outputs that a kernel cannot distinguish by domain."""
+"""DAN: domain adaptation by the maximum mean discrepancy of features and outputs."""
 
 import keras
 
@@ -9,15 +9,16 @@ from keras_transfer.models.two_streams import Domain
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class DAN(DomainAdaptation):
-    """Learn features and outputs that a kernel cannot distinguish by domain.
+    """Domain adaptation by the maximum mean discrepancy (MMD) of the two domains.
 
-    The maximum mean discrepancy (MMD) of both domains is added to the loss, once for
-    the features f and once for the label head's outputs g, with s the strength:
+    The MMD is a distance between the distributions of the domains. The loss contains it
+    twice, for the features f and for the outputs g of the label head. With s the
+    strength:
 
         L = CE(source) + s (MMD^2(f_s, f_t) + MMD^2(g_s, g_t))
 
-    `kt.losses.MMD` is the unbiased estimate with five Gaussian kernels, so that it may
-    be a little below 0. `fit` logs `mmd_loss` and `strength`.
+    `kt.losses.MMD` is an unbiased estimate with five Gaussian kernels, so it can be
+    slightly below 0. `fit` logs `mmd_loss` and `strength`.
 
     Args:
         feature_extractor: As in `DANN`.
@@ -37,11 +38,11 @@ class DAN(DomainAdaptation):
         features = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
         model = kt.models.DAN(features, keras.layers.Dense(2), strength=0.3)
         ```
-        It is compiled and fitted as in `DANN`.
+        Compile and fit the model as in `DANN`.
 
     Raises:
         TypeError: As in `DANN`.
-        ValueError: As in `DANN`, without a domain head.
+        ValueError: As in `DANN`, except for the domain head.
 
     Reference:
         Long, Cao, Wang and Jordan, 2015, "Learning Transferable Features with Deep
@@ -51,7 +52,7 @@ class DAN(DomainAdaptation):
     logs = ("mmd_loss",)
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
-        """Return the discrepancies of features and outputs, added up."""
+        """Return the sum of the discrepancies of features and outputs."""
         mmd = MMD()
         of_features = mmd(source.features, target.features)
         of_outputs = mmd(source.outputs, target.outputs)

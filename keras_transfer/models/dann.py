@@ -1,4 +1,4 @@
-"""DANN: domain-adversarial training of a network, by gradient reversal."""
+"""DANN: domain-adversarial training of a network with gradient reversal."""
 
 from __future__ import annotations
 
@@ -18,51 +18,55 @@ from keras_transfer.models.two_streams import split
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class DANN(DomainAdaptation):
-    """Learn features that show the label, but not the domain.
+    """Domain-adversarial training: the features predict the label, but not the domain.
 
-    A domain head learns to distinguish source and target by the features; the
-    gradient of its loss is reversed on its way into the feature extractor, which so
-    learns to mislead it. With features f, label head g, domain head d, strength s:
+    A domain head is trained to distinguish source and target by the features. The
+    gradient of its loss is reversed before the feature extractor, so the features are
+    trained to make the domains indistinguishable. With features f, label head g, domain
+    head d and strength s:
 
         label loss    L_y = mean over the source of CE(g(f(x)), y)
         domain loss   L_d = 1/2 mean over the source of BCE(d(f(x)), 0)
                           + 1/2 mean over the target of BCE(d(f(x)), 1)
         g minimizes L_y,  d minimizes L_d,  f minimizes L_y - s L_d
 
-    Both domains run through the extractor side by side, so that a BatchNormalization
-    that trains normalizes them together; `kt.backbones.FrozenBackbone` keeps it fixed.
+    Both domains go through the feature extractor in one batch, so a trainable
+    BatchNormalization normalizes them together. To keep its statistics fixed, use
+    `kt.backbones.FrozenBackbone`.
 
-    Use it where a task has labels in one domain only: photographs next to renderings,
-    reviews of another product. `kt.data.domain_dataset` makes its data. Compile it
-    with the loss and metrics of the labels; `fit` logs `domain_loss`,
-    `domain_accuracy` (0.5 where the domains are confused) and `strength` as well. A
-    call on plain input, `predict`, `evaluate` on `(x, y)`, and `export` are those of
-    the label branch. Labels of the target given in `validation_data`, as
-    `({"source": xs, "target": xt}, {"source": ys, "target": yt})`, are shown as
-    `target_accuracy`; given in training they are refused.
+    Use DANN if only one domain has labels, for example rendered images but not
+    photographs, or reviews of one product but not of another. Create the data with
+    `kt.data.domain_dataset`. Compile the model with the loss and metrics of the labels.
+    `fit` also logs `domain_loss`, `domain_accuracy` (0.5 if the domain head cannot
+    distinguish the domains) and `strength`. A call on plain input, `predict`,
+    `evaluate` on `(x, y)` and `export` use only the feature extractor and the label
+    head. If `validation_data` has target labels, as in
+    `({"source": xs, "target": xt}, {"source": ys, "target": yt})`, `fit` logs
+    `val_target_accuracy`. Target labels in the training data raise an error.
 
     Args:
-        feature_extractor: A functional or built Sequential model, or a backbone, read
-            as by `kt.backbones.features`. Its inputs are those of this model.
-        label_head: A layer or model from features `(batch, width)` to outputs
+        feature_extractor: A functional or built Sequential model, or a backbone, as in
+            `kt.backbones.features`. Its inputs are the inputs of this model.
+        label_head: A layer or model that maps features `(batch, width)` to outputs
             `(batch, classes)`.
-        domain_head: A layer or model from features to one logit an example. Defaults
-            to a Dense layer of 100 units with ReLU and one of 1 unit.
-        strength: Strength of the reversal, 0 or more, without unit: a number, a
-            `keras.Variable`, or a schedule over the optimizer's steps. Defaults to
-            None: Ganin's `2 / (1 + exp(-10 p)) - 1`, where p is the share of epochs x
-            steps of the running `fit` that is done. It is computed in the graph from
-            `optimizer.iterations`, so that it is right after a resume.
-        total_steps: Updates until p = 1. Defaults to None: those of the running fit,
-            which must know its number of batches.
+        domain_head: A layer or model that maps features to one logit per example.
+            Defaults to None: a Dense layer of 100 units with ReLU, and a Dense layer of
+            1 unit.
+        strength: Strength of the reversal, at least 0: a float, a `keras.Variable`, or
+            a schedule over the optimizer's steps. Defaults to None, which is Ganin's
+            schedule `2 / (1 + exp(-10 p)) - 1`. p is the completed share of all steps
+            of the running `fit`. p is computed in the graph from
+            `optimizer.iterations`, so it is correct after a resume.
+        total_steps: Int, updates until p = 1. Defaults to None, which takes the steps
+            of the running `fit`. The data must then have a known number of batches.
         name: Name of the model.
 
     Input shape:
-        That of the feature extractor; in `fit` a dictionary of two such inputs,
-        `"source"` and `"target"`.
+        The input shape of the feature extractor. In `fit`, a dictionary of two inputs
+        of this shape, `"source"` and `"target"`.
 
     Output shape:
-        That of the label head, `(batch, classes)`.
+        The output shape of the label head, `(batch, classes)`.
 
     Example:
         ```python
@@ -83,10 +87,10 @@ class DANN(DomainAdaptation):
         ```
 
     Raises:
-        TypeError: If an argument is of another kind.
-        ValueError: If the features are not vectors, the domain head does not give one
-            logit, or the strength is out of range; in `fit`, if the data has one
-            domain only, or labels of the target, or does not know its length.
+        TypeError: If an argument has the wrong type.
+        ValueError: If the features are not vectors, if the domain head does not give
+            one logit, or if the strength is out of range. In `fit`, if the data has
+            only one domain, contains target labels or has an unknown length.
 
     Reference:
         Ganin et al., 2016, "Domain-Adversarial Training of Neural Networks", JMLR
@@ -123,5 +127,5 @@ class DANN(DomainAdaptation):
         return split(logits, source.size)
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
-        """Return the domain head's loss, and record how often it is right."""
+        """Return the loss of the domain head, and record its accuracy."""
         return domain_penalty(self, compared["source"], compared["target"])

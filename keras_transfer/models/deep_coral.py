@@ -1,4 +1,4 @@
-"""DeepCORAL: outputs of both domains with the same covariance."""
+"""DeepCORAL: domain adaptation by equal covariances of the outputs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from keras_transfer.models.two_streams import Domain
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class DeepCORAL(DomainAdaptation):
-    """Learn outputs whose covariance is the same in both domains.
+    """Domain adaptation that makes the covariance of the outputs equal.
 
-    The mildest of the alignments: second moments only, one loss more and no layer. With
-    C_s and C_t the covariances of the label head's d outputs over a batch of each
-    domain, and s the strength:
+    DeepCORAL aligns only the second moments of the domains. It adds one loss and no
+    layer. With C_s and C_t the covariances of the label head's d outputs over a batch
+    of each domain, and s the strength:
 
         L = CE(source) + s ||C_s - C_t||^2 / (4 d^2)
 
-    with the squared Frobenius norm. As in the paper it is taken of the last layer's
-    outputs, as they are. `fit` logs `coral_loss` and `strength`.
+    The norm is the Frobenius norm. As in the paper, the loss uses the outputs of the
+    last layer without any change. `fit` logs `coral_loss` and `strength`.
 
     Args:
         feature_extractor: As in `DANN`.
         label_head: As in `DANN`.
-        strength: As in `DANN`, but the weight of the loss. Defaults to 1.
+        strength: As in `DANN`, but the weight of the loss. Defaults to 1.0.
         total_steps: As in `DANN`.
         name: As in `DANN`.
 
@@ -42,11 +42,11 @@ class DeepCORAL(DomainAdaptation):
         features = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
         model = kt.models.DeepCORAL(features, keras.layers.Dense(2), strength=0.5)
         ```
-        It is compiled and fitted as in `DANN`.
+        Compile and fit the model as in `DANN`.
 
     Raises:
         TypeError: As in `DANN`.
-        ValueError: As in `DANN`, without a domain head.
+        ValueError: As in `DANN`, except for the domain head.
 
     Reference:
         Sun and Saenko, 2016, "Deep CORAL: Correlation Alignment for Deep Domain

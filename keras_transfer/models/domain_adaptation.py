@@ -1,4 +1,4 @@
-"""DomainAdaptation: the base of methods that adapt to a domain by a strength."""
+"""DomainAdaptation: the base class of domain adaptation methods with a strength."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ SLOPE = 10.0  # gamma of Ganin et al., of a strength of None
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class DomainAdaptation(TwoDomainModel):
-    """A model of two domains, with a strength that may rise over a `fit`.
+    """A model of two domains, with a strength that can rise during `fit`.
 
-    A method reads `strength_now` in its `compare` or `penalties`.
+    A subclass reads `strength_now` in its `compare` or `penalties`.
 
     Args:
         feature_extractor: As in `TwoDomainModel`.
         label_head: As in `TwoDomainModel`.
-        strength: How strongly the domains are drawn together: a number, variable or
-            schedule; None for Ganin's rise from 0 to `full_strength` over the steps of
-            the running fit.
-        total_steps: Updates over which a strength of None rises; None for those of the
-            running fit.
+        strength: How strongly training aligns the domains: a number, a variable or a
+            schedule. Defaults to None, which rises from 0 to `full_strength` along
+            Ganin's schedule over the steps of the running `fit`.
+        total_steps: Int, updates over which a strength of None rises. Defaults to None,
+            which takes the steps of the running `fit`.
         name: Name of the model.
     """
 
     arguments = (*TwoDomainModel.arguments, "strength", "total_steps")
-    full_strength = 1.0  # where a strength of None ends
+    full_strength = 1.0  # the last value of a strength of None
 
     def __init__(
         self,
@@ -53,21 +53,21 @@ class DomainAdaptation(TwoDomainModel):
         super().__init__(feature_extractor, label_head, name=name)
         self.strength = strength
         progress = RunProgress(total_steps)
-        # Out of Keras's sight: what the running fit says is not to be saved.
+        # A lambda hides it from Keras, because the state of a `fit` is not saved.
         self._progress = lambda: progress
 
     @property
     def total_steps(self) -> int | None:
-        """Updates over which a strength of None rises; None for those of the fit."""
+        """Updates over which a strength of None rises, or None for those of `fit`."""
         return self._progress().total_steps
 
     def strength_now(self) -> object:
-        """Return the strength of the present step, a float32 scalar of the graph."""
+        """Return the strength of the current step, a float32 scalar of the graph."""
         optimizer = getattr(self, "optimizer", None)
         strength = self.strength
         if strength is None:
             p = self._progress().value(optimizer)
-            # 2 / (1 + exp(-slope p)) - 1, without losing the digits of a small p.
+            # Equals 2 / (1 + exp(-SLOPE p)) - 1, but stays precise for a small p.
             return self.full_strength * ops.tanh(0.5 * SLOPE * p)
         if is_schedule(strength):
             strength = strength(0 if optimizer is None else optimizer.iterations)
@@ -76,7 +76,7 @@ class DomainAdaptation(TwoDomainModel):
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None
     ) -> object:
-        """Return the outputs, once it is known how far the strength is."""
+        """Check that the strength is known, and return the outputs."""
         if training and self.strength is None and is_two_streams(inputs):
             self._progress().check_total(self)
         return super().call(inputs, training=training, mask=mask)
@@ -84,14 +84,14 @@ class DomainAdaptation(TwoDomainModel):
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict:
-        """Return the metrics, of two streams the strength as well."""
+        """Return the metrics, and the strength if the input has two domains."""
         metrics = super().compute_metrics(x, y, y_pred, sample_weight)
         if is_two_streams(x):
             metrics["strength"] = self.strength_now()
         return metrics
 
     def reset_metrics(self) -> None:
-        """Reset the metrics; `fit` does so before each epoch, whose number is noted."""
+        """Reset the metrics, and update the progress, because an epoch may start."""
         super().reset_metrics()
         if self.strength is None:
             self._progress().start_epoch(self)
@@ -99,7 +99,7 @@ class DomainAdaptation(TwoDomainModel):
             check_strength(float(_keras.value(self.strength_now())))
 
     def get_config(self) -> dict:
-        """Return the `arguments`, and which layers and weights train."""
+        """Return the `arguments` and the trainable flags."""
         config, strength = super().get_config(), self.strength
         if isinstance(strength, keras.Variable):
             config["strength"] = {"variable": float(_keras.value(strength))}
@@ -109,23 +109,24 @@ class DomainAdaptation(TwoDomainModel):
 
 
 def _read_strength(strength: Strength | dict, total_steps: int | None) -> Strength:
-    """Return what was passed as a strength, or stands in a config, once checked.
+    """Return the checked strength from an argument or a config.
 
     Raises:
-        TypeError: If it is of another kind.
-        ValueError: If it is out of range, or `total_steps` has no effect on it.
+        TypeError: If the strength has the wrong type.
+        ValueError: If the strength is out of range, or if `total_steps` has no effect.
     """
-    if isinstance(strength, dict):  # of get_config
+    if isinstance(strength, dict):  # from get_config
         strength = keras.Variable(strength["variable"], trainable=False)
     if strength is None:
         return None
     check_strength(strength)
     if total_steps is not None:
         raise ValueError(
-            f"total_steps={total_steps} has no effect on the strength {strength!r}: "
-            "only a strength of None rises over them."
+            f"total_steps={total_steps} has no effect on the strength {strength!r}, "
+            "because only strength=None rises over these steps. Leave out one of the "
+            "two arguments."
         )
     if isinstance(strength, keras.Variable):
-        # Or it would learn: to be 0, since that lowers the loss.
+        # Otherwise training would lower the loss by a strength of 0.
         strength.trainable = False
     return strength

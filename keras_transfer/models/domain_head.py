@@ -1,4 +1,4 @@
-"""A head that distinguishes source and target: made, trained and scored."""
+"""The domain head, which distinguishes source and target, and its loss."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LOGS = ("domain_loss", "domain_accuracy")
 def make_domain_head(
     model: TwoDomainModel, head: keras.Layer | None, width: int | None = None
 ) -> keras.Layer:
-    """Return a built domain head for features of `width`, or those of the model.
+    """Return a built domain head for inputs of `width`, or for the model's features.
 
     Raises:
         TypeError: If `head` is not a layer.
-        ValueError: If it does not give one logit an example.
+        ValueError: If `head` does not give one logit per example.
     """
     if head is None:
         layers = [
@@ -29,22 +29,22 @@ def make_domain_head(
         head = keras.Sequential(layers, name="domain_head")
     if not isinstance(head, keras.Layer):
         raise TypeError(
-            f"domain_head is a {type(head).__name__}. Pass a Keras layer or model that "
-            "ends in one logit, or None."
+            f"domain_head is a {type(head).__name__}, not a layer. Pass a Keras layer "
+            "or model with one logit as output, or None."
         )
     width = model.width if width is None else width
     shape = tuple(head(keras.Input((width,))).shape)
     if shape != (None, 1):
         raise ValueError(
-            f"The domain head '{head.name}' gives outputs of shape {shape}. It must "
-            "give one logit an example: end with keras.layers.Dense(1)."
+            f"The domain head '{head.name}' gives outputs of shape {shape}, but it "
+            "must give one logit per example. End it with keras.layers.Dense(1)."
         )
     activation = last_activation(head)
     if activation not in (None, keras.activations.linear):
         raise ValueError(
             f"The domain head '{head.name}' ends in the activation "
-            f"{activation.__name__}, but its outputs are read as logits. End without "
-            "an activation."
+            f"{activation.__name__}, but the loss needs logits. Remove the activation "
+            "from its last layer."
         )
     return head
 
@@ -54,8 +54,8 @@ def domain_penalty(
 ) -> dict:
     """Return the loss of the logits of both domains, and record their accuracy.
 
-    Each domain counts as half of it. `weights` are those of the source's examples and
-    of the target's, for the loss alone.
+    Each domain counts for half of the loss and of the accuracy. `weights` are the
+    example weights of the source and of the target. Only the loss uses them.
     """
     right = [ops.mean(ops.cast(x, "float32")) for x in (source < 0, target >= 0)]
     model.record("domain_accuracy", sum(right) / 2, source)

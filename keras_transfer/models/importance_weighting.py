@@ -1,4 +1,4 @@
-"""ImportanceWeighting: labels of the source, weighted by their odds in the target."""
+"""ImportanceWeighting: each source example is weighted by its odds in the target."""
 
 from __future__ import annotations
 
@@ -25,23 +25,25 @@ from keras_transfer.models.two_streams import split
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class ImportanceWeighting(TwoDomainModel):
-    """Weight each example of the source by how much likelier the target makes it.
+    """Weight each source example by how much more likely it is in the target.
 
-    For a covariate shift: the same question in both domains, other frequencies of the
-    examples. A domain head d learns to distinguish the domains by the features, without
-    changing these; its odds are the ratio of the densities, by which the loss of the
-    labels is weighted, normalized over each batch of n:
+    Use it for a covariate shift: the task is the same in both domains, but the examples
+    have different frequencies. A domain head d is trained to distinguish the domains by
+    the features, without changing the features. Its odds estimate the ratio of the
+    densities of target and source. They weight the loss of the labels, normalized over
+    each batch of n examples:
 
         w_i = exp(d(f_i)) / (mean over the batch of exp(d(f_j)))
         L = mean over the source of w_i CE_i + L_d
 
-    What trains the features is the weighted loss alone. The effective sample size
-    (sum w)^2 / (n sum w^2), shown as `effective_sample_size`, is the share of the batch
-    that counts. If it is below 0.1 over an epoch (which that of a batch
-    of fewer than 10 cannot be), or the domain head errs on less than 5 % of the
-    examples, there is a `DomainOverlapWarning`: where the domains do not overlap no
-    weight can help, and an alignment such as `DANN` is wanted. For weights that are
-    computed once on fixed features see `kt.analysis.importance_weights`.
+    Only the weighted loss trains the features. `fit` logs the effective sample size
+    (sum w)^2 / (n sum w^2) as `effective_sample_size`. It is the share of the batch
+    that effectively counts. The model warns with a `DomainOverlapWarning` if this share
+    is below 0.1 over an epoch (impossible for batches of fewer than 10 examples), or if
+    the domain head is wrong on less than 5 % of the examples. If the domains do not
+    overlap, weights cannot help. Then use a method that aligns the domains, such as
+    `DANN`. For weights that are computed once on fixed features, see
+    `kt.analysis.importance_weights`.
 
     Args:
         feature_extractor: As in `DANN`.
@@ -69,7 +71,7 @@ class ImportanceWeighting(TwoDomainModel):
 
     Raises:
         TypeError: As in `DANN`.
-        ValueError: As in `DANN`, without a strength.
+        ValueError: As in `DANN`, except for the strength.
 
     Reference:
         Sugiyama, Krauledat and Mueller, 2007, "Covariate Shift Adaptation by Importance
@@ -98,7 +100,7 @@ class ImportanceWeighting(TwoDomainModel):
         return split(logits, source.size)
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
-        """Return the domain head's loss, and record what the weights are worth."""
+        """Return the loss of the domain head, and record the effective sample size."""
         weights = _weights(compared["source"])
         share = 1.0 / ops.mean(ops.square(weights))  # the mean of the weights is 1
         self.record("effective_sample_size", share, weights)
@@ -107,7 +109,7 @@ class ImportanceWeighting(TwoDomainModel):
     def label_loss(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool
     ) -> object:
-        """Return the loss of the labels; in training it is weighted."""
+        """Return the loss of the labels, which is weighted in training."""
         if training and is_two_streams(x):
             weights = _weights(y_pred["compared"]["source"])
             if sample_weight is not None:
@@ -117,7 +119,7 @@ class ImportanceWeighting(TwoDomainModel):
         return super().label_loss(x, y, y_pred, sample_weight, training)
 
     def fit(self, *args: object, **kwargs: object) -> keras.callbacks.History:
-        """Train as any model does, and warn if the weights collapsed at the end."""
+        """Train like any model, and warn if the weights collapsed in the last epoch."""
         history = super().fit(*args, **kwargs)
         self._warn_if_collapsed()
         return history
@@ -134,14 +136,14 @@ class ImportanceWeighting(TwoDomainModel):
         seen = float(_keras.value(size.count)) > 0
         share, right = (float(_keras.value(x.result())) for x in (size, accuracy))
         for metric in (size, accuracy):
-            metric.reset_state()  # so that each epoch is reported once
+            metric.reset_state()  # each epoch warns only once
         if seen and (share < COLLAPSED or right > 1 - SEPARABLE):
             warnings.warn(
                 f"The effective sample size is {share:.1%} of a batch, and the domain "
-                f"head is right on {right:.1%} of the examples: the domains hardly "
-                "overlap, so that the weights lie on few examples of the source or "
-                "say little. Take features in which the domains are closer, or a "
-                "method that aligns them, such as kt.models.DANN.",
+                f"head is right on {right:.1%} of the examples. The domains hardly "
+                "overlap, so only a few source examples have large weights, or the "
+                "weights are not reliable. Use features in which the domains are "
+                "closer, or a method that aligns the domains, such as kt.models.DANN.",
                 DomainOverlapWarning,
                 stacklevel=3,
             )

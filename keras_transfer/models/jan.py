@@ -1,4 +1,4 @@
-"""JAN: features and predictions of both domains distributed equally, jointly."""
+"""JAN: domain adaptation by the joint distribution of features and predictions."""
 
 import keras
 
@@ -9,11 +9,12 @@ from keras_transfer.models.two_streams import Domain
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class JAN(DomainAdaptation):
-    """Learn features that go together with the same predictions in both domains.
+    """Domain adaptation by the joint MMD of features and predictions.
 
-    Where `DAN` compares features and outputs each for itself, this compares their joint
-    distribution, so that a class is drawn to the same class: a kernel of the features
-    is multiplied by one of the probabilities p. With s the strength:
+    `DAN` compares features and outputs separately. `JAN` compares their joint
+    distribution, so each class is aligned with the same class of the other domain. It
+    multiplies a kernel of the features f by a kernel of the probabilities p. With s the
+    strength:
 
         L = CE(source) + s JMMD^2((f_s, p_s), (f_t, p_t))
 
@@ -21,7 +22,7 @@ class JAN(DomainAdaptation):
 
     Args:
         feature_extractor: As in `DANN`.
-        label_head: As in `DANN`, for two classes or more.
+        label_head: As in `DANN`, with at least two classes.
         strength: As in `DANN`, but the weight of the loss.
         total_steps: As in `DANN`.
         name: As in `DANN`.
@@ -37,7 +38,7 @@ class JAN(DomainAdaptation):
         features = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
         model = kt.models.JAN(features, keras.layers.Dense(2), strength=0.3)
         ```
-        It is compiled and fitted as in `DANN`.
+        Compile and fit the model as in `DANN`.
 
     Raises:
         TypeError: As in `DANN`.

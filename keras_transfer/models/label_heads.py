@@ -1,4 +1,4 @@
-"""The label head of a model of two domains: how its outputs read, and a second one."""
+"""The label head of a model of two domains: its kind of outputs, and a second head."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from keras_transfer.losses.compiled_loss import says_logits
 
 
 def last_activation(head: keras.Layer) -> Callable | None:
-    """Return the activation that `head` ends in; None if its last layer has none."""
+    """Return the activation of the last layer of `head`, or None without one."""
     while isinstance(head, keras.Model) and head.layers:
         head = head.layers[-1]
     return getattr(head, "activation", None)
 
 
 def check_activation(model: keras.Model) -> None:
-    """Check that what the loss takes the outputs for is what the label head gives.
+    """Check that the label head gives the kind of outputs that the loss expects.
 
     Raises:
-        ValueError: If the head gives logits, and the loss reads probabilities.
+        ValueError: If the head gives logits, but the loss expects probabilities.
     """
     linear = last_activation(model.label_head) is keras.activations.linear
     if linear and compiled_loss(model).from_logits is False:
         raise ValueError(
-            f"The label head '{model.label_head.name}' ends without an activation, "
-            "in logits, but the loss takes its outputs for probabilities. Compile "
-            "with a loss of from_logits=True."
+            f"The label head '{model.label_head.name}' has no activation, so it gives "
+            "logits, but the loss expects probabilities. Compile with a loss with "
+            "from_logits=True."
         )
 
 
 def gives_logits(model: keras.Model) -> bool:
-    """Return whether the outputs are logits: as the loss says, else as the head ends.
+    """Return whether the outputs are logits, from the loss or the last activation.
 
     Raises:
-        ValueError: If neither says.
+        ValueError: If neither the loss nor the last layer shows it.
     """
     activation = last_activation(model.label_head)
     if compiled_loss(model).from_logits is None and activation is not None:
@@ -48,7 +48,7 @@ def gives_logits(model: keras.Model) -> bool:
 
 
 def correct_rows(labels: Any, outputs: Any, from_logits: bool) -> object:
-    """Return 1 where outputs of a label head agree with the labels, else 0."""
+    """Return 1 for each example with a correct prediction, and 0 for the others."""
     classes = outputs.shape[-1]
     if classes == 1:
         chosen = ops.cast(outputs[:, 0] > (0.0 if from_logits else 0.5), "int32")
@@ -61,11 +61,12 @@ def correct_rows(labels: Any, outputs: Any, from_logits: bool) -> object:
 
 
 def make_second_head(model: keras.Model, head: keras.Layer | None) -> keras.Layer:
-    """Return a built head like the label head of `model`, with weights of its own.
+    """Return a built second head for `model`, by default a copy with new weights.
 
     Raises:
         TypeError: If `head` is not a layer.
-        ValueError: If its outputs are others, or its weights are those of the first.
+        ValueError: If the outputs of the two heads do not match, or if both heads have
+            the same weights.
     """
     first = model.label_head
     if head is None:
@@ -74,27 +75,28 @@ def make_second_head(model: keras.Model, head: keras.Layer | None) -> keras.Laye
         head = type(first).from_config(config)
     if not isinstance(head, keras.Layer):
         raise TypeError(
-            f"The second head is a {type(head).__name__}. Pass a Keras layer or model "
-            "with the outputs of the label head, or None."
+            f"The second head is a {type(head).__name__}, not a layer. Pass a Keras "
+            "layer or model with the same outputs as the label head, or None."
         )
     shape = tuple(head(keras.Input((model.width,))).shape)
     if shape != (None, model.classes):
         raise ValueError(
-            f"The second head '{head.name}' gives outputs of shape {shape}, the label "
-            f"head of (None, {model.classes}). Both must predict the same classes."
+            f"The second head '{head.name}' gives outputs of shape {shape}, but the "
+            f"label head gives (None, {model.classes}). Both must predict the same "
+            "classes. Change the units of the second head."
         )
     activations = [last_activation(first), last_activation(head)]
     if None not in activations and activations[0] is not activations[1]:
         names = " and ".join(activation.__name__ for activation in activations)
         raise ValueError(
-            f"The heads '{first.name}' and '{head.name}' end in {names}. Their outputs "
-            "are compared, and read in one way: end both with the same activation."
+            f"The heads '{first.name}' and '{head.name}' end in {names}, but the "
+            "method compares their outputs. End both heads with the same activation."
         )
     if head is first or _same(first.get_weights(), head.get_weights()):
         raise ValueError(
             f"The heads '{first.name}' and '{head.name}' have the same weights, so "
-            "that they could never differ. Initializers with a fixed seed do that: "
-            "pass a second head with others."
+            "they would always be equal. Initializers with a fixed seed cause this. "
+            "Pass a second head with other initializers."
         )
     return head
 

@@ -1,4 +1,4 @@
-"""MCC: predictions on the target that do not waver between classes."""
+"""MCC: domain adaptation by minimum class confusion on the target."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from keras_transfer.models.two_streams import Domain
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class MCC(DomainAdaptation):
-    """Learn predictions on the target that do not confuse one class with another.
+    """Domain adaptation by minimum class confusion of the predictions on the target.
 
-    Minimum class confusion looks at the target's predictions alone. With P the softmax
-    of a batch's logits divided by a temperature, W its examples' weights, more for the
-    surer ones, C = P' W P with rows that sum to 1, and s the strength:
+    The loss uses only the predictions on the target. P is the softmax of the logits of
+    a batch, divided by a temperature. W are the weights of the examples, which are
+    larger for confident predictions. C = P' W P, with rows normalized to sum 1. With s
+    the strength:
 
         L = CE(source) + s (sum of C outside its diagonal) / classes
 
-    No domain classifier, no other layer. `fit` logs `confusion_loss` and `strength`.
+    The method has no domain classifier and adds no layer. `fit` logs `confusion_loss`
+    and `strength`.
 
     Args:
         feature_extractor: As in `DANN`.
-        label_head: As in `DANN`, for two classes or more.
-        strength: As in `DANN`, but the weight of the loss. Defaults to 1.
-        temperature: What the logits are divided by, positive, without unit. Defaults
-            to 2.5.
+        label_head: As in `DANN`, with at least two classes.
+        strength: As in `DANN`, but the weight of the loss. Defaults to 1.0.
+        temperature: Float above 0, the divisor of the logits. Defaults to 2.5.
         total_steps: As in `DANN`.
         name: As in `DANN`.
 
@@ -44,12 +45,12 @@ class MCC(DomainAdaptation):
         features = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
         model = kt.models.MCC(features, keras.layers.Dense(2), temperature=2.0)
         ```
-        It is compiled and fitted as in `DANN`.
+        Compile and fit the model as in `DANN`.
 
     Raises:
         TypeError: As in `DANN`.
-        ValueError: As in `DANN`, and if the label head has one output, or the
-            temperature is not positive.
+        ValueError: As in `DANN`, and if the label head has one output or the
+            temperature is not above 0.
 
     Reference:
         Jin, Wang, Long and Wang, 2020, "Minimum Class Confusion for Versatile Domain

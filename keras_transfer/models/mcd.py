@@ -1,4 +1,4 @@
-"""MCD: two label heads that differ where the target is not understood."""
+"""MCD: domain adaptation by the discrepancy of two label heads on the target."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ from keras_transfer.models.two_streams import split_labels
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class MCD(DomainAdaptation):
-    """Learn features on which two label heads agree about the target.
+    """Domain adaptation by the maximum discrepancy of two label heads.
 
-    Both heads learn the labels of the source; on the target they are trained to differ
-    as far as they can, and the feature extractor to make them agree. With p1 and p2
-    their probabilities, and s the strength:
+    Both heads are trained on the labels of the source. On the target, the heads are
+    trained to disagree as much as possible, and the feature extractor is trained to
+    make them agree. With p1 and p2 the probabilities of the heads, and s the strength:
 
         L = CE(p1, source) + CE(p2, source) - D,  D = mean over the target of |p1 - p2|
         both heads minimize L; the features minimize CE1 + CE2 + s D
 
-    The paper trains in turn, with several steps of the features for one of the heads;
-    here the gradient reversal does both in one step, as in the paper's experiments on
-    segmentation. `predict` gives the outputs of `label_head`. `fit` logs
-    `discrepancy_loss`, which is -D, `second_head_loss` and `strength`.
+    The paper trains heads and features alternately, with several steps of the features
+    for each step of the heads. Here gradient reversal trains both in one step, as in
+    the paper's experiments on segmentation. `predict` returns the outputs of
+    `label_head`. `fit` logs `discrepancy_loss`, which is -D, `second_head_loss` and
+    `strength`.
 
     Args:
         feature_extractor: As in `DANN`.
-        label_head: As in `DANN`, for two classes or more.
-        second_head: The other label head. Defaults to None: the same layers with other
-            initial weights.
+        label_head: As in `DANN`, with at least two classes.
+        second_head: The other label head, a layer or model. Defaults to None: a copy of
+            `label_head` with new initial weights.
         strength: As in `DANN`.
         total_steps: As in `DANN`.
         name: As in `DANN`.
@@ -56,11 +57,12 @@ class MCD(DomainAdaptation):
         features = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
         model = kt.models.MCD(features, keras.layers.Dense(2))
         ```
-        It is compiled and fitted as in `DANN`.
+        Compile and fit the model as in `DANN`.
 
     Raises:
         TypeError: As in `DANN`.
-        ValueError: As in `DANN`, and if both heads are the same or do not fit.
+        ValueError: As in `DANN`, and if the heads have the same weights or their
+            outputs do not match.
 
     Reference:
         Saito, Watanabe, Ushiku and Harada, 2018, "Maximum Classifier Discrepancy for
@@ -91,9 +93,9 @@ class MCD(DomainAdaptation):
         self.second_head = make_second_head(self, second_head)
 
     def compare(self, source: Domain, target: Domain, training: bool) -> dict:
-        """Return the second head's outputs, and both heads' behind the reversal."""
-        # Both domains in one batch, so that BatchNormalization sees what the loss of
-        # the labels saw.
+        """Return the second head's outputs, and both heads' after the reversal."""
+        # Both domains in one batch, so BatchNormalization in a head has the same
+        # statistics as for the loss of the labels.
         features = reverse_gradient(target.features, self.strength_now())
         features = join(source.features, features)
         first, second = (
@@ -107,7 +109,7 @@ class MCD(DomainAdaptation):
         }
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
-        """Return the discrepancy of the heads on the target, with a minus."""
+        """Return minus the discrepancy of the heads on the target."""
         discrepancy = ClassifierDiscrepancy(from_logits=False)
         heads = (self.probabilities(compared[name]) for name in ("first", "second"))
         return {"discrepancy_loss": (-discrepancy(*heads), 1.0)}
@@ -115,7 +117,7 @@ class MCD(DomainAdaptation):
     def label_loss(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool
     ) -> object:
-        """Return the loss of the labels, and of two streams that of the second head."""
+        """Return the loss of the labels, plus the second head's for two domains."""
         loss = super().label_loss(x, y, y_pred, sample_weight, training)
         if not is_two_streams(x):
             return loss

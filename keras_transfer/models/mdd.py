@@ -1,4 +1,4 @@
-"""MDD: an adversary that leaves the label head on the target, by a margin."""
+"""MDD: domain adaptation by the margin disparity discrepancy of a second head."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from keras_transfer.models.two_streams import split
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class MDD(DomainAdaptation):
-    """Learn features on which no second head can leave the label head on the target.
+    """Domain adaptation by the margin disparity discrepancy of a second head.
 
-    A second head, the adversary a, learns to say what the label head says on the source
-    and something else on the target; the reversed gradient makes features on which it
-    cannot. With h the class that the label head gives, m the margin, s the strength:
+    The second head, the adversary a, is trained to predict the same class as the label
+    head on the source, and another class on the target. The reversed gradient trains
+    the features so that the adversary fails. With h the class that the label head
+    predicts, m the margin, and s the strength:
 
         L_a = m mean over the source of -log a_h + mean over the target of -log(1 - a_h)
         a minimizes L_a;  the features minimize CE(source) - s L_a
 
-    The paper proves a bound on the target's error from this disparity. `fit` logs
+    The paper proves that this disparity bounds the error on the target. `fit` logs
     `disparity_loss`, which is L_a, and `strength`.
 
     Args:
         feature_extractor: As in `DANN`.
-        label_head: As in `DANN`, for two classes or more.
-        adversary: The second head. Defaults to None: the layers of the label head with
-            other initial weights.
+        label_head: As in `DANN`, with at least two classes.
+        adversary: The second head, a layer or model. Defaults to None: a copy of
+            `label_head` with new initial weights.
         strength: As in `DANN`, but None rises to 0.1.
-        margin: How much the source counts, m, positive, without unit; the paper takes
-            2 to 4. Defaults to 4.
+        margin: Float above 0, the weight m of the source. The paper uses 2 to 4.
+            Defaults to 4.0.
         total_steps: As in `DANN`.
         name: As in `DANN`.
 
@@ -52,12 +53,12 @@ class MDD(DomainAdaptation):
         features = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
         model = kt.models.MDD(features, keras.layers.Dense(2), margin=3.0)
         ```
-        It is compiled and fitted as in `DANN`.
+        Compile and fit the model as in `DANN`.
 
     Raises:
         TypeError: As in `DANN`.
-        ValueError: As in `DANN`, and if the heads do not fit, or the margin is not
-            positive.
+        ValueError: As in `DANN`, and if the heads do not match or the margin is not
+            above 0.
 
     Reference:
         Zhang, Liu, Long and Jordan, 2019, "Bridging Theory and Algorithm for Domain
@@ -91,7 +92,7 @@ class MDD(DomainAdaptation):
         self.margin = positive("margin", margin)
 
     def compare(self, source: Domain, target: Domain, training: bool) -> dict:
-        """Return the adversary's outputs by domain."""
+        """Return the outputs of the adversary by domain."""
         features = join(source.features, target.features)
         reversed_features = reverse_gradient(features, self.strength_now())
         outputs = self.adversary(reversed_features, training=training)

@@ -1,4 +1,4 @@
-"""RunProgress: how far the running `fit` is, readable in the graph of a step."""
+"""RunProgress: the completed share of the running `fit`, for use in a graph."""
 
 import keras
 from keras import ops
@@ -8,19 +8,20 @@ from keras_transfer._arguments import whole_number
 
 
 class RunProgress:
-    """The share p of the steps of a `fit` that is done, from 0 to 1.
+    """The completed share p of the steps of a `fit`, from 0 to 1.
 
-    The count of steps is the optimizer's own, so that p is right after a resume and
-    within an execution of several steps. What is added to it, and the total, are
-    variables that `start_epoch` sets; they are of the running fit, and so not saved.
+    p uses the optimizer's count of steps, so p is correct after a resume and inside an
+    execution of several steps. `start_epoch` sets two variables: an offset of this
+    count, and the total. They belong to the running `fit`, so they are not saved.
 
     Args:
-        total_steps: Updates from p = 0 to p = 1, or None for those of the running fit.
+        total_steps: Int, updates from p = 0 to p = 1, or None for those of the running
+            `fit`.
     """
 
     def __init__(self, total_steps: int | None):
         if total_steps is not None:
-            why = "the updates of a training, or None to take them from `fit`"
+            why = "it counts the updates of a training. Pass None to take them from fit"
             total_steps = whole_number("total_steps", total_steps, why=why)
         self.total_steps = total_steps
         settings = dict(
@@ -31,10 +32,10 @@ class RunProgress:
         self._has_total = total_steps is not None
 
     def start_epoch(self, model: keras.Model) -> None:
-        """Take over what the running fit of `model` says; call it as an epoch begins.
+        """Read the state of the running `fit` of `model`, at the start of an epoch.
 
         Raises:
-            ValueError: If the number of steps is unknown, or too small.
+            ValueError: If the number of steps is unknown or too small.
         """
         run = _keras.running_epoch(model)
         if run is None:
@@ -45,7 +46,7 @@ class RunProgress:
             if run.number == 0:
                 self._offset.assign(-iterations)
             return
-        # Of several batches an update it is the whole updates that count.
+        # With gradient accumulation, only complete updates count.
         inner = _keras.inner_optimizer(model.optimizer)
         accumulated = inner.gradient_accumulation_steps or 1
         if self.total_steps is None:
@@ -54,35 +55,35 @@ class RunProgress:
         elif self.total_steps < run.steps // accumulated:
             raise ValueError(
                 f"total_steps is {self.total_steps}, but one epoch has "
-                f"{run.steps // accumulated} updates already: the strength would be "
-                "at its end before the first epoch is. Pass epochs x steps, or None to "
-                "take it from `fit`."
+                f"{run.steps // accumulated} updates, so the strength would reach its "
+                "last value within the first epoch. Pass epochs times steps per epoch, "
+                "or None to take the number from `fit`."
             )
         self._offset.assign(run.number * run.steps // accumulated - iterations)
 
     def _check_given(self, model: keras.Model) -> None:
         if self.total_steps is None:
             raise ValueError(
-                "The strength is to rise over all steps of this `fit`, but the dataset "
-                "does not know its number of batches. Pass steps_per_epoch= to fit, or "
-                f"{_remedy(model)}."
+                "The strength is None, so it rises over all steps of `fit`, but the "
+                "dataset has an unknown number of batches. Pass steps_per_epoch= to "
+                f"fit, or {_remedy(model)}."
             )
 
     def check_total(self, model: keras.Model) -> None:
-        """Check that there is a total to count toward.
+        """Check that the total number of steps is known.
 
         Raises:
-            ValueError: If `fit` is not running and no total was given.
+            ValueError: If `fit` is not running and `total_steps` was not given.
         """
         if not self._has_total:
             raise ValueError(
-                f"The strength of {type(model).__name__} is None: it rises over the "
-                "steps of `fit`, which is not running. To train step by step pass "
+                f"The strength of {type(model).__name__} is None, so it rises over the "
+                "steps of `fit`, but `fit` is not running. To train step by step, pass "
                 f"{_remedy(model)}."
             )
 
     def value(self, optimizer: keras.Optimizer | None) -> object:
-        """Return p as a float32 scalar of the graph; 0 where nothing has trained."""
+        """Return p as a float32 scalar of the graph, or 0 without an optimizer."""
         if optimizer is None:
             return ops.zeros((), "float32")
         done = ops.convert_to_tensor(optimizer.iterations) + ops.convert_to_tensor(
@@ -94,5 +95,6 @@ class RunProgress:
 
 
 def _remedy(model: keras.Model) -> str:
-    takes = "total_steps= to it, or " if "total_steps" in model.arguments else ""
-    return takes + "strength=kt.optimizers.GaninRampUp(total_steps)"
+    name = type(model).__name__
+    takes = f"total_steps= to {name}, or " if "total_steps" in model.arguments else ""
+    return f"{takes}strength=kt.optimizers.GaninRampUp(total_steps) to {name}"

@@ -1,4 +1,4 @@
-"""SourceOnly: the reference without adaptation, with the interface of the methods."""
+"""SourceOnly: the baseline without adaptation, with the same interface as DANN."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from keras_transfer.models.two_streams import is_two_streams
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class SourceOnly(TwoDomainModel):
-    """Learn from the labels of the source alone, as the reference of every method.
+    """Train on the labels of the source only, as a baseline for every method.
 
-    It trains on the data of `kt.data.domain_dataset`, whose target it ignores, as well
-    as on plain `(x, y)`: labeled data of the target makes it the other reference, of
-    training on the target. The two show each method's gain
-    (`kt.analysis.AdaptationTable`).
+    The model trains on the data of `kt.data.domain_dataset` and ignores the target. It
+    also trains on plain `(x, y)`. With labeled data of the target, it is the second
+    baseline, training on the target. `kt.analysis.AdaptationTable` uses both baselines
+    to show the gain of each method.
 
     Args:
         feature_extractor: As in `DANN`.
@@ -24,7 +24,7 @@ class SourceOnly(TwoDomainModel):
         name: As in `DANN`.
 
     Input shape:
-        As in `DANN`; in `fit` plain input as well.
+        As in `DANN`. `fit` also accepts plain input.
 
     Output shape:
         As in `DANN`.
@@ -40,7 +40,7 @@ class SourceOnly(TwoDomainModel):
 
     Raises:
         TypeError: As in `DANN`.
-        ValueError: As in `DANN`, of the features and the label head.
+        ValueError: As in `DANN`, for the features and the label head.
 
     Reference:
         Ganin et al., 2016, "Domain-Adversarial Training of Neural Networks", arXiv
@@ -50,11 +50,11 @@ class SourceOnly(TwoDomainModel):
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None
     ) -> object:
-        """Return the outputs; in training those of the source alone."""
+        """Return the outputs. In training, these are the outputs of the source."""
         if not (training and is_two_streams(inputs)):
             return super().call(inputs, training=training, mask=mask)
         check_streams(self, inputs, training)
-        # Statistics and activity losses of the network would be the target's too.
+        # The target must not affect the statistics and activity losses of the network.
         features, outputs = self._network()(inputs["source"], training=True)
         return {"source": outputs, "features": {"source": features}}
 
@@ -66,5 +66,5 @@ class SourceOnly(TwoDomainModel):
         sample_weight: Any = None,
         training: bool = True,
     ) -> object:
-        """Return the loss of the labels, of the source or of plain data."""
+        """Return the loss of the labels of the source or of plain data."""
         return self.label_loss(x, y, y_pred, sample_weight, training)

@@ -1,4 +1,4 @@
-"""TransferClassifier: a new head on a backbone that has no Task of its own."""
+"""TransferClassifier: a new classification head on any backbone."""
 
 import warnings
 
@@ -15,43 +15,43 @@ from keras_transfer.models.backbone_model import BackboneModel
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class TransferClassifier(BackboneModel):
-    """Classify with a backbone, one vector of features, dropout and a Dense layer.
+    """A classifier: a backbone, pooling, dropout and a Dense layer for the logits.
 
-    The model computes `logits = W dropout(pool(backbone(x))) + b`. keras-hub
-    has Tasks such as `BertTextClassifier` for many backbones; use this for the
-    others: keras.applications, keras-cv, keras-hub backbones without a
-    classifier, functional and Sequential models of your own, and a
-    `FrozenBackbone` of any of these. It is an ordinary functional model whose
-    last layer is named `logits`, so it is compiled, fitted and grouped as
-    every other.
+    The model computes `logits = W dropout(pool(backbone(x))) + b`. keras-hub has Tasks
+    such as `BertTextClassifier` for many backbones. Use `TransferClassifier` for other
+    backbones: keras.applications, keras-cv, keras-hub backbones without a classifier,
+    your own functional and Sequential models, and a `FrozenBackbone` of any of these.
+    It is an ordinary functional model. You compile and fit it as usual, and it has
+    layer groups. Its last layer is named `logits`.
 
-    Weights on which the logits do not depend, such as BERT's pooler under a mean
-    of tokens or T5's decoder, are not in `trainable_variables`, whatever their
-    flag: Keras would warn of each that it has no gradient, and keep slots for it.
+    Weights that the logits do not use are not in `trainable_variables`, whatever their
+    flag. Examples are BERT's pooler if the tokens are averaged, and T5's decoder.
+    Otherwise Keras would warn that these weights have no gradient, and the optimizer
+    would keep slots for them.
 
-    Which layers train is saved with it. keras-hub backbones forget the flags
-    of their layers in a `.keras` file, and with them the optimizer loses its
-    state; inside a `TransferClassifier` both come back as they were.
+    A saved model contains the trainable flags of its layers. keras-hub backbones lose
+    these flags in a `.keras` file, and then the optimizer loses its state. Inside a
+    `TransferClassifier`, flags and optimizer state are restored.
 
     Args:
-        backbone: A functional or built Sequential model, or a
-            `FrozenBackbone` of one. Its inputs are the inputs of this model:
-            a dictionary for keras-hub text backbones. Of one with several
-            outputs, as CLIP, take `kt.backbones.features(backbone, output=...)`.
-            One that ends in class scores (`include_top=True`) is warned of.
-        num_classes: Number of logits, 1 or more.
-        pooling: How the output becomes one vector, as in
-            `kt.backbones.features`. Defaults to `"auto"`.
-        dropout: Rate in [0, 1) of the dropout before the last layer. Defaults
-            to 0.
-        activation: Activation of the last layer. Defaults to `None`: logits,
-            for a loss with `from_logits=True`.
-        dtype: Policy of pooling and dropout. Defaults to that of the backbone.
-            The logits are float32 always.
+        backbone: A functional or built Sequential model, or a `FrozenBackbone` of one.
+            Its inputs are the inputs of this model, such as a dictionary for keras-hub
+            text backbones. For a backbone with several outputs, such as CLIP, pass
+            `kt.backbones.features(backbone, output=...)`. A backbone that ends in class
+            scores (`include_top=True`) causes a warning.
+        num_classes: Int of at least 1, the number of logits.
+        pooling: How the output becomes one vector, as in `kt.backbones.features`.
+            Defaults to `"auto"`.
+        dropout: Float in [0, 1), the dropout rate before the last layer. Defaults to
+            0.0.
+        activation: Activation of the last layer. Defaults to None: logits, for a loss
+            with `from_logits=True`.
+        dtype: Dtype policy of pooling and dropout. Defaults to None, the policy of the
+            backbone. The logits are always float32.
         name: Name of the model.
 
     Input shape:
-        That of the backbone.
+        The input shape of the backbone.
 
     Output shape:
         `(batch, num_classes)`.
@@ -70,9 +70,9 @@ class TransferClassifier(BackboneModel):
         ```
 
     Raises:
-        TypeError: If the backbone is not a model, or is a Task with a head already.
-        ValueError: If the backbone is not built, the pooling does not fit, or
-            `num_classes` or `dropout` is out of range.
+        TypeError: If the backbone is not a model, or is a Task that already has a head.
+        ValueError: If the backbone is not built, if the pooling does not match its
+            output, or if `num_classes` or `dropout` is out of range.
 
     Reference:
         Donahue et al., 2014, "DeCAF: A Deep Convolutional Activation Feature
@@ -109,7 +109,7 @@ class TransferClassifier(BackboneModel):
         self.pooling = pooling
 
     def get_config(self) -> dict:
-        """Return the arguments, and which layers and weights train."""
+        """Return the arguments and the trainable flags."""
         dropout = self.get_layer("dropout")
         activation = self.get_layer("logits").activation
         return {

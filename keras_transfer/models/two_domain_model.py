@@ -1,13 +1,14 @@
-"""TwoDomainModel: the base of models that see two domains in one `fit`.
+"""TwoDomainModel: the base class of models that train on two domains in one `fit`.
 
-To add a method write one file with a subclass, of `DomainAdaptation` where it has a
-strength, that is registered with Keras and has
+To add a method, write one file with a subclass that is registered with Keras. A method
+with a strength is a subclass of `DomainAdaptation`. The subclass defines
 
-1. `compare`, which runs the layers that the method adds, on both domains, and
-2. `penalties`, which makes losses of it: by keras losses, since these add up rightly
-   over replicas; their names are those of `logs`,
+1. `compare`, which runs the layers that the method adds, on both domains,
+2. `penalties`, which returns the losses of the method under the names in `logs`. Use
+   Keras losses, because these give the correct sum over replicas.
+3. `arguments`, the names of the constructor's arguments.
 
-and whose `arguments` name what its constructor takes. All else is here.
+This base class does everything else.
 """
 
 from __future__ import annotations
@@ -40,24 +41,24 @@ from keras_transfer.models.two_streams import STREAMS
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class TwoDomainModel(BackboneModel):
-    """A feature extractor and a label head that also see a domain without labels.
+    """A feature extractor and a label head that also train on a domain without labels.
 
-    `fit` takes what `kt.data.domain_dataset` gives: `{"source": xs, "target": xt}` and
-    the labels of the source. A call on plain input, and so `predict`, `evaluate` and
-    `export`, know the label branch alone.
+    `fit` takes the data of `kt.data.domain_dataset`: `{"source": xs, "target": xt}` and
+    the labels of the source. A call on plain input, `predict`, `evaluate` and `export`
+    use only the feature extractor and the label head.
 
     Args:
         feature_extractor: A functional or built Sequential model, or a backbone, as in
-            `kt.backbones.features`. Its inputs are those of this model.
-        label_head: A layer or model from features `(batch, width)` to outputs
+            `kt.backbones.features`. Its inputs are the inputs of this model.
+        label_head: A layer or model that maps features `(batch, width)` to outputs
             `(batch, classes)`.
         name: Name of the model.
     """
 
-    # What the constructor takes: attributes of these names make the config.
+    # Arguments of the constructor. The config has the attributes of these names.
     arguments = ("feature_extractor", "label_head", "name")
     logs = ()  # the names of the means that a method records
-    least_classes = 1  # how many outputs of the label head a method needs
+    least_classes = 1  # the smallest number of outputs of the label head
 
     def __init__(
         self,
@@ -68,57 +69,57 @@ class TwoDomainModel(BackboneModel):
     ):
         if not isinstance(label_head, keras.Layer):
             raise TypeError(
-                f"label_head is a {type(label_head).__name__}. Pass a Keras layer or "
-                "model, such as keras.layers.Dense(10)."
+                f"label_head is a {type(label_head).__name__}, not a layer. Pass a "
+                "Keras layer or model, such as keras.layers.Dense(10)."
             )
         inputs, features, unused = connect(feature_extractor)
         if len(features.shape) != 2 or features.shape[-1] is None:
             raise ValueError(
                 f"The features of '{feature_extractor.name}' have the shape "
-                f"{tuple(features.shape)}. Domains are compared by one vector of known "
-                "width an example: end with Flatten or a pooling layer."
+                f"{tuple(features.shape)}, but the method needs one vector of known "
+                "width per example. End the extractor with Flatten or a pooling layer."
             )
         if {leaf.name for leaf in keras.tree.flatten(inputs)} == set(STREAMS):
             raise ValueError(
                 f"The inputs of '{feature_extractor.name}' are named 'source' and "
-                "'target', as the two domains are: plain input could not be "
-                "distinguished from both domains. Give the inputs other names."
+                "'target', like the two domains, so plain input cannot be "
+                "distinguished from data of two domains. Rename the inputs."
             )
         outputs = label_head(features)
         if len(outputs.shape) != 2 or (outputs.shape[-1] or 0) < self.least_classes:
             raise ValueError(
                 f"The label head '{label_head.name}' gives outputs of shape "
                 f"{tuple(outputs.shape)}. {type(self).__name__} needs one output for "
-                f"each class, {self.least_classes} or more."
+                f"each class, {self.least_classes} or more. Use another label head."
             )
         super().__init__(inputs, outputs, unused, name)
-        self.input_spec = None  # that of one input would refuse two streams
+        self.input_spec = None  # the spec of one input would reject two domains
         self.feature_extractor = feature_extractor
         self.label_head = label_head
         self._means = {name: keras.metrics.Mean(name) for name in self.logs}
         self._target_accuracy = keras.metrics.Mean("target_accuracy")
-        # Out of Keras's sight: its layers are the model's own already.
+        # A lambda hides the network from Keras, which tracks its layers already.
         network = keras.Model(inputs, [features, outputs])
         self._network = lambda: network
 
     def compare(self, source: Domain, target: Domain, training: bool) -> dict:
-        """Return what `penalties` needs besides both domains; run added layers here.
+        """Run the added layers, and return the arrays that `penalties` needs.
 
-        Arrays of one example a row, or the rows of a `predict` could not be joined.
+        Each array must have one row per example, so that `predict` can join batches.
         """
         return {}
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
-        """Return by name (of `logs`) a loss, and the factor that it counts with."""
+        """Return a dict of a name in `logs` to a loss and its weight."""
         return {}
 
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None
     ) -> object:
-        """Return the label head's outputs; of two streams a dictionary.
+        """Return the outputs of the label head, or a dictionary for two domains.
 
-        It holds the outputs by domain, `"features"` by domain, and what the method
-        compares.
+        The dictionary contains the outputs by domain, the `"features"` by domain, and
+        the result of `compare` as `"compared"`.
         """
         if not is_two_streams(inputs):
             return super().call(inputs, training=training, mask=mask)
@@ -137,11 +138,11 @@ class TwoDomainModel(BackboneModel):
         sample_weight: Any = None,
         training: bool = True,
     ) -> object:
-        """Return the loss of the labels, and of two streams that of the method."""
+        """Return the loss of the labels, plus the method's losses for two domains."""
         if training and not is_two_streams(x):
             raise ValueError(
-                f"{type(self).__name__} learns from two domains, but `fit` was given "
-                "one. Pass kt.data.domain_dataset(source, target, batch_size) or "
+                f"{type(self).__name__} trains on two domains, but `fit` got only one. "
+                "Pass kt.data.domain_dataset(source, target, batch_size) or "
                 'x={"source": ..., "target": ...}.'
             )
         loss = self.label_loss(x, y, y_pred, sample_weight, training)
@@ -156,15 +157,15 @@ class TwoDomainModel(BackboneModel):
     def label_loss(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool
     ) -> object:
-        """Return the loss of the labels; of two streams these are the source's."""
+        """Return the loss of the labels. For two domains, it uses the source labels."""
         if not is_two_streams(x):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         labels, of_target = split_labels(y)
         if training and of_target is not None:
             raise ValueError(
-                "Labels of the target were given for training, where they would leak "
-                "into what is to be learned without them. Pass those of the source "
-                "alone; those of the target may be in validation_data."
+                "The training data has labels of the target. They would leak into a "
+                "training that must work without them. Pass the labels of the source "
+                "only. Labels of the target are allowed in validation_data."
             )
         check_activation(self)
         return super().compute_loss(
@@ -174,8 +175,8 @@ class TwoDomainModel(BackboneModel):
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict:
-        """Return the metrics of the labels, and those of the method that were met."""
-        # Means that a step does not touch would read as zeros.
+        """Return the metrics of the labels, and the updated metrics of the method."""
+        # Means without an update would show as zeros.
         untouched = {"target_accuracy"}
         if is_two_streams(x):
             y, of_target = split_labels(y)
@@ -194,12 +195,12 @@ class TwoDomainModel(BackboneModel):
         self._target_accuracy.update_state(correct_rows(labels, outputs, from_logits))
 
     def reset_metrics(self) -> None:
-        """Reset the metrics; warn of a loss of the last epoch that is not finite."""
+        """Reset the metrics, and warn if the loss of the last epoch is not finite."""
         self._warn_if_diverged()
         super().reset_metrics()
 
     def fit(self, *args: object, **kwargs: object) -> keras.callbacks.History:
-        """Train as any model does, and warn at the end of a loss that is not finite."""
+        """Train like any model, and warn at the end if the loss is not finite."""
         history = super().fit(*args, **kwargs)
         self._warn_if_diverged()
         return history
@@ -215,12 +216,12 @@ class TwoDomainModel(BackboneModel):
         return self.outputs[0].shape[-1]
 
     def record(self, name: str, value: object, rows: object) -> None:
-        """Add a scalar of this step to the mean shown as `name`, by number of rows."""
+        """Add a scalar to the mean `name`, weighted by the number of `rows`."""
         self._means[name].update_state(value, sample_weight=ops.shape(rows)[0])
 
     @property
     def from_logits(self) -> bool:
-        """Whether the label head gives logits, as its loss says, or how it ends."""
+        """Whether the label head gives logits, from the loss or its activation."""
         return gives_logits(self)
 
     def probabilities(self, outputs: object) -> object:
@@ -236,7 +237,7 @@ class TwoDomainModel(BackboneModel):
         return ops.log(ops.maximum(outputs, keras.config.epsilon()))
 
     def get_config(self) -> dict:
-        """Return the `arguments`, and which layers and weights train."""
+        """Return the `arguments` and the trainable flags."""
         config = {name: _plain(getattr(self, name)) for name in self.arguments}
         return config | self.flags_config()
 
@@ -244,16 +245,16 @@ class TwoDomainModel(BackboneModel):
         losses = [metric for metric in self.metrics if metric.name == "loss"]
         if not all(np.isfinite(_keras.value(metric.result())) for metric in losses):
             warnings.warn(
-                "The loss is not finite any more: the training has diverged. Begin "
-                "again with a lower learning rate or strength; "
-                "keras.callbacks.TerminateOnNaN() ends `fit` at the first such step.",
+                "The loss is not finite, because the training has diverged. Train "
+                "again with a lower learning rate or strength. To stop `fit` at the "
+                "first loss of NaN, use keras.callbacks.TerminateOnNaN().",
                 RuntimeWarning,
                 stacklevel=4,
             )
 
 
 def _plain(value: object) -> object:
-    """Return a value as JSON can hold it."""
+    """Return a value in a form that JSON can store."""
     if isinstance(value, keras.Layer):
         return keras.saving.serialize_keras_object(value)
     return list(value) if isinstance(value, tuple) else value

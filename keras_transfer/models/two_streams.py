@@ -1,4 +1,4 @@
-"""What is given by domain: recognized, checked, joined into one batch and split."""
+"""Data of two domains: recognize it, check it, join it into one batch, split it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STREAMS = ("source", "target")
 
 
 class Domain(NamedTuple):
-    """One domain in a step: what went in, its features, the label head's outputs."""
+    """One domain in a step: its inputs, features and outputs of the label head."""
 
     inputs: Any
     features: Any
@@ -27,17 +27,17 @@ class Domain(NamedTuple):
 
 
 def is_two_streams(inputs: Any) -> bool:
-    """Return whether something is given by domain."""
+    """Return whether `inputs` is a dictionary of the two domains."""
     return isinstance(inputs, dict) and set(inputs) == set(STREAMS)
 
 
 def join(source: Any, target: Any) -> Any:
-    """Return the rows of the source and then those of the target."""
+    """Return the rows of the source, followed by the rows of the target."""
     return keras.tree.map_structure(lambda *x: ops.concatenate(x), source, target)
 
 
 def split(rows: Any, count: object) -> dict:
-    """Return by domain what `join` put together, with `count` rows of the source."""
+    """Split the result of `join` by domain. The source has the first `count` rows."""
     return {
         "source": keras.tree.map_structure(lambda x: x[:count], rows),
         "target": keras.tree.map_structure(lambda x: x[count:], rows),
@@ -45,7 +45,7 @@ def split(rows: Any, count: object) -> dict:
 
 
 def read_domains(x: dict, y_pred: dict) -> tuple[Domain, Domain]:
-    """Return the source and the target from what went in and what came out."""
+    """Return the source and the target from the inputs and the model's outputs."""
     source, target = (
         Domain(x[name], y_pred["features"][name], y_pred[name]) for name in STREAMS
     )
@@ -53,15 +53,16 @@ def read_domains(x: dict, y_pred: dict) -> tuple[Domain, Domain]:
 
 
 def split_labels(y: Any) -> tuple:
-    """Return the labels of the source, and those of the target or None."""
+    """Return the labels of the source, and the labels of the target or None."""
     return (y["source"], y["target"]) if is_two_streams(y) else (y, None)
 
 
 def check_streams(model: keras.Model, inputs: dict, training: bool | None) -> object:
-    """Return the number of examples of the source.
+    """Check a batch of two domains, and return the number of source examples.
 
     Raises:
-        ValueError: If the domains differ in form, or one example meets BatchNorm.
+        ValueError: If the domains differ in shape or dtype, or if a trainable BatchNorm
+            gets only one example.
     """
     keras.tree.assert_same_structure(inputs["source"], inputs["target"])
     leaves = [keras.tree.flatten(inputs[name]) for name in STREAMS]
@@ -70,15 +71,16 @@ def check_streams(model: keras.Model, inputs: dict, training: bool | None) -> ob
         if shapes[0] != shapes[1] or source.dtype != target.dtype:
             raise ValueError(
                 f"The source has examples of shape {shapes[0]} and dtype "
-                f"{source.dtype}, the target of {shapes[1]} and {target.dtype}. "
-                "One network reads both: bring them to the same form."
+                f"{source.dtype}, but the target has shape {shapes[1]} and dtype "
+                f"{target.dtype}. One network reads both domains, so convert them to "
+                "the same shape and dtype."
             )
     first = leaves[0][0]
     if training and first.shape[0] == 1 and _normalizes(model):
         raise ValueError(
-            "A batch has one example of the source, but the network has a "
-            "BatchNormalization that trains: its statistics need several. Raise "
-            "the batch size, or freeze the layer."
+            "A batch has only one example of the source, but the network has a "
+            "trainable BatchNormalization, whose statistics need several examples. "
+            "Increase the batch size, or freeze the layer."
         )
     return ops.shape(first)[0]
 

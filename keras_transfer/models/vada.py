@@ -1,4 +1,4 @@
-"""VADA: adversarial training with predictions that are sure, and smooth."""
+"""VADA: adversarial training with confident and smooth predictions."""
 
 from __future__ import annotations
 
@@ -18,36 +18,38 @@ from keras_transfer.models.two_streams import join
 from keras_transfer.models.two_streams import split
 from keras_transfer.models.two_streams import STREAMS
 
-PROBE = 1e-2  # length of the trial step, as a share of the radius
+PROBE = 1e-2  # length of the first random step, as a share of the radius
 LOGS = ("entropy_loss", "source_smoothness_loss", "target_smoothness_loss")
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class VADA(DANN):
-    """Learn as DANN does, with sure and smooth predictions on the target.
+    """Domain-adversarial training with confident and smooth predictions.
 
-    Classes are taken to lie in clusters, which no boundary is to cross. To the losses
-    of `DANN` are added the entropy H of the target's predictions, and by how much these
-    change under the worst small step r of an input (virtual adversarial
-    training, V = KL(p(x) || p(x + r)) with |r| = radius):
+    VADA assumes that classes form clusters, and that no decision boundary crosses a
+    cluster. It adds two terms to the losses of `DANN`: the entropy H of the predictions
+    on the target, and the change V of the predictions under the worst small step r of
+    an input. This is virtual adversarial training, with V = KL(p(x) || p(x + r)) and
+    |r| = radius:
 
         L = CE(source) + L_d + w_s mean V(source) + w_t mean (H + V)(target)
 
-    r is found by one power iteration. Where the inputs are not one float array, as
-    with token ids, the step is taken in the features instead. `fit` logs the four
-    losses, `domain_accuracy` and `strength`. The paper's second phase (DIRT-T) is not
-    here.
+    One power iteration finds r. If the inputs are not a single float array, such as
+    token ids, the step is applied to the features instead. `fit` logs the four losses,
+    `domain_accuracy` and `strength`. The second phase of the paper (DIRT-T) is not
+    implemented.
 
     Args:
         feature_extractor: As in `DANN`.
-        label_head: As in `DANN`, for two classes or more.
+        label_head: As in `DANN`, with at least two classes.
         domain_head: As in `DANN`.
-        strength: As in `DANN`. The paper has 0.01, with which a network without
-            normalization gave most of MNIST-M one class.
-        radius: Euclidean length of r, positive, in the unit of the inputs (of the
-            features, for token ids). Defaults to 3.5, the paper's for images of pixels
-            in [-1, 1] or so.
-        smoothing: The weights (w_s, w_t), 0 or more. Defaults to (1, 0.1).
+        strength: As in `DANN`. The paper uses 0.01. With this value, a network without
+            normalization predicted one class for most of MNIST-M.
+        radius: Float above 0, the Euclidean length of r, in units of the inputs (of the
+            features, for token ids). Defaults to 3.5, the paper's value for images with
+            pixels of about -1 to 1.
+        smoothing: Pair of floats of at least 0, the weights (w_s, w_t). Defaults to
+            (1.0, 0.1).
         name: As in `DANN`.
 
     Input shape:
@@ -61,12 +63,12 @@ class VADA(DANN):
         features = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
         model = kt.models.VADA(features, keras.layers.Dense(2), radius=0.5)
         ```
-        It is compiled and fitted as in `DANN`.
+        Compile and fit the model as in `DANN`.
 
     Raises:
         TypeError: As in `DANN`.
         ValueError: As in `DANN`, and if the label head has one output, the radius is
-            not positive, or the smoothing is not a pair of weights.
+            not above 0, or `smoothing` is not a pair of weights.
 
     Reference:
         Shu, Bui, Narui and Ermon, 2018, "A DIRT-T Approach to Unsupervised Domain
@@ -105,16 +107,16 @@ class VADA(DANN):
         self.radius = positive("radius", radius)
         if len(smoothing) != 2 or not all(0 <= x < 1e9 for x in smoothing):
             raise ValueError(
-                f"smoothing is {smoothing!r}. It is a pair of weights, of source and "
-                "target, 0 or more."
+                f"smoothing is {smoothing!r}, but it must be a pair of weights of at "
+                "least 0, for source and target. Pass a pair such as (1.0, 0.1)."
             )
         self.smoothing = tuple(float(weight) for weight in smoothing)
         self._random = keras.random.SeedGenerator()
 
     def compare(self, source: Domain, target: Domain, training: bool) -> dict:
-        """Return what DANN compares, and for each example how far it is from smooth."""
-        # Both domains in one batch, as in the pass that they are compared with: apart,
-        # BatchNormalization would see another distribution.
+        """Return the arrays of DANN, and the change V of each example."""
+        # Both domains in one batch, as in the forward pass. Separate batches would
+        # change the statistics of BatchNormalization.
         both = Domain(*join(source, target))
         divergence = split(self._divergence(both, training), source.size)
         return super().compare(source, target, training) | {
@@ -122,7 +124,7 @@ class VADA(DANN):
         }
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
-        """Return the losses of DANN, of entropy and of smoothness."""
+        """Return the losses of DANN, the entropy loss and the smoothness losses."""
         losses = super().penalties(source, target, compared)
         entropy = ConditionalEntropy()(None, self.logits(target.outputs))
         losses["entropy_loss"] = (entropy, self.smoothing[1])
@@ -137,7 +139,7 @@ class VADA(DANN):
         if isinstance(domain.inputs, dict | list | tuple) or not _is_float(
             domain.inputs
         ):
-            # Token ids cannot be moved a little.
+            # A small step is not possible for token ids.
             return self._worst(x, domain.outputs, lambda z: run(z, training=training))
         x = ops.convert_to_tensor(domain.inputs)
         return self._worst(
@@ -147,7 +149,7 @@ class VADA(DANN):
         )
 
     def _worst(self, x: object, outputs: object, run: object) -> object:
-        # The trial step is too short for half precision; float64 is cast as well.
+        # The first step is too short for half precision. float64 inputs are cast too.
         x = ops.cast(x, "float32")
         fixed = ops.stop_gradient(self.logits(outputs))
 
@@ -164,7 +166,7 @@ class VADA(DANN):
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class ExampleMean(BatchLoss):
-    """The mean of the second argument, as a loss that adds up over replicas."""
+    """The mean of the second argument, as a loss that is summed over replicas."""
 
     def value(self, source: object, target: object) -> object:
         """Return the mean on one replica."""
@@ -183,7 +185,8 @@ def _divergence(logits: object, others: object) -> object:
 def _of_length(step: object, length: float) -> object:
     step = ops.cast(step, "float32")
     axes = tuple(range(1, len(step.shape)))
-    # By the largest entry first: the squares of a tiny slope are 0 in float32.
+    # First divide by the largest entry, because squares of tiny values are 0 in
+    # float32.
     largest = ops.max(ops.abs(step), axis=axes, keepdims=True)
     step = step / ops.maximum(largest, 1e-30)
     norm = ops.sqrt(ops.sum(ops.square(step), axis=axes, keepdims=True))

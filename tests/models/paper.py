@@ -1,4 +1,4 @@
-"""What the tests of domain adaptation have in NumPy: equations, by the papers."""
+"""Equations of the papers in NumPy, for the tests of domain adaptation."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ def entropy(p):
 
 
 def domain_loss(source, target, of_source=1.0, of_target=1.0):
-    """Return the mean of both domains' cross-entropy, of logits and weights."""
+    """Return the mean cross-entropy of both domains, from logits and weights."""
 
     def mean(losses, weights):
         return np.average(losses, weights=np.broadcast_to(weights, losses.shape))

@@ -1,4 +1,4 @@
-"""AdaBN: the statistics of the target, against NumPy's."""
+"""AdaBN: the statistics of the target, compared with NumPy."""
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ TARGET = streams(11)["target"]
 
 
 def body():
-    """Return BatchNorm, Dense, dropout, BatchNorm."""
+    """Return a model of BatchNorm, Dense, Dropout and BatchNorm."""
     return keras.Sequential(
         [
             keras.Input((6,)),
@@ -62,7 +62,7 @@ def statistics(layer):
 
 
 @pytest.mark.parametrize("batch_size", [2, 5, 11, 128])
-def test_first_layer_has_the_statistics_of_the_whole_target(batch_size):
+def test_first_layer_gets_the_statistics_of_the_whole_target(batch_size):
     model = made()
     weights = [v.numpy() for v in model.trainable_variables]
     model.adapt(TARGET, batch_size=batch_size)
@@ -71,7 +71,7 @@ def test_first_layer_has_the_statistics_of_the_whole_target(batch_size):
     assert_close(model.trainable_variables, weights)
 
 
-def test_second_layer_sees_what_the_first_makes_of_the_target():
+def test_second_layer_gets_the_statistics_of_the_first_layers_output():
     model = made()
     model.adapt(TARGET)
     first, dense = norm(model, "first"), model.feature_extractor.layers[1]
@@ -81,7 +81,7 @@ def test_second_layer_sees_what_the_first_makes_of_the_target():
     assert_close(statistics(norm(model, "second")), expected, 1e-5)
 
 
-def test_predictions_are_those_of_a_target_normalized_by_itself():
+def test_predictions_equal_normalization_with_target_statistics():
     model = made()
     model.adapt(TARGET)
     again = made()
@@ -112,7 +112,7 @@ def test_frozen_layers_are_adapted_and_stay_frozen(how):
     assert "call" not in vars(layer)
 
 
-def test_datasets_and_dictionaries_are_read():
+def test_datasets_and_dictionaries_are_accepted():
     model = made()
     model.adapt(tf.data.Dataset.from_tensor_slices(TARGET).batch(4))
     expected = [TARGET.mean(axis=0), TARGET.var(axis=0)]
@@ -124,7 +124,7 @@ def test_datasets_and_dictionaries_are_read():
     assert_close(statistics(layer), expected, 1e-6)
 
 
-def test_a_layer_of_images_counts_its_pixels():
+def test_statistics_of_images_are_over_all_pixels():
     x = np.random.default_rng(0).normal(size=(7, 4, 4, 3)).astype("float32")
     layer = layers.BatchNormalization()
     model = keras.Sequential([keras.Input((4, 4, 3)), layer])
@@ -155,8 +155,8 @@ def dataset(make):
         (dataset(broken), Exception, "disk is gone"),
         (TARGET[:1], ValueError, "1 examples"),
         (TARGET[:0], ValueError, "0 examples"),
-        ((TARGET, LABELS), ValueError, "Labels have no place"),
-        (tf.data.Dataset.from_tensors((TARGET, TARGET)), ValueError, "Labels have no"),
+        ((TARGET, LABELS), ValueError, "must have no labels"),
+        (tf.data.Dataset.from_tensors((TARGET, TARGET)), ValueError, "have no labels"),
         (np.zeros((4, 7), "float32"), ValueError, "shape"),
     ],
     ids=["nan", "later nan", "broken", "one", "none", "labels", "pairs", "shape"],
@@ -173,14 +173,14 @@ def test_a_pass_that_fails_changes_nothing(target, error, match):
     assert "call" not in vars(layer)
 
 
-def test_bad_arguments_raise():
+def test_wrong_arguments_raise():
     with pytest.raises(ValueError, match="has no BatchNormalization"):
         AdaBN(extractor(), free_head())
     with pytest.raises(ValueError, match="batch_size is 1"):
         made().adapt(TARGET, batch_size=1)
 
 
-def test_two_replicas_adapt_alike(strategy):
+def test_two_replicas_adapt_like_one(strategy):
     one = made()
     with strategy.scope():
         two = AdaBN(body(), free_head())
@@ -191,7 +191,7 @@ def test_two_replicas_adapt_alike(strategy):
 
 
 @pytest.mark.slow
-def test_helps_where_a_channel_is_shifted():
+def test_adapting_helps_if_a_channel_is_shifted():
     rng = np.random.default_rng(0)
     y = rng.integers(2, size=200)
     x = (rng.normal(size=(200, 6)) + 3.0 * y[:, None]).astype("float32")
@@ -209,7 +209,7 @@ def test_helps_where_a_channel_is_shifted():
 def test_masked_positions_do_not_count(batch_size):
     rng = np.random.default_rng(0)
     x = rng.normal(2.0, 1.0, (8, 5, 3)).astype("float32")
-    x[:6, 1:] = 0.0  # most of the first examples is padding
+    x[:6, 1:] = 0.0  # the first examples are mostly padding
     norm = layers.BatchNormalization()
     model = keras.Sequential([keras.Input((5, 3)), layers.Masking(), norm])
     adapt_batch_norm(model, x, batch_size=batch_size)

@@ -1,4 +1,4 @@
-"""AFN: the features grow by a step."""
+"""AFN: the norm of the features increases by a step."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from tests.models import paper
 
 class TestAFN(DomainContract):
     kind = AFN
-    whole = True  # for all that only add a mean over examples
+    whole = True  # as the only method here whose loss is a mean over examples
 
     def test_loss_is_that_of_the_paper(self):
         model, x = self.compiled(strength=3.0, step=0.5), streams(8, 5)
@@ -33,7 +33,7 @@ class TestAFN(DomainContract):
         assert found["norm_loss"] == pytest.approx(0.5)
         assert found["feature_norm"] == pytest.approx(np.concatenate(norms).mean())
 
-    def test_gradient_asks_for_longer_features(self):
+    def test_gradient_increases_the_norm_of_the_features(self):
         model = self.compiled(strength=3.0, step=0.5)
         x = {name: tf.constant(each) for name, each in streams().items()}
         body = model.feature_extractor
@@ -47,7 +47,7 @@ class TestAFN(DomainContract):
         label, longer = (
             tape.gradient(y, body.trainable_variables) for y in (label, length)
         )
-        # 2 (|f| - |f|' - d) |f|' has the slope -2 d.
+        # The derivative of (|f| - |f|' - d)^2 by |f| is -2 d at |f| = |f|'.
         expected = [a - 3 * 2 * 0.5 * b for a, b in zip(label, longer, strict=True)]
         assert_close(found, expected, 1e-5)
 

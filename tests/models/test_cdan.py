@@ -1,4 +1,4 @@
-"""CDAN: the domain head sees features times predictions."""
+"""CDAN: the domain head gets the products of features and predictions."""
 
 import keras
 import numpy as np
@@ -56,7 +56,7 @@ class TestCDAN(DomainContract):
 
 
 class TestCDANE(DomainContract):
-    """With entropy the loss is normalized over a batch."""
+    """With entropy, the weights are normalized over a batch."""
 
     kind = CDAN
     settings = {"entropy": True}
@@ -70,7 +70,7 @@ def wide():
     return model
 
 
-def test_many_products_go_through_fixed_random_maps(tmp_path):
+def test_many_products_are_reduced_by_fixed_random_maps(tmp_path):
     model, x = wide(), streams()
     first, second = (each.kernel.numpy() for each in model.random_maps)
     assert first.shape == (1400, 1024) and second.shape == (3, 1024)
@@ -83,7 +83,7 @@ def test_many_products_go_through_fixed_random_maps(tmp_path):
     loss_of(model, x, LABELS)
     expected = paper.domain_loss(*logits)
     assert logged(model)["domain_loss"] == pytest.approx(expected, rel=1e-4)
-    # Neither training nor a thaw moves them, and a reload has the same.
+    # Training and unfreezing do not change them, and a loaded model has the same.
     model.trainable = False
     model.trainable = True
     fit(model, x, LABELS)
@@ -94,7 +94,7 @@ def test_many_products_go_through_fixed_random_maps(tmp_path):
     assert_close(run(again, x)["compared"], run(model, x)["compared"], 1e-5)
 
 
-def test_products_up_to_4096_are_used_as_they_are():
+def test_up_to_4096_products_are_used_without_random_maps():
     body = keras.Sequential([keras.Input((6,)), layers.Dense(1365)])
     assert CDAN(body, free_head()).random_maps is None
 

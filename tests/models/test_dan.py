@@ -14,7 +14,7 @@ from tests.models import paper
 
 
 def mmd(source, target):
-    """Return the unbiased estimate of Gretton et al., pair by pair."""
+    """Return the unbiased estimate of Gretton et al., computed pair by pair."""
     rows = np.concatenate([source, target]).astype("float64")
     n = len(source)
     d = ((rows[:, None] - rows[None]) ** 2).sum(-1)

@@ -1,4 +1,4 @@
-"""DANN: the domain head learns to tell, the features learn that it cannot."""
+"""DANN: the losses and gradients of the domain head and the features."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ class TestDANN(DomainContract):
         z = {name: model.domain_head(each).numpy() for name, each in features(model, x)}
         domain = paper.domain_loss(z["source"], z["target"])
         outputs = seen(model, x)["source"].outputs
-        # The reversal is of the gradient: the strength is not in the value.
+        # The strength changes only the gradient, not the value of the loss.
         assert loss == pytest.approx(paper.cross_entropy(LABELS, outputs) + domain)
         found = logged(model)
         assert found["domain_loss"] == pytest.approx(domain)
@@ -39,7 +39,7 @@ class TestDANN(DomainContract):
         assert found["domain_accuracy"] == pytest.approx(right)
 
     @pytest.mark.parametrize("strength", [0.0, 0.3, 2.0])
-    def test_gradients_are_those_of_the_game(self, strength):
+    def test_gradients_are_reversed_for_the_features_only(self, strength):
         model = self.compiled(strength=strength)
         x = {name: tf.constant(each) for name, each in streams().items()}
         body = model.feature_extractor
@@ -74,8 +74,8 @@ def features(model, x):
 
 
 @pytest.mark.slow
-def test_makes_the_features_alike():
-    # Two classes along one axis; along another the domains are apart.
+def test_the_domain_head_cannot_distinguish_the_trained_features():
+    # The first axis separates the classes, and the second axis the domains.
     rng = np.random.default_rng(0)
     labels = rng.integers(2, size=128)
     xs, xt = (
@@ -97,7 +97,7 @@ def test_makes_the_features_alike():
     assert found[0.0] > 0.95 > 0.8 > found[1.0]
 
 
-def test_a_domain_head_of_ones_own():
+def test_a_given_domain_head_is_used():
     head = keras.Sequential([layers.Dense(4, "tanh"), layers.Dense(1)])
     model = DANN(extractor(), free_head(), domain_head=head)
     assert model.domain_head is head
@@ -112,6 +112,6 @@ def test_a_domain_head_of_ones_own():
         ("dense", TypeError, "domain_head is a str"),
     ],
 )
-def test_domain_heads_that_cannot_serve_raise(head, error, match):
+def test_wrong_domain_heads_raise(head, error, match):
     with pytest.raises(error, match=match):
         DANN(extractor(), free_head(), domain_head=head)

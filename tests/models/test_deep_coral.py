@@ -1,4 +1,4 @@
-"""DeepCORAL: the covariances of the outputs, against NumPy's."""
+"""DeepCORAL: the covariances of the outputs, compared with NumPy."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""DomainAdaptation: the strength in each step."""
+"""DomainAdaptation: the strength at each step."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ from tests.contracts.domain_contract import streams
 
 @keras.saving.register_keras_serializable(package="tests")
 class Noting(DomainAdaptation):
-    """Note the strength of each batch in a variable, in the graph."""
+    """Store the strength of each batch in a variable, in the graph."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -39,7 +39,7 @@ class Noting(DomainAdaptation):
         self.count = keras.Variable(0, dtype="int64", trainable=False)
 
     def penalties(self, source, target, compared):
-        # Not before the batch is there: at the end of the data there is none.
+        # Depend on the batch, because no batch arrives after the end of the data.
         zero = ops.cast(0.0 * ops.sum(source.features), "int64")
         here = ops.equal(ops.arange(64, dtype="int64"), self.count + zero)
         self.notes.assign(ops.where(here, self.strength_now(), self.notes))
@@ -70,7 +70,7 @@ def ganin(steps, total):
     return 2 / (1 + np.exp(-10 * p)) - 1
 
 
-# Keras says so of each dataset whose length it does not know.
+# Keras warns about each dataset with an unknown length.
 ENDS = pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
 
 
@@ -93,11 +93,11 @@ def test_strength_of_none_rises_over_the_steps_of_the_fit(how):
     model = noting(compile_kwargs=how)
     logs = train(model)
     close(model.noted(), ganin(range(12), 12))
-    # The logs of an epoch show where it arrived.
+    # The logs of an epoch show the last strength.
     close(logs["strength"], ganin([4, 8, 12], 12))
 
 
-def test_each_fit_is_a_rise_of_its_own():
+def test_the_strength_rises_again_in_each_fit():
     model = noting()
     train(model, epochs=1)
     train(model, epochs=3)
@@ -115,7 +115,7 @@ class StopAfter(keras.callbacks.Callback):
         self.model.stop_training = epoch == self.epoch
 
 
-def test_a_reload_goes_on_by_initial_epoch(tmp_path):
+def test_a_loaded_model_continues_at_initial_epoch(tmp_path):
     model = noting()
     train(model, callbacks=[StopAfter(1)])
     model.save(tmp_path / "model.keras")
@@ -125,7 +125,7 @@ def test_a_reload_goes_on_by_initial_epoch(tmp_path):
 
 
 @pytest.mark.parametrize("save_freq", ["epoch", 1])
-def test_a_resume_goes_on_where_it_was(tmp_path, save_freq):
+def test_a_resumed_fit_continues_the_strength(tmp_path, save_freq):
     def interrupt(batch, logs=None):
         if int(arrays(model.optimizer.iterations)[0]) == 6:
             raise Interrupted
@@ -139,13 +139,13 @@ def test_a_resume_goes_on_where_it_was(tmp_path, save_freq):
         train(model, callbacks=[backup(), stop])
     resumed = noting()
     train(resumed, callbacks=[backup()])
-    # An epoch that was cut off is done anew, as all that Keras takes up again.
+    # Keras repeats an interrupted epoch from its start.
     close(resumed.noted()[-8:], ganin(range(4, 12), 12))
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 @pytest.mark.parametrize("batch_size", [2, 3])
-def test_accumulated_gradients_count_as_updates(policy, batch_size):
+def test_accumulated_batches_count_as_one_update(policy, batch_size):
     keras.config.set_dtype_policy(policy)
     model = noting(keras.optimizers.SGD(0.01, gradient_accumulation_steps=2))
     train(model, batch_size=batch_size)
@@ -153,7 +153,7 @@ def test_accumulated_gradients_count_as_updates(policy, batch_size):
     close(model.noted(), ganin(batches // 2, len(batches) // 2))
 
 
-def test_total_steps_replace_those_of_the_fit():
+def test_total_steps_replaces_the_steps_of_fit():
     model = noting(total_steps=6)
     train(model)
     close(model.noted(), ganin(range(12), 6))
@@ -170,16 +170,16 @@ def test_an_unknown_number_of_steps_needs_total_steps():
     data = data.filter(lambda x, y: True)
     with pytest.raises(ValueError, match="total_steps="):
         noting().fit(data, verbose=0, shuffle=False)
-    # Any other strength does without.
+    # Other strengths do not need it.
     model = noting(strength=0.3)
     model.fit(data, verbose=0, shuffle=False)
     close(model.noted(), [0.3] * 4)
     model = noting(total_steps=8)
-    for _ in range(2):  # each fit anew, though the second knows the length
+    for _ in range(2):  # each fit starts again, also with a known length
         model.fit(data, epochs=2, verbose=0, shuffle=False)
     found = model.noted().reshape(2, 8)
     close(found[:, :4], [ganin(range(4), 8)] * 2)
-    # Where the data ends unawares, Keras may count an update that it does not make.
+    # At an unexpected end of the data, Keras may count an update that did not happen.
     assert np.all(found[:, 4:] >= ganin(range(4, 8), 8) - 1e-6)
     assert np.all(found[:, 4:] <= ganin(range(5, 9), 8) + 1e-6)
 
@@ -194,7 +194,7 @@ def test_train_on_batch_needs_total_steps():
     close(model.noted(), ganin(range(6), 4))
 
 
-def test_a_variable_is_followed_saved_and_never_trained(tmp_path):
+def test_a_variable_is_read_and_saved_but_never_trained(tmp_path):
     strength = keras.Variable(0.0)
     model = noting(strength=strength)
     follow = keras.callbacks.LambdaCallback(
@@ -206,7 +206,7 @@ def test_a_variable_is_followed_saved_and_never_trained(tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     assert arrays(again.strength) == [2.5]
-    # As a weight of a loss it would learn to be 0.
+    # Training would reduce the weight of a loss to 0.
     strength = keras.Variable(1.0)
     model = DeepCORAL(extractor(), free_head(), strength=strength)
     model.compile(keras.optimizers.SGD(1.0), LOGITS)
@@ -224,7 +224,7 @@ def test_a_schedule_counts_the_updates_of_the_optimizer(tmp_path):
 
 
 @pytest.mark.slow
-def test_strength_of_two_replicas_is_that_of_one(strategy):
+def test_strength_is_the_same_on_one_and_two_replicas(strategy):
     def logs():
         model = DANN(extractor(), free_head())
         model.compile(keras.optimizers.SGD(0.01), LOGITS)
@@ -244,12 +244,12 @@ def test_a_strength_out_of_range_raises(strength):
 
 
 @pytest.mark.parametrize("total", [0, -1, 2.5, True])
-def test_total_steps_that_are_no_number_of_steps_raise(total):
+def test_wrong_total_steps_raise(total):
     with pytest.raises(ValueError, match="total_steps="):
         DANN(extractor(), free_head(), total_steps=total)
 
 
-def test_total_steps_beside_a_strength_raise():
+def test_total_steps_with_a_strength_raises():
     with pytest.raises(ValueError, match="no effect on the strength 0.5"):
         DANN(extractor(), free_head(), strength=0.5, total_steps=10)
     with pytest.raises(TypeError, match="strength is 'high'"):
@@ -258,7 +258,7 @@ def test_total_steps_beside_a_strength_raise():
 
 @keras.saving.register_keras_serializable(package="tests")
 class Endless(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule that is infinite from the start."""
+    """A schedule whose value is always infinite."""
 
     def __call__(self, step):
         return ops.convert_to_tensor(np.float32(np.inf))
@@ -274,7 +274,7 @@ def test_a_schedule_that_is_not_finite_raises():
         fit(model, streams(), LABELS)
 
 
-# A limit: without strength each method is the plain network.
+# With a strength of 0, each method equals training without adaptation.
 
 PLAIN = [
     (DANN, {}),
@@ -308,6 +308,6 @@ def plain_weights(kind, settings):
 @pytest.mark.parametrize(
     "kind, settings", PLAIN, ids=lambda x: getattr(x, "__name__", "")
 )
-def test_strength_0_is_the_network_without_adaptation(kind, settings, source_only):
+def test_strength_0_equals_source_only(kind, settings, source_only):
     found = plain_weights(kind, settings | {"strength": 0.0})
     assert_close(found, source_only, 1e-6)

@@ -1,4 +1,4 @@
-"""Domain adaptation on pretrained kinds of backbones, and with all that we attach."""
+"""Domain adaptation with backbones, adapters, callbacks and mixed precision."""
 
 import keras
 import numpy as np
@@ -34,7 +34,7 @@ def images(size=16, seed=0):
 
 
 def data(make=tokens, batch_size=4):
-    """Return both domains, from arrays of one and of the other."""
+    """Return a dataset of two domains."""
     return kt.data.domain_dataset((make(seed=0), LABELS), make(seed=1), batch_size)
 
 
@@ -53,7 +53,7 @@ def train(model, batches=None, **kwargs):
 
 
 def moved(variables, before):
-    """Return of each variable whether it is another than before."""
+    """Return for each variable whether it changed."""
     return [
         not np.array_equal(a, b) for a, b in zip(arrays(variables), before, strict=True)
     ]
@@ -61,7 +61,7 @@ def moved(variables, before):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [DANN, VADA])
-def test_a_raw_bert_reads_dictionaries_of_tokens(tmp_path, kind):
+def test_bert_accepts_dictionaries_of_tokens(tmp_path, kind):
     model = compiled(kind(bert(), free_head()), metrics=["accuracy"])
     history = train(model, epochs=2)
     assert all(np.isfinite(values).all() for values in history.values())
@@ -75,8 +75,8 @@ def test_a_raw_bert_reads_dictionaries_of_tokens(tmp_path, kind):
     train(again)
 
 
-def test_padding_of_one_domain_is_padding_in_both():
-    # Side by side in one batch, each row keeps the mask of its own.
+def test_each_example_keeps_its_padding_mask():
+    # In a batch of both domains, each row keeps its own mask.
     model = compiled(DANN(bert(), free_head(), strength=1.0))
     both = run(model, {"source": tokens(0), "target": tokens(1)})
     for name, seed in (("source", 0), ("target", 1)):
@@ -118,7 +118,7 @@ def test_ada_bn_of_a_backbone():
 
 
 @pytest.mark.slow
-def test_frozen_backbone_stays_while_the_heads_learn():
+def test_a_frozen_backbone_does_not_change_while_the_heads_train():
     network = bert()
     model = compiled(DANN(FrozenBackbone(network), free_head(), strength=1.0))
     before, heads = arrays(network.weights), arrays(model.trainable_variables)
@@ -131,7 +131,7 @@ def test_frozen_backbone_stays_while_the_heads_learn():
 @pytest.mark.slow
 @pytest.mark.parametrize("targets", [None, "all-linear"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_lora_learns_with_both_heads_and_the_base_is_held(tmp_path, when, targets):
+def test_lora_trains_with_both_heads_and_the_base_is_frozen(tmp_path, when, targets):
     network = bert()
     recipe = kt.adapters.LoRA(rank=2, targets=targets)
     if when == "before":
@@ -143,7 +143,7 @@ def test_lora_learns_with_both_heads_and_the_base_is_held(tmp_path, when, target
     compiled(model)
     base = [v for v in model.weights if not v.trainable]
     heads = model.label_head.weights + model.domain_head.weights
-    if when == "after":  # what learns is the adapter's
+    if when == "after":  # the adapter trains its own copy of the heads
         heads = [part.named_weights for _, _, part in own_places(model, "default")]
         heads = [v for weights in heads for v in weights.values()]
     pairs = [v for v in model.trainable_variables if v.name in ("lora_a", "lora_b")]
@@ -168,7 +168,7 @@ def test_lora_learns_with_both_heads_and_the_base_is_held(tmp_path, when, target
 
 
 @pytest.mark.slow
-def test_gradual_unfreezing_begins_with_both_heads():
+def test_gradual_unfreezing_starts_with_both_heads():
     model = compiled(DANN(bert(), free_head()))
     groups = kt.layer_groups(model)
     assert groups.names == [
@@ -196,13 +196,13 @@ def test_gradual_unfreezing_begins_with_both_heads():
     assert counts == sorted(set(counts))
     for epoch in range(4):
         assert all(moved(seen[epoch][1], seen[epoch - 1][1]))
-    # The strength of None rises over all phases.
+    # A strength of None rises over all phases.
     expected = 2 / (1 + np.exp(-10 * np.array([2, 4, 6, 8]) / 8)) - 1
     np.testing.assert_allclose(logs["strength"], expected, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_discriminative_rates_are_whole_for_the_domain_head():
+def test_the_domain_head_trains_at_the_full_learning_rate():
     model = DANN(bert(), free_head(), strength=1.0)
     optimizer = kt.optimizers.discriminative(
         keras.optimizers.SGD(0.01), model, layer_decay=0.5
@@ -230,7 +230,7 @@ def test_mixed_precision(policy):
     model = compiled(DANN(bert(), free_head()), metrics=["accuracy"])
     history = train(model, epochs=2)
     assert all(np.isfinite(values).all() for values in history.values())
-    # A step that float16 skips is no update, and does not count in its epoch.
+    # A step that float16 skips is not an update, so it does not count.
     steps = [2, 4] if policy == "mixed_bfloat16" else [1, 3]
     expected = 2 / (1 + np.exp(-10 * np.array(steps) / 4)) - 1
     assert np.all(history["strength"] >= expected - 1e-6)

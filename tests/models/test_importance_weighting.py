@@ -1,4 +1,4 @@
-"""ImportanceWeighting: the source weighed by its odds in the target."""
+"""ImportanceWeighting: each source example is weighted by its odds in the target."""
 
 import keras
 import numpy as np
@@ -38,12 +38,12 @@ class TestImportanceWeighting(DomainContract):
         assert found == pytest.approx(weighted + domain, rel=1e-5)
         size = w.sum() ** 2 / (8 * np.sum(w**2))
         assert logged(model)["effective_sample_size"] == pytest.approx(size, rel=1e-5)
-        # A held-out loss has no weights.
+        # The loss on held-out data has no weights.
         found = float(loss_of(model, x, LABELS))
         expected = paper.cross_entropy(LABELS, source.outputs) + domain
         assert found == pytest.approx(expected, rel=1e-5)
 
-    def test_features_learn_from_the_weighted_labels_alone(self):
+    def test_only_the_weighted_label_loss_trains_the_features(self):
         model = self.compiled()
         x = {name: tf.constant(each) for name, each in streams().items()}
         body = model.feature_extractor
@@ -55,7 +55,7 @@ class TestImportanceWeighting(DomainContract):
         kept = body.trainable_variables
         assert_close(tape.gradient(whole, kept), tape.gradient(label, kept), 1e-6)
 
-    def test_weights_of_ones_own_count_too(self):
+    def test_sample_weights_multiply_the_weights(self):
         model, x = self.compiled(), keras.tree.map_structure(tf.constant, streams())
         own = np.arange(8.0, dtype="float32")
         outputs = model(x, training=True)
@@ -69,7 +69,7 @@ class TestImportanceWeighting(DomainContract):
 
 
 def fitted(target_mean, epochs, rate=0.02):
-    """Return a model after training on Gaussians at 0 and elsewhere, and the source."""
+    """Train on two Gaussians, and return the model, the source and the history."""
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     x = {
@@ -85,36 +85,36 @@ def fitted(target_mean, epochs, rate=0.02):
 
 
 @pytest.mark.slow
-def test_weights_are_near_the_ratio_of_the_densities():
+def test_weights_are_close_to_the_ratio_of_the_densities():
     model, x, history = fitted(1.0, epochs=20)
     logits = model.domain_head(model.feature_extractor(x)).numpy()[:, 0]
     true = x[:, 0] - 0.5  # log N(x; 1, 1) / N(x; 0, 1)
     assert np.corrcoef(logits, true)[0, 1] > 0.95
     assert np.abs(logits - true).mean() < 0.5
-    # Of the true weights exp(x - 1/2) it is 1 / e = 0.37.
+    # For the true weights exp(x - 1/2), the value is 1 / e = 0.37.
     assert 0.25 < history["effective_sample_size"][-1] < 0.6
 
 
 @pytest.mark.slow
-def test_alike_domains_have_weights_of_one():
+def test_equal_domains_have_weights_of_one():
     _, _, history = fitted(0.0, epochs=10)
     assert history["effective_sample_size"][-1] > 0.9
     assert 0.4 < history["domain_accuracy"][-1] < 0.65
 
 
 @pytest.mark.slow
-def test_domains_without_overlap_are_warned_of_even_in_the_last_epoch():
+def test_domains_without_overlap_warn_in_each_epoch():
     with pytest.warns(DomainOverlapWarning, match="hardly overlap") as found:
         model, _, history = fitted(9.0, epochs=14, rate=0.2)
     assert history["domain_accuracy"][-1] > 0.95
     loud = [each for each in found if each.category is DomainOverlapWarning]
     epochs = np.array(history["domain_accuracy"]) > 0.95
     assert len(loud) == epochs.sum()
-    # It has been told: an evaluation on the source alone says nothing more.
+    # The last epoch has warned already, so an evaluation does not warn again.
     model.evaluate(np.zeros((4, 1)), np.zeros(4), verbose=0)
 
 
-def test_a_collapse_of_the_weights_is_warned_of():
+def test_a_small_effective_sample_size_warns():
     model = ImportanceWeighting(extractor(), free_head(), domain_head=layers.Dense(1))
     model.domain_head.set_weights([np.full((5, 1), 60.0), np.zeros(1)])
     model.compile(keras.optimizers.SGD(0.0), LOGITS)
@@ -125,7 +125,7 @@ def test_a_collapse_of_the_weights_is_warned_of():
     assert np.isfinite(arrays(model.weights[0])[0]).all()
 
 
-def test_weights_of_ones_own_may_be_a_column():
+def test_sample_weights_may_be_a_column():
     keras.utils.set_random_seed(0)
     model = ImportanceWeighting(extractor(), free_head())
     model.compile("sgd", LOGITS)

@@ -1,4 +1,4 @@
-"""JAN: one kernel of features and probabilities together."""
+"""JAN: the joint kernel of features and probabilities."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ from tests.models import paper
 
 
 def joint_mmd(source, target):
-    """Return the estimate of both pairs (features, probabilities)."""
+    """Return the estimate for two pairs (features, probabilities)."""
     n = len(source[0])
     x, p = (np.concatenate(each) for each in zip(source, target, strict=True))
     d, e = (((r[:, None] - r[None]) ** 2).sum(-1) for r in (x, p))
@@ -45,7 +45,7 @@ class TestJAN(DomainContract):
         assert logged(model)["joint_mmd_loss"] == pytest.approx(penalty, rel=1e-4)
 
 
-def test_a_head_that_gives_probabilities_counts_the_same():
+def test_a_head_with_softmax_gives_the_same_loss():
     logits, soft = (
         JAN(extractor(), layers.Dense(3, activation), strength=2.0)
         for activation in (None, "softmax")

@@ -1,4 +1,4 @@
-"""MCC: the confusion of the target's classes."""
+"""MCC: the class confusion of the predictions on the target."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from tests.models import paper
 
 
 def confusion(z, temperature):
-    """Return the loss of Jin et al., with loops where they have matrices."""
+    """Return the loss of Jin et al., with loops instead of matrices."""
     p = paper.softmax(z / temperature)
     weight = 1 + np.exp(-paper.entropy(p))
     weight = len(p) * weight / weight.sum()

@@ -1,4 +1,4 @@
-"""MCD: two heads that differ on the target."""
+"""MCD: the discrepancy of two heads on the target."""
 
 import keras
 import numpy as np
@@ -39,7 +39,7 @@ class TestMCD(DomainContract):
         assert logged(model)["second_head_loss"] == pytest.approx(other, rel=1e-5)
         assert logged(model)["discrepancy_loss"] == pytest.approx(-discrepancy)
 
-    def test_gradients_are_those_of_the_game(self):
+    def test_gradients_have_the_signs_of_the_paper(self):
         model = self.compiled(strength=0.3)
         x = {name: tf.constant(each) for name, each in streams().items()}
         body, heads = model.feature_extractor, (model.label_head, model.second_head)
@@ -72,7 +72,7 @@ def seeded(seed):
     return free_head(kernel_initializer=init)
 
 
-def test_heads_that_could_never_differ_raise():
+def test_heads_with_the_same_weights_raise():
     for second in (None, seeded(1)):
         with pytest.raises(ValueError, match="same weights.*fixed seed"):
             MCD(extractor(), seeded(1), second_head=second)
@@ -82,7 +82,7 @@ def test_heads_that_could_never_differ_raise():
     MCD(extractor(), seeded(1), second_head=seeded(2))
 
 
-def test_second_head_of_many_layers_has_the_layers_of_the_first():
+def test_the_default_second_head_has_the_layers_of_the_first():
     head = keras.Sequential([layers.Dense(4, "relu"), layers.Dense(3)], name="label")
     model = MCD(extractor(), head)
     assert [x.shape for x in model.second_head.weights] == [
@@ -99,12 +99,12 @@ def test_second_head_of_many_layers_has_the_layers_of_the_first():
         (3, TypeError, "second head is a int"),
     ],
 )
-def test_second_heads_that_do_not_fit_raise(second, error, match):
+def test_wrong_second_heads_raise(second, error, match):
     with pytest.raises(error, match=match):
         MCD(extractor(), free_head(), second_head=second)
 
 
-def test_batch_norm_of_the_heads_sees_both_domains():
+def test_batch_norm_of_the_heads_uses_both_domains():
     heads = [
         keras.Sequential([layers.BatchNormalization(momentum=0.0), layers.Dense(3)])
         for _ in range(2)

@@ -1,4 +1,4 @@
-"""MDD: an adversary beside the label head, by a margin."""
+"""MDD: the disparity of the label head and the adversary, with a margin."""
 
 import keras
 import numpy as np
@@ -40,7 +40,7 @@ class TestMDD(DomainContract):
         assert float(loss_of(model, x, LABELS)) == pytest.approx(expected, rel=1e-5)
         assert logged(model)["disparity_loss"] == pytest.approx(disparity, rel=1e-5)
 
-    def test_gradients_are_those_of_the_game(self):
+    def test_gradients_have_the_signs_of_the_paper(self):
         model = self.compiled(strength=0.3)
         x = {name: tf.constant(each) for name, each in streams().items()}
         body = model.feature_extractor
@@ -77,7 +77,7 @@ def test_strength_rises_to_a_tenth():
     assert float(model.strength_now()) == pytest.approx(0.1, rel=1e-3)
 
 
-def test_bad_arguments_raise():
+def test_wrong_arguments_raise():
     with pytest.raises(ValueError, match="margin=-1"):
         MDD(extractor(), free_head(), margin=-1.0)
     init = keras.initializers.GlorotUniform(seed=1)

@@ -1,4 +1,4 @@
-"""SourceOnly: the reference that passes the target by."""
+"""SourceOnly: the baseline that ignores the target."""
 
 import keras
 import numpy as np
@@ -34,8 +34,8 @@ def normalized():
 
 
 @pytest.mark.parametrize("body", [extractor, normalized])
-def test_two_streams_train_as_the_source_alone(body):
-    # Its statistics, too: else the reference would know the target.
+def test_training_on_two_domains_equals_training_on_the_source(body):
+    # The statistics too, because a baseline must not use the target.
     two, one = made(body), made(body)
     a = fit(two, streams(), LABELS, epochs=2).history
     b = fit(one, streams()["source"], LABELS, epochs=2).history
@@ -43,7 +43,7 @@ def test_two_streams_train_as_the_source_alone(body):
     assert a == b
 
 
-def test_the_target_has_no_say():
+def test_the_target_has_no_effect():
     other = streams() | {"target": streams()["target"] * np.nan}
     two, one = made(normalized), made(normalized)
     fit(two, other, LABELS)
@@ -52,14 +52,14 @@ def test_the_target_has_no_say():
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
-def test_data_of_unknown_length_is_enough():
+def test_data_of_unknown_length_is_accepted():
     data = tf.data.Dataset.from_tensor_slices((streams()["source"], LABELS))
     data = data.batch(4).filter(lambda x, y: True)
     history = made(extractor).fit(data, shuffle=False, verbose=0).history
     assert np.isfinite(history["loss"]).all()
 
 
-def test_an_activity_loss_of_the_target_has_no_say():
+def test_an_activity_loss_of_the_target_has_no_effect():
     losses = []
     for scale in (1, 50):
         keras.utils.set_random_seed(0)

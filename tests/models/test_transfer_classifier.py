@@ -1,4 +1,4 @@
-"""TransferClassifier: a head on any backbone, and its trainable set kept."""
+"""TransferClassifier: a head on any backbone, and saved trainable flags."""
 
 import keras
 import numpy as np
@@ -91,7 +91,7 @@ def test_image_backbones_fit_and_reload(tmp_path, make, wrap):
     assert_close(again.optimizer_variables, model.optimizer.variables)
 
 
-def test_is_dense_on_the_features_of_the_backbone():
+def test_the_logits_are_a_dense_layer_on_the_features():
     backbone = tiny.bert()
     model = TransferClassifier(backbone, 4, pooling="first", dropout=0.5)
     assert model.backbone is backbone
@@ -104,22 +104,22 @@ def test_is_dense_on_the_features_of_the_backbone():
     assert np.abs(live - arrays(run(model, x))[0]).max() > 1e-3
 
 
-def test_holds_each_weight_once():
+def test_lists_each_weight_once():
     backbone = tiny.bert()
     model = TransferClassifier(backbone, 4)
     assert len(model.weights) == len(backbone.weights) + 2
 
 
 def partly_frozen():
-    """Return a BERT of three blocks of which the last trains."""
+    """Return a BERT of three blocks with only the last block trainable."""
     backbone = tiny.bert()
     for layer in backbone.layers:
         layer.trainable = layer.name == "transformer_layer_2"
     return backbone
 
 
-def test_keras_hub_forgets_the_flags_of_layers():
-    # The trap behind the next test: with the flags the optimizer's state goes.
+def test_keras_hub_loses_the_flags_of_layers():
+    # The reason for the next test: without flags, the optimizer state is lost too.
     backbone = partly_frozen()
     again = type(backbone).from_config(backbone.get_config())
     assert len(backbone.trainable_variables) == 16
@@ -150,23 +150,23 @@ def idle_paths(model):
 def test_weights_without_a_gradient_do_not_train():
     model = TransferClassifier(tiny.bert(num_layers=1), 3)
     model.compile("adam", LOSS)
-    fit(model, token_data(), LABELS)  # Keras warns of them; here that is an error
+    fit(model, token_data(), LABELS)  # warnings of Keras are errors in the tests
     assert idle_paths(model) == ["pooled_dense/kernel", "pooled_dense/bias"]
     parts = model.trainable_variables + model.non_trainable_variables
     assert sorted(map(id, parts)) == sorted(map(id, model.variables))
-    # Only the model leaves them out: their flags are as they were.
+    # Only the model excludes them. Their flags are unchanged.
     assert all(weight.trainable for weight in model.weights)
 
 
 @pytest.mark.slow
-def test_the_decoder_does_not_train_where_the_encoder_is_read():
+def test_the_decoder_does_not_train_if_the_encoder_gives_the_features():
     model = TransferClassifier(families.build("t5"), 3)
     idle = idle_paths(model)
     assert sum("decoder" in path for path in idle) > 10
     assert not any("encoder_layer" in path for path in idle)
 
 
-def test_the_pooler_trains_where_it_is_used():
+def test_the_pooler_trains_if_it_is_used():
     model = TransferClassifier(tiny.bert(num_layers=1), 3, pooling="pooled")
     assert len(model.trainable_variables) == len(model.weights)
 
@@ -178,7 +178,7 @@ def test_the_pooler_trains_where_it_is_used():
         lambda m: setattr(m.backbone, "trainable", False),
         lambda m: setattr(m.get_layer("logits"), "trainable", False),
         lambda m: setattr(m.get_layer("logits").bias, "trainable", False),
-        # A child thawed below a frozen parent, and a variable frozen in it.
+        # A trainable child in a frozen parent, with a frozen variable.
         lambda m: [
             setattr(m.backbone, "trainable", False),
             setattr(m.backbone.layers[1], "trainable", True),
@@ -197,7 +197,7 @@ def test_config_keeps_every_kind_of_flag(freeze):
 
 @keras.saving.register_keras_serializable(package="keras_transfer_tests")
 class Twice(keras.Layer):
-    """Two layers that hold the same third one."""
+    """Two layers that share a third layer."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -228,7 +228,7 @@ def test_a_child_of_two_parents_keeps_its_own_flag(frozen):
     assert parts[0].layer.trainable
 
 
-def test_config_of_another_version_is_refused():
+def test_config_of_another_version_raises():
     model = TransferClassifier(tiny.mlp(), 3)
     config = model.get_config()
     config["trainable_weights"] = config["trainable_weights"][:-1]
@@ -240,7 +240,7 @@ def test_config_of_another_version_is_refused():
     assert len(again.trainable_variables) == 8
 
 
-def test_batch_norm_is_as_usual():
+def test_batch_norm_trains_and_freezes_as_in_keras():
     backbone = tiny.hub_resnet()
     model = TransferClassifier(backbone, 3)
     model.compile("sgd", LOSS)
@@ -277,18 +277,18 @@ def test_activation_reloads():
 
 
 @pytest.mark.parametrize("num_classes", [0, -1, 2.5, "3", True, None])
-def test_refuses_num_classes(num_classes):
+def test_wrong_num_classes_raises(num_classes):
     with pytest.raises(ValueError, match="num_classes"):
         TransferClassifier(tiny.mlp(), num_classes)
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0, 2, float("nan")])
-def test_refuses_dropout(dropout):
+def test_wrong_dropout_raises(dropout):
     with pytest.raises(ValueError, match="dropout"):
         TransferClassifier(tiny.mlp(), 3, dropout=dropout)
 
 
-def test_refuses_backbones():
+def test_wrong_backbones_raise():
     with pytest.raises(TypeError, match="only a keras.Model"):
         TransferClassifier(layers.Dense(3), 3)
     with pytest.raises(TypeError, match=r"\.backbone"):

@@ -1,4 +1,4 @@
-"""TwoDomainModel: what all methods share, and what they refuse."""
+"""TwoDomainModel: the common behavior of all methods, and wrong input."""
 
 import inspect
 
@@ -45,11 +45,11 @@ def compiled(kind=DANN, body=extractor, **settings):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_arguments_are_those_of_the_constructor(kind):
+def test_arguments_match_the_constructor(kind):
     assert set(kind.arguments) == inspect.signature(kind).parameters.keys()
 
 
-def test_batch_norm_takes_both_domains_together():
+def test_batch_norm_normalizes_both_domains_together():
     norm = layers.BatchNormalization(momentum=0.0)
     model = compiled(body=lambda: keras.Sequential([keras.Input((6,)), norm]))
     x = streams()
@@ -69,7 +69,7 @@ def test_a_batch_of_one_with_batch_norm_raises():
     fit(frozen, streams(), LABELS, batch_size=1)
 
 
-def test_weights_of_examples_are_for_the_labels():
+def test_sample_weights_affect_only_the_label_loss():
     model, x = compiled(), streams()
     weight = np.arange(8.0, dtype="float32")
     data = domain_dataset((x["source"], LABELS, weight), x["target"], 8, shuffle=False)
@@ -79,7 +79,7 @@ def test_weights_of_examples_are_for_the_labels():
     assert found["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_regularization_counts_once():
+def test_regularization_is_added_once():
     def body():
         dense = layers.Dense(5, kernel_regularizer=keras.regularizers.L2(0.1))
         return keras.Sequential([keras.Input((6,)), dense])
@@ -111,7 +111,7 @@ def test_target_accuracy_of_other_labels(kind):
 
 
 @pytest.mark.slow
-def test_validation_in_fit_shows_target_accuracy_and_trains_the_same():
+def test_validation_logs_target_accuracy_and_does_not_change_training():
     plain, shown = compiled(), compiled()
     shown.set_weights(plain.get_weights())
     both = {"source": LABELS, "target": LABELS[::-1]}
@@ -124,7 +124,7 @@ def test_validation_in_fit_shows_target_accuracy_and_trains_the_same():
     assert_close(shown.get_weights(), plain.get_weights())
 
 
-def test_logits_that_the_loss_takes_for_probabilities_raise():
+def test_logits_with_a_loss_on_probabilities_raise():
     model = DANN(extractor(), free_head(), strength=0.5)
     model.compile("sgd", "sparse_categorical_crossentropy")
     with pytest.raises(ValueError, match="from_logits=True"):
@@ -152,7 +152,7 @@ def test_logits_that_the_loss_takes_for_probabilities_raise():
     ],
     ids=["tokens", "no vector", "head", "no layer", "no model"],
 )
-def test_parts_that_cannot_serve_raise(body, label_head, error, match):
+def test_wrong_feature_extractors_and_heads_raise(body, label_head, error, match):
     if error is None:
         assert DANN(body(), label_head()).width == 3  # pooled
         return
@@ -161,10 +161,10 @@ def test_parts_that_cannot_serve_raise(body, label_head, error, match):
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
-def test_a_loss_that_is_no_number_is_told_of(epochs):
+def test_a_loss_that_is_not_finite_warns(epochs):
     model = DANN(extractor(), free_head(), strength=1.0)
     model.compile(keras.optimizers.SGD(1e30), LOGITS)
-    with pytest.warns(RuntimeWarning, match="loss is not finite any more"):
+    with pytest.warns(RuntimeWarning, match="The loss is not finite"):
         model.fit(streams(), LABELS, batch_size=4, epochs=epochs, verbose=0)
 
 
@@ -178,7 +178,7 @@ def test_a_domain_head_of_probabilities_raises(kind):
 @pytest.mark.parametrize(
     "kind, argument", [(MCD, "second_head"), (MDD, "adversary")], ids=["MCD", "MDD"]
 )
-def test_heads_that_end_in_other_ways_raise(kind, argument):
+def test_heads_with_different_activations_raise(kind, argument):
     with pytest.raises(ValueError, match="end in linear and softmax"):
         kind(extractor(), free_head(), **{argument: layers.Dense(3, "softmax")})
 
@@ -189,12 +189,12 @@ def test_arguments_after_the_label_head_go_by_keyword():
 
 
 def softly(y, outputs):
-    """A loss of one's own, that does not say what outputs are."""
+    """A custom loss without a from_logits setting."""
     return keras.losses.sparse_categorical_crossentropy(y, outputs, from_logits=True)
 
 
 @pytest.mark.parametrize("loss", [[LOGITS], {"label": LOGITS}, softly])
-def test_a_loss_in_other_forms_is_read_alike(loss):
+def test_from_logits_is_read_from_all_forms_of_a_loss(loss):
     keras.utils.set_random_seed(0)
     model = MCC(extractor(), free_head())
     values = []
@@ -205,7 +205,7 @@ def test_a_loss_in_other_forms_is_read_alike(loss):
     assert values[0] == values[1]
 
 
-def test_a_loss_and_a_head_that_say_nothing_raise():
+def test_a_loss_without_from_logits_and_a_head_without_activation_raise():
     head = keras.Sequential([layers.Dense(3), layers.Rescaling(1.0)])
     model = MCC(extractor(), head)
     model.compile("sgd", softly)
@@ -220,14 +220,14 @@ def test_a_loss_and_a_head_that_say_nothing_raise():
         (layers.Dense(3, "sigmoid"), "binary_crossentropy", np.ones((8, 3), "float32")),
     ],
 )
-def test_labels_that_are_no_classes_have_no_target_accuracy(head, loss, labels):
+def test_labels_that_are_not_classes_have_no_target_accuracy(head, loss, labels):
     model = DANN(extractor(), head)
     model.compile("sgd", loss)
     with pytest.raises(ValueError, match="does not say whether|separate yes or no"):
         model.evaluate(streams(), {"source": labels, "target": labels}, verbose=0)
 
 
-def test_means_are_those_of_examples_not_of_batches():
+def test_means_are_over_examples_and_not_over_batches():
     model = DANN(extractor(), free_head())
     model.compile("sgd", LOGITS)
     found = [
@@ -240,7 +240,7 @@ def test_means_are_those_of_examples_not_of_batches():
         assert found[0][name] == pytest.approx(found[1][name], rel=1e-5)
 
 
-def test_inputs_with_the_names_of_the_domains_raise():
+def test_inputs_named_like_the_domains_raise():
     x, y = (keras.Input((6,), name=name) for name in ("source", "target"))
     body = keras.Model({"source": x, "target": y}, layers.Add()([x, y]))
     with pytest.raises(ValueError, match="named 'source' and 'target'"):

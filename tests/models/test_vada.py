@@ -1,4 +1,4 @@
-"""VADA: sure predictions that the worst small step does not change."""
+"""VADA: confident predictions that the worst small step does not change."""
 
 import keras
 import numpy as np
@@ -52,7 +52,7 @@ def divergence(z, others):
     return (p * np.log(p / q)).sum(axis=1)
 
 
-def test_the_step_is_nearly_the_worst_of_its_length():
+def test_the_step_is_close_to_the_worst_of_its_length():
     keras.utils.set_random_seed(0)
     body = keras.Sequential([keras.Input((2,)), layers.Dense(8, "tanh")])
     model = VADA(body, layers.Dense(3), strength=0.0, radius=0.05)
@@ -83,7 +83,7 @@ def test_the_step_is_nearly_the_worst_of_its_length():
     )
     worst, usual = around.max(axis=0), around.mean(axis=0)
     assert np.all(found <= worst * 1.01)
-    # One power iteration from a random start: most examples have the worst one.
+    # After one power iteration from a random start, most examples are close to it.
     assert np.mean(found / worst) > 0.8
     assert found.mean() > 1.5 * usual.mean()
 
@@ -98,7 +98,7 @@ def ids():
     return {name: rng.integers(9, size=(8, 4)).astype("int32") for name in streams()}
 
 
-def test_token_ids_are_moved_in_the_features():
+def test_the_step_for_token_ids_is_in_the_features():
     keras.utils.set_random_seed(0)
     body = embedding()
     model = VADA(body, layers.Dense(3), strength=0.5, radius=0.1)
@@ -107,7 +107,7 @@ def test_token_ids_are_moved_in_the_features():
     features = arrays(body(x["target"]))[0]
     outputs = run(model, x)
     found = arrays(outputs["compared"]["target_smoothness"])[0]
-    # A linear head: the worst step is bounded by its kernel.
+    # Compare with random steps of the same length.
     steps = rng.normal(size=(200, 8, 20))
     steps *= 0.1 / np.linalg.norm(steps, axis=2, keepdims=True)
     head = model.label_head
@@ -138,7 +138,7 @@ def test_data_and_features_of_other_precision(policy, kind):
     assert logs["target_smoothness_loss"][0] > 1e-4
 
 
-def test_integer_images_are_moved_in_the_features():
+def test_the_step_for_integer_images_is_in_the_features():
     body = keras.Sequential(
         [keras.Input((6,), dtype="uint8"), layers.Rescaling(1 / 255), layers.Dense(5)]
     )
@@ -148,7 +148,7 @@ def test_integer_images_are_moved_in_the_features():
 
 
 @pytest.mark.parametrize("smoothing", [(1.0,), (-1.0, 0.1), (np.nan, 0.0)])
-def test_smoothing_that_is_no_pair_of_weights_raises(smoothing):
+def test_smoothing_that_is_not_a_pair_of_weights_raises(smoothing):
     with pytest.raises(ValueError, match="smoothing is"):
         VADA(extractor(), free_head(), smoothing=smoothing)
 
@@ -158,8 +158,8 @@ def test_a_radius_of_zero_raises():
         VADA(extractor(), free_head(), radius=0.0)
 
 
-def test_smooth_predictions_have_no_divergence_and_no_nan():
-    # A head without slope: the step has no direction to go.
+def test_constant_predictions_have_no_divergence_and_no_nan():
+    # The gradient of a head with a kernel of zeros is 0, so the step has no direction.
     model = VADA(extractor(), free_head(kernel_initializer="zeros"), strength=0.5)
     model.compile(keras.optimizers.SGD(0.01), LOGITS)
     found = run(model, streams())["compared"]
@@ -172,13 +172,13 @@ def test_smooth_predictions_have_no_divergence_and_no_nan():
 
 
 def shifted(normalize):
-    """Return a network and two domains that lie far apart."""
+    """Return a network and two domains that are far apart."""
     parts = [keras.Input((6,)), layers.Dense(5), *normalize, layers.ReLU()]
     x = streams()
     return keras.Sequential(parts), {"source": x["source"], "target": x["target"] + 8}
 
 
-def test_a_step_of_no_length_changes_nothing_with_batch_norm():
+def test_a_tiny_step_changes_nothing_with_batch_norm():
     body, x = shifted([layers.BatchNormalization()])
     model = VADA(body, layers.Dense(3), strength=1.0, radius=1e-3)
     model.compile("sgd", LOGITS)
@@ -187,7 +187,7 @@ def test_a_step_of_no_length_changes_nothing_with_batch_norm():
         assert np.abs(compared[f"{name}_smoothness"]).max() < 1e-4
 
 
-def test_batch_norm_sees_both_domains():
+def test_batch_norm_uses_both_domains():
     norm = layers.BatchNormalization(momentum=0.0)
     body, x = shifted([norm])
     model = VADA(body, layers.Dense(3), strength=1.0, radius=1e-3)
@@ -198,8 +198,8 @@ def test_batch_norm_sees_both_domains():
     np.testing.assert_allclose(norm.moving_variance, np.var(seen, axis=0), rtol=1e-2)
 
 
-def test_its_messages_name_no_argument_that_it_has_not():
+def test_the_error_names_only_arguments_of_vada():
     model = VADA(extractor(), free_head(), strength=None)
     model.compile("sgd", LOGITS)
-    with pytest.raises(ValueError, match="step by step pass strength="):
+    with pytest.raises(ValueError, match="step by step, pass strength="):
         model.train_on_batch(streams(), LABELS)
