@@ -1,4 +1,4 @@
-"""OwnLayer: a layer of an adapter's own, which computes in place of its host."""
+"""OwnLayer: an adapter's own copy of a layer, which computes instead of the layer."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from keras_transfer.backbones.layer_paths import weights_of
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class OwnLayer(Part):
-    """All weights of a layer once more: in place of the host's while the gate is on.
+    """A copy of a layer's weights, used instead of the host's weights if the gate is 1.
 
-    The host computes as its class does, with the weights of this part instead of its
-    own, which are frozen. They start with the host's values. PEFT calls such layers
-    `modules_to_save`.
+    The host's own weights are frozen. This part's weights start with the host's values,
+    and the host computes with them as usual. PEFT calls such layers `modules_to_save`.
 
-    In training only the one that is in use computes, so that no other has a gradient,
-    and no BatchNormalization but its own moves its averages. In inference the gate is
-    asked as the graph runs, so that none goes stale. It is asked when the graph is
-    traced where a Dense has another number of units than its host, and where a layer
-    adds losses or sets a mask as it computes.
+    In training only the part in use computes. So the other parts get no gradient, and
+    only the part's own BatchNormalization updates its averages. In inference the graph
+    reads the gate each time it runs, so graphs stay valid. In two cases the gate is
+    read when the graph is traced: if a Dense has another number of units than its host,
+    and if a layer adds losses or sets a mask while it computes.
 
     Args:
-        frozen: Names of the weights that do not learn: averages, counts.
-        units: Number of outputs, where the host is a Dense and has others. Default
-            None, for the host's.
-        name: Name of the adapter.
-        dtype: Policy of the computation, the host's.
+        frozen: Names of the weights that do not train, such as averages and counts.
+            Defaults to `()`.
+        units: Number of outputs of a Dense, if it differs from the host's. Defaults to
+            None, for the host's number.
+        name: Name of the adapter. Defaults to `"default"`.
+        dtype: Dtype policy of the computation, as in the host. Defaults to None.
     """
 
     replaces = True
-    # Whether the gate can be asked only when a graph is traced.
+    # Whether the gate is read when a graph is traced, not when it runs.
     asked_early = False
 
     def __init__(
@@ -58,15 +58,15 @@ class OwnLayer(Part):
         self.units = units
 
     def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
-        """Return those of the host, each starting with its value."""
+        """Return specs for copies of the host's weights, with the host's values."""
         return {
             own_name(key): (self.shape(variable), self._start(variable))
             for key, variable in weights_below(host).items()
         }
 
     def create_weights(self, host: keras.Layer) -> None:
-        """Make the weights, each of the kind of the one that it stands for."""
-        # Now, since the host has these units for the time of a call.
+        """Create a copy of each weight of the host."""
+        # Compare now, because a call sets the host's `units` temporarily.
         self.__dict__["other_width"] = self.units not in (None, _units(host))
         self.__dict__["asked_early"] = self.other_width
         specs = self.weight_specs(host)
@@ -84,14 +84,14 @@ class OwnLayer(Part):
         self.__dict__["start"] = self._digest()
 
     def shape(self, variable: keras.Variable) -> tuple[int, ...]:
-        """Return the shape of what stands for `variable` of the host."""
+        """Return the shape of the copy of the host's `variable`."""
         shape = tuple(variable.shape)
         return shape if self.units is None else (*shape[:-1], self.units)
 
     def stands_for(
         self, host: keras.Layer
     ) -> list[tuple[keras.Layer, keras.Variable, keras.Variable]]:
-        """Return the layers in the host, each with a weight and its substitute."""
+        """Return (layer in the host, its weight, the copy here) for each weight."""
         mine = self.named_weights
         owners = {
             id(variable): layer
@@ -111,13 +111,13 @@ class OwnLayer(Part):
         *,
         now: bool,
     ) -> object:
-        """Return what the host computes with these weights, or `otherwise()`.
+        """Return the host's outputs with these weights, or `otherwise()`.
 
         Args:
             host: The layer.
-            otherwise: What the host computes where this part is not in use.
-            compute: What its class computes with the weights that it has.
-            now: Whether the gate is asked now and not when a traced graph runs.
+            otherwise: Function that computes the outputs if this part is not in use.
+            compute: Function that computes the outputs with the host's present weights.
+            now: Whether to read the gate now instead of when a traced graph runs.
         """
         own = functools.partial(self.computed, host, compute)
         if not now:
@@ -129,22 +129,23 @@ class OwnLayer(Part):
         return own() if _keras.value_now(self.gate) else otherwise()
 
     def computed(self, host: keras.Layer, compute: Callable[[], object]) -> object:
-        """Return `compute()` with these weights in place of the host's."""
+        """Return `compute()` with these weights instead of the host's."""
         settings = [(host, {"units": self.units})] if self.other_width else []
         with _keras.exchanged(self, self.stands_for(host), settings):
             return compute()
 
     def fold(self, host: keras.Layer, weights: dict[str, np.ndarray]) -> None:
-        """Put these weights in place of the host's."""
+        """Replace the host's weights by these weights."""
         if not gate_value(self):
             return
         if self.other_width:
             raise ValueError(
-                f"The adapter {self.name!r} has {host.name!r} with {self.units} "
-                f"outputs, and the model with {host.units}: the one's weights cannot "
-                "take the place of the other's. Save the adapter by kt.save_adapter "
-                f"and load it into a model with {self.units} outputs; or keep it: "
-                "kt.export_serving takes it as it is."
+                f"The adapter {self.name!r} has its own {host.name!r} with "
+                f"{self.units} outputs, but the model's {host.name!r} has "
+                f"{host.units} outputs, so the adapter cannot be folded. Save it with "
+                "kt.save_adapter and load it into a model with "
+                f"{self.units} outputs. Or keep it, because kt.export_serving can "
+                "export it without folding."
             )
         mine = self.named_weights
         for key in weights_below(host):
@@ -154,7 +155,11 @@ class OwnLayer(Part):
     def joined(
         self, host: keras.Layer, others: list[tuple[Part, float]], name: str
     ) -> Part:
-        """Return the layer whose change from the host's is the sum of the changes."""
+        """Return a part whose change from the host is the weighted sum of the changes.
+
+        Raises:
+            ValueError: If the parts differ in their number of outputs.
+        """
         widths = {part.name: part.units or _units(host) for part, _ in others}
         rest = 1.0 - sum(weight for _, weight in others)
         rest = 0.0 if abs(rest) < 1e-9 else rest
@@ -163,9 +168,9 @@ class OwnLayer(Part):
         if len(set(widths.values())) > 1 or (rest and new.other_width):
             raise ValueError(
                 f"The adapters' own {host.name!r} have {widths} outputs, and the "
-                f"model's {_units(host)}. Their changes from it have a sum only where "
-                "all are of one width, and the weights add up to 1 where that is not "
-                "the model's."
+                f"model's {host.name!r} has {_units(host)}. To be summed, all adapters "
+                "need the same number of outputs. If the model has another number, the "
+                "weights have to add up to 1."
             )
         for key, variable in weights_below(host).items():
             total = _keras.value(variable) * rest if rest else 0.0
@@ -175,13 +180,14 @@ class OwnLayer(Part):
         return new
 
     def load_own_variables(self, store: dict) -> None:
-        """Load what is there. With weights of the base model alone start from them.
+        """Load the stored weights.
 
-        Only where nothing was learned: what was stays, as pairs do.
+        A file of the base model stores none. Then an untrained part starts from the
+        host's new weights, and a trained part does not change, as with pairs.
         """
         super().load_own_variables(store)
         if not store.keys() and not self.other_width and self._digest() == self.start:
-            # The host's own weights are loaded before those of what is below it.
+            # Keras loads the host's own weights before those of its sublayers.
             for _, variable, mine in self.stands_for(self.__dict__["host"]()):
                 mine.assign(variable)
             self.__dict__["start"] = self._digest()
@@ -207,10 +213,10 @@ class OwnLayer(Part):
 
 
 def layers_of(host: keras.Layer) -> dict[str, keras.Layer]:
-    """Return the layers that `host` is, with its weights, by their path below it.
+    """Return the layers that have the weights of `host`, by their path below it.
 
-    That is the layer itself, and where it is recurrent its cell, of which a fused
-    kernel reads the weights without calling it.
+    These are the layer itself and, for a recurrent layer, its cell. A fused kernel
+    reads the cell's weights without calling the cell.
     """
     layers = {"": host}
     if isinstance(host, keras.layers.RNN):
@@ -235,7 +241,7 @@ def weights_below(host: keras.Layer) -> dict[str, keras.Variable]:
 
 
 def own_name(key: str) -> str:
-    """Return the name that a weight of the host, by its key, has in the part."""
+    """Return the name in the part of the host's weight with the key `key`."""
     name = key.replace("#", "_").replace("/", ".")
     return f"host_{name}" if name == "gate" else name
 

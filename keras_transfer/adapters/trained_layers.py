@@ -1,4 +1,4 @@
-"""Which layers an adapter owns in full: the head, or what `train` of `attach` names."""
+"""The layers that an adapter owns and trains in full: the head, or those of `train`."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ HEAD = "head"  # the name of the group of `kt.layer_groups`
 def own_layers(
     model: keras.Layer, train: object, hosts: Iterable[Target]
 ) -> tuple[list[tuple[Target, OwnLayer]], list[keras.Layer]]:
-    """Return the layers that an adapter is to own, each with a part without weights.
+    """Return the layers that an adapter owns, and the head's that train in place.
 
-    And those of the head that nobody named and no adapter can have for itself, since
-    another layer reads a weight: they train in place.
+    Each owned layer comes with a part that has no weights yet. A layer of the head
+    trains in place if another layer reads one of its weights, because no adapter can
+    own it.
 
     Args:
         model: A built model.
@@ -38,8 +39,8 @@ def own_layers(
         hosts: The layers that get a part of the technique.
 
     Raises:
-        TypeError: If `train` is nothing of this kind.
-        ValueError: If a name matches no layer that can learn, or one of the hosts.
+        TypeError: If `train` has another type.
+        ValueError: If a name matches no layer that can train, or matches a host.
     """
     taken = {id(target.layer) for target in hosts}
     choices = [
@@ -53,27 +54,27 @@ def own_layers(
         if _below(target.layer) & taken:
             raise ValueError(
                 f"The layer {target.path!r} is both a target of the adapter and in "
-                f"train={train!r}. One that is trained in full needs nothing added to "
-                "it: narrow one of the two."
+                f"train={train!r}. A layer that trains in full needs no adapter. "
+                "Remove the layer from `targets` or from `train`."
             )
         quantized = getattr(target.layer, "quantization_mode", None) is not None
         if train is not None and quantized:
             raise ValueError(
                 f"The layer {target.path!r} is quantized "
-                f"({target.layer.quantization_mode}), so that it cannot be trained in "
-                "full. Leave it out of `train`."
+                f"({target.layer.quantization_mode}), so it cannot train in full. "
+                "Leave it out of `train`."
             )
     owned = [(target, own_layer(target.layer, train is None)) for target in chosen]
     return owned, in_place
 
 
 def own_layer(layer: keras.Layer, as_now: bool = False) -> OwnLayer:
-    """Return the part, without weights, by which an adapter owns `layer`.
+    """Return the part with which an adapter owns `layer`, without weights yet.
 
     Args:
         layer: The layer.
-        as_now: Whether weights that do not learn now, or did not before adapters froze
-            them, are not to learn in the part.
+        as_now: Whether weights that were frozen before adapters were attached stay
+            frozen in the part. Defaults to False.
     """
     learning = {id(variable) for variable in _learning(layer, as_now)}
     below = weights_below(layer).items()
@@ -81,7 +82,7 @@ def own_layer(layer: keras.Layer, as_now: bool = False) -> OwnLayer:
 
 
 def ownable(model: keras.Layer) -> list[Target]:
-    """Return the layers of `model` that hold weights which can learn."""
+    """Return the layers of `model` that have weights which can train."""
     ours = {id(x) for _, part in all_parts(model) for x in _keras.flat_layers(part)}
     found, seen = [], set(ours)
     for path, layer in located(model).items():
@@ -92,7 +93,7 @@ def ownable(model: keras.Layer) -> list[Target]:
 
 
 def _head(model: keras.Layer, choices: Sequence[Target]) -> list[Target]:
-    """Return the layers of the head of which something learns now."""
+    """Return the layers of the head that have trainable weights now."""
     head = {id(layer) for layer in head_layers(model)}
     return [
         target
@@ -107,8 +108,8 @@ def _named(
     train = [train] if isinstance(train, str | keras.Layer) else train
     if not isinstance(train, Sequence | set | frozenset):
         raise TypeError(
-            f"train={train!r} is neither None nor a list of regular expressions over "
-            f"the paths of layers, or of {HEAD!r}."
+            f"train={train!r} must be None or a list that contains regular expressions "
+            f"over the paths of layers, layers, or {HEAD!r}."
         )
     chosen: set[int] = set()
     for wanted in train:
@@ -133,15 +134,19 @@ def _matched(
             found = [x for x in choices if re.search(wanted, x.path)]
         except re.error as problem:
             raise ValueError(
-                f"train has {wanted!r}, which is not a regular expression: {problem}."
+                f"train contains {wanted!r}, which is not a regular expression: "
+                f"{problem}. Escape special characters with a backslash."
             ) from problem
     else:
-        raise TypeError(f"train has {wanted!r}, neither a name nor a layer.")
+        raise TypeError(
+            f"train contains {wanted!r}, which is not a string or a layer. Give "
+            f"regular expressions over paths, layers, or {HEAD!r}."
+        )
     if not found:
-        what = "There is no such group." if name == HEAD else nearest(name, paths)
+        what = "The model has no head." if name == HEAD else nearest(name, paths)
         raise ValueError(
-            f"train has {name!r}, which matches no layer of {model.name!r} with "
-            f"weights that can learn. {what}"
+            f"train contains {name!r}, which matches no layer of {model.name!r} with "
+            f"weights that can train. {what}"
         )
     return found
 
@@ -149,13 +154,14 @@ def _matched(
 def _served(
     model: keras.Layer, chosen: list[Target], *, named: bool
 ) -> tuple[list[Target], list[keras.Layer]]:
-    """Return the layers that compute, first those of which nobody else reads a weight.
+    """Return the layers that an adapter can own, and those that have to train in place.
 
-    What stands in the graph of a functional model is called.
+    A layer trains in place if another layer reads one of its weights. Layers that never
+    run are left out. The layers in the graph of a functional model always run.
 
     Raises:
-        ValueError: If the user named one that never runs, or of which another reads a
-            weight.
+        ValueError: If the user named a layer that never runs, or whose weights another
+            layer reads.
     """
     called = {
         id(layer)
@@ -174,16 +180,19 @@ def _served(
         reason = reasons.get(target.layer)
         if reason and named:
             raise ValueError(
-                f"No adapter can have the layer {target.path!r} for itself: {reason}. "
-                "Leave it out of `train`. Without `train`, a layer of the head whose "
-                "weights another reads trains in place."
+                f"No adapter can own the layer {target.path!r}: {reason}. Leave it out "
+                "of `train`. Without `train`, a layer of the head whose weights "
+                "another layer reads trains in place."
             )
     served = [target for target in chosen if target.layer not in reasons]
     return served, [x for x, reason in reasons.items() if "reads" in reason]
 
 
 def _shared(model: keras.Layer, chosen: list[Target]) -> dict[keras.Layer, str]:
-    """Return the layers of which another has a weight too, as spectral norms have."""
+    """Return a dict from each layer that shares a weight with another to the reason.
+
+    For example, a SpectralNormalization shares the kernel of its layer.
+    """
     holders: dict[int, list[keras.Layer]] = {}
     for layer in _keras.flat_layers(model):
         for variable in _keras.own_weights(layer):
@@ -194,15 +203,15 @@ def _shared(model: keras.Layer, chosen: list[Target]) -> dict[keras.Layer, str]:
         for variable in weights_below(target.layer).values():
             for other in holders[id(variable)]:
                 if id(other) not in below:
-                    reason = f"{other.name!r} has and reads its {variable.name!r} too"
+                    reason = f"{other.name!r} shares and reads its {variable.name!r}"
                     found[target.layer] = reason
     return found
 
 
 def _learning(layer: keras.Layer, as_now: bool) -> list[keras.Variable]:
-    """Return the weights of `layer` that learn as a rule, or that do now.
+    """Return the weights of `layer` that can train; with `as_now` those that do train.
 
-    Where adapters have frozen it, now is before that.
+    For a layer that adapters froze, `as_now` refers to the state before that.
     """
     found = []
     for each in layers_of(layer).values():

@@ -334,7 +334,7 @@ def test_refuses_models_that_cannot_be_adapted():
     own = keras.Sequential([keras.Input((4,)), adapters.LoRADense(4, rank=2)])
     with pytest.raises(ValueError, match="pair of their own"):
         adapters.LoRA(rank=2, targets="dense").attach(own, "second")
-    with pytest.raises(ValueError, match="no name for an adapter"):
+    with pytest.raises(ValueError, match="cannot name an adapter"):
         adapters.LoRA(rank=2).attach(tiny.bert(), "a/b")
 
 

@@ -227,7 +227,7 @@ def test_errors_name_what_is_there():
     for call in (adapters.use, adapters.remove):
         with pytest.raises(ValueError, match="no adapter 'third'.*first.*second"):
             call(model, "third")
-    with pytest.raises(ValueError, match="first' already"):
+    with pytest.raises(ValueError, match="already has an adapter 'first'"):
         adapters.LoRA(rank=2).attach(model, "first")
     for weights, match in (
         ({}, "empty"),

@@ -1,1 +1,1 @@
-"""Adapters in a model in place: its layers upgraded, frozen, and given back."""
+"""Change a model in place: upgrade, freeze and restore its layers."""

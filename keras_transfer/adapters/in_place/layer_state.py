@@ -1,4 +1,4 @@
-"""LayerState: what one layer is, so that a change of it can be taken back."""
+"""LayerState: the state of one layer, so a change can be undone."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerState:
-    """A layer's class, what of it learns, its parts, and its recipes; no values.
+    """A layer's class, trainable flags, parts and recipes, without weight values.
 
     Args:
         layer: Weak reference to the layer.
-        kind: Its class.
-        learnable: Its own weights that follow its trainable flag, in their order.
-        trainable: That flag.
-        flags: Its own weights, each with its flag.
-        parts: Its parts, each with its gate.
-        recipes: Dict of adapter's name to the recipe that is noted at the layer.
-        first: Its state before adapters froze it. None where they have not.
+        kind: Class of the layer.
+        learnable: The layer's own weights that follow its trainable flag, in order.
+        trainable: The layer's trainable flag.
+        flags: The layer's own weights, each with its trainable flag.
+        parts: The layer's parts, each with its gate. Defaults to `()`.
+        recipes: Dict from adapter name to the recipe that is noted at the layer.
+            Defaults to an empty dict.
+        first: The layer's state before adapters froze it. Defaults to None, for a
+            layer that is not frozen.
     """
 
     layer: weakref.ref
@@ -48,7 +50,7 @@ class LayerState:
 
     @classmethod
     def of(cls, layer: keras.Layer) -> LayerState:
-        """Return the state of `layer` as it is now."""
+        """Return the current state of `layer`."""
         return cls(
             layer=weakref.ref(layer),
             kind=type(layer),
@@ -61,7 +63,7 @@ class LayerState:
         )
 
     def give_back(self) -> None:
-        """Make the layer what it was, and nothing below it."""
+        """Restore the layer, but not its sublayers."""
         layer, kept = self.layer(), {id(part) for part, _ in self.parts}
         for part in parts_of(layer):
             if id(part) not in kept:
@@ -82,17 +84,17 @@ class LayerState:
         _keras.set_flag(layer, self.trainable)
 
 
-# Outside of the layers: most are stock layers that get no attribute of ours.
+# Kept outside of the layers, because Keras's own layers get no extra attributes.
 _first: weakref.WeakKeyDictionary[keras.Layer, LayerState] = weakref.WeakKeyDictionary()
 
 
 def first_state(layer: keras.Layer) -> LayerState | None:
-    """Return what `layer` was before adapters froze it, or None if it is not frozen."""
+    """Return the state of `layer` before adapters froze it, or None if not frozen."""
     return _first.get(layer)
 
 
 def set_first_state(layer: keras.Layer, state: LayerState | None) -> None:
-    """Set what `first_state` returns."""
+    """Set the result of `first_state`."""
     if state is None:
         _first.pop(layer, None)
     else:
@@ -103,10 +105,10 @@ def set_first_state(layer: keras.Layer, state: LayerState | None) -> None:
 def all_or_nothing(
     model: keras.Layer, changed: Iterable[keras.Variable] = ()
 ) -> Iterator[None]:
-    """Give the layers of `model` their states back if an error ends the block.
+    """Restore the layers of `model` if the block raises an error.
 
-    And the values of `changed`, weights of its own. Optimizers and traced functions
-    stay as they are: whoever changes them does so last.
+    This also restores the values of `changed`, weights of the model. Optimizers and
+    traced functions are not restored, so change them last in the block.
     """
     states = [LayerState.of(layer) for layer in _keras.flat_layers(model)]
     changed = list(changed)
@@ -136,35 +138,38 @@ def forget_recipes(layer: keras.Layer) -> None:
 
 
 def recipes_of(model: keras.Layer) -> dict[str, object]:
-    """Return the recipes attached in or below `model` by the adapter's name."""
+    """Return a dict from adapter name to recipe, for `model` and all layers in it."""
     recipes: dict[str, object] = {}
     for layer in _keras.flat_layers(model):
         for name, recipe in own_recipes(layer).items():
             recipes.setdefault(name, recipe)
-    # An outer model still knows what was taken away from an inner one.
+    # An outer model still has the recipes of adapters removed from an inner model.
     with_parts = {part.name for _, part in all_parts(model)}
     return {k: v for k, v in recipes.items() if k in with_parts or not v.parts}
 
 
 def check_name(model: keras.Layer, name: str) -> None:
-    """Check that `name` can be that of a new adapter of `model`.
+    """Check that a new adapter of `model` can have this name.
 
     Raises:
         TypeError: If `model` is not a Keras layer.
-        ValueError: If the name is not well formed, or taken.
+        ValueError: If the name is taken or contains other characters.
     """
     if not isinstance(model, keras.Layer):
-        raise TypeError(f"An adapter goes to a Keras model, not to {model!r}.")
+        raise TypeError(
+            f"{model!r} is not a Keras model or layer, so it can have no adapter. Pass "
+            "a Keras model."
+        )
     if not (isinstance(name, str) and NAME.fullmatch(name)):
         raise ValueError(
-            f"The name {name!r} is no name for an adapter: use letters, digits, '_' "
-            "and '-'."
+            f"The name {name!r} cannot name an adapter. Use letters, digits, '_' and "
+            "'-', and start with a letter or a digit."
         )
     taken = recipes_of(model)
     if name in taken:
         raise ValueError(
-            f"The model {model.name!r} has an adapter {name!r} already: "
-            f"{taken[name]!r}. Give another name, or kt.adapters.remove(model, "
+            f"The model {model.name!r} already has an adapter {name!r}: "
+            f"{taken[name]!r}. Give another name, or call kt.adapters.remove(model, "
             f"{name!r}) first."
         )
 
@@ -175,5 +180,5 @@ def base_of(layer: keras.Layer) -> type:
 
 
 def set_class(layer: keras.Layer, kind: type) -> None:
-    """Change the class of a layer and nothing else."""
+    """Change only the class of a layer."""
     object.__setattr__(layer, "__class__", kind)
