@@ -93,7 +93,8 @@ def discriminative(
 
     Reference:
         Howard and Ruder 2018, Universal Language Model Fine-tuning for Text
-        Classification, arXiv:1801.06146, section 3.2.
+        Classification, arXiv:1801.06146, section 3.2. Hayou et al. 2024, LoRA+:
+        Efficient Low Rank Adaptation of Large Models, arXiv:2402.12354.
     """
     check_supported(optimizer)
     check_settings(optimizer, replicas_here())
