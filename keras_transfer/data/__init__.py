@@ -1,4 +1,4 @@
-"""Data for transfer learning: texts, images and domains in, few labels, the digits."""
+"""Load texts and images, select few labels, and combine domains."""
 
 from keras_transfer.data import digits as digits
 from keras_transfer.data.domains import domain_dataset as domain_dataset

@@ -1,4 +1,4 @@
-"""The names of the classes of a model, kept with it."""
+"""Store the class names of a model."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from collections.abc import Sequence
 
 import keras
 
-# The models are not kept alive. Those that have a config of ours save the names in it.
+# Weak keys do not keep models alive. Model classes of this package save the names in
+# their config.
 _names: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def remember_class_names(model: keras.Model, names: Sequence[str] | None) -> None:
-    """Keep the names of the classes of a model, in the order of its outputs.
+    """Store the class names of a model, in the order of its outputs.
 
-    A `TransferClassifier`, and a model of domain adaptation, has them in its config, so
-    that they are saved with it. Any other model has them as long as it lives.
+    A `TransferClassifier` and the domain adaptation models save the names in their
+    config. All other models have the names until they are deleted.
 
     Args:
         model: The model.
-        names: Names, each given once. None forgets those that are there.
+        names: Names of the classes, without duplicates. None removes stored names.
 
     Raises:
-        ValueError: If `names` is a single str, empty, or a name is there twice.
+        ValueError: If `names` is a single str, is empty, or has duplicates.
     """
     if names is None:
         _names.pop(model, None)
@@ -32,11 +33,11 @@ def remember_class_names(model: keras.Model, names: Sequence[str] | None) -> Non
     if not names or len(set(names)) < len(names):
         raise ValueError(
             f"class_names={shown!r} must be the names of the classes in the order of "
-            'the outputs, each given once, such as ["cat", "dog"].'
+            'the outputs, without duplicates, such as ["cat", "dog"].'
         )
     _names[model] = names
 
 
 def class_names_of(model: keras.Model) -> tuple[str, ...] | None:
-    """Return the names of the classes of a model, or None where none are known."""
+    """Return the class names of a model, or None if it has no class names."""
     return _names.get(model)

@@ -1,9 +1,9 @@
-"""Real data that needs no download: plain digits, and digits over photographs.
+"""Real data without a download: plain digits, and digits over photographs.
 
-The images are scikit-learn's own: `load_digits` (1,797 handwritten digits of
-8 x 8 pixels) and `load_sample_images` (two photographs of 427 x 640 pixels).
-Each digit belongs to one part only, so nothing that a model has seen of the
-source or of the target's train part comes back in the target's test part.
+The images come with scikit-learn: `load_digits` (1,797 handwritten digits of 8 x 8
+pixels) and `load_sample_images` (two photographs of 427 x 640 pixels). Each digit
+belongs to only one part. The test part of the target therefore has no digit that a
+model was trained on.
 """
 
 from typing import NamedTuple
@@ -14,15 +14,15 @@ from keras_transfer._arguments import whole_number
 from keras_transfer._instead import attributes_instead
 from keras_transfer.data.labels import choose_per_class
 
-SIZE = 16  # pixels a side: two for each pixel of scikit-learn's digits
+SIZE = 16  # pixels a side, twice as many as in the digits of scikit-learn
 
-# Digits of a class in each part; the source's train part has the rest, 64 to 73.
+# Digits of a class in each part. The source's train part has the other 64 to 73.
 SOURCE_TEST = 15
 TARGET_TRAIN = 40
 TARGET_TEST = 55
 
-# Columns of both photographs behind each part of the target. The gap of 40 is
-# wider than a patch, so the two parts show neither the same nor adjoining pixels.
+# Columns of the photographs from which each part of the target takes its patches. The
+# gap of 40 is wider than a patch, so the parts share no pixels and no neighbors.
 TRAIN_COLUMNS = (0, 300)
 TEST_COLUMNS = (340, 640)
 
@@ -30,14 +30,14 @@ unknown_attribute = attributes_instead("Target", unlabelled="unlabeled")
 
 
 class Source(NamedTuple):
-    """Plain digits; `train` and `test` are pairs `(images, labels)`."""
+    """Plain digits. `train` and `test` are pairs `(images, labels)`."""
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
 
 
 class Target(NamedTuple):
-    """Digits over photographs; `unlabeled` holds images of the train part only."""
+    """Digits over photographs. `unlabeled` has only images of the train part."""
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
@@ -48,16 +48,17 @@ class Target(NamedTuple):
 
 
 def load_source() -> Source:
-    """Return the source domain: plain digits, white on black.
+    """Return the source domain, which has plain digits in white on black.
 
-    697 digits to train on and 150 to test on, stratified by class. None of them
-    occurs in any part of `load_target`. The split is always the same.
+    The train part has 697 digits and the test part has 150. Both are stratified by
+    class. None of these digits occurs in any part of `load_target`. The split is
+    always the same.
 
     Returns:
-        A named tuple `(train, test)` of pairs `(images, labels)`, as
-        `keras.datasets` return them. Images are float32 RGB in [0, 1] of shape
-        `(count, 16, 16, 3)` with three equal channels; labels are int64 of
-        shape `(count,)`, 0 to 9.
+        A named tuple `(train, test)` of pairs `(images, labels)`, in the format of
+        `keras.datasets`. Images are float32 RGB in [0, 1] of shape
+        `(count, 16, 16, 3)` with three equal channels. Labels are int64 of shape
+        `(count,)`, from 0 to 9.
 
     Example:
 
@@ -79,25 +80,26 @@ def load_source() -> Source:
 
 
 def load_target(*, labels_per_class: int = 10, seed: int = 0) -> Target:
-    """Return the target domain: other digits, blended over photograph patches.
+    """Return the target domain, which has other digits over patches of photographs.
 
-    As MNIST-M is made, each image is `abs(digit - patch)`, with a patch of
-    16 x 16 pixels cut at random out of one of two photographs: strokes invert
-    what lies under them. 550 digits are the test part, 400 the train part, both
-    stratified; the train part's patches come from the left of the photographs,
-    the test part's from the right, with a gap between them. Images and test part
-    are always the same: `seed` only chooses which of the train part have labels.
+    The images are made like the images of MNIST-M. Each image is `abs(digit - patch)`,
+    where the patch has 16 x 16 pixels from a random place in one of two photographs.
+    The strokes of the digit invert the patch. The train part has 400 digits and the
+    test part has 550. Both are stratified by class. The patches of the train part come
+    from the left of the photographs, and the patches of the test part from the right,
+    with a gap in between. The images and the test part are always the same. `seed`
+    only selects which images of the train part have labels.
 
     Args:
-        labels_per_class: Number of labeled images of each class in `train`,
-            1 to 40. Defaults to 10, which leaves 300 in `unlabeled`.
-        seed: Seed of the choice of the labeled images. Defaults to 0.
+        labels_per_class: Integer from 1 to 40, the number of labeled images of each
+            class in `train`. Defaults to 10, which leaves 300 images in `unlabeled`.
+        seed: Integer, the seed that selects the labeled images. Defaults to 0.
 
     Returns:
-        A named tuple `(train, test, unlabeled)`: two pairs `(images, labels)`
-        and the images of the train part that were not chosen. Images are
-        float32 RGB in [0, 1] of shape `(count, 16, 16, 3)`; labels are int64 of
-        shape `(count,)`, 0 to 9.
+        A named tuple `(train, test, unlabeled)`. `train` and `test` are pairs
+        `(images, labels)`, and `unlabeled` has the other images of the train part.
+        Images are float32 RGB in [0, 1] of shape `(count, 16, 16, 3)`. Labels are
+        int64 of shape `(count,)`, from 0 to 9.
 
     Example:
 
@@ -110,13 +112,13 @@ def load_target(*, labels_per_class: int = 10, seed: int = 0) -> Target:
     ```
 
     Raises:
-        ValueError: `labels_per_class` is not a whole number from 1 to 40.
+        ValueError: If `labels_per_class` is not a whole number from 1 to 40.
 
     Reference:
         Ganin, Lempitsky, 2015, Unsupervised Domain Adaptation by
         Backpropagation (MNIST-M), arXiv:1409.7495.
     """
-    why = f"the target's train part has {TARGET_TRAIN} images a class"
+    why = f"the target's train part has {TARGET_TRAIN} images of each class"
     whole_number("labels_per_class", labels_per_class, most=TARGET_TRAIN, why=why)
     digits, labels = _digits()
     _, _, train, test = _parts(labels)
@@ -132,7 +134,7 @@ def load_target(*, labels_per_class: int = 10, seed: int = 0) -> Target:
 
 
 def _digits():
-    """Return all digits as float32 in [0, 1], enlarged bilinearly, and labels."""
+    """Return all digits as float32 in [0, 1], enlarged bilinearly, and their labels."""
     from scipy.ndimage import zoom
     from sklearn.datasets import load_digits
 
@@ -149,7 +151,7 @@ def _digits():
 
 
 def _parts(labels: np.ndarray):
-    """Return sorted indices: source train, source test, target train and test."""
+    """Return sorted indices of source train, source test, target train, target test."""
     rng = np.random.default_rng(0)
     cuts = np.cumsum([TARGET_TEST, TARGET_TRAIN, SOURCE_TEST])
     by_class = [
@@ -162,7 +164,7 @@ def _parts(labels: np.ndarray):
 
 
 def _over_photographs(digits: np.ndarray, columns: tuple[int, int], seed: int):
-    """Return `abs(digit - patch)`, each patch from a random place in `columns`."""
+    """Return `abs(digit - patch)`, with each patch from a random place in `columns`."""
     from sklearn.datasets import load_sample_images
 
     photographs = np.stack(load_sample_images().images).astype("float32") / 255
@@ -171,5 +173,5 @@ def _over_photographs(digits: np.ndarray, columns: tuple[int, int], seed: int):
     )
     rng = np.random.default_rng(seed)
     places = tuple(rng.integers(end, size=len(digits)) for end in patches.shape[:3])
-    chosen = np.moveaxis(patches[places], 1, -1)  # channels come first in a window
+    chosen = np.moveaxis(patches[places], 1, -1)  # windows have the channels first
     return np.abs(digits[..., None] - chosen)

@@ -1,4 +1,4 @@
-"""What two domains must be: source with labels, target without, the same in x."""
+"""Check that the source has labels, the target has none, and both have the same x."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from keras_transfer.data.tsv import Texts
 
 
 def labeled(source: Any) -> Stream:
-    """Return the source as a Stream, with its labels checked."""
+    """Return the source as a Stream, after checking its labels."""
     if isinstance(source, Texts):
         raise ValueError(
-            "`source` is what from_tsv returns, of which the third is the names of "
-            "the classes. Pass source=(train.texts, train.labels)."
+            "`source` is the result of from_tsv, which also contains the names of the "
+            "classes. Pass source=(train.texts, train.labels)."
         )
     kind = kind_of(source, "source", x_alone=True, py_dataset=False)
     element = source.element_spec if kind == DATASET else source
@@ -30,13 +30,13 @@ def labeled(source: Any) -> Stream:
         if isinstance(element, tuple):
             what = f"a tuple of {len(element)}"
         raise ValueError(
-            f"`source` has no labels: what it holds is {what}. It must be (x, y) or "
-            "(x, y, sample_weight), a tuple."
+            f"`source` has no labels, because it contains {what}. Pass a tuple (x, y) "
+            "or (x, y, sample_weight)."
         )
     nothing = isinstance(element[1], type(tf.type_spec_from_value(None)))
     if element[1] is None or nothing:
         raise ValueError(
-            "`source` has no labels: its y is None. It must be (x, y) or "
+            "`source` has no labels, because y is None. Pass (x, y) or "
             "(x, y, sample_weight)."
         )
     if len(element) == 3 and element[2] is None:
@@ -57,17 +57,17 @@ def unlabeled(target: Any) -> Stream:
 
 
 def check_batched(source: Stream, target: Stream, batched: bool) -> None:
-    """Check that batch_size is given where examples are single, and only there.
+    """Check that batch_size is given exactly if the domains are not batched.
 
     Raises:
-        ValueError: If it is not, as far as the labels of the source tell.
+        ValueError: If batch_size does not fit the shapes of the domains.
     """
-    promise = "batch_size=None says that both domains are datasets of batches, but "
+    promise = "batch_size=None means that both domains are datasets of batches, but "
     for each in (source, target):
         if batched and not each.is_dataset:
             raise ValueError(
-                f"{promise}`{each.name}` is arrays. Pass a batch_size; a dataset "
-                "next to arrays is then one of single examples."
+                f"{promise}`{each.name}` is arrays. Pass a batch_size. If the other "
+                "domain is a dataset, it must then have single examples."
             )
     scalars = 0 in [each.shape.rank for each in keras.tree.flatten(target.spec)]
     if batched and not source.looks_batched:
@@ -76,16 +76,16 @@ def check_batched(source: Stream, target: Stream, batched: bool) -> None:
         raise ValueError(_single(target))
     if not batched and source.is_dataset and source.looks_batched:
         raise ValueError(
-            f"{_cut(source)} (If single examples have axes of one size by chance, cut "
-            "both yourself, by batch(size, drop_remainder=True).)"
+            f"{_cut(source)} (If these are single examples with equal first axes, "
+            "batch both domains yourself by batch(size, drop_remainder=True).)"
         )
 
 
 def check_same(source: Stream, target: Stream, batched: bool) -> None:
-    """Check that the x of both have the same structure, rank, shape and dtype.
+    """Check that the x of both domains have the same structure, shape and dtype.
 
     Raises:
-        ValueError: If they are not.
+        ValueError: If they differ.
     """
     x, other = source.example(batched)[0], target.example(batched)
     if _structure(x) != _structure(other):
@@ -95,8 +95,8 @@ def check_same(source: Stream, target: Stream, batched: bool) -> None:
                 "target.map(lambda x, *rest: x)" if target.is_dataset else "target[0]"
             )
         raise ValueError(
-            f"The x of `source` is {_shown(x)}, and `target` is {_shown(other)}. Both "
-            "must have the same structure, since one network reads both."
+            f"The x of `source` is {_shown(x)}, but `target` is {_shown(other)}. Pass "
+            "the same structure for both, because one network processes both."
         )
     pairs = list(zip(keras.tree.flatten(x), keras.tree.flatten(other), strict=True))
     more = {b.shape.rank - a.shape.rank for a, b in pairs}
@@ -107,48 +107,49 @@ def check_same(source: Stream, target: Stream, batched: bool) -> None:
     for a, b in pairs:
         if a.dtype != b.dtype or not a.shape.is_compatible_with(b.shape):
             raise ValueError(
-                f"An example of `source` is {_shown(x)}, and of `target` "
-                f"{_shown(other)}. One network reads both, so shapes and dtypes must "
-                "be the same: resize, repeat channels, pad, or cast one of them."
+                f"An example of `source` is {_shown(x)}, but an example of `target` is "
+                f"{_shown(other)}. One network processes both, so shapes and dtypes "
+                "must be the same. Resize, repeat channels, pad, or cast one of them."
             )
     if not target.is_dataset:
         count_rows(target.data, "target")
 
 
 def check_static(stream: Stream, batched: bool) -> None:
-    """Check that all examples have one shape, known beforehand.
+    """Check that all examples have the same static shape.
 
     Raises:
-        ValueError: If they have not.
+        ValueError: If a size is unknown.
     """
     for each in keras.tree.flatten(stream.example(batched)):
         if not each.shape.is_fully_defined():
             raise ValueError(
                 f"The examples of `{stream.name}` have an axis of unknown size, "
-                f"{each}, and batches must have one shape. Resize images, pad token "
-                "ids to one length, or tell the size by tf.ensure_shape."
+                f"{each}, but all batches must have the same shape. Resize images, pad "
+                "token ids to one length, or set the size with tf.ensure_shape."
             )
 
 
 def _check_numbers(labels: Any) -> None:
     for each in keras.tree.flatten(labels):
-        if each.dtype.kind in "fcV":  # "V" are bfloat16 and its like
+        if each.dtype.kind in "fcV":  # bfloat16 is of kind "V"
             wrong = np.count_nonzero(~np.isfinite(each.astype("float64")))
             if wrong:
                 raise ValueError(
                     f"{wrong} of {each.size} labels or weights of `source` are NaN or "
-                    "infinite. Take out the examples that have none."
+                    "infinite. Remove these examples."
                 )
 
 
 def _check_classes(labels: Any) -> None:
-    # Of several labels an example, one may well be the same for all.
+    # With several labels for each example, one of them can be the same for all.
     if not isinstance(labels, np.ndarray) or len(labels) < 2:
         return
     if (labels == labels[:1]).all():
         raise ValueError(
-            f"All {len(labels)} labels of `source` are of one class, {labels[0]}: "
-            "there is nothing to distinguish. Are the data sorted by class, and cut?"
+            f"All {len(labels)} labels of `source` are of one class, {labels[0]}. "
+            "Training needs at least two classes. Check whether `source` is a part of "
+            "data that is sorted by class."
         )
 
 
@@ -164,22 +165,22 @@ def _shown(value: Any) -> str:
 
 def _single(stream: Stream) -> str:
     return (
-        "batch_size=None says that both domains are datasets of batches, but "
+        "batch_size=None means that both domains are datasets of batches, but "
         f"`{stream.name}` has single examples, {_shown(stream.spec)}. Pass a "
-        "batch_size, or cut both by batch(size)."
+        "batch_size, or call batch(size) on both."
     )
 
 
 def _cut(stream: Stream) -> str:
     return (
-        f"`{stream.name}` has batches already, {_shown(stream.spec)}, so batch_size "
-        "cannot be used. Leave out its batch(), or pass batch_size=None if both have "
-        "batches."
+        f"`{stream.name}` is already batched, {_shown(stream.spec)}, so batch_size "
+        "cannot be used. Leave out its batch(), or pass batch_size=None if both "
+        "domains are batched."
     )
 
 
-def _leak(mend: str) -> ValueError:
+def _leak(fix: str) -> ValueError:
     return ValueError(
-        "`target` is a tuple: the labels of the target would leak into training. Pass "
-        f"x alone: {mend}. Labels of the target are for validation_data only."
+        "`target` is a tuple, so the labels of the target would leak into training. "
+        f"Pass x alone: {fix}. Use labels of the target only in validation_data."
     )

@@ -1,4 +1,4 @@
-"""One domain as an endless stream of full batches, out of arrays or a dataset."""
+"""Turn the arrays or the dataset of a domain into an infinite stream of batches."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from keras_transfer.data.examples import DATASET
 from keras_transfer.data.examples import kind_of
 from keras_transfer.data.examples import map_arrays
 
-# What a shuffle of single examples of a dataset holds in memory, at the most.
+# Most bytes in memory for a shuffle of single examples of a dataset.
 SHUFFLE_BYTES = 2**29
-STRING_BYTES = 2**10  # a guess: the examples of a dataset do not tell
+STRING_BYTES = 2**10  # a guess, because the spec of a string has no length
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One domain: its name in messages, what it is made of, and what it yields.
+    """The name, the data and the spec of one domain.
 
     Args:
         name: "source" or "target", for messages.
         data: A structure of NumPy arrays, or a `tf.data.Dataset`.
-        spec: The structure of `tf.TensorSpec`s of an element of `data`; of arrays,
-            that of one example.
+        spec: The structure of `tf.TensorSpec`s of a dataset element. For arrays, the
+            specs of one example.
     """
 
     name: str
@@ -40,37 +40,37 @@ class Stream:
 
     @property
     def is_dataset(self) -> bool:
-        """Whether it is a `tf.data.Dataset`."""
+        """Whether the data is a `tf.data.Dataset`."""
         return isinstance(self.data, tf.data.Dataset)
 
     @property
     def sizes(self) -> set[int]:
-        """The numbers of rows of its arrays, which should be one."""
+        """The set of row counts of the arrays. Valid data has one row count."""
         return {len(each) for each in keras.tree.flatten(self.data)}
 
     @property
     def looks_batched(self) -> bool:
-        """Whether all of an element has one and the same leading axis."""
+        """Whether all tensors of an element have the same first axis."""
         shapes = [each.shape for each in keras.tree.flatten(self.spec)]
         return all(shape.rank for shape in shapes) and (
             len({shape[0] for shape in shapes}) == 1
         )
 
     def example(self, batched: bool) -> Any:
-        """Return the specs of one example, of a dataset that is `batched` or not."""
+        """Return the specs of one example. `batched` removes the batch axis."""
 
         def of_batch(spec: tf.TensorSpec) -> tf.TensorSpec:
-            # A scalar has no batch axis to take away.
+            # A scalar has no batch axis.
             return tf.TensorSpec(spec.shape[1:] if spec.shape.rank else (), spec.dtype)
 
         return keras.tree.map_structure(of_batch, self.spec) if batched else self.spec
 
 
 def read(name: str, data: Any) -> Stream:
-    """Return a Stream of what a user passes.
+    """Return the `data` argument of a user as a Stream.
 
     Raises:
-        TypeError: If it is an iterator, of an unknown kind, ragged or sparse.
+        TypeError: If `data` is an iterator, of an unknown kind, ragged or sparse.
     """
     if kind_of(data, name, x_alone=True, py_dataset=False) == DATASET:
         check_dense(data.element_spec, name)
@@ -83,11 +83,12 @@ def read(name: str, data: Any) -> Stream:
 
 
 def count(stream: Stream, least: int) -> int | None:
-    """Return the number of its elements, or None if it is not known or has no end.
+    """Return the number of elements, or None if it is unknown or infinite.
+
+    If a dataset does not know its length, its first `least` elements are read.
 
     Raises:
-        ValueError: If there are fewer than `least`; for that the first are read of a
-            dataset that does not know.
+        ValueError: If there are fewer than `least` elements.
     """
     if not stream.is_dataset:
         number = min(stream.sizes)
@@ -97,41 +98,41 @@ def count(stream: Stream, least: int) -> int | None:
     if number == tf.data.UNKNOWN_CARDINALITY:
         number = int(stream.data.take(least).reduce(0, lambda found, _: found + 1))
     if number == 0:
-        raise ValueError(f"`{stream.name}` is empty: it has no example.")
+        raise ValueError(f"`{stream.name}` is empty. Pass at least one example.")
     if 0 < number < least:
         raise ValueError(
-            f"`{stream.name}` has {number} examples, but batch_size={least}: an "
-            "example would be twice in a batch. Pass a batch_size of at most that."
+            f"`{stream.name}` has {number} examples, but batch_size={least}, so a "
+            f"batch would repeat examples. Pass a batch_size of at most {number}."
         )
     return number if known else None
 
 
 def batch_size_of(stream: Stream) -> int:
-    """Return the size of the batches of a dataset; the first is read if need be.
+    """Return the batch size of a dataset. The first batch is read if necessary.
 
     Raises:
-        ValueError: If it is empty.
+        ValueError: If the dataset is empty.
     """
     static = keras.tree.flatten(stream.spec)[0].shape[0]
     if static is not None:
         return static
     for batch in stream.data.take(1):
         return int(tf.shape(keras.tree.flatten(batch)[0])[0])
-    raise ValueError(f"`{stream.name}` is empty: it has no batch.")
+    raise ValueError(f"`{stream.name}` is empty. Pass at least one batch.")
 
 
 def endless(
     stream: Stream, batch_size: int, elements: int, seed: tuple | None
 ) -> tf.data.Dataset:
-    """Return batches of `batch_size` without end, pass after pass.
+    """Return an infinite dataset of batches from repeated passes over a domain.
 
     Args:
-        stream: The domain; of a dataset, single examples.
-        batch_size: Examples a batch. A batch may run over the end of a pass.
-        elements: How many elements of `stream` an epoch reads, at the most.
-        seed: Where the orders come from; None keeps the order of `stream`. The order
-            of a pass follows from this, the number of the epoch and that of the pass
-            in it, so that it does not depend on what was read ahead before.
+        stream: The domain. A dataset has single examples.
+        batch_size: Examples in each batch. A batch can span two passes.
+        elements: Largest number of elements of `stream` that an epoch reads.
+        seed: Seed of the orders, or None to keep the order of `stream`. The order of a
+            pass depends on the seed, the epoch number and the pass number. It does not
+            depend on prefetching.
     """
     if stream.is_dataset:
         flat = stream.data.repeat()
@@ -144,7 +145,7 @@ def endless(
         tf.TensorSpec((rows,), tf.int64),
         seed or (0,),
     )
-    with tf.device("CPU:0"):  # or they would fill the memory of the accelerator
+    with tf.device("CPU:0"):  # keeps the arrays out of accelerator memory
         arrays = keras.tree.map_structure(tf.convert_to_tensor, stream.data)
     return orders.rebatch(batch_size, drop_remainder=True).map(
         lambda chosen: keras.tree.map_structure(lambda x: tf.gather(x, chosen), arrays),
@@ -153,8 +154,8 @@ def endless(
 
 
 def endless_batches(stream: Stream, batch_size: int) -> tf.data.Dataset:
-    """Return the batches of a dataset without end, each of them full."""
-    # A last batch that is not full goes on with the first examples of the next pass.
+    """Return an infinite dataset of the batches of a domain, all of full size."""
+    # A smaller last batch is filled with the first examples of the next pass.
     return stream.data.repeat().rebatch(batch_size, drop_remainder=True)
 
 
@@ -169,8 +170,8 @@ def _shuffled(stream: Stream, elements: int, seed: tuple) -> tf.data.Dataset:
     )
 
     def one_pass(of_pass: tf.Tensor) -> tf.data.Dataset:
-        # The seed of this graph alone. TensorFlow mixes it into the order, which
-        # would else follow the global seed, and compares it in Python if that is 0.
+        # This sets the seed of this graph only. Without it, the order would depend on
+        # the global seed. A seed of 0 makes TensorFlow compare tensors in Python.
         tf.random.set_seed(1)
         return stream.data.shuffle(buffer, seed=of_pass)
 
@@ -180,7 +181,7 @@ def _shuffled(stream: Stream, elements: int, seed: tuple) -> tf.data.Dataset:
 def _passes(
     draw: Callable[[np.random.Generator], Any], spec: tf.TensorSpec, seed: tuple
 ) -> tf.data.Dataset:
-    """Return what `draw` makes for each pass; each iterator is the next epoch."""
+    """Return the values of `draw` for each pass. Each new iterator is a new epoch."""
     epochs = itertools.count()
 
     def one_epoch() -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""domain_dataset: labeled source and unlabeled target, side by side in each batch."""
+"""domain_dataset, which combines labeled source and unlabeled target batches."""
 
 from __future__ import annotations
 
@@ -23,44 +23,46 @@ def domain_dataset(
 ) -> tf.data.Dataset:
     """Return batches `({"source": x, "target": x}, y)` of two domains for `fit`.
 
-    Methods of unsupervised domain adaptation see, in each step, labeled examples of
-    the source and as many unlabeled ones of the target. Keras refuses arrays of two
-    lengths; here each epoch goes once through the longer domain, while the shorter
-    begins again, in another order. All batches are full, so that shapes are static
-    (for XLA and TPUs) and domains stay in balance: what is left at the end of the
-    longer is filled up from its next pass, and no example of it is missed.
+    Unsupervised domain adaptation uses labeled source examples and unlabeled target
+    examples in each step, in equal numbers. Keras does not accept arrays of different
+    lengths. In this dataset, an epoch is one pass over the longer domain. The shorter
+    domain is repeated, with a new order in each pass. All batches are full, so shapes
+    are static (for XLA and TPUs) and the domains are balanced. The last batch of the
+    longer domain is filled from its next pass, so no example is left out.
 
-    Under `tf.distribute` a batch is split along its first axis. Since each domain is
-    a tensor of its own, each replica gets its share of both; `batch_size` must be
-    divisible by the number of replicas, which is checked if you call this under
-    `strategy.scope()`. It is that of all replicas together.
+    Under `tf.distribute`, a batch is split along its first axis, and each replica gets
+    its share of both domains. `batch_size` is the size for all replicas together and
+    must be divisible by the number of replicas. This is checked if you call the
+    function under `strategy.scope()`.
 
-    Each iterator is one epoch. The order of a pass follows from `seed`, the number of
-    the epoch and that of the pass in it: the same in each run, whatever the global
-    seed is. A run that is resumed begins with the first order again; and under a
-    strategy the first epoch has the second, since `fit` draws a batch before it.
+    Each iterator is one epoch. The order of a pass depends on `seed`, the epoch number
+    and the pass number, and not on the global seed. So the orders are the same in each
+    run. A resumed run starts again with the first order. Under a strategy, the first
+    epoch has the second order, because `fit` takes a batch before the epoch.
 
     Args:
-        source: Labeled examples, `(x, y)` or `(x, y, sample_weight)`: a tuple of
-            arrays, or a `tf.data.Dataset` of these. x is an array, of strings too,
-            or a structure of arrays such as a dictionary of token ids and masks.
-        target: The x of unlabeled examples: arrays or a `tf.data.Dataset`, with the
-            structure, shape and dtype of the x of the source.
-        batch_size: Examples of each domain a step; arrays and datasets of single
-            examples are cut by it. `None` says that both are datasets of batches, as
-            `kt.data.from_tfds` returns them, of one size. They come in the order that
-            they have themselves; their first batches are read for their size.
-        shuffle: Whether arrays and single examples are shuffled. Of a dataset, up to
-            512 MiB of examples are held for it. Batches cannot be: shuffle before
-            they are cut. Defaults to `True`.
-        seed: Seed of the orders, a whole number of 0 or more. Defaults to 0.
-        steps: Steps of an epoch, which ends after them and begins both domains
-            anew. Needed if a dataset has no end, or does not know its length.
-            Defaults to `None`: one pass over the longer domain.
+        source: Labeled examples, `(x, y)` or `(x, y, sample_weight)`, as a tuple of
+            arrays or a `tf.data.Dataset` of tuples. x is an array, also of strings, or
+            a structure of arrays such as a dictionary of token ids and masks.
+        target: The x of unlabeled examples, as arrays or a `tf.data.Dataset`. It must
+            have the structure, shape and dtype of the x of the source.
+        batch_size: Integer of 1 or more, the number of examples of each domain in each
+            step. Arrays and datasets of single examples are batched with it. `None`
+            means that both domains are already datasets of batches of the same size,
+            such as `kt.data.from_tfds` returns. The order of the batches is then kept,
+            and the first batches are read to get their size.
+        shuffle: Bool, whether to shuffle arrays and single examples. For a dataset, up
+            to 512 MiB of examples are kept in memory. Batches are not shuffled, so
+            shuffle examples before you batch them. Defaults to `True`.
+        seed: Integer of 0 or more, the seed of the orders. Defaults to 0.
+        steps: Integer of 1 or more, the number of steps of an epoch. Both domains start
+            again in the next epoch. `steps` is needed if a dataset is infinite or does
+            not know its length. Defaults to `None`, one pass over the longer domain.
 
     Returns:
-        A `tf.data.Dataset` of known length, of `({"source": xs, "target": xt}, ys)`,
-        or `({...}, ys, sample_weight)`.
+        A `tf.data.Dataset` of known length. Its elements are
+        `({"source": xs, "target": xt}, ys)`, or with weights
+        `({"source": xs, "target": xt}, ys, sample_weight)`.
 
     Example:
         ```python
@@ -77,10 +79,10 @@ def domain_dataset(
 
     Raises:
         TypeError: If a domain is an iterator, ragged, or of an unknown kind.
-        ValueError: If the target has labels, the source has none or of one class
-            only, the domains differ in structure, shape or dtype, one is empty, has
-            fewer examples than a batch, is batched where it should not be or has no
-            end, or a number cannot be used.
+        ValueError: If the target has labels, or the source has no labels or only one
+            class. If the domains differ in structure, shape or dtype. If a domain is
+            empty, smaller than a batch, infinite without `steps`, or does not fit
+            `batch_size`. If another argument is not valid.
 
     Reference:
         Ganin et al., 2016, "Domain-Adversarial Training of Neural Networks",
@@ -125,8 +127,8 @@ def _common_size(source: Stream, target: Stream) -> int:
     sizes = [domain_streams.batch_size_of(each) for each in (source, target)]
     if sizes[0] != sizes[1]:
         raise ValueError(
-            f"The batches of `source` have {sizes[0]} examples, and those of `target` "
-            f"{sizes[1]}. Each step takes as many of both: cut them alike."
+            f"The batches of `source` have {sizes[0]} examples, but the batches of "
+            f"`target` have {sizes[1]}. Use the same batch size for both."
         )
     return sizes[0]
 
@@ -135,9 +137,9 @@ def _check_known(streams: tuple[Stream, Stream], counts: list[int | None]) -> No
     for stream, number in zip(streams, counts, strict=True):
         if number is None:
             raise ValueError(
-                f"`{stream.name}` has no end, or does not know it, so an epoch has no "
-                "length. Pass steps=, the steps of an epoch; or leave out its "
-                "repeat(), or tell how many elements it has by "
+                f"`{stream.name}` has no end, or its length is unknown, so an epoch "
+                "has no length. Pass steps=, the steps of an epoch. Or leave out its "
+                "repeat(), or set the number of its elements with "
                 "apply(tf.data.experimental.assert_cardinality(number))."
             )
 
@@ -146,9 +148,9 @@ def _check_replicas(batch_size: int) -> None:
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if batch_size % replicas:
         raise ValueError(
-            f"batch_size={batch_size} is that of all {replicas} replicas together, and "
-            "must be divisible by their number, so that each gets as many of each "
-            f"domain. Pass {batch_size - batch_size % replicas or replicas}, say."
+            f"batch_size={batch_size} is not divisible by {replicas}, the number of "
+            "replicas that share a batch. Pass a multiple, such as "
+            f"{batch_size - batch_size % replicas or replicas}."
         )
 
 
@@ -159,5 +161,5 @@ def _check_settings(batch_size: Any, shuffle: Any, seed: Any, steps: Any) -> Non
             whole_number(name, value)
     if not isinstance(shuffle, bool):
         raise ValueError(
-            f"shuffle={shuffle!r} must be True or False. The seed is `seed`."
+            f"shuffle={shuffle!r} must be True or False. Pass a seed as `seed`."
         )

@@ -1,4 +1,4 @@
-"""The data of a training as epochs: their order, their length, and what repeats."""
+"""Epochs of training data: their order, their length, and whether they repeat."""
 
 from __future__ import annotations
 
@@ -16,39 +16,41 @@ from keras_transfer.backbones.fingerprint import RowDigest
 from keras_transfer.data.examples import count_batches
 from keras_transfer.data.examples import map_arrays
 
-# Batches of two passes that are compared first: several, since augmentation that is
-# rare may spare one.
+# Number of batches of two passes that are compared first. With only one batch, rare
+# augmentation could go unnoticed.
 FIRST = 8
 
 
 class Clock(keras.callbacks.Callback):
-    """The number of the epoch of `fit` that began last, 0 before the first."""
+    """The number of the current epoch of `fit`, or 0 before the first epoch."""
 
     def __init__(self) -> None:
         super().__init__()
         self.epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Note the number."""
+        """Store the number of the epoch."""
         self.epoch = epoch
 
 
 class Epochs:
-    """Shuffle arrays in each epoch of `fit`, in the same way when it is resumed.
+    """Shuffle arrays in each epoch of `fit`, with the same order in a resumed run.
 
-    Keras does not shuffle the arrays of a keras-hub Task at all, and the order in
-    which it shuffles others depends on what was drawn before. The order here is
-    `numpy.random.default_rng((seed, epoch)).permutation(n)`. Pass `dataset` to `fit`
-    and `clock`, which knows the epoch, among its callbacks.
+    Keras does not shuffle the arrays of a keras-hub Task. For other models, the order
+    from Keras depends on earlier random draws. The order here is
+    `numpy.random.default_rng((seed, epoch)).permutation(n)`. Pass `dataset` to `fit`,
+    and pass `clock`, which counts epochs, as a callback.
 
     Args:
-        arrays: Tuple `(x, y)` or `(x, y, sample_weight)` of arrays, or structures
-            of arrays, of one length.
-        batch_size: Examples per batch; the last batch may be smaller.
-        seed: Whole number of 0 or more; None keeps the order of the arrays.
-        clock: A `Clock` that several share. Default None, one of its own.
-        replicas: Number of replicas that share a batch. Where the last one is too small
-            for each to get an example, it gets some of the batch before. Default 1.
+        arrays: Tuple `(x, y)` or `(x, y, sample_weight)` of arrays or structures of
+            arrays, which all have the same length.
+        batch_size: Integer, the number of examples in each batch. The last batch can be
+            smaller.
+        seed: Integer of 0 or more, or None to keep the order of the arrays.
+        clock: A `Clock` that other objects share. Defaults to `None`, a new clock.
+        replicas: Integer, the number of replicas that share a batch. If the last batch
+            is too small to give each replica an example, it takes some examples from
+            the batch before. Defaults to 1.
     """
 
     def __init__(
@@ -68,12 +70,12 @@ class Epochs:
 
     @property
     def batches(self) -> int:
-        """The number of batches of an epoch."""
+        """The number of batches in an epoch."""
         return math.ceil(self.examples / self.batch_size)
 
     @property
     def dataset(self) -> tf.data.Dataset:
-        """The batches, each time in the order of the epoch that has begun."""
+        """The batches in the order of the current epoch."""
         batches = self._dataset(lambda: self._cut(self._order()))
         return batches.prefetch(tf.data.AUTOTUNE)
 
@@ -103,10 +105,10 @@ class Epochs:
 
 
 def batch_sizes(examples: int, batch_size: int, replicas: int) -> list[int]:
-    """Return the size of each batch of an epoch, of `batch_size` but for the last two.
+    """Return the size of each batch of an epoch.
 
-    Convolutions and BatchNormalization of TensorFlow fail on a replica that gets no
-    example.
+    All sizes are `batch_size`, except the last two. Convolutions and
+    BatchNormalization of TensorFlow fail on a replica without examples.
     """
     full, rest = divmod(examples, batch_size)
     sizes = [batch_size] * full + [rest] * bool(rest)
@@ -116,7 +118,7 @@ def batch_sizes(examples: int, batch_size: int, replicas: int) -> list[int]:
         splits = [
             pair for pair in splits if all(reaches_all(x, replicas) for x in pair)
         ]
-        # Keras reads the first batch of an evaluation as of equal shares.
+        # Keras assumes equal shares for the first batch of an evaluation.
         equal = [pair for pair in splits if pair[0] % replicas == 0]
         sizes[-2:] = next(iter([*equal, *splits]), sizes[-2:])
     return sizes
@@ -125,7 +127,7 @@ def batch_sizes(examples: int, batch_size: int, replicas: int) -> list[int]:
 def reaches_all(size: int, replicas: int) -> bool:
     """Return whether each replica gets an example of a batch.
 
-    TensorFlow gives each but the last ones an equal share, rounded up.
+    TensorFlow gives each replica an equal share, rounded up, until no example is left.
     """
     return (replicas - 1) * math.ceil(size / replicas) < size
 
@@ -133,8 +135,8 @@ def reaches_all(size: int, replicas: int) -> bool:
 class Repeated(NamedTuple):
     """Batches of the same examples in each pass.
 
-    `same_order` says whether their order is the same too, so that what a pass gave can
-    be used again; `shuffled` whether each epoch of training has an order of its own.
+    `same_order` is True if the order is the same in each pass, so the results of one
+    pass can be used again. `shuffled` is True if each training epoch has a new order.
     """
 
     dataset: tf.data.Dataset
@@ -144,50 +146,50 @@ class Repeated(NamedTuple):
 
 
 def repeated(data: Any, role: str) -> Repeated:
-    """Return the batches of data that give the same examples in each pass.
+    """Return the batches of data that has the same examples in each pass.
 
     Args:
         data: `Epochs`, a batched, finite `tf.data.Dataset`, or a PyDataset.
-        role: What the data are, for the error: "of training" or "of validation".
+        role: "of training" or "of validation", for the error message.
 
     Raises:
-        ValueError: If the examples may differ in each pass, with the reason.
+        ValueError: If the examples can differ between passes.
     """
     if isinstance(data, Epochs):
         return Repeated(data.in_order, data.batch_size, same_order=True, shuffled=True)
     if isinstance(data, keras.utils.PyDataset):
-        raise ValueError(f"a PyDataset, as that {role}, may differ in each pass")
+        raise ValueError(f"the PyDataset {role} can differ in each pass")
     try:
         same = same_order(data)
     except ValueError as reason:
-        raise ValueError(f"{reason} (that {role})") from reason
+        raise ValueError(f"{reason} (the dataset {role})") from reason
     first = next(data.take(1).as_numpy_iterator())
     size = len(keras.tree.flatten(first)[-1])
     return Repeated(data, size, same_order=same, shuffled=not same)
 
 
 def same_order(dataset: tf.data.Dataset) -> bool:
-    """Return whether two passes over a batched dataset begin equally.
+    """Return whether two passes over a batched dataset start with the same batches.
 
     Args:
         dataset: A batched, finite `tf.data.Dataset`.
 
     Returns:
-        False if the examples are the same, in another order.
+        True if they do. False if the examples are the same but the order differs.
 
     Raises:
-        ValueError: If the examples themselves differ, since it augments at random, or
-            cannot be compared, since they are ragged or sparse.
+        ValueError: If the examples differ, for example through random augmentation, or
+            if they are ragged or sparse and cannot be compared.
     """
     specs = keras.tree.flatten(dataset.element_spec)
     if not all(isinstance(spec, tf.TensorSpec) for spec in specs):
         raise ValueError("the dataset has ragged or sparse tensors")
-    # Under a global seed two iterators draw the same numbers; a repeat does not.
+    # With a global seed, two iterators draw the same random numbers. `repeat` does not.
     begins = [_digest(x) for x in dataset.take(FIRST).repeat(2).as_numpy_iterator()]
     if begins[: len(begins) // 2] == begins[len(begins) // 2 :]:
         return True
     passes = []
-    # The passes may differ in their number of batches, but each begins with 0.
+    # Passes can have different numbers of batches, but each pass starts with number 0.
     for number, batch in dataset.enumerate().repeat(2).as_numpy_iterator():
         if number == 0:
             passes.append(collections.Counter())
@@ -199,15 +201,15 @@ def same_order(dataset: tf.data.Dataset) -> bool:
 
 
 def with_length(dataset: tf.data.Dataset, examples: int) -> tf.data.Dataset:
-    """Return a dataset that knows its number of batches; counting them takes a pass.
+    """Return a dataset that knows its number of batches. Counting takes a pass.
 
-    Of one that does not know it, `fit` finds the end by a step without data, which
-    counts as an update of the optimizer, and Keras warns of it in each epoch.
+    If the length is unknown, `fit` finds the end with a step without data. This step
+    counts as an update of the optimizer, and Keras warns about it in each epoch.
 
     Args:
         dataset: A batched, finite `tf.data.Dataset`.
-        examples: Their number in another pass. Where it differs from that in this one,
-            the dataset is returned as it is.
+        examples: Number of examples in another pass. If this pass has a different
+            number, the dataset is returned unchanged.
     """
     if count_batches(dataset) is not None:
         return dataset
@@ -218,7 +220,7 @@ def with_length(dataset: tf.data.Dataset, examples: int) -> tf.data.Dataset:
 
 
 def num_batches(data: Any) -> int:
-    """Return the number of batches of an epoch; counting them may take a pass.
+    """Return the number of batches of an epoch. Counting can take a pass.
 
     Args:
         data: `Epochs`, a finite `tf.data.Dataset`, or a PyDataset.
@@ -230,7 +232,7 @@ def num_batches(data: Any) -> int:
 
 
 def _tuples(arrays: tuple) -> tuple:
-    """Return NumPy arrays in a structure without lists, which tf.data would stack."""
+    """Return NumPy arrays in a structure of tuples, because tf.data stacks lists."""
     return keras.tree.lists_to_tuples(map_arrays(np.asarray, arrays))
 
 

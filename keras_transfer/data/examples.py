@@ -1,4 +1,4 @@
-"""What a user passes as data: arrays, a tf.data.Dataset, or a PyDataset."""
+"""Check and read the data of a user: arrays, a tf.data.Dataset, or a PyDataset."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from keras_transfer._arguments import whole_number
 ARRAYS = "arrays"
 DATASET = "a tf.data.Dataset"
 PY_DATASET = "a keras.utils.PyDataset"
-BATCH_SIZE = 32  # that of Keras
+BATCH_SIZE = 32  # the default of Keras
 NUMBERS = (bool, int, float, np.bool_, np.number)
 
 
 def kind_of(
     data: Any, name: str = "data", *, x_alone: bool = False, py_dataset: bool = True
 ) -> str:
-    """Return which kind of data it is: ARRAYS, DATASET or PY_DATASET.
+    """Return the kind of `data`, which is ARRAYS, DATASET or PY_DATASET.
 
     Args:
-        data: What a user passes.
+        data: The data of a user.
         name: Name of the argument, for messages.
-        x_alone: Whether arrays may be any structure, and not only a tuple with labels.
+        x_alone: Whether arrays without labels are accepted, in any structure.
         py_dataset: Whether a PyDataset is accepted.
 
     Raises:
-        TypeError: If it is an iterator or of another kind.
+        TypeError: If `data` is an iterator or of another kind.
     """
     if isinstance(data, tf.data.Dataset):
         return DATASET
@@ -45,9 +45,9 @@ def kind_of(
         return ARRAYS
     arrays = "a tuple of arrays (x, y) or (x, y, sample_weight)"
     if x_alone:
-        arrays = "arrays, of which a structure will do"
+        arrays = "arrays or a structure of arrays"
     last = f"{DATASET}, or {PY_DATASET}" if py_dataset else f"or {DATASET}"
-    once = ", which can be gone through once: what is read here would be missing later"
+    once = ", which allows only one pass, and examples read here would be missing later"
     raise TypeError(
         f"`{name}` is a {type(data).__name__}{once if iterator else ''}. Pass "
         f"{arrays}, {last}."
@@ -55,7 +55,10 @@ def kind_of(
 
 
 def count_batches(data: Any) -> float | None:
-    """Return the number of batches of a dataset; infinity, or None if not known."""
+    """Return the number of batches of a dataset, which can be infinity.
+
+    Return None if the number is unknown.
+    """
     if isinstance(data, keras.utils.PyDataset):
         return math.inf if data.num_batches is None else data.num_batches
     count = int(data.cardinality())
@@ -65,43 +68,45 @@ def count_batches(data: Any) -> float | None:
 
 
 def check_not_empty(data: Any, name: str = "data") -> None:
-    """Check that a dataset has a batch, as far as it knows.
+    """Check that a dataset is not empty, if its length is known.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If the dataset has no batches.
     """
     if count_batches(data) == 0:
-        raise ValueError(f"`{name}` is empty: it has no batch.")
+        raise ValueError(f"`{name}` is empty. Pass at least one batch.")
 
 
 def check_finite(data: Any, name: str = "data") -> None:
-    """Check that a dataset can be read to its end, as far as it knows.
+    """Check that a dataset is finite and not empty, if its length is known.
 
     Raises:
-        ValueError: If it is empty or has no end.
+        ValueError: If the dataset is empty or infinite.
     """
     check_not_empty(data, name)
     if count_batches(data) == math.inf:
-        fix = f"leave out its repeat(), or call {name}.take(number)"
+        fix = f"Leave out its repeat(), or call {name}.take(number)"
         if isinstance(data, keras.utils.PyDataset):
-            fix = "its num_batches is None, and must be a number"
-        raise ValueError(f"`{name}` has no end, so it cannot be read whole: {fix}.")
+            fix = "Its num_batches is None. Return a number instead"
+        raise ValueError(
+            f"`{name}` has no end, so it cannot be read completely. {fix}."
+        )
 
 
 def check_batched(
     data: tf.data.Dataset, name: str = "data", model: keras.Model | None = None
 ) -> None:
-    """Check that a dataset has batches, by the shapes and the inputs of a model.
+    """Check that a dataset is batched, from its shapes and the inputs of a model.
 
     Raises:
-        ValueError: If its elements are single examples.
+        ValueError: If the elements are single examples.
     """
     spec = data.element_spec
     single = any(_rank(each) == 0 for each in keras.tree.flatten(spec))
     inputs = getattr(model, "inputs", None) or []
     x = keras.tree.flatten(spec[0] if isinstance(spec, tuple) else spec)
-    # A Task's preprocessor makes the inputs of the model; a batch may leave out an
-    # axis of 1, which Keras adds.
+    # With a preprocessor, the elements are not the inputs of the model. A batch can
+    # leave out a last axis of 1, because Keras adds it.
     if getattr(model, "preprocessor", None) is None and len(x) == len(inputs):
         single = single or any(
             _rank(each) == len(wanted.shape) - 1 and wanted.shape[-1] != 1
@@ -109,29 +114,29 @@ def check_batched(
         )
     if single:
         raise ValueError(
-            f"`{name}` is not batched: its elements are {spec}. Call {name}.batch(32)."
+            f"`{name}` is not batched. Its elements are {spec}. Call {name}.batch(32)."
         )
 
 
 def check_dense(spec: Any, name: str = "data") -> None:
-    """Check that the elements of a dataset can be read as arrays.
+    """Check that the elements of a dataset are dense.
 
     Raises:
-        TypeError: If there are ragged or sparse tensors in `spec`.
+        TypeError: If `spec` contains ragged or sparse tensors.
     """
     for each in keras.tree.flatten(spec):
         if not isinstance(each, tf.TensorSpec):
             raise TypeError(
-                f"`{name}` has a {type(each).__name__}, but what is read here must be "
-                "dense tensors. Make them dense, such as by `.to_tensor()`."
+                f"`{name}` has a {type(each).__name__}, but all elements must be dense "
+                "tensors. Convert them, for example by `.to_tensor()`."
             )
 
 
 def batches_of(data: Any, name: str = "data") -> Iterator[Any]:
-    """Return the batches of one pass over a dataset, as it gives them.
+    """Return the batches of one pass over a dataset.
 
     Raises:
-        ValueError: If it is empty or has no end.
+        ValueError: If the dataset is empty or infinite.
     """
     check_finite(data, name)
     if isinstance(data, keras.utils.PyDataset):
@@ -140,42 +145,42 @@ def batches_of(data: Any, name: str = "data") -> Iterator[Any]:
 
 
 def count_rows(arrays: Any, name: str = "data") -> int:
-    """Return the number of examples of arrays.
+    """Return the number of examples in arrays.
 
     Raises:
-        TypeError: If something else is among them.
-        ValueError: If they differ in it, or have none.
+        TypeError: If `arrays` contains something else.
+        ValueError: If the arrays have different lengths, or no examples.
     """
     sizes = set()
     map_arrays(lambda array: sizes.add(len(array)), arrays)
     if len(sizes) != 1:
         rows = any(map(_is_list_of_arrays, _values(arrays)))
         raise ValueError(
-            f"The arrays of `{name}` have {sorted(sizes)} examples. There must be as "
-            "many of each."
-            + " A list of arrays is several inputs or outputs, one array each; make "
-            "one array of a list of examples by np.stack." * rows
+            f"The arrays of `{name}` have {sorted(sizes)} examples. Pass arrays of the "
+            "same length."
+            + " A list of arrays means several inputs or outputs. Convert a list of "
+            "examples to one array by np.stack." * rows
         )
     (size,) = sizes
     if size == 0:
-        raise ValueError(f"`{name}` is empty: its arrays have no example.")
+        raise ValueError(f"`{name}` is empty. Pass at least one example.")
     return size
 
 
 def rows_of(arrays: Any, part: slice) -> Any:
-    """Return rows of arrays; strings as a tensor, which layers ask for."""
-
+    """Return rows of arrays. Strings become a tensor, which layers need."""
     return map_arrays(lambda array: _for_layers(array[part]), arrays)
 
 
 def map_arrays(function: Callable[[np.ndarray], Any], data: Any) -> Any:
-    """Apply `function` to the arrays of `data`; a list of plain values is one.
+    """Apply `function` to the arrays of `data`, also in nested structures.
 
-    What converts to an array is one too, such as a column or a table of pandas.
+    A list of plain values counts as one array, and so does a column or a table of
+    pandas.
 
     Raises:
-        TypeError: If something else is there, or rows of several lengths.
-        ValueError: If values are missing among those that are not numbers.
+        TypeError: If `data` contains something else, or rows of different lengths.
+        ValueError: If an array of objects has missing values.
     """
     if data is None:
         return None
@@ -190,11 +195,11 @@ def map_arrays(function: Callable[[np.ndarray], Any], data: Any) -> Any:
 def fit_arguments(
     model: keras.Model, data: Any, steps: int, batch_size: int | None
 ) -> dict:
-    """Return the arguments of `fit` for at least `steps` batches of `data`, checked.
+    """Check `data`, and return arguments of `fit` for at least `steps` batches.
 
     Raises:
         TypeError: If `data` is an iterator or of an unknown kind.
-        ValueError: If it is empty, not batched, or `batch_size` cannot be used.
+        ValueError: If `data` is empty or not batched, or `batch_size` cannot be used.
     """
     kind = kind_of(data)
     if kind == ARRAYS:
@@ -204,26 +209,26 @@ def fit_arguments(
     if batch_size is not None:
         raise ValueError(
             f"batch_size={batch_size} has no effect on a {type(data).__name__}, which "
-            "has batches of its own. Leave it out."
+            "is already batched. Leave out batch_size."
         )
     check_not_empty(data)
     if kind == PY_DATASET:
         return {"x": data, "epochs": steps}
-    # One that does not know its length would end with a warning in each epoch.
+    # Without steps_per_epoch, a dataset of unknown length ends each epoch with a
+    # warning.
     return {"x": data.repeat(), "steps_per_epoch": steps}
 
 
 def _shuffled(data: tuple, steps: int, batch_size: int) -> dict:
-    """Return the arrays of exactly `steps` batches, each pass in another order.
+    """Return arrays for exactly `steps` batches, with a new order in each pass.
 
-    Keras does not shuffle the arrays of a keras-hub Task, and examples sorted by class
-    would show the loss of one class at a time.
+    Keras does not shuffle the arrays of a keras-hub Task. Without a shuffle, examples
+    that are sorted by class would give the loss of one class at a time.
     """
     whole_number("batch_size", batch_size)
     if not 1 <= len(data) <= 3:
         raise ValueError(
-            f"`data` is a tuple of {len(data)}. It must be (x, y) or "
-            "(x, y, sample_weight)."
+            f"`data` is a tuple of {len(data)}. Pass (x, y) or (x, y, sample_weight)."
         )
     size = count_rows(data)
     batch_size = min(batch_size, size)
@@ -237,12 +242,12 @@ def _shuffled(data: tuple, steps: int, batch_size: int) -> dict:
 
 
 def _for_layers(array: np.ndarray) -> Any:
-    """Return strings as a tensor, since Keras takes no array of them."""
+    """Return strings as a tensor, because Keras does not accept string arrays."""
     return ops.convert_to_tensor(array) if array.dtype.kind in "OUS" else array
 
 
 def _rank(spec: Any) -> int | None:
-    return spec.shape.rank if hasattr(spec, "shape") else None  # of None
+    return spec.shape.rank if hasattr(spec, "shape") else None  # the spec of None
 
 
 def _values(arrays: Any) -> Any:
@@ -252,26 +257,29 @@ def _values(arrays: Any) -> Any:
 def _is_list_of_arrays(data: Any) -> bool:
     if not isinstance(data, list):
         return False
-    # Of several outputs one may have no labels.
+    # One of several outputs can have None as its labels.
     first = next((each for each in data if each is not None), None)
-    return len(getattr(first, "shape", ())) > 0  # a scalar of NumPy has () as its own
+    return len(getattr(first, "shape", ())) > 0  # NumPy scalars have the shape ()
 
 
 def _as_array(data: Any) -> np.ndarray:
-    """Return an array of numbers or of strings, with an example a row."""
+    """Return an array of numbers or strings, with one example in each row."""
     kind = type(data).__name__
-    fix = "Pass arrays of one example a row, or a tf.data.Dataset for ragged ones."
+    fix = (
+        "Pass arrays with one example in each row, or a tf.data.Dataset for ragged "
+        "examples."
+    )
     try:
         array = np.asarray(data)
         if isinstance(data, list) and array.dtype.kind in "SU":
-            array = np.asarray(data, object)  # or NaN would be a string too
+            array = np.asarray(data, object)  # otherwise NaN becomes a string
     except ValueError as error:
         raise TypeError(
-            f"`data` holds a {kind} whose rows are not of one length. {fix}"
+            f"`data` contains a {kind} with rows of different lengths. {fix}"
         ) from error
     if array.ndim == 0:
         raise TypeError(
-            f"`data` holds a {kind} that is not an array of examples. {fix}"
+            f"`data` contains a {kind} that is not an array of examples. {fix}"
         )
     if array.dtype != object:
         return array
@@ -279,16 +287,16 @@ def _as_array(data: Any) -> np.ndarray:
         return np.asarray(data)
     missing = sum(map(_is_missing, array.flat))
     if all(isinstance(each, NUMBERS) for each in array.flat):
-        return np.array(array.tolist())  # pandas keeps numbers of several kinds so
+        return np.array(array.tolist())  # pandas stores mixed numbers as objects
     if missing:
         raise ValueError(
             f"{missing} of {array.size} values in a {kind} of `data` are missing (None "
-            "or NaN). Take out these examples, or fill them in."
+            "or NaN). Remove these examples, or fill in the values."
         )
     kinds = ", ".join(sorted({type(each).__name__ for each in array.flat}))
     raise TypeError(
-        f"`data` holds a {kind} of {kinds} that is not an array of examples. {fix} "
-        "Columns of several kinds go one by one: dict(table)."
+        f"`data` contains a {kind} of {kinds} that is not an array of examples. {fix} "
+        "For a table with columns of several dtypes, pass dict(table)."
     )
 
 

@@ -1,4 +1,4 @@
-"""few_labels: as many labels of each class, and the rest without."""
+"""few_labels, which keeps the labels of a few examples of each class."""
 
 from typing import Any
 from typing import NamedTuple
@@ -20,11 +20,11 @@ from keras_transfer.data.labels import labels_of
 from keras_transfer.data.labels import listed
 from keras_transfer.data.labels import whole_numbers
 
-READ_AT_ONCE = 256  # single examples, if they are of one size
+READ_AT_ONCE = 256  # number of single examples, if all have the same size
 
 
 class FewLabels(NamedTuple):
-    """Data with few labels; `unlabeled` holds the x of what was not chosen."""
+    """Data with few labels. `unlabeled` has the x of all other examples."""
 
     labeled: Any
     unlabeled: Any
@@ -35,33 +35,34 @@ def few_labels(
 ) -> FewLabels:
     """Keep the labels of `labels_per_class` examples of each class.
 
-    What transfer is worth shows where labels are few. The choice is stratified and
-    seeded, the same for arrays and for a dataset of the same examples; and splits of
-    one seed are nested: 5 of a class are among the 10 of the same seed, so a curve
-    over the number of labels only ever adds examples. Give figures over some seeds:
-    with few labels the choice is much of the spread.
+    Use this function to measure transfer learning with few labels. The selection is
+    stratified by class. It depends only on the seed, and is the same for arrays and for
+    a dataset of the same examples. Selections with the same seed are nested. For
+    example, the 5 examples of a class are among the 10 examples that the same seed
+    selects. Report results over several seeds, because with few labels they vary a lot
+    with the selection.
 
-    A `tf.data.Dataset` is gone through twice here, to read its labels and to see
-    that it does not change: one that shuffles or augments at random would mix what
-    is chosen with the rest, and is refused. Do both after the split. `labeled`
-    reads it once more, and is then kept in memory; `unlabeled` is read anew in
-    each pass.
+    A `tf.data.Dataset` is read twice, to get its labels and to check that its examples
+    do not change. A dataset that shuffles or augments at random raises an error,
+    because it would mix labeled and unlabeled examples. Shuffle and augment after the
+    split. `labeled` reads the dataset once more and is then kept in memory.
+    `unlabeled` reads the dataset in each pass.
 
     Args:
-        data: A tuple of arrays `(x, y)` or `(x, y, sample_weight)`, where x may be
-            a structure of arrays such as a dictionary, or a finite `tf.data.Dataset`
-            of these. One whose y are scalars holds single examples; any other is
-            taken as batched. A class is a whole number from 0, a string, or a
+        data: A tuple of arrays `(x, y)` or `(x, y, sample_weight)`, or a finite
+            `tf.data.Dataset` of such tuples. x can be a structure of arrays such as a
+            dictionary. A dataset with scalar y has single examples. All other datasets
+            are read as batched. A class is a whole number of 0 or more, a string, or a
             one-hot row.
-        labels_per_class: Number of examples of each class that are chosen, 1 or
-            more. The smallest class must have as many.
-        seed: Seed of the choice, a whole number. Defaults to 0.
+        labels_per_class: Integer of 1 or more, the number of examples to select from
+            each class. Each class must have at least this number of examples.
+        seed: Integer of 0 or more, the seed of the selection. Defaults to 0.
 
     Returns:
-        A named tuple `(labeled, unlabeled)`. `labeled` is of the kind of `data`,
-        in its order: a tuple of arrays, or a dataset of known length with batches
-        of the same size if it had any. `unlabeled` has the x of all other examples.
-        Arrays of str come back with dtype object, as Keras takes them.
+        A named tuple `(labeled, unlabeled)`. `labeled` has the type and the order of
+        `data`. It is a tuple of arrays, or a dataset of known length with the same
+        batch size. `unlabeled` has the x of all other examples. Arrays of str are
+        returned with the dtype object, which Keras needs.
 
     Example:
         ```python
@@ -75,9 +76,9 @@ def few_labels(
         ```
 
     Raises:
-        TypeError: If `data` is of another kind, ragged, or y a structure.
-        ValueError: If a class has too few examples, if labels are no classes, or if
-            a dataset is empty, has no end, or changes from pass to pass.
+        TypeError: If `data` is of another type or ragged, or y is a structure.
+        ValueError: If a class has too few examples, labels are not classes, or a
+            dataset is empty, infinite, or changes between passes.
 
     Reference:
         Oliver et al., 2018, "Realistic Evaluation of Deep Semi-Supervised Learning
@@ -136,9 +137,9 @@ def _of_dataset(data: tf.data.Dataset, labels_per_class: int, seed: int) -> FewL
 
 
 def _read_twice(data: tf.data.Dataset) -> tuple[np.ndarray, int]:
-    """Return the labels and the size of the first batch; two passes must be equal."""
+    """Return the labels and the size of the first batch, if two passes are equal."""
     labels, digests = [], []
-    # Under a global seed two iterators draw the same numbers; a repeat does not.
+    # With a global seed, two iterators draw the same random numbers. `repeat` does not.
     for index, batch in data.enumerate().repeat(2).as_numpy_iterator():
         if index == 0:
             digests.append(RowDigest())
@@ -147,12 +148,12 @@ def _read_twice(data: tf.data.Dataset) -> tuple[np.ndarray, int]:
         if len(digests) == 1:
             labels.append(batch[1])
     if not labels:
-        raise ValueError("`data` is empty: it has no example.")
+        raise ValueError("`data` is empty. Pass at least one example.")
     if len({digest.value() for digest in digests}) != 1 or len(digests) == 1:
         raise ValueError(
-            "Two passes over `data` differ, so examples cannot be told apart by their "
-            "place: it shuffles or augments at random, or can be gone through once. "
-            "Split first; shuffle and augment what few_labels returns."
+            "Two passes over `data` differ, so examples cannot be identified by their "
+            "index. The dataset shuffles or augments at random, or allows only one "
+            "pass. Shuffle and augment the datasets that few_labels returns instead."
         )
     return np.concatenate(labels), len(labels[0])
 
@@ -161,7 +162,7 @@ def _check_rows(batch: tuple) -> None:
     shapes = [np.shape(each) for each in keras.tree.flatten(batch)]
     if () in shapes or len({shape[0] for shape in shapes}) != 1:
         raise ValueError(
-            f"`data` is not batched, and its y are no scalars: its elements have the "
+            f"`data` is not batched, and its y are not scalars. Its elements have the "
             f"shapes {shapes}. Call data.batch(32)."
         )
 
@@ -184,7 +185,7 @@ def _choose(labels: Any, labels_per_class: int, seed: int) -> np.ndarray:
 
 
 def _classes(labels: Any) -> np.ndarray:
-    """Return the class of each example: a number or a string."""
+    """Return the class of each example, as a number or a string."""
     if not isinstance(labels, np.ndarray):
         raise _structure(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -194,23 +195,23 @@ def _classes(labels: Any) -> np.ndarray:
     if labels.ndim == 2:
         if not (np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all()):
             raise ValueError(
-                f"The labels have shape {labels.shape} and are not one-hot: an example "
-                "has no one class to be stratified by. Pass y of one class each, such "
-                "as the most important one, and choose by it."
+                f"The labels have shape {labels.shape} and are not one-hot, so an "
+                "example has more or less than one class. Pass y with exactly one "
+                "class for each example, such as the most important class."
             )
         return labels.argmax(1)
     labels = whole_numbers(labels, "0 or above")
     if (labels < 0).any():
         raise ValueError(
             f"{np.count_nonzero(labels < 0)} of {labels.size} labels are below 0: "
-            f"{listed(np.unique(labels[labels < 0]))}. This marks examples without "
-            "label in many data sets; take them out first."
+            f"{listed(np.unique(labels[labels < 0]))}. Many datasets mark examples "
+            "without a label in this way. Remove these examples first."
         )
     return labels
 
 
 def _structure(labels: Any) -> TypeError:
     return TypeError(
-        f"y is a {type(labels).__name__} of several labels: an example has no one "
-        "class to be stratified by. Pass one of them as y."
+        f"y is a {type(labels).__name__} of several labels, so an example has more "
+        "than one class. Pass one of the labels as y."
     )

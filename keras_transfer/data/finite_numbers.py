@@ -1,4 +1,4 @@
-"""Features and sample weights that are not finite, found before any training."""
+"""Find features and sample weights that are not finite, before training."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import numpy as np
 from keras_transfer import _keras
 from keras_transfer.data.examples import map_arrays
 
-TRIED = 8  # examples with such values that the model is run on
+TRIED = 8  # number of examples with such values to run the model on
 
 
 def check_numbers(model: keras.Model, data: Any) -> None:
-    """Check that arrays of features and of sample weights are of use to a model.
+    """Check features and sample weights in arrays for values that break training.
 
-    Values that are NaN or infinite may have a meaning for the model, which is asked:
-    where its outputs for them, or the gradients of its weights, are not finite either,
-    one such batch would make weights NaN. (A ReLU may make 0 of NaN, so that outputs
-    alone do not tell.) Datasets are read by `fit` alone, and are not checked here.
+    A model can handle NaN or infinite features. Therefore the model is run on such
+    examples. If its outputs or the gradients of its weights are not finite, one such
+    batch would make the weights NaN. The outputs alone are not enough, because a ReLU
+    can turn NaN into 0. Datasets are not checked, because only `fit` reads them.
 
     Args:
         model: The model.
         data: Tuple of arrays, or a dataset.
 
     Raises:
-        ValueError: If features or sample weights are not finite, or weights negative.
+        ValueError: If features break training, or if sample weights are not finite or
+            are negative.
     """
     if not isinstance(data, tuple):
         return
@@ -43,14 +44,14 @@ def check_numbers(model: keras.Model, data: Any) -> None:
         return
     raise ValueError(
         f"{len(rows)} of {len(broken)} examples have features that are NaN or infinite "
-        f"(the first is number {rows[0]}), and so are outputs or gradients of the "
-        "model for them: its weights would become NaN. Take these examples out, or "
-        "fill the values in."
+        f"(the first has the index {rows[0]}). The outputs or gradients of the model "
+        "for these examples are not finite, so its weights would become NaN. Remove "
+        "these examples, or fill in the values."
     )
 
 
 def has_broken(x: Any) -> bool:
-    """Return whether a value of a structure of arrays or tensors is not finite."""
+    """Return whether arrays or tensors have a value that is not finite."""
     arrays = [np.asarray(each) for each in keras.tree.flatten(x) if each is not None]
     floats = [array for array in arrays if array.dtype.kind in "fV"]
     return not all(np.isfinite(array).all() for array in floats)
@@ -60,14 +61,14 @@ def _check_weights(weights: Any) -> None:
     for array in keras.tree.flatten(map_arrays(lambda array: array, weights)):
         if array.dtype.kind not in "biufV":
             raise ValueError(
-                f"The sample weights are not numbers but {array.dtype}. Give each "
-                "example a number of 0 or more."
+                f"The sample weights are not numbers but {array.dtype}. Pass a number "
+                "of 0 or more for each example."
             )
         wrong = ~np.isfinite(array.astype("float64")) | (array.astype("float64") < 0)
         if wrong.any():
             raise ValueError(
                 f"{np.count_nonzero(wrong)} of {array.size} sample weights are NaN, "
-                "infinite or below 0. Give each example a number of 0 or more."
+                "infinite or below 0. Pass a number of 0 or more for each example."
             )
 
 
@@ -76,7 +77,7 @@ def _is_broken(array: np.ndarray) -> np.ndarray | bool:
     if array.dtype.kind not in "fV":
         return False
     broken = np.zeros(len(array), bool)
-    for start in range(0, len(array), 1024):  # the copy is as large as this part
+    for start in range(0, len(array), 1024):  # limits the size of the copy
         part = array[start : start + 1024].reshape(len(array[start : start + 1024]), -1)
         broken[start : start + 1024] = ~np.isfinite(part).all(axis=1)
     return broken

@@ -1,4 +1,4 @@
-"""The labels of a data set: read in one pass, and checked before training."""
+"""Read the labels of a dataset in one pass, and check them before training."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from keras_transfer.data.examples import DATASET
 from keras_transfer.data.examples import kind_of
 from keras_transfer.data.examples import map_arrays
 
-SHOWN = 5  # values that an error message names
+SHOWN = 5  # number of values in an error message
 
 
 def read_labels(data: Any) -> Any:
     """Return all labels of `data` in the order of one pass.
 
-    The pass reads the inputs too, so a data set that makes them costs as much as
-    in an epoch. One that shuffles anew in each pass has another order in the next.
+    The pass also computes the inputs, so it takes as long as in an epoch. If a dataset
+    is shuffled again in each pass, the next pass has another order.
 
     Args:
         data: A tuple of arrays `(x, y)` or `(x, y, sample_weight)`, a batched
             `tf.data.Dataset` of such tuples, or a `keras.utils.PyDataset`.
 
     Returns:
-        One array, or a structure of arrays where `y` is one.
+        An array, or a structure of arrays if `y` is a structure.
 
     Raises:
         TypeError: If `data` is an iterator or of an unknown kind, or its labels
             are ragged or sparse.
-        ValueError: If it has no labels, is empty, not batched, or has no end.
+        ValueError: If `data` has no labels, is empty, not batched, or infinite.
     """
     kind = kind_of(data)
     if kind == ARRAYS:
@@ -48,47 +48,47 @@ def read_labels(data: Any) -> Any:
     else:
         labels = _joined([_as_arrays(labels_of(each)) for each in batches_of(data)])
     if any(len(each) == 0 for each in keras.tree.flatten(labels)):
-        raise ValueError("`data` is empty: it has no label.")
+        raise ValueError("`data` is empty. Pass at least one label.")
     return labels
 
 
 def labels_of(element: Any) -> Any:
-    """Return y of `(x, y)` or `(x, y, sample_weight)`: arrays, tensors or specs.
+    """Return the y of `(x, y)` or `(x, y, sample_weight)`: arrays, tensors or specs.
 
     Raises:
-        ValueError: If it is not such a tuple, or y is None.
+        ValueError: If `element` is not such a tuple, or y is None.
     """
     if not isinstance(element, tuple) or len(element) not in (2, 3):
         what = type(element).__name__
         if isinstance(element, tuple):
             what = f"tuple of {len(element)}"
         raise ValueError(
-            f"`data` has no labels: what it holds is a {what}. It must be (x, y) or "
+            f"`data` has no labels, because it contains a {what}. Pass (x, y) or "
             "(x, y, sample_weight)."
         )
     if not [each for each in keras.tree.flatten(element[1]) if each is not None]:
         raise ValueError(
-            "`data` has no labels: its y is None. It must be (x, y) or "
+            "`data` has no labels, because y is None. Pass (x, y) or "
             "(x, y, sample_weight)."
         )
     return element[1]
 
 
 def check_classes(labels: np.ndarray, num_classes: int) -> None:
-    """Check that integer class labels can teach `num_classes` classes.
+    """Check that class labels fit a model with `num_classes` classes.
 
-    A class without a single example is a UserWarning: a model learns the others.
+    A class without examples gives a UserWarning, because training still works.
 
     Args:
-        labels: Array of shape `(count,)` or `(count, 1)`. Floats that are whole
-            numbers will do.
-        num_classes: Number of classes of the model, at least 2.
+        labels: Array of shape `(count,)` or `(count, 1)`, of integers or of floats that
+            are whole numbers.
+        num_classes: Integer of 2 or more, the number of classes of the model.
 
     Raises:
-        ValueError: If labels are not whole numbers from 0 to `num_classes - 1`,
-            fewer than the classes, or all of one class.
+        ValueError: If labels are not whole numbers from 0 to `num_classes - 1`, are
+            fewer than the classes, or are all of one class.
     """
-    why = "there is nothing to distinguish in one class"
+    why = "a classifier needs at least two classes"
     whole_number("num_classes", num_classes, 2, why=why)
     classes = f"0 to {num_classes - 1}"
     labels = whole_numbers(labels, classes)
@@ -97,45 +97,45 @@ def check_classes(labels: np.ndarray, num_classes: int) -> None:
         raise ValueError(
             f"{outside.size} of {labels.size} labels are outside {classes}: "
             f"{listed(np.unique(outside))}. The model has {num_classes} classes. "
-            "Number the classes from 0, or give the model as many as there are."
+            "Number the classes from 0, or build the model with more classes."
         )
     if labels.size < num_classes:
         raise ValueError(
-            f"`data` has {labels.size} label(s) for {num_classes} classes. Each class "
-            "needs at least one."
+            f"`data` has {labels.size} label(s) for {num_classes} classes. Pass at "
+            "least one label for each class."
         )
     counts = np.bincount(labels, minlength=num_classes)
     if np.count_nonzero(counts) == 1:
         raise ValueError(
-            f"All {labels.size} labels are of one class, {labels[0]}: there is nothing "
-            "to distinguish. Are the data sorted by class, and cut?"
+            f"All {labels.size} labels are of one class, {labels[0]}. Training needs "
+            "at least two classes. Check whether `data` is a part of data that is "
+            "sorted by class."
         )
     missing = np.flatnonzero(counts == 0)
     if missing.size:
         warnings.warn(
             f"{missing.size} of {num_classes} classes have no label: "
-            f"{listed(missing)}. The model will not learn them.",
+            f"{listed(missing)}. The model cannot learn these classes.",
             UserWarning,
             stacklevel=3,
         )
 
 
 def whole_numbers(labels: Any, expected: str) -> np.ndarray:
-    """Return labels of shape `(count,)` or `(count, 1)` as int64 of `(count,)`.
+    """Return labels of shape `(count,)` or `(count, 1)` as int64 of shape `(count,)`.
 
     Raises:
-        ValueError: If the shape is another, or a label is not a whole number.
+        ValueError: If the shape differs, or a label is not a whole number.
     """
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
         raise ValueError(
-            f"The labels have shape {labels.shape}, but class labels have one whole "
-            f"number an example, {expected}. If they are one-hot, pass their argmax: "
-            "labels.argmax(-1)."
+            f"The labels have shape {labels.shape}. Pass one whole number for each "
+            f"example, {expected}. If the labels are one-hot, pass labels.argmax(-1)."
         )
-    if labels.dtype.kind not in "biufV":  # "V" are bfloat16 and its like
+    if labels.dtype.kind not in "biufV":  # bfloat16 is of kind "V"
         raise ValueError(
             f"The labels are not numbers but {labels.dtype}: {listed(labels)}. Number "
             f"the classes, {expected}."
@@ -144,15 +144,16 @@ def whole_numbers(labels: Any, expected: str) -> np.ndarray:
     nan = np.count_nonzero(np.isnan(numbers))
     if nan:
         raise ValueError(
-            f"{nan} of {labels.size} labels are NaN. Take out the examples that have "
-            "no label."
+            f"{nan} of {labels.size} labels are NaN. Remove the examples without a "
+            "label."
         )
-    # A float64 is exact up to 2**53, and infinity is beyond.
+    # A float64 is exact up to 2**53. The limit also excludes infinity.
     wrong = labels[(numbers != np.trunc(numbers)) | (np.abs(numbers) > 2**53)]
     if wrong.size:
         raise ValueError(
             f"{wrong.size} of {labels.size} labels are not whole numbers: "
-            f"{listed(np.unique(wrong))}. Class labels are {expected}."
+            f"{listed(np.unique(wrong))}. Pass class labels as whole numbers, "
+            f"{expected}."
         )
     return labels.astype("int64")
 
@@ -160,10 +161,10 @@ def whole_numbers(labels: Any, expected: str) -> np.ndarray:
 def choose_per_class(
     labels: np.ndarray, labels_per_class: int, seed: int
 ) -> np.ndarray:
-    """Return which examples are chosen: as many of each class, as a boolean array.
+    """Return a boolean array that selects `labels_per_class` examples of each class.
 
-    A seed puts each class in one order, of which the first are chosen: a smaller
-    number chooses out of what a larger one does.
+    The seed gives each class an order, and the first examples are selected. A smaller
+    number therefore selects a part of the selection of a larger number.
     """
     chosen = np.zeros(len(labels), bool)
     rng = np.random.default_rng(seed)
@@ -174,7 +175,7 @@ def choose_per_class(
 
 
 def listed(values: Any) -> str:
-    """Return the first values, by commas, and that there are more."""
+    """Return the first values as text, and the number of other values."""
     values = list(values)
     shown = ", ".join(str(each) for each in values[:SHOWN])
     return shown + (f" and {len(values) - SHOWN} more" if len(values) > SHOWN else "")
@@ -193,5 +194,5 @@ def _of_dataset(data: tf.data.Dataset) -> list:
 
 def _joined(batches: list) -> Any:
     if not batches:
-        raise ValueError("`data` is empty: it has no batch.")
+        raise ValueError("`data` is empty. Pass at least one batch.")
     return keras.tree.map_structure(lambda *each: np.concatenate(each), *batches)

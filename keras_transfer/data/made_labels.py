@@ -1,4 +1,4 @@
-"""Data without labels, for a Task whose preprocessor makes them: language models."""
+"""Data without labels, for language models with a preprocessor that makes labels."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from keras_transfer.data.examples import rows_of
 
 
 def makes_labels(model: keras.Model, data: Any) -> bool:
-    """Return whether data have no labels, and the preprocessor of a Task makes some.
+    """Return whether data has no labels, and the preprocessor of a Task makes them.
 
-    A causal language model learns the next token of each text, a masked one those that
-    its preprocessor has hidden. The preprocessor is run on two examples.
+    The labels of a causal language model are the next tokens, and the labels of a
+    masked language model are the masked tokens. The preprocessor is run on two examples
+    or on a batch.
     """
     preprocessor = getattr(model, "preprocessor", None)
     other = callable(data) or hasattr(data, "__next__")
@@ -43,11 +44,11 @@ def makes_labels(model: keras.Model, data: Any) -> bool:
 
 
 def without_labels(data: Any) -> tuple[Any, int]:
-    """Return data as x alone, `(x,)` or a dataset, and their number of examples.
+    """Return the data without labels, as `(x,)` or a dataset, and the example count.
 
     Raises:
-        TypeError: If arrays are among them that are none.
-        ValueError: If they are empty, endless or not batched.
+        TypeError: If `data` contains values that are not arrays.
+        ValueError: If `data` is empty, infinite or not batched.
     """
     if not isinstance(data, tf.data.Dataset):
         return (_x(data),), count_rows(_x(data))
@@ -55,7 +56,7 @@ def without_labels(data: Any) -> tuple[Any, int]:
     check_finite(data)
     sizes = [len(keras.tree.flatten(x)[-1]) for x in data.as_numpy_iterator()]
     if not sizes:
-        raise ValueError("`data` is empty: it has no batch.")
+        raise ValueError("`data` is empty. Pass at least one batch.")
     return data, int(np.sum(sizes))
 
 

@@ -1,4 +1,4 @@
-"""Labels that are names: numbered as scikit-learn's LabelEncoder does."""
+"""Number labels that are strings, in the same way as LabelEncoder of scikit-learn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_transfer.data.labels import listed
 
 
 def is_named(labels: Any) -> bool:
-    """Return whether labels are strings, a name an example."""
+    """Return whether labels are strings, with one name for each example."""
     if keras.tree.is_nested(labels) or labels.dtype.kind not in "OSUT":
         return False
     return labels.ndim == 1 or labels.ndim == 2 and labels.shape[1] == 1
@@ -28,13 +28,13 @@ def choose_names(
     """Return the names of the classes in the order of their numbers.
 
     Args:
-        labels: Names, one an example.
+        labels: Names, one for each example.
         num_classes: Number of classes of the model, or None if it is not known.
-        known: Names that the model or the data have already. They keep their numbers
-            if all labels are among them.
+        known: Names that the model or the data already has. They are returned if they
+            include all labels.
 
     Raises:
-        ValueError: If there are not as many names as classes.
+        ValueError: If the number of names differs from the number of classes.
     """
     names = tuple(sorted(set(_texts(labels))))
     if known is not None and set(names) <= set(known):
@@ -42,41 +42,41 @@ def choose_names(
     if num_classes is not None and len(names) != num_classes:
         raise ValueError(
             f"The labels have {len(names)} names, {listed(names)}, but the model has "
-            f"{num_classes} classes, so it is not known which number each name has. "
-            "Give the model as many classes, or number the labels yourself."
+            f"{num_classes} classes, so it is not clear which number each name has. "
+            f"Build the model with {len(names)} classes, or number the labels yourself."
         )
     return names
 
 
 def number_names(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Return the places of labels in `names`, of shape `(count,)`.
+    """Return the indices of labels in `names`, of shape `(count,)`.
 
     Raises:
-        ValueError: If a label is not among them.
+        ValueError: If a label is not in `names`.
     """
     places = {name: place for place, name in enumerate(names)}
     texts = _texts(labels)
     unknown = [text for text in texts if text not in places]
     if unknown:
         raise ValueError(
-            f"{len(unknown)} of {len(texts)} labels are none of the "
-            f"{len(names)} names of the classes ({listed(names)}): "
-            f"{listed(sorted(set(unknown)))}."
+            f"{len(unknown)} of {len(texts)} labels are not among the {len(names)} "
+            f"class names ({listed(names)}): {listed(sorted(set(unknown)))}. Remove "
+            "these examples, or correct their labels."
         )
     return np.array([places[text] for text in texts], "int64")
 
 
 def with_numbers(data: Any, names: Sequence[str], *, one_hot: bool) -> Any:
-    """Return data with numbers, or one-hot rows, in place of named labels.
+    """Return data with class numbers or one-hot rows instead of named labels.
 
     Args:
         data: Tuple of arrays `(x, y)` or `(x, y, sample_weight)`, or a batched
-            `tf.data.Dataset` of these.
+            `tf.data.Dataset` of such tuples.
         names: Names of the classes in the order of their numbers.
-        one_hot: Whether the loss takes one-hot rows.
+        one_hot: Whether the loss needs one-hot rows.
 
     Raises:
-        ValueError: If it is a PyDataset, or a label is not among the names.
+        ValueError: If `data` is a PyDataset, or a label is not in `names`.
     """
     if kind_of(data) == ARRAYS:
         x, y, *weight = data
@@ -86,8 +86,8 @@ def with_numbers(data: Any, names: Sequence[str], *, one_hot: bool) -> Any:
         return (x, numbers, *weight)
     if isinstance(data, keras.utils.PyDataset):
         raise ValueError(
-            "The labels are names, and those of a PyDataset are not numbered here. "
-            f"Return their places in {list(names)} from its __getitem__."
+            "The labels are names, which cannot be numbered in a PyDataset. Return "
+            f"the index of each name in {list(names)} from its __getitem__."
         )
     table = tf.constant(list(names))
 
@@ -101,12 +101,13 @@ def with_numbers(data: Any, names: Sequence[str], *, one_hot: bool) -> Any:
 
 
 def without_booleans(data: Any) -> Any:
-    """Return data whose labels are 0 and 1 in place of False and True.
+    """Return data with labels 0 and 1 instead of False and True.
 
-    Keras cannot give classes that are booleans a weight.
+    Keras does not support class weights for boolean labels.
 
     Args:
-        data: Tuple of arrays, a `tf.data.Dataset`, or a PyDataset, which stays.
+        data: Tuple of arrays, a `tf.data.Dataset`, or a PyDataset. A PyDataset is
+            returned unchanged.
     """
     if isinstance(data, tuple):
         labels = map_arrays(lambda array: array, data[1])

@@ -1,4 +1,4 @@
-"""from_tfds: texts or images of TensorFlow Datasets, ready for `fit`."""
+"""from_tfds, which loads texts or images of TensorFlow Datasets for `fit`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_transfer._arguments import whole_number
 from keras_transfer.data.few_labels import few_labels
 
-# What is kept in memory, and how much of it a shuffle holds that is read anew.
+# Largest dataset to keep in memory. A larger dataset is shuffled in parts of this size.
 CACHE_BYTES = 2**30
 
 
@@ -24,43 +24,46 @@ def from_tfds(
     shuffle: int | None = None,
     labels_per_class: int | None = None,
 ) -> tf.data.Dataset:
-    """Return a split of TensorFlow Datasets as batches `(x, y)` for any of our models.
+    """Return a split of a TensorFlow dataset as batches `(x, y)` for `fit`.
 
-    Texts stay strings: a keras-hub Task or preprocessor takes them as they are.
-    Images become float32 in the range of the file, [0, 255] for the usual uint8,
-    which is what `preprocess_input` of `keras.applications`, the converters of
-    keras-hub, and a `Rescaling` layer expect. The split is kept in memory after the
-    first pass if it takes up to 1 GiB, and the next batches are made while a model
-    trains.
+    Texts stay strings, which a keras-hub Task or preprocessor accepts. Images become
+    float32 without rescaling, so uint8 images keep the range [0, 255]. This is the
+    input range of `preprocess_input` in `keras.applications`, of the image converters
+    in keras-hub, and of a `Rescaling` layer. A split of up to 1 GiB is kept in memory
+    after the first pass. The next batches are prepared while a model trains.
 
-    With `shuffle` each epoch has another order, and the sequence of orders is the
-    same in each run. (It also follows the global seed of TensorFlow, if one is set,
-    such as by `keras.utils.set_random_seed`, and a run that is resumed begins with
-    the first order again.) What is kept in memory is shuffled as a whole, else as
-    much as 1 GiB holds. Leave it out for evaluation, and for
-    `kt.backbones.cache_features`: shuffle what that returns.
+    With `shuffle`, each epoch has another order, and the orders are the same in each
+    run. The orders also depend on the global seed of TensorFlow, for example from
+    `keras.utils.set_random_seed`. A resumed run starts again with the first order. A
+    split in memory is shuffled completely, and a larger split in parts of 1 GiB. Do not
+    use `shuffle` for evaluation or for `kt.backbones.cache_features`. Shuffle the
+    dataset that `cache_features` returns instead.
 
     Args:
-        name: Name in the catalog, such as "imdb_reviews" or "glue/sst2", or a
-            `tfds.core.DatasetBuilder`, such as `tfds.builder(name, data_dir=folder)`
-            or one of your own. It is downloaded and prepared if it is not yet.
-        split: Which part, such as "train", "test" or "train[:80%]".
-        features: Names of the features for x and y: `("sentence", "label")`; for a
-            pair of texts `(("premise", "hypothesis"), "label")`, or a dictionary in
-            the place of x. Defaults to `None`: the supervised keys of the dataset.
-        image_size: Height and width in pixels to which the images of x are resized,
-            as `keras.layers.Resizing` does. Defaults to `None`: their own size,
-            which must be one for all.
-        batch_size: Examples a batch; the last may have fewer. Defaults to 32.
-        shuffle: Seed of the order, or `None` for the order of the files. Defaults
-            to `None`.
-        labels_per_class: Number of examples of each class that are kept, by
-            `kt.data.few_labels` with the seed `shuffle`, or 0 if that is `None`.
-            For the other examples without label, or another seed, call it yourself.
-            Defaults to `None`: all.
+        name: Name of a dataset in the catalog, such as "imdb_reviews" or "glue/sst2",
+            or a `tfds.core.DatasetBuilder`, such as
+            `tfds.builder(name, data_dir=folder)` or a custom builder. The dataset is
+            downloaded and prepared if necessary.
+        split: String, the part of the dataset, such as "train", "test" or
+            "train[:80%]".
+        features: Names of the features for x and y, such as `("sentence", "label")`.
+            For a pair of texts, `(("premise", "hypothesis"), "label")`. x can also be a
+            dictionary. Defaults to `None`, the supervised keys of the dataset.
+        image_size: Pair `(height, width)` in pixels. The images of x are resized to
+            this size, as in `keras.layers.Resizing`. Defaults to `None`, which keeps
+            the size. All images must then have the same size.
+        batch_size: Integer of 1 or more, the number of examples in each batch. The last
+            batch can be smaller. Defaults to 32.
+        shuffle: Integer of 0 or more, the seed of the order, or `None` for the order of
+            the files. Defaults to `None`.
+        labels_per_class: Integer of 1 or more, the number of examples of each class to
+            keep. They are selected by `kt.data.few_labels` with the seed `shuffle`, or
+            with 0 if `shuffle` is `None`. To get the other examples without labels, or
+            to use another seed, call `few_labels` yourself. Defaults to `None`, all
+            examples.
 
     Returns:
-        A `tf.data.Dataset` of batches, whose length is known.
+        A `tf.data.Dataset` of batches with a known length.
 
     Example:
         ```python
@@ -76,9 +79,10 @@ def from_tfds(
         ```
 
     Raises:
-        TypeError: If `name` or `split` is of another kind, or examples are ragged.
-        ValueError: If there is no such split or feature, no supervised keys, the
-            split is empty, examples differ in size, or a number cannot be used.
+        TypeError: If `name` or `split` is of another type, or examples are ragged.
+        ValueError: If a split or a feature does not exist, the dataset has no
+            supervised keys, the split is empty, examples differ in size, or another
+            argument is not valid.
 
     Reference:
         TensorFlow Datasets, tensorflow.org/datasets (`tfds.load`, `as_supervised`).
@@ -95,7 +99,7 @@ def from_tfds(
     keys = _checked_keys(builder, features)
     builder.download_and_prepare()
     data = _read(builder, split, keys)
-    # A structure as that of x: which of it are images.
+    # True for each key that is an image, in the structure of the keys.
     images = keras.tree.map_structure(
         lambda key: isinstance(builder.info.features[key], tfds.features.Image), keys
     )
@@ -111,7 +115,7 @@ def from_tfds(
     if shuffle is not None:
         fits = count if size <= CACHE_BYTES else max(1, CACHE_BYTES * count // size)
         data = data.shuffle(fits, seed=shuffle, reshuffle_each_iteration=True)
-    # Images become floats after the cache, in which bytes take a quarter of the room.
+    # Cast images after the cache, because uint8 takes a quarter of the memory.
     data = _map_images(
         data.batch(batch_size), images, lambda image: tf.cast(image, "float32")
     )
@@ -126,7 +130,7 @@ def _check(split: Any, image_size: Any, batch_size: Any, shuffle: Any) -> None:
         )
     whole_number("batch_size", batch_size)
     if shuffle is not None:
-        why = "it is a seed, such as 0, or None for the order of the files"
+        why = "pass a seed, such as 0, or None for the order of the files"
         whole_number("shuffle", shuffle, 0, why=why)
     if image_size is None:
         return
@@ -141,29 +145,29 @@ def _check(split: Any, image_size: Any, batch_size: Any, shuffle: Any) -> None:
 
 
 def _checked_keys(builder: Any, features: Sequence | None) -> tuple:
-    """Return `(x, y)` with the names of features in the places of their values."""
+    """Return `(x, y)` with the names of features instead of their values."""
     known = list(builder.info.features)
     keys = builder.info.supervised_keys if features is None else features
     if keys is None:
         raise ValueError(
-            f"{builder.name} has no supervised keys: it does not say what x and y are. "
-            f"Pass features=(x, y) out of {known}."
+            f"{builder.name} has no supervised keys, so x and y are not known. Pass "
+            f"features=(x, y) with names from {known}."
         )
     if not isinstance(keys, tuple | list) or len(keys) != 2:
         raise ValueError(
-            f"features={keys!r} must be a pair (x, y) out of {known}; for two texts "
-            "((first, second), y)."
+            f"features={keys!r} must be a pair (x, y) with names from {known}. For "
+            "pairs of texts, pass ((first, second), y)."
         )
     unknown = [key for key in keras.tree.flatten(keys) if key not in known]
     if unknown:
         raise ValueError(
-            f"{builder.name} has no feature {unknown[0]!r}. It has {known}."
+            f"{builder.name} has no feature {unknown[0]!r}. Pass names from {known}."
         )
     return keras.tree.lists_to_tuples(tuple(keys))
 
 
 def _read(builder: Any, split: Any, keys: tuple) -> tf.data.Dataset:
-    """Return single examples `(x, y)` in the order of the files, of known number."""
+    """Return a dataset of known length with single examples in the order of files."""
     import tensorflow_datasets as tfds
 
     unused = set(builder.info.features) - set(keras.tree.flatten(keys))
@@ -181,8 +185,8 @@ def _read(builder: Any, split: Any, keys: tuple) -> tf.data.Dataset:
     except ValueError as error:
         reason = " ".join(str(error).split()).removesuffix(".")
         raise ValueError(
-            f"split={split!r} of {builder.name} cannot be read: {reason}. Its splits "
-            f"are {list(builder.info.splits)}."
+            f"split={split!r} of {builder.name} cannot be read: {reason}. Use one of "
+            f"the splits {list(builder.info.splits)}."
         ) from error
     data = data.map(
         lambda example: keras.tree.map_structure(lambda key: example[key], keys)
@@ -190,8 +194,8 @@ def _read(builder: Any, split: Any, keys: tuple) -> tf.data.Dataset:
     for spec in keras.tree.flatten(data.element_spec):
         if not isinstance(spec, tf.TensorSpec):
             raise TypeError(
-                f"{builder.name} has a {type(spec).__name__} in {keys}: its examples "
-                "are of several lengths. Name other features, or map the dataset of "
+                f"{builder.name} has a {type(spec).__name__} in {keys}, so its "
+                "examples differ in length. Use other features, or map the dataset of "
                 "tfds.load to dense tensors yourself."
             )
     count = int(data.cardinality())
@@ -199,7 +203,9 @@ def _read(builder: Any, split: Any, keys: tuple) -> tf.data.Dataset:
         count = sum(1 for _ in data)
         data = data.apply(tf.data.experimental.assert_cardinality(count))
     if count == 0:
-        raise ValueError(f"split={split!r} of {builder.name} is empty.")
+        raise ValueError(
+            f"split={split!r} of {builder.name} is empty. Pass a larger split."
+        )
     return data
 
 
@@ -222,13 +228,13 @@ def _resized(
 ) -> tf.data.Dataset:
     if not any(keras.tree.flatten(images[0])):
         raise ValueError(
-            f"image_size={tuple(image_size)}, but x has no image. Leave it out, or "
-            "name the image in `features`."
+            f"image_size={tuple(image_size)}, but x has no image. Leave out "
+            "image_size, or name the image in `features`."
         )
     if any(keras.tree.flatten(images[1])):
         raise ValueError(
             f"image_size={tuple(image_size)}, but y is an image too, and resizing "
-            "would blur its classes. Resize both yourself, out of tfds.load."
+            "would blur its classes. Load with tfds.load and resize both yourself."
         )
     size = tuple(int(each) for each in image_size)
     return _map_images(data, images, lambda image: tf.image.resize(image, size))
@@ -239,17 +245,17 @@ def _check_shapes(data: tf.data.Dataset, keys: tuple, images: tuple) -> None:
     for key, is_image, spec in zip(*flat, strict=True):
         if spec.shape.is_fully_defined():
             continue
-        how = "Name another feature, or pad it yourself, out of tfds.load."
+        how = "Use another feature, or load with tfds.load and pad it yourself."
         if is_image:
             how = "Pass image_size=(height, width)."
         raise ValueError(
-            f"The examples of {key!r} differ in size, {spec.shape}, and cannot be "
+            f"The examples of {key!r} differ in size, {spec.shape}, so they cannot be "
             f"batched. {how}"
         )
 
 
 def _bytes(data: tf.data.Dataset, text: int) -> int:
-    """Return about how many bytes all examples take; `text` is that of all strings."""
+    """Return the approximate bytes of all examples. `text` is the bytes of strings."""
     specs = keras.tree.flatten(data.element_spec)
     numeric = [spec for spec in specs if spec.dtype != tf.string]
     example = sum(

@@ -1,4 +1,4 @@
-"""from_tsv: labeled texts out of a file of tab-separated values."""
+"""from_tsv, which reads labeled texts from a file of tab-separated values."""
 
 import csv
 import os
@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
-SHOWN = 10  # class names that an error message names
+SHOWN = 10  # number of class names in an error message
 
 
 class Texts(NamedTuple):
-    """Labeled texts: `labels` are places in `classes`."""
+    """Labeled texts. `labels` are indices into `classes`."""
 
     texts: np.ndarray | tuple[np.ndarray, ...]
     labels: np.ndarray
@@ -29,32 +29,33 @@ def from_tsv(
     header: bool = False,
     classes: Sequence[str] | None = None,
 ) -> Texts:
-    """Read labeled texts from a TSV file: one example a line, a tab between columns.
+    """Read labeled texts from a TSV file, with one example in each line.
 
-    Quotation marks are plain characters, as most data sets of texts have it
-    (`csv.QUOTE_NONE`), so that no text runs over a line or loses its marks. The file
-    is UTF-8, with or without a byte order mark; lines end as on Unix or Windows.
-    Nothing is skipped: the first line that does not fit is an error with its number.
+    Columns are separated by tabs. Quotation marks are plain characters
+    (`csv.QUOTE_NONE`), as in most text datasets. So a text cannot span several lines
+    and keeps its quotation marks. The file is UTF-8, with or without a byte order mark,
+    and has Unix or Windows line ends. No line is skipped. The first line that cannot be
+    read raises an error with its line number.
 
-    Labels become places in the sorted names of the classes; names that are all
-    numbers are sorted as such, so labels 0, 1, ... stay what they are. Give a test
-    file the `classes` of its training file: it may lack a class, and must have no
-    other.
+    Labels become indices into the sorted class names. If all names are numbers, they
+    are sorted by value, so labels 0, 1, ... do not change. For a test file, pass the
+    `classes` of the training file. The test file can lack a class, but must not have
+    an unknown class.
 
     Args:
-        path: The file.
-        columns: What the file has from left to right: "label" in the place of the
-            label, and another name for each text. Defaults to `("label", "text")`.
-        header: Whether the first line holds names, which are left out. Defaults to
-            `False`.
-        classes: Names of the classes in the order of their numbers. Defaults to
-            `None`: those of the file, sorted.
+        path: String or path of the file.
+        columns: Names of the columns from left to right: "label" for the label, and
+            another name for each text. Defaults to `("label", "text")`.
+        header: Bool, whether the first line has column names and is skipped. Defaults
+            to `False`.
+        classes: Names of the classes in the order of their numbers. Defaults to `None`,
+            the sorted names in the file.
 
     Returns:
-        A named tuple `(texts, labels, classes)`. `texts` is an array of str (of dtype
-        object, as Keras takes it), or, of two columns and more, a tuple of arrays, as
-        preprocessors of keras-hub take a pair. `labels` are int64 of shape
-        `(count,)`. `classes` is a tuple of str, without spaces around them.
+        A named tuple `(texts, labels, classes)`. `texts` is an array of str with the
+        dtype object, which Keras needs. For two or more text columns, it is a tuple of
+        arrays, which preprocessors of keras-hub accept. `labels` are int64 of shape
+        `(count,)`. `classes` is a tuple of str, without surrounding spaces.
 
     Example:
         ```python
@@ -69,10 +70,11 @@ def from_tsv(
         ```
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If `columns` or `classes` cannot be used, the file is empty, or
-            a line has missing or additional columns, no label, an unknown label, NUL
-            or what is not UTF-8. The message names the file and the line.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If `columns` or `classes` is not valid, the file is empty, or a line
+            has missing or additional columns, no label, an unknown label, a NUL
+            character, or bytes that are not UTF-8. The message contains the file and
+            the line number.
 
     Reference:
         Python, "csv: CSV File Reading and Writing", docs.python.org (`QUOTE_NONE`).
@@ -81,11 +83,12 @@ def from_tsv(
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"There is no file {str(path)!r}, looked for in {pathlib.Path.cwd()}."
+            f"The file {str(path)!r} does not exist. The current folder is "
+            f"{pathlib.Path.cwd()}."
         )
     rows = list(_rows(path, columns, header))
     if not rows:
-        raise ValueError(f"{path} is empty: it has no line with an example.")
+        raise ValueError(f"{path} is empty. Pass a file with at least one example.")
     place = columns.index("label")
     names = [row.pop(place).strip() for row in rows]
     first = 2 if header else 1
@@ -94,8 +97,8 @@ def from_tsv(
         lines.setdefault(name, line)
     if "" in lines:
         raise ValueError(
-            f"{path}, line {lines['']}: the label is empty. Each example needs one; "
-            "take out those that have none."
+            f"{path}, line {lines['']}: the label is empty. Remove examples without a "
+            "label."
         )
     if classes is None:
         classes = _sorted(lines, path)
@@ -104,44 +107,45 @@ def from_tsv(
         for name, line in lines.items():
             if name not in classes:
                 raise ValueError(
-                    f"{path}, line {line}: the label {name!r} is none of the "
-                    f"{len(classes)} classes given: {_shown(classes)}."
+                    f"{path}, line {line}: the label {name!r} is not in `classes`, "
+                    f"which has {len(classes)} names: {_shown(classes)}. Correct the "
+                    "label, or add it to `classes`."
                 )
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.array([numbers[name] for name in names], "int64")
-    # Of dtype object: each text takes its own length, and Keras refuses "<U".
+    # With the dtype object, texts are not padded. Keras does not accept "<U".
     texts = tuple(np.array(column, object) for column in zip(*rows, strict=True))
     return Texts(texts[0] if len(texts) == 1 else texts, labels, classes)
 
 
 def _rows(path: pathlib.Path, columns: list[str], header: bool) -> Iterator[list[str]]:
-    """Yield the columns of each line, checked."""
+    """Check each line and yield its columns."""
     for line, text in enumerate(_lines(path), start=1):
         where = f"{path}, line {line}"
         try:
             found = next(csv.reader([text], delimiter="\t", quoting=csv.QUOTE_NONE))
         except csv.Error as error:
             raise ValueError(
-                f"{where}: {error}. A text must have no line break in it; for longer "
-                "texts call csv.field_size_limit(characters) first."
+                f"{where}: {error}. Remove line breaks from texts. For longer texts, "
+                "call csv.field_size_limit(characters) first."
             ) from error
         if len(found) != len(columns):
             what = f"has {len(found)} column(s)" if found else "is blank"
             raise ValueError(
-                f"{where} {what}, but there must be {len(columns)}, {columns}, with a "
-                "tab between them. Mend the line, or name the columns of the file "
-                "from left to right in `columns`."
+                f"{where} {what}, but must have {len(columns)}, {columns}, separated "
+                "by tabs. Fix the line, or pass the names of the file's columns from "
+                "left to right as `columns`."
             )
         if line == 1 and found == columns and not header:
             raise ValueError(
-                f"{where} holds names, {found}, and no example. Pass header=True."
+                f"{where} contains column names, {found}. Pass header=True."
             )
         if line > 1 or not header:
             yield found
 
 
 def _lines(path: pathlib.Path) -> Iterator[str]:
-    """Yield the lines without their ends; only "\\n" and "\\r\\n" end a line."""
+    """Yield the lines without line ends, which are "\\n" or "\\r\\n"."""
     with path.open("rb") as file:
         for line, data in enumerate(file, start=1):
             try:
@@ -154,8 +158,8 @@ def _lines(path: pathlib.Path) -> Iterator[str]:
                 ) from error
             if "\0" in text:
                 raise ValueError(
-                    f"{path}, line {line} has a NUL character. The file is damaged, no "
-                    "text, or UTF-16: save it as UTF-8."
+                    f"{path}, line {line} has a NUL character, so the file is damaged, "
+                    "not a text file, or UTF-16. Save the file as UTF-8."
                 )
             yield text.removesuffix("\n").removesuffix("\r")
 
@@ -169,7 +173,7 @@ def _sorted(names: dict[str, int], path: pathlib.Path) -> tuple[str, ...]:
         if other != name:
             raise ValueError(
                 f"{path}, line {line}: the label {name!r} is the same number as "
-                f"{other!r} in line {names[other]}. Write it in one way."
+                f"{other!r} in line {names[other]}. Write both in the same way."
             )
     return tuple(by_value[value] for value in sorted(by_value))
 
@@ -190,8 +194,8 @@ def _checked_classes(classes: Sequence[str]) -> tuple[str, ...]:
     wrong = [name for name in names if not isinstance(name, str)]
     if not names or wrong or len(set(names)) < len(names):
         raise ValueError(
-            f"classes={classes!r} must be the names of the classes, each a str and "
-            "given once: such as the `classes` of the training file."
+            f"classes={classes!r} must be the names of the classes, each a str, "
+            "without duplicates, such as the `classes` of the training file."
         )
     return names
 

@@ -465,13 +465,13 @@ def test_a_task_takes_its_raw_inputs():
 @pytest.mark.parametrize(
     "make, error, message",
     [
-        (lambda: iter(dataset()), TypeError, "gone through once"),
-        (lambda: (each for each in [data()]), TypeError, "gone through once"),
+        (lambda: iter(dataset()), TypeError, "only one pass"),
+        (lambda: (each for each in [data()]), TypeError, "only one pass"),
         (lambda: data()[0], TypeError, r"tuple of arrays \(x, y\)"),
         (lambda: [*data()], TypeError, r"tuple of arrays \(x, y\)"),
         (lambda: (*data(), *data()), ValueError, "tuple of 4"),
         (lambda: (data()[0], data(9)[1]), ValueError, r"\[9, 40\] examples"),
-        (lambda: data(0), ValueError, "no example"),
+        (lambda: data(0), ValueError, "is empty"),
         (lambda: (1.0, 2.0), TypeError, "not an array of examples"),
         (lambda: dataset().unbatch(), ValueError, "not batched"),
         (lambda: dataset().take(0), ValueError, "is empty"),
@@ -516,7 +516,7 @@ def test_wrong_arguments_raise(arguments, message):
 
 @pytest.mark.parametrize("make", [dataset, Batches])
 def test_a_batch_size_with_batched_data_raises(make):
-    with pytest.raises(ValueError, match="batches of its own"):
+    with pytest.raises(ValueError, match="already batched"):
         kt.find_learning_rate(compiled(tiny.mlp()), make(), batch_size=4)
 
 

@@ -1,4 +1,4 @@
-"""The names of the classes of a model: kept, forgotten, saved with a config."""
+"""Class names of a model are stored, removed, and saved in a config."""
 
 import gc
 import weakref
@@ -16,7 +16,7 @@ def network():
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
 
 
-def test_a_model_has_the_names_that_it_was_given():
+def test_names_are_stored_and_removed():
     model, other = network(), network()
     assert class_names_of(model) is None
     remember_class_names(model, np.array(["cat", "dog"]))
@@ -27,7 +27,7 @@ def test_a_model_has_the_names_that_it_was_given():
     assert class_names_of(model) is None
 
 
-def test_names_keep_no_model_alive():
+def test_names_do_not_keep_a_model_alive():
     model = network()
     remember_class_names(model, ["cat", "dog"])
     alive = weakref.ref(model)
@@ -37,12 +37,12 @@ def test_names_keep_no_model_alive():
 
 
 @pytest.mark.parametrize("names", ["cat", [], ["cat", "cat"]])
-def test_names_that_cannot_be_used(names):
+def test_bad_names_raise(names):
     with pytest.raises(ValueError, match="must be the names of the classes"):
         remember_class_names(network(), names)
 
 
-def test_a_transfer_classifier_saves_them(tmp_path):
+def test_a_transfer_classifier_saves_class_names(tmp_path):
     backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     model = TransferClassifier(backbone, 2)
     assert "class_names" not in model.get_config()

@@ -1,4 +1,4 @@
-"""The promises of the embedded digits: parts are disjoint, seeded, stratified."""
+"""The digits: parts are disjoint, seeded and stratified."""
 
 import types
 
@@ -13,10 +13,10 @@ FROM_TRAIN, FROM_GAP, FROM_TEST = 0, 128, 255
 
 @pytest.fixture
 def flat_photographs(monkeypatch):
-    """Replace the photographs by one gray for each region that a part may show.
+    """Replace the photographs by one gray value for each region of columns.
 
-    Over black a blended image is its digit, over white it is 1 - digit, and over
-    the gap neither, so the images tell which digit and which region they show.
+    A blended image over black is the digit, and over white it is 1 - digit. Over the
+    gap it is different from both. So the images show the digit and the region.
     """
     photographs = np.full((2, 427, 640, 3), FROM_GAP, "uint8")
     photographs[:, :, slice(*digits.TRAIN_COLUMNS)] = FROM_TRAIN
@@ -41,7 +41,7 @@ def as_keys(images):
 
 
 def test_every_digit_is_in_exactly_one_part(flat_photographs):
-    # Compares contents, so a digit drawn twice under two indices fails as well.
+    # This compares pixels, so a digit with two indices also fails.
     parts = {name: as_keys(each) for name, each in parts_as_plain_digits().items()}
     together = [key for keys in parts.values() for key in keys]
     assert len(set(together)) == len(together) == 1797
@@ -51,7 +51,7 @@ def test_every_digit_is_in_exactly_one_part(flat_photographs):
 
 
 def test_photograph_regions_of_train_and_test_do_not_overlap(flat_photographs):
-    # One pixel from the gap or from the other region would be no digit of the set.
+    # A pixel from the gap or the other region would give an image that is no digit.
     every = set(as_keys(np.repeat(digits._digits()[0][..., None], 3, -1)))
     for images in parts_as_plain_digits().values():
         assert every.issuperset(as_keys(images))
@@ -66,7 +66,7 @@ def test_target_is_the_absolute_difference_of_digit_and_patch(monkeypatch):
     monkeypatch.setattr(sklearn.datasets, "load_sample_images", lambda: gray)
     images = digits.load_target().unlabeled
     assert images.max() == pytest.approx(0.8)  # full ink, 1 - 0.2
-    assert np.isclose(images[:, 0, 0], 0.2).mean() > 0.9  # corners hold no ink
+    assert np.isclose(images[:, 0, 0], 0.2).mean() > 0.9  # corners have no ink
 
 
 def test_patches_differ_and_come_from_both_photographs():
@@ -80,7 +80,7 @@ def test_patches_differ_and_come_from_both_photographs():
     assert patches.min() < means[1] < means[0] < patches.max()
 
 
-def test_target_train_has_ten_labels_a_class():
+def test_target_train_has_ten_labels_in_each_class():
     _, labels = digits.load_target().train
     assert np.bincount(labels).tolist() == [10] * 10
 
@@ -117,7 +117,7 @@ def test_images_are_float32_rgb_between_0_and_1(load, part):
     assert labels.dtype == np.int64
 
 
-def test_same_seed_same_data():
+def test_the_same_seed_gives_the_same_data():
     first, second = digits.load_target(seed=3), digits.load_target(seed=3)
     np.testing.assert_array_equal(first.train[0], second.train[0])
     np.testing.assert_array_equal(first.unlabeled, second.unlabeled)
@@ -127,7 +127,7 @@ def test_same_seed_same_data():
     )
 
 
-def test_seed_moves_the_labels_but_never_an_image_into_or_out_of_the_train_part():
+def test_the_seed_only_changes_which_train_images_have_labels():
     first, second = digits.load_target(seed=0), digits.load_target(seed=1)
     np.testing.assert_array_equal(first.test[0], second.test[0])
     np.testing.assert_array_equal(first.test[1], second.test[1])
@@ -139,7 +139,7 @@ def test_seed_moves_the_labels_but_never_an_image_into_or_out_of_the_train_part(
     assert pools[0] == pools[1]
 
 
-def test_unlabeled_is_the_rest_of_the_train_part():
+def test_unlabeled_has_all_other_train_images():
     assert digits.load_target().unlabeled.shape == (300, 16, 16, 3)
     everything = digits.load_target(labels_per_class=40)
     assert everything.unlabeled.shape == (0, 16, 16, 3)
@@ -147,6 +147,6 @@ def test_unlabeled_is_the_rest_of_the_train_part():
 
 
 @pytest.mark.parametrize("count", [0, 41, 2.5, "ten"])
-def test_impossible_number_of_labels_is_refused(count):
+def test_bad_labels_per_class_raises(count):
     with pytest.raises(ValueError, match="1 to 40"):
         digits.load_target(labels_per_class=count)

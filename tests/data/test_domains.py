@@ -1,4 +1,4 @@
-"""Two domains side by side: lengths, orders, balance, and what is refused."""
+"""domain_dataset: lengths, orders, balance, and errors."""
 
 import itertools
 
@@ -41,7 +41,7 @@ each_kind = pytest.mark.parametrize("kind", ["arrays", "datasets"])
 
 @each_kind
 @pytest.mark.parametrize("longer", ["source", "target"])
-def test_an_epoch_is_the_longer_domain_and_the_shorter_begins_again(kind, longer):
+def test_an_epoch_is_one_pass_over_the_longer_domain(kind, longer):
     source, target = both(kind)
     if longer == "target":
         target, source = source, (TARGET, np.arange(7))
@@ -51,7 +51,7 @@ def test_an_epoch_is_the_longer_domain_and_the_shorter_begins_again(kind, longer
     of_source, of_target, _ = epoch(data)
     long, short = (of_source, of_target)[:: 1 if longer == "source" else -1]
     assert sorted(long.ravel()) == list(range(20))
-    # 20 of 7: two passes and 6 of a third, each pass in another order.
+    # 20 examples from 7 are two passes and 6 of a third, each in another order.
     passes = np.split(short.ravel(), [7, 14])
     assert sorted(passes[0]) == sorted(passes[1]) == list(range(100, 107))
     assert len(set(passes[2])) == 6
@@ -65,7 +65,7 @@ def test_labels_stay_with_their_examples(kind):
 
 
 @each_kind
-def test_the_last_batch_is_filled_up_from_the_next_pass(kind):
+def test_the_last_batch_is_filled_from_the_next_pass(kind):
     data = domain_dataset(*both(kind), 6)
     of_source, of_target, _ = epoch(data)
     assert of_source.shape == of_target.shape == (4, 6)
@@ -75,11 +75,11 @@ def test_the_last_batch_is_filled_up_from_the_next_pass(kind):
 
 
 @each_kind
-def test_epochs_differ_and_replay_exactly(kind):
+def test_epochs_differ_and_are_equal_in_each_run(kind):
     one, two = (domain_dataset(*both(kind), 5, seed=3) for _ in range(2))
     keras.utils.set_random_seed(1)
     first = [epoch(one) for _ in range(3)]
-    keras.utils.set_random_seed(2)  # the order is of our seed alone
+    keras.utils.set_random_seed(2)  # the order only depends on `seed`
     again = [epoch(two) for _ in range(3)]
     keras.tree.map_structure(np.testing.assert_array_equal, first, again)
     for a, b in itertools.combinations(first, 2):
@@ -90,7 +90,7 @@ def test_epochs_differ_and_replay_exactly(kind):
 
 
 @each_kind
-def test_the_global_seed_stays_what_it_is(kind):
+def test_the_global_seed_does_not_change(kind):
     tf.random.set_seed(5)
     expected = [float(tf.random.uniform(())) for _ in range(2)]
     tf.random.set_seed(5)
@@ -100,8 +100,8 @@ def test_the_global_seed_stays_what_it_is(kind):
 
 
 @each_kind
-def test_what_was_read_ahead_changes_no_order(kind):
-    # The shorter has begun many passes when the first batch arrives, or only one.
+def test_prefetching_does_not_change_orders(kind):
+    # Prefetching can start many passes of the shorter domain before the first batch.
     one, two = (domain_dataset(*both(kind), 5) for _ in range(2))
     next(iter(one))
     epoch(two)
@@ -109,7 +109,7 @@ def test_what_was_read_ahead_changes_no_order(kind):
 
 
 @each_kind
-def test_the_order_of_the_data_without_shuffle(kind):
+def test_without_shuffle_the_order_of_the_data_is_kept(kind):
     data = domain_dataset(*both(kind), 5, shuffle=False)
     of_source, of_target, _ = epoch(data)
     assert np.array_equal(of_source.ravel(), np.arange(20))
@@ -119,7 +119,7 @@ def test_the_order_of_the_data_without_shuffle(kind):
 
 
 @each_kind
-def test_the_two_domains_have_orders_of_their_own(kind):
+def test_the_two_domains_have_different_orders(kind):
     same = (SOURCE, LABELS), SOURCE
     if kind == "datasets":
         same = dataset(SOURCE, LABELS), dataset(SOURCE)
@@ -151,7 +151,7 @@ def test_structures_of_arrays_and_texts():
     assert y.tolist() == [0, 1]
 
 
-def test_a_pair_of_texts_is_no_pair_of_x_and_y(tmp_path):
+def test_a_pair_of_texts_is_accepted_as_target(tmp_path):
     (tmp_path / "a.tsv").write_text("0\ta\tb\n1\tc\td\n")
     train = from_tsv(tmp_path / "a.tsv", columns=("label", "one", "two"))
     target = (np.array(["e", "f"], object), np.array(["g", "h"], object))
@@ -164,7 +164,7 @@ def test_a_pair_of_texts_is_no_pair_of_x_and_y(tmp_path):
         domain_dataset(train, target, 2)
 
 
-def test_arrays_beside_a_dataset():
+def test_arrays_and_a_dataset():
     data = domain_dataset((SOURCE, LABELS), dataset(TARGET), 5)
     _, of_target, _ = epoch(data)
     assert set(of_target.ravel()) == set(TARGET.ravel())
@@ -175,12 +175,12 @@ def batches(*arrays, size=4, **kwargs):
 
 
 @pytest.mark.parametrize("drop", [False, True])
-def test_datasets_of_batches_come_in_their_own_order(drop):
+def test_datasets_of_batches_keep_their_order(drop):
     source = batches(SOURCE[:18], LABELS[:18], drop_remainder=drop)
     target = batches(TARGET, drop_remainder=drop)
     data = domain_dataset(source, target, None)
     of_source, of_target, _ = epoch(data)
-    # 18 examples are 4 full batches and, if kept, 2 that the next pass fills up.
+    # 18 examples are 4 full batches, and 2 examples that the next pass fills up.
     if drop:
         assert of_source.ravel().tolist() == list(range(16))
         assert set(of_target.ravel()) == {100, 101, 102, 103}
@@ -191,7 +191,7 @@ def test_datasets_of_batches_come_in_their_own_order(drop):
     assert data.element_spec[0]["target"].shape == (4, 1)
 
 
-def test_what_from_tfds_returns():
+def test_datasets_of_from_tfds():
     import tensorflow_datasets as tfds
 
     with tfds.testing.mock_data(num_examples=6):
@@ -203,11 +203,11 @@ def test_what_from_tfds_returns():
         for x, y in data:
             assert x["source"].shape == x["target"].shape == (4, 8, 8, 3)
             assert y.shape == (4,)
-        with pytest.raises(ValueError, match="`source` has batches already"):
+        with pytest.raises(ValueError, match="`source` is already batched"):
             domain_dataset(source, target, 4)
 
 
-def test_steps_end_the_epoch_of_data_without_end():
+def test_steps_end_the_epoch_of_infinite_data():
     endless = dataset(SOURCE, LABELS).repeat()
     data = domain_dataset(endless, TARGET, 5, steps=3)
     assert len(data) == 3
@@ -220,13 +220,13 @@ def test_steps_end_the_epoch_of_data_without_end():
     assert len(epoch(cut)[0]) == 9
 
 
-def test_a_dataset_that_does_not_know_its_length():
+def test_a_dataset_of_unknown_length():
     some = dataset(SOURCE, LABELS).filter(lambda x, y: y > 0)
     with pytest.raises(ValueError, match="assert_cardinality"):
         domain_dataset(some, TARGET, 5)
     known = some.apply(tf.data.experimental.assert_cardinality(13))
     assert len(domain_dataset(known, TARGET, 5)) == 3
-    # With `steps` only its begin is read; without this, no step would ever come.
+    # With `steps`, only the start of the dataset is read to check its size.
     assert len(epoch(domain_dataset(some, TARGET, 5, steps=4))[0]) == 4
     none = dataset(TARGET).filter(lambda x: False)
     with pytest.raises(ValueError, match="`target` is empty"):
@@ -234,7 +234,7 @@ def test_a_dataset_that_does_not_know_its_length():
 
 
 @each_kind
-def test_each_replica_has_its_half_of_both_domains(strategy, kind):
+def test_each_replica_gets_half_of_both_domains(strategy, kind):
     data = domain_dataset(*both(kind), 4, shuffle=False)
     seen = []
     for x, y in strategy.experimental_distribute_dataset(data):
@@ -260,7 +260,7 @@ def two_streams():
 
 
 @pytest.mark.slow
-def test_two_replicas_train_as_one(strategy):
+def test_two_replicas_train_like_one(strategy):
     def trained(data):
         model = two_streams()
         model.fit(data, epochs=2, shuffle=False, verbose=0)
@@ -268,7 +268,7 @@ def test_two_replicas_train_as_one(strategy):
         return model.get_weights()
 
     one, two = (domain_dataset((SOURCE / 20, LABELS), TARGET, 4) for _ in range(2))
-    # Under a strategy `fit` draws a batch before the first epoch.
+    # Under a strategy, `fit` takes a batch before the first epoch.
     next(iter(one))
     expected = trained(one)
     with strategy.scope():
@@ -280,27 +280,27 @@ def test_two_replicas_train_as_one(strategy):
 def test_the_batch_must_be_divisible_by_the_replicas(strategy):
     with strategy.scope():
         domain_dataset((SOURCE, LABELS), TARGET, 4)
-        with pytest.raises(ValueError, match="batch_size=5 is that of all 2 replicas"):
+        with pytest.raises(ValueError, match="batch_size=5 is not divisible by 2"):
             domain_dataset((SOURCE, LABELS), TARGET, 5)
         odd = (batches(SOURCE, LABELS, size=5), batches(TARGET, size=5))
-        with pytest.raises(ValueError, match="batch_size=5 is that of all 2 replicas"):
+        with pytest.raises(ValueError, match="batch_size=5 is not divisible by 2"):
             domain_dataset(*odd, None)
 
 
 @pytest.mark.parametrize(
-    "target, mend",
+    "target, fix",
     [
         ((TARGET, np.arange(7)), r"target\[0\]"),
         ((TARGET, np.arange(7), np.ones(7)), r"target\[0\]"),
         (dataset(TARGET, np.arange(7)), r"target\.map\("),
     ],
 )
-def test_refuses_labels_of_the_target(target, mend):
-    with pytest.raises(ValueError, match=f"would leak into training.*{mend}"):
+def test_labels_of_the_target_raise(target, fix):
+    with pytest.raises(ValueError, match=f"would leak into training.*{fix}"):
         domain_dataset((SOURCE, LABELS), target, 5)
 
 
-def test_refuses_labels_of_batches_of_the_target():
+def test_labels_in_batches_of_the_target_raise():
     target = batches(TARGET, np.arange(7))
     with pytest.raises(ValueError, match=r"would leak.*target\.map\("):
         domain_dataset(batches(SOURCE, LABELS), target, None)
@@ -318,7 +318,7 @@ def test_refuses_labels_of_batches_of_the_target():
         dataset(SOURCE).map(lambda x: (x, None)),
     ],
 )
-def test_refuses_a_source_without_labels(source):
+def test_a_source_without_labels_raises(source):
     with pytest.raises(ValueError, match="`source` has no labels"):
         domain_dataset(source, TARGET, 5)
 
@@ -343,12 +343,12 @@ IMAGES = np.zeros((20, 8, 8, 1), "float32")
         (SOURCE, np.array([["a"]] * 7), "float32.*string"),
     ],
 )
-def test_refuses_domains_that_differ(source, target, message):
+def test_domains_that_differ_raise(source, target, message):
     with pytest.raises(ValueError, match=message):
         domain_dataset((source, LABELS), target, 5)
 
 
-def test_refuses_axes_of_unknown_size():
+def test_axes_of_unknown_size_raise():
     ragged = tf.data.Dataset.from_generator(
         lambda: iter([]), output_signature=tf.TensorSpec((None,), "float32")
     )
@@ -361,9 +361,9 @@ def test_refuses_axes_of_unknown_size():
 @pytest.mark.parametrize(
     "source, target, batch_size, message",
     [
-        (batches(SOURCE, LABELS), dataset(TARGET), 5, "`source` has batches already"),
-        (dataset(SOURCE, LABELS), batches(TARGET), 5, "`target` has batches already"),
-        ((SOURCE, LABELS), batches(TARGET), 5, "`target` has batches already"),
+        (batches(SOURCE, LABELS), dataset(TARGET), 5, "`source` is already batched"),
+        (dataset(SOURCE, LABELS), batches(TARGET), 5, "`target` is already batched"),
+        ((SOURCE, LABELS), batches(TARGET), 5, "`target` is already batched"),
         (dataset(SOURCE, LABELS), batches(TARGET), None, "`source` has single"),
         (batches(SOURCE, LABELS), dataset(TARGET), None, "`target` has single"),
         (
@@ -377,7 +377,7 @@ def test_refuses_axes_of_unknown_size():
         (batches(SOURCE, LABELS), batches(TARGET, size=5), None, "4 examples.* 5"),
     ],
 )
-def test_refuses_batches_where_examples_should_be(source, target, batch_size, message):
+def test_a_batch_size_that_does_not_fit_raises(source, target, batch_size, message):
     with pytest.raises(ValueError, match=message):
         domain_dataset(source, target, batch_size)
 
@@ -400,18 +400,18 @@ def test_refuses_batches_where_examples_should_be(source, target, batch_size, me
     ],
 )
 @pytest.mark.parametrize("steps", [None, 2])
-def test_refuses_what_cannot_teach(source, target, message, steps):
+def test_bad_domains_raise(source, target, message, steps):
     with pytest.raises(ValueError, match=message):
         domain_dataset(source, target, 5, steps=steps)
 
 
-def test_refuses_arrays_of_the_target_that_differ_in_length():
+def test_target_arrays_of_different_lengths_raise():
     source, target = (SOURCE, SOURCE), (TARGET, TARGET[:5])
     with pytest.raises(ValueError, match=r"`target` have \[5, 7\] examples"):
         domain_dataset((source, LABELS), target, 5)
 
 
-def test_refuses_empty_batches():
+def test_empty_batches_raise():
     with pytest.raises(ValueError, match="`target` is empty"):
         domain_dataset(batches(SOURCE, LABELS), batches(TARGET[:0]), None)
 
@@ -430,13 +430,13 @@ class Batches(keras.utils.PyDataset):
         Batches,
     ],
 )
-def test_refuses_iterators_and_other_kinds(bad, make):
+def test_iterators_and_other_types_raise(bad, make):
     arguments = dict(source=(SOURCE, LABELS), target=TARGET) | {bad: make()}
     with pytest.raises(TypeError, match=f"`{bad}` is a "):
         domain_dataset(**arguments, batch_size=5)
 
 
-def test_refuses_no_target():
+def test_a_target_of_none_raises():
     with pytest.raises(TypeError, match="`target` is a NoneType"):
         domain_dataset((SOURCE, LABELS), None, 5)
 
@@ -454,6 +454,6 @@ def test_refuses_no_target():
         dict(shuffle=3),
     ],
 )
-def test_refuses_bad_settings(settings):
+def test_bad_settings_raise(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         domain_dataset((SOURCE, LABELS), TARGET, **dict(batch_size=5) | settings)

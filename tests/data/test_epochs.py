@@ -1,4 +1,4 @@
-"""Arrays shuffled by seed and epoch; datasets distinguished by their order."""
+"""Epochs shuffles arrays by seed and epoch, and same_order compares passes."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ def rows(dataset):
     return [batch[1].tolist() for batch in dataset.as_numpy_iterator()]
 
 
-def test_the_order_is_that_of_seed_and_epoch():
+def test_the_order_depends_on_seed_and_epoch():
     epochs = Epochs(numbers(), 4, seed=7)
     dataset = epochs.dataset
     for epoch in (0, 3):
@@ -28,7 +28,7 @@ def test_the_order_is_that_of_seed_and_epoch():
         assert sum(rows(dataset), []) == order.tolist()
 
 
-def test_the_last_batch_may_be_smaller_and_its_number_is_known():
+def test_the_last_batch_can_be_smaller_and_the_length_is_known():
     epochs = Epochs(numbers(), 4, seed=0)
     for dataset in (epochs.dataset, epochs.in_order):
         assert [len(each) for each in rows(dataset)] == [4, 4, 2]
@@ -36,7 +36,7 @@ def test_the_last_batch_may_be_smaller_and_its_number_is_known():
     assert Epochs(numbers(), 99, seed=0).batches == 1
 
 
-def test_without_a_seed_the_order_stays():
+def test_without_a_seed_the_order_is_kept():
     epochs = Epochs(numbers(), 4, seed=None)
     epochs.clock.on_epoch_begin(1)
     assert sum(rows(epochs.dataset), []) == list(range(10))
@@ -65,7 +65,7 @@ def test_inputs_of_all_kinds(x):
     assert y.shape == (2,)
 
 
-def test_fit_sees_each_epoch_in_its_own_order():
+def test_fit_gets_a_different_order_in_each_epoch():
     seen = []
 
     class Look(keras.Model):
@@ -84,7 +84,7 @@ def test_fit_sees_each_epoch_in_its_own_order():
     assert seen[-10:] == np.concatenate(orders).tolist()
 
 
-# Datasets: in one order, in another each time, and augmented.
+# Datasets with a fixed order, with a new order in each pass, and with augmentation.
 
 
 def dataset(count=20):
@@ -125,8 +125,8 @@ def words(x, y):
         (lambda data: data.map(words).shuffle(20).batch(6), False),
     ],
 )
-def test_order_is_told(make, same):
-    # Under a global seed two iterators are equal, though two epochs are not.
+def test_same_order(make, same):
+    # With a global seed, two iterators are equal although two epochs differ.
     keras.utils.set_random_seed(0)
     assert same_order(make(dataset())) is same
 
@@ -142,7 +142,7 @@ def test_order_is_told(make, same):
         (lambda data: data.map(ragged).ragged_batch(6), "ragged or sparse"),
     ],
 )
-def test_examples_that_change_are_refused(make, message):
+def test_examples_that_change_raise(make, message):
     keras.utils.set_random_seed(0)
     with pytest.raises(ValueError, match=message):
         same_order(make(dataset()))

@@ -1,4 +1,4 @@
-"""Which data are accepted, and what is read of each kind."""
+"""Kinds of data that are accepted, and how each kind is read."""
 
 import math
 
@@ -19,7 +19,7 @@ X, Y = np.arange(10.0).reshape(5, 2), np.array([0, 1, 0, 1, 1])
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of two examples."""
+    """PyDataset with batches of two examples."""
 
     def __init__(self, count=3):
         super().__init__()
@@ -48,7 +48,7 @@ def test_kinds(data, kind, x_alone):
 
 
 @pytest.mark.parametrize("data", [X, {"a": X}, [X], ["a", "b"], tf.constant(X)])
-def test_x_alone_is_any_structure_of_arrays(data):
+def test_x_alone_accepts_any_structure_of_arrays(data):
     assert kind_of(data, x_alone=True) == ARRAYS
     with pytest.raises(TypeError, match=r"`data` is a .*tuple of arrays \(x, y\)"):
         kind_of(data)
@@ -65,17 +65,17 @@ def test_x_alone_is_any_structure_of_arrays(data):
         (lambda: dataset, False),
     ],
 )
-def test_one_message_for_all_that_is_not_accepted(make, once, x_alone):
+def test_other_types_raise(make, once, x_alone):
     with pytest.raises(TypeError) as raised:
         kind_of(make(), "target", x_alone=x_alone)
     message = str(raised.value)
     assert message.startswith(f"`target` is a {type(make()).__name__}")
-    assert ("can be gone through once" in message) == once
+    assert ("allows only one pass" in message) == once
     assert ("(x, y)" in message) != x_alone
     assert message.endswith("a tf.data.Dataset, or a keras.utils.PyDataset.")
 
 
-def test_where_no_py_dataset_is_accepted_none_is_recommended():
+def test_the_error_suggests_a_py_dataset_only_if_accepted():
     with pytest.raises(TypeError, match="arrays .*, or a tf.data.Dataset.$") as raised:
         kind_of(Batches(), py_dataset=False)
     assert "PyDataset" not in str(raised.value).removeprefix("`data` is a Batches")
@@ -100,7 +100,7 @@ def test_the_number_of_batches(data, count):
 @pytest.mark.parametrize(
     "data", [dataset(), Batches(), dataset().filter(lambda *_: True)]
 )
-def test_a_pass_gives_all_batches_in_order(data):
+def test_a_pass_returns_all_batches_in_order(data):
     for _ in range(2):
         found = [np.asarray(y).tolist() for _, y in examples.batches_of(data)]
         assert found == [[0, 1], [0, 1], [1]]
@@ -115,12 +115,12 @@ def test_a_pass_gives_all_batches_in_order(data):
         (Batches(0), "`source` is empty"),
     ],
 )
-def test_a_pass_needs_a_begin_and_an_end(data, message):
+def test_empty_and_infinite_data_raise(data, message):
     with pytest.raises(ValueError, match=message):
         examples.batches_of(data, "source")
 
 
-def test_single_examples_are_seen_by_their_shape_or_the_inputs():
+def test_single_examples_are_detected_from_shapes_or_inputs():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     vectors = tf.data.Dataset.from_tensor_slices(X)
     examples.check_batched(vectors, "target")
@@ -131,7 +131,7 @@ def test_single_examples_are_seen_by_their_shape_or_the_inputs():
     examples.check_batched(dataset(), model=model)
 
 
-def test_elements_without_labels_have_no_shape_to_check():
+def test_labels_of_none_have_no_shape_to_check():
     examples.check_batched(dataset(X).map(lambda x: (x, None)))
 
 
@@ -148,12 +148,12 @@ def test_the_number_of_examples(arrays):
         ((X, 3), TypeError, "not an array of examples"),
     ],
 )
-def test_arrays_that_do_not_fit(arrays, error, message):
+def test_arrays_that_do_not_fit_raise(arrays, error, message):
     with pytest.raises(error, match=message):
         count_rows(arrays, "source")
 
 
-def test_rows_of_strings_are_tensors_and_of_numbers_arrays():
+def test_rows_of_strings_are_tensors_and_rows_of_numbers_are_arrays():
     arrays = {"text": np.array(["a", "b", "c"]), "number": [1, 2, 3]}
     found = examples.rows_of(arrays, slice(1, 3))
     assert isinstance(found["text"], tf.Tensor)
@@ -163,7 +163,7 @@ def test_rows_of_strings_are_tensors_and_of_numbers_arrays():
 
 
 def kinds(data):
-    """Return dtype and shape of each array that is found."""
+    """Return the dtype and shape of each array in the data."""
     return examples.map_arrays(lambda array: (array.dtype.kind, array.shape), data)
 
 
@@ -180,26 +180,26 @@ def kinds(data):
         (np.array(["a", "b"], object), ("O", (2,))),
     ],
 )
-def test_lists_and_objects_as_people_have_them(data, found):
+def test_lists_and_arrays_of_objects(data, found):
     assert kinds(data) == found
 
 
 @pytest.mark.parametrize(
     "data, error, message",
     [
-        ([[1], [2, 3]], TypeError, "a list whose rows are not of one length.*ragged"),
+        ([[1], [2, 3]], TypeError, "a list with rows of different lengths.*ragged"),
         (np.array(["a", None], object), ValueError, r"1 of 2 values .* are missing"),
         (["a", float("nan")], ValueError, "1 of 2 values in a list .* are missing"),
         (["a", 1], TypeError, "a list of int, str that is not an array"),
         (np.array([1, "a"], object), TypeError, r"a ndarray of int, str .*dict\(table"),
     ],
 )
-def test_objects_that_are_not_an_array(data, error, message):
+def test_objects_that_are_not_an_array_raise(data, error, message):
     with pytest.raises(error, match=message):
         kinds(data)
 
 
-def test_a_list_of_rows_is_several_arrays_to_keras():
+def test_a_list_of_arrays_counts_as_several_inputs():
     with pytest.raises(ValueError, match=r"\[2, 5\] examples.*by np.stack"):
         count_rows((list(X), Y))
 

@@ -1,4 +1,4 @@
-"""The promises of few_labels: seeded, stratified, nested, and nothing in both parts."""
+"""few_labels: selections are seeded, stratified, nested and disjoint from the rest."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ import tensorflow as tf
 import keras_transfer as kt
 
 Y = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [9, 12, 15]))
-X = np.arange(36.0).reshape(36, 1)  # tells each example
+X = np.arange(36.0).reshape(36, 1)  # identifies each example
 
 
 def dataset(*arrays):
@@ -16,21 +16,21 @@ def dataset(*arrays):
 
 
 def values(data):
-    """Return all elements of a dataset as one list per component."""
+    """Return all elements of a dataset as one array for each component."""
     batches = list(data.as_numpy_iterator())
     return keras.tree.map_structure(lambda *each: np.concatenate(each), *batches)
 
 
-def test_as_many_of_each_class_in_the_order_given():
+def test_selection_is_stratified_and_keeps_the_order():
     (x, y), rest = kt.data.few_labels((X, Y), 4)
     assert np.bincount(y).tolist() == [4, 4, 4]
-    assert np.array_equal(Y[x[:, 0].astype(int)], y)  # paired as they were
+    assert np.array_equal(Y[x[:, 0].astype(int)], y)  # each x keeps its y
     assert (np.diff(x[:, 0]) > 0).all()
     assert (np.diff(rest[:, 0]) > 0).all()
     assert sorted([*x[:, 0], *rest[:, 0]]) == X[:, 0].tolist()
 
 
-def test_the_seed_says_which():
+def test_the_selection_depends_on_the_seed():
     first, again, other = (
         kt.data.few_labels((X, Y), 4, seed=seed).labeled[0] for seed in (1, 1, 2)
     )
@@ -38,7 +38,7 @@ def test_the_seed_says_which():
     assert first.tolist() != other.tolist()
 
 
-def test_splits_of_one_seed_are_nested():
+def test_selections_with_the_same_seed_are_nested():
     chosen = [
         set(kt.data.few_labels((X, Y), count, seed=3).labeled[0][:, 0])
         for count in (1, 5, 9)
@@ -46,7 +46,7 @@ def test_splits_of_one_seed_are_nested():
     assert chosen[0] < chosen[1] < chosen[2]
 
 
-def test_the_smallest_class_may_be_chosen_whole():
+def test_all_examples_of_the_smallest_class_can_be_selected():
     (_, y), rest = kt.data.few_labels((X, Y), 9)
     assert np.bincount(y).tolist() == [9, 9, 9]
     assert len(rest) == 9
@@ -67,7 +67,7 @@ def test_structures_and_weights_are_kept():
     pair = ([f"a{i}" for i in range(36)], [f"b{i}" for i in range(36)])
     labeled, rest = kt.data.few_labels((pair, Y, None), 2)
     assert labeled[0][0].tolist() == [f"a{i}" for i in chosen]
-    assert labeled[0][0].dtype == object  # Keras refuses "<U3"
+    assert labeled[0][0].dtype == object  # Keras does not accept "<U3"
     assert rest[1].shape == (30,)
     assert labeled[2] is None
 
@@ -84,7 +84,7 @@ def test_structures_and_weights_are_kept():
         Y.tolist(),
     ],
 )
-def test_labels_of_other_forms_choose_the_same(labels):
+def test_labels_of_other_forms_give_the_same_selection(labels):
     wanted = kt.data.few_labels((X, Y), 4).labeled
     x, y = kt.data.few_labels((X, labels), 4).labeled
     np.testing.assert_array_equal(x, wanted[0])
@@ -129,7 +129,7 @@ def test_a_dataset_of_texts_and_of_one_hot_labels_is_split():
     assert y.sum(0).tolist() == [4, 4, 4]
 
 
-def test_labeled_is_read_once_and_then_kept():
+def test_labeled_is_read_once_and_then_cached():
     passes = []
 
     def examples():
@@ -155,8 +155,8 @@ def test_images_of_several_sizes_are_split():
 
 @pytest.mark.parametrize("global_seed", [None, 7])
 @pytest.mark.parametrize("change", ["shuffle", "augment"])
-def test_a_dataset_that_changes_between_passes_is_refused(change, global_seed):
-    # The mask of one pass would put the wrong examples into both parts.
+def test_a_dataset_that_changes_between_passes_raises(change, global_seed):
+    # The selection from one pass would select other examples in the next pass.
     if global_seed is not None:
         keras.utils.set_random_seed(global_seed)
     data = dataset(X, Y)
@@ -168,7 +168,7 @@ def test_a_dataset_that_changes_between_passes_is_refused(change, global_seed):
         kt.data.few_labels(data.batch(4), 2)
 
 
-def test_a_fixed_order_is_no_change():
+def test_a_shuffle_with_a_fixed_order_is_accepted():
     data = dataset(X, Y).shuffle(36, seed=1, reshuffle_each_iteration=False).batch(4)
     labeled, rest = kt.data.few_labels(data, 4)
     x, y = values(labeled)
@@ -176,16 +176,16 @@ def test_a_fixed_order_is_no_change():
     assert sorted([*x[:, 0], *values(rest)[:, 0]]) == X[:, 0].tolist()
 
 
-def test_a_dataset_that_can_be_gone_through_once_is_refused():
+def test_a_dataset_that_allows_only_one_pass_raises():
     once = iter(list(zip(X, Y, strict=True)))
     signature = (tf.TensorSpec((1,)), tf.TensorSpec((), "int64"))
     data = tf.data.Dataset.from_generator(lambda: once, output_signature=signature)
-    with pytest.raises(ValueError, match="gone through once"):
+    with pytest.raises(ValueError, match="only one pass"):
         kt.data.few_labels(data, 2)
 
 
 @pytest.mark.parametrize("batched", [False, True])
-def test_labeled_goes_into_fit(batched):
+def test_labeled_works_in_fit(batched):
     data = (X, Y)
     if batched:
         data = dataset(*data).batch(8)
@@ -200,7 +200,7 @@ def test_labeled_goes_into_fit(batched):
     assert model.predict(rest, verbose=0).shape == (24, 3)
 
 
-def test_a_class_with_too_few_is_named():
+def test_classes_with_too_few_examples_raise():
     for data in ((X, Y), dataset(X, Y).batch(4)):
         with pytest.raises(ValueError, match=r"2 of 3.*class 0 has 9, 1 has 12\. .* 9"):
             kt.data.few_labels(data, 13)
@@ -214,15 +214,15 @@ def test_a_class_with_too_few_is_named():
     [
         (np.eye(3)[Y] * 0.5, r"shape \(36, 3\) and are not one-hot"),
         (np.ones((36, 3)), "not one-hot"),
-        (np.zeros((36, 2, 2)), "one whole number an example"),
+        (np.zeros((36, 2, 2)), "one whole number for each example"),
         (Y + 0.5, "not whole numbers"),
-        (np.where(Y == 0, -1, Y), "9 of 36 labels are below 0: -1.*without label"),
+        (np.where(Y == 0, -1, Y), "9 of 36 labels are below 0: -1.*without a label"),
         (np.where(Y == 0, np.nan, Y), "NaN"),
         (None, "no labels"),
         (Y[:30], r"\[30, 36\] examples"),
     ],
 )
-def test_labels_that_are_no_classes_are_refused(labels, message):
+def test_labels_that_are_not_classes_raise(labels, message):
     with pytest.raises(ValueError, match=message):
         kt.data.few_labels((X, labels), 2)
 
@@ -235,11 +235,11 @@ def test_labels_that_are_no_classes_are_refused(labels, message):
         (dataset(X).map(lambda x: x), "no labels"),
         (dataset(X, Y).take(0), "empty"),
         (dataset(X, Y).repeat(), "no end"),
-        # One-hot labels of single examples look like a batch of another length.
-        (dataset(X, np.eye(3)[Y]), "not batched, and its y are no scalars"),
+        # One-hot labels of single examples have a different first axis than x.
+        (dataset(X, np.eye(3)[Y]), "not batched, and its y are not scalars"),
     ],
 )
-def test_data_without_labels_to_choose_are_refused(data, message):
+def test_data_without_usable_labels_raise(data, message):
     with pytest.raises(ValueError, match=message):
         kt.data.few_labels(data, 2)
 
@@ -254,18 +254,18 @@ def test_data_without_labels_to_choose_are_refused(data, message):
         (dataset(tf.ragged.constant([[1], []] * 18), Y), "RaggedTensorSpec"),
     ],
 )
-def test_other_data_are_refused(data, message):
+def test_other_types_raise(data, message):
     with pytest.raises(TypeError, match=message):
         kt.data.few_labels(data, 2)
 
 
 @pytest.mark.parametrize("count", [0, -1, 2.5, True, "two", None])
-def test_an_impossible_number_is_refused(count):
+def test_bad_labels_per_class_raises(count):
     with pytest.raises(ValueError, match="labels_per_class=.* above 0"):
         kt.data.few_labels((X, Y), count)
 
 
 @pytest.mark.parametrize("seed", [None, -1, 0.5])
-def test_a_choice_that_cannot_be_repeated_is_refused(seed):
+def test_bad_seeds_raise(seed):
     with pytest.raises(ValueError, match="seed=.* 0 or more"):
         kt.data.few_labels((X, Y), 2, seed=seed)

@@ -1,4 +1,4 @@
-"""The promises of labels: all, in order, and refused where they teach nothing."""
+"""read_labels returns all labels in order, and check_classes finds bad labels."""
 
 import warnings
 
@@ -21,7 +21,7 @@ def dataset(*arrays):
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of two, the last of one."""
+    """PyDataset with batches of two. The last batch has one example."""
 
     def __init__(self, *arrays, count=3):
         super().__init__()
@@ -53,14 +53,14 @@ class Batches(keras.utils.PyDataset):
     ],
     ids=lambda data: type(data).__name__,
 )
-def test_all_labels_come_in_order(data):
+def test_all_labels_are_returned_in_order(data):
     labels = read_labels(data)
     assert isinstance(labels, np.ndarray)
     assert labels.tolist() == Y.tolist()
 
 
 @pytest.mark.parametrize("kind", [tuple, Batches, dataset])
-def test_a_structure_of_labels_stays_one(kind):
+def test_a_structure_of_labels_is_kept(kind):
     y = {"class": Y, "box": np.arange(10.0).reshape(5, 2)}
     data = {
         tuple: lambda: (X, y),
@@ -73,14 +73,14 @@ def test_a_structure_of_labels_stays_one(kind):
     np.testing.assert_array_equal(labels["box"], y["box"])
 
 
-def test_labels_may_be_strings():
+def test_labels_can_be_strings():
     names = np.array(["b", "a", "b", "a", "c"], object)
     assert read_labels((X, names)).tolist() == names.tolist()
     read = read_labels(dataset(X, names).batch(2))
     assert [each.decode() for each in read] == names.tolist()
 
 
-def test_data_can_be_gone_through_after_reading():
+def test_data_can_be_read_again():
     data = dataset(X, Y).batch(2)
     read_labels(data)
     assert read_labels(data).tolist() == Y.tolist()
@@ -89,8 +89,8 @@ def test_data_can_be_gone_through_after_reading():
 @pytest.mark.parametrize(
     "data, message",
     [
-        ((X,), "no labels: what it holds is a tuple of 1"),
-        ((X, None), "no labels: its y is None"),
+        ((X,), "no labels, because it contains a tuple of 1"),
+        ((X, None), "no labels, because y is None"),
         ((X, Y, Y, Y), "tuple of 4"),
         (dataset(X).batch(2).map(lambda x: x), "no labels"),
         (Batches(X), "no labels"),
@@ -98,12 +98,12 @@ def test_data_can_be_gone_through_after_reading():
         (dataset(X, Y).batch(2).take(0), "empty"),
         (dataset(X, Y).batch(2).filter(lambda *_: False), "empty"),
         (Batches(X, Y, count=0), "empty"),
-        (dataset(X, Y).batch(2).repeat(), "no end.*leave out its repeat"),
+        (dataset(X, Y).batch(2).repeat(), "no end.*Leave out its repeat"),
         (Batches(X, Y, count=None), "num_batches is None"),
         (dataset(X, Y), r"not batched.*data.batch\(32\)"),
     ],
 )
-def test_data_without_labels_to_read_are_refused(data, message):
+def test_data_without_usable_labels_raise(data, message):
     with pytest.raises(ValueError, match=message):
         read_labels(data)
 
@@ -111,20 +111,20 @@ def test_data_without_labels_to_read_are_refused(data, message):
 @pytest.mark.parametrize(
     "data, message",
     [
-        (iter([(X, Y)]), "list_iterator, which can be gone through once"),
-        ((each for each in [(X, Y)]), "generator, which can be gone through once"),
-        (iter(dataset(X, Y).batch(2)), "gone through once"),
+        (iter([(X, Y)]), "list_iterator, which allows only one pass"),
+        ((each for each in [(X, Y)]), "generator, which allows only one pass"),
+        (iter(dataset(X, Y).batch(2)), "only one pass"),
         ([X, Y], "`data` is a list"),
         (X, "`data` is a ndarray"),
         ((X, 3), "not an array of examples"),
     ],
 )
-def test_other_data_are_refused(data, message):
+def test_other_types_raise(data, message):
     with pytest.raises(TypeError, match=message):
         read_labels(data)
 
 
-def test_ragged_labels_are_refused():
+def test_ragged_labels_raise():
     ragged = tf.ragged.constant([[1], [1, 2], [], [3], [4]])
     with pytest.raises(TypeError, match="not an array of examples"):
         read_labels((X, ragged))
@@ -142,13 +142,13 @@ def test_ragged_labels_are_refused():
         tf.cast([0, 1, 2], "bfloat16").numpy(),
     ],
 )
-def test_classes_that_can_be_learned_pass(labels):
+def test_valid_classes_pass(labels):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_classes(np.array(labels), 3)
 
 
-def test_truth_values_are_two_classes():
+def test_booleans_are_two_classes():
     check_classes(np.array([True, False]), 2)
 
 
@@ -169,23 +169,23 @@ def test_truth_values_are_two_classes():
         (np.array(["0", "1", "2"], object), "not numbers"),
     ],
 )
-def test_classes_that_cannot_be_learned_are_refused(labels, message):
+def test_bad_classes_raise(labels, message):
     with pytest.raises(ValueError, match=message):
         check_classes(np.array(labels), 3)
 
 
 @pytest.mark.parametrize("count", [1, 0, 2.0, None])
-def test_one_class_is_none(count):
+def test_bad_num_classes_raises(count):
     with pytest.raises(ValueError, match="num_classes=.* 2 or more"):
         check_classes(np.array([0, 1]), count)
 
 
-def test_a_missing_class_is_a_warning_with_its_name():
+def test_missing_classes_warn():
     with pytest.warns(UserWarning, match="2 of 4 classes have no label: 1, 3"):
         check_classes(np.array([0, 2, 2, 0]), 4)
 
 
-def test_smaller_choices_are_among_the_larger_ones():
+def test_smaller_selections_are_part_of_larger_ones():
     labels = np.random.default_rng(0).integers(3, size=90)
     few, more = (choose_per_class(labels, count, seed=4) for count in (2, 9))
     assert np.bincount(labels[few]).tolist() == [2, 2, 2]
@@ -193,8 +193,8 @@ def test_smaller_choices_are_among_the_larger_ones():
     assert not (few & ~more).any()
 
 
-def test_the_digits_chosen_are_those_of_the_first_release():
-    # The loop of the release; published figures depend on which digits it chose.
+def test_the_selection_of_digits_never_changes():
+    # This loop is from the first release. Published results depend on its selection.
     everything = digits.load_target(labels_per_class=40).train
     for count, seed in ((10, 0), (3, 7)):
         rng = np.random.default_rng(seed)

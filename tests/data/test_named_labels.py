@@ -1,4 +1,4 @@
-"""Labels that are names: the numbers of scikit-learn, in arrays and datasets."""
+"""Labels that are names get the numbers of scikit-learn, in arrays and datasets."""
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ X = np.arange(7.0)[:, None]
     [WORDS, WORDS.astype(object), WORDS[:, None], np.char.encode(WORDS, "utf-8")],
     ids=["U", "O", "column", "bytes"],
 )
-def test_the_numbers_are_those_of_scikit_learn(words):
+def test_numbers_match_scikit_learn(words):
     assert is_named(words)
     names = choose_names(words, 6, None)
     assert names == NAMES
@@ -31,13 +31,13 @@ def test_the_numbers_are_those_of_scikit_learn(words):
     assert number_names(words, names).tolist() == encoder.transform(WORDS).tolist()
 
 
-def test_what_is_not_named():
+def test_labels_that_are_not_names():
     assert not is_named(np.arange(3))
     assert not is_named(np.array([["a", "b"]]))
     assert not is_named({"a": WORDS, "b": WORDS})
 
 
-def test_names_that_are_known_keep_their_numbers():
+def test_known_names_keep_their_numbers():
     known = ("eel", "cat", "ape")
     assert choose_names(np.array(["cat", "eel"]), 3, known) == known
     assert choose_names(np.array(["cat", "dog"]), 2, known) == ("cat", "dog")
@@ -47,7 +47,7 @@ def test_names_that_are_known_keep_their_numbers():
 
 @pytest.mark.parametrize("weight", [(), (np.ones(7),)])
 @pytest.mark.parametrize("one_hot", [False, True])
-def test_arrays_and_datasets_get_the_same(one_hot, weight):
+def test_arrays_and_datasets_get_the_same_numbers(one_hot, weight):
     numbers = number_names(WORDS, NAMES)
     expected = np.eye(6)[numbers] if one_hot else numbers
     x, y, *rest = with_numbers((X, list(WORDS), *weight), NAMES, one_hot=one_hot)
@@ -60,14 +60,14 @@ def test_arrays_and_datasets_get_the_same(one_hot, weight):
         assert rows.tolist() == expected.tolist()
 
 
-def test_names_that_are_unknown_or_cannot_be_numbered():
-    with pytest.raises(ValueError, match=r"2 of 3 labels are none .*\(cat\): ape, cow"):
+def test_unknown_names_and_py_datasets_raise():
+    with pytest.raises(ValueError, match=r"2 of 3 labels are not .*\(cat\): ape, cow"):
         with_numbers((X, np.array(["cow", "cat", "ape"])), ("cat",), one_hot=False)
 
     class Batches(keras.utils.PyDataset):
         pass
 
-    with pytest.raises(ValueError, match="those of a PyDataset are not numbered"):
+    with pytest.raises(ValueError, match="cannot be numbered in a PyDataset"):
         with_numbers(Batches(), NAMES, one_hot=False)
 
 

@@ -1,4 +1,4 @@
-"""The promises of from_tfds, over a builder of our own and the catalog's, mocked."""
+"""from_tfds with a custom builder, and with mocked datasets of the catalog."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ COUNT = 20
 
 
 class TinyBoxes(tfds.core.GeneratorBasedBuilder):
-    """Gray images that tell their number, which is their class times ten and more."""
+    """Gray images. The pixel value is ten times the number of the example."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -61,7 +61,7 @@ class TinyBoxes(tfds.core.GeneratorBasedBuilder):
 
 @pytest.fixture(scope="module")
 def boxes(tmp_path_factory):
-    """Return the builder, which prepares itself when it is asked."""
+    """Return a builder that is not prepared yet."""
     return TinyBoxes(data_dir=tmp_path_factory.mktemp("tfds"))
 
 
@@ -80,7 +80,7 @@ def test_a_builder_becomes_batches_of_images_and_labels(boxes):
     sizes = []
     for x, y in data.as_numpy_iterator():
         sizes.append(len(x))
-        # Pixels are those of the file, in [0, 255], beside their own label.
+        # Pixels are unchanged, in [0, 255], and each image keeps its label.
         np.testing.assert_array_equal(x[:, 0, 0, 0] / 10 % 2, y)
     assert sizes == [8, 8, 4]
     assert sorted(numbers(data)) == list(range(COUNT))
@@ -95,7 +95,7 @@ def test_the_order_of_the_files_is_kept(boxes):
     assert numbers(data) == numbers(data) == expected
 
 
-def test_a_name_with_its_folder_is_the_same(boxes):
+def test_a_builder_from_a_name_and_a_folder(boxes):
     boxes.download_and_prepare()
     again = tfds.builder("tiny_boxes", data_dir=boxes.data_dir_root)
     assert numbers(kt.data.from_tfds(again, "train")) == numbers(
@@ -118,7 +118,7 @@ def test_parts_of_splits(boxes, split, count):
     assert len(numbers(data)) == count
 
 
-def test_each_epoch_has_another_order_and_each_run_the_same(boxes):
+def test_orders_differ_between_epochs_and_are_equal_in_each_run(boxes):
     first, second = (
         kt.data.from_tfds(boxes, "train", batch_size=8, shuffle=3) for _ in range(2)
     )
@@ -132,7 +132,7 @@ def test_each_epoch_has_another_order_and_each_run_the_same(boxes):
 
 
 @pytest.mark.parametrize("key", ["image", "photo"])
-def test_images_are_resized_as_keras_does(boxes, key):
+def test_images_are_resized_like_in_keras(boxes, key):
     data = kt.data.from_tfds(
         boxes, "train", features=(key, "label"), image_size=(5, 7), batch_size=4
     )
@@ -145,7 +145,7 @@ def test_images_are_resized_as_keras_does(boxes, key):
     assert found.max() > 1
 
 
-def test_texts_stay_strings_and_pairs_stay_pairs(boxes):
+def test_texts_and_pairs_of_texts(boxes):
     data = kt.data.from_tfds(boxes, "train", features=("text", "label"), batch_size=4)
     x, y = next(data.as_numpy_iterator())
     assert [int(text.split()[1]) % 2 for text in x] == y.tolist()
@@ -157,7 +157,7 @@ def test_texts_stay_strings_and_pairs_stay_pairs(boxes):
     assert [float(text.split()[1]) for text in x["a"]] == x["b"].tolist()
 
 
-def test_a_mask_may_be_y_if_nothing_is_resized(boxes):
+def test_a_mask_can_be_y_if_images_are_not_resized(boxes):
     data = kt.data.from_tfds(boxes, "train", features=("image", "mask"))
     assert data.element_spec[1].dtype == tf.uint8
     with pytest.raises(ValueError, match="y is an image too"):
@@ -165,7 +165,7 @@ def test_a_mask_may_be_y_if_nothing_is_resized(boxes):
 
 
 @pytest.mark.slow
-def test_few_labels_are_those_of_few_labels(boxes):
+def test_labels_per_class_matches_few_labels(boxes):
     everything = kt.data.from_tfds(boxes, "train")
     wanted = numbers(kt.data.few_labels(everything, 3, seed=0).labeled)
     assert [number % 2 for number in sorted(wanted)].count(1) == 3
@@ -210,7 +210,7 @@ def test_files_are_read_once_if_they_fit_into_memory(boxes, monkeypatch, limit):
 
 
 @pytest.mark.slow
-def test_images_go_into_fit_and_the_feature_cache(boxes):
+def test_images_work_in_fit_and_the_feature_cache(boxes):
     data = kt.data.from_tfds(boxes, "train", batch_size=8, shuffle=1)
     inputs = keras.Input((4, 6, 3))
     x = keras.layers.Rescaling(1 / 255)(inputs)
@@ -233,7 +233,7 @@ def test_images_go_into_fit_and_the_feature_cache(boxes):
     )
 
 
-def test_texts_go_into_fit(boxes):
+def test_texts_work_in_fit(boxes):
     data = kt.data.from_tfds(boxes, "train", features=("text", "label"), shuffle=1)
     inputs = keras.Input((), dtype="string")
     words = keras.layers.TextVectorization(
@@ -253,7 +253,7 @@ def test_texts_go_into_fit(boxes):
         ({"split": "train+dev"}, "Unknown split 'dev'"),
         ({"split": "train[:1%]"}, "no data"),
         ({"split": "train["}, r"cannot be read.*\['train', 'test'\]"),
-        ({"features": ("picture", "label")}, "no feature 'picture'. It has .*'image'"),
+        ({"features": ("picture", "label")}, "no feature 'picture'. Pass .*'image'"),
         ({"features": (("text", "x"), "label")}, "no feature 'x'"),
         ({"features": ("text",)}, r"must be a pair \(x, y\)"),
         ({"features": "text"}, r"must be a pair \(x, y\)"),
@@ -270,7 +270,7 @@ def test_texts_go_into_fit(boxes):
         ({"labels_per_class": 0}, "labels_per_class=0"),
     ],
 )
-def test_what_cannot_be_read_is_refused(boxes, arguments, message):
+def test_bad_arguments_raise(boxes, arguments, message):
     with pytest.raises(ValueError, match=message):
         kt.data.from_tfds(boxes, **{"split": "train"} | arguments)
 
@@ -285,12 +285,12 @@ def test_what_cannot_be_read_is_refused(boxes, arguments, message):
         ({"features": ("nested", "label")}, "RaggedTensorSpec in"),
     ],
 )
-def test_other_kinds_are_refused(boxes, arguments, message):
+def test_other_types_raise(boxes, arguments, message):
     with pytest.raises(TypeError, match=message):
         kt.data.from_tfds(**{"name": boxes, "split": "train"} | arguments)
 
 
-def test_no_supervised_keys_is_an_error_that_names_the_features():
+def test_a_dataset_without_supervised_keys_needs_features():
     with tfds.testing.mock_data(num_examples=4):
         with pytest.raises(ValueError, match="no supervised keys.*'sentence1'"):
             kt.data.from_tfds("glue/mrpc", "train")
@@ -306,7 +306,7 @@ def test_no_supervised_keys_is_an_error_that_names_the_features():
     assert len(data) == 2
 
 
-def test_names_of_the_catalog_by_mocked_data():
+def test_datasets_of_the_catalog():
     with tfds.testing.mock_data(num_examples=5):
         images = kt.data.from_tfds(
             "mnist", "train", image_size=(8, 8), batch_size=4, shuffle=0
@@ -320,7 +320,7 @@ def test_names_of_the_catalog_by_mocked_data():
         assert next(iter(flowers))[0].shape == (5, 6, 6, 3)
 
 
-def test_a_mock_of_unknown_length_is_counted():
+def test_a_dataset_of_unknown_length_is_counted():
     def as_dataset(self, *args, **kwargs):
         examples = [
             {"image": np.ones((28, 28, 1), "uint8"), "label": i} for i in [1, 2]
@@ -338,6 +338,6 @@ def test_a_mock_of_unknown_length_is_counted():
     assert len(data) == 2
 
 
-def test_an_unknown_name_is_an_error():
+def test_an_unknown_name_raises():
     with pytest.raises(ValueError, match="no_such_data not found"):
         kt.data.from_tfds("no_such_data", "train")

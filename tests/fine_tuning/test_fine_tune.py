@@ -188,8 +188,8 @@ def noisy(x, y):
     [
         (Subclassed, data(), "Subclassed has a call of its own"),
         (lambda: make(Noise(name="noise")), data(), r"['noise'] below the head"),
-        (make, Batches(), "a PyDataset, as that of training,"),
-        (make, dataset().map(noisy), "other examples in each pass (that of training)"),
+        (make, Batches(), "the PyDataset of training can differ"),
+        (make, dataset().map(noisy), "in each pass (the dataset of training)"),
     ],
     ids=["subclassed", "noise", "PyDataset", "augmented"],
 )

@@ -124,8 +124,8 @@ def refused(model, error, message, **arguments):
 
 
 DATA = {
-    "a generator": ((x for x in [data()]), TypeError, "gone through once"),
-    "an iterator": (iter(dataset()), TypeError, "gone through once"),
+    "a generator": ((x for x in [data()]), TypeError, "only one pass"),
+    "an iterator": (iter(dataset()), TypeError, "only one pass"),
     "an array": (data()[0], TypeError, r"tuple of arrays \(x, y\)"),
     "no labels": (data()[:1], ValueError, "no labels"),
     "None for labels": ((data()[0], None), ValueError, "no labels"),
@@ -207,7 +207,7 @@ def test_validation_data_that_cannot_be_used(values, error, message):
         (dict(epochs=0), "epochs=0 must be a whole number"),
         (dict(epochs=2.5), "epochs=2.5 must be a whole number"),
         (dict(batch_size=0), "batch_size=0 must be"),
-        (dict(batch_size=4, data=dataset()), "batches of its own"),
+        (dict(batch_size=4, data=dataset()), "already batched"),
         (dict(class_weight=np.ones(2)), r"class_weight=array.*and there are 3 classes"),
         (dict(data=(*data(), np.full(12, np.nan))), "12 of 12 sample weights are NaN"),
         (dict(data=(*data(), ["a"] * 12)), "sample weights are not numbers but"),

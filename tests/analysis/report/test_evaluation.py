@@ -350,7 +350,7 @@ def test_layers_changed_after_tracing_are_used():
 @pytest.mark.parametrize(
     "make, error, message",
     [
-        (lambda: iter(dataset()), TypeError, "gone through once"),
+        (lambda: iter(dataset()), TypeError, "only one pass"),
         (lambda: LOGITS, TypeError, "is a ndarray"),
         (lambda: (LOGITS, TRUE[:3]), ValueError, r"\[3, 5\] examples"),
         (lambda: (LOGITS[:0], TRUE[:0]), ValueError, "empty"),
