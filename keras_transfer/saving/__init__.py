@@ -1,4 +1,4 @@
-"""Files that keep what training needs, and reading them back."""
+"""Save adapters to files, load them, and resume the training of saved models."""
 
 from keras_transfer.saving.resume import resume as resume
 from keras_transfer.saving.save_load import load_adapter as load_adapter

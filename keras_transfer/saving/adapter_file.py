@@ -1,4 +1,4 @@
-"""save_file: our own adapter file, safetensors of small weights with a JSON header."""
+"""save_file: write an adapter file, a safetensors file with a JSON header."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from keras_transfer.saving.tensor_file import write_tensors
 def save_file(
     model: keras.Layer, path: pathlib.Path, name: str, *, dtype: str, head: bool
 ) -> str:
-    """Write the adapter `name` of `model` to `path`, and return a line about it.
+    """Write the adapter `name` of `model` to `path`, and return a line to print.
 
     Raises:
-        ValueError: If the adapter cannot be kept in a file, or not in `dtype`.
+        ValueError: If the adapter cannot be saved, or not in `dtype`.
         OSError: If the file cannot be written.
     """
     adapter = attached(model)[name]
@@ -80,7 +80,7 @@ def save_file(
 def _parts(
     model: keras.Layer, places: Mapping[str, keras.Layer], name: str
 ) -> dict[str, tuple[Target, Part]]:
-    """Return the layers that the adapter `name` is on, with their parts, by path."""
+    """Return the layers and parts of the adapter `name` by path."""
     paths = paths_in(model)
     return {
         place: (Target(layer, paths[id(layer)]), part)
@@ -93,9 +93,9 @@ def _parts(
 def _owned(
     model: keras.Layer, places: Mapping[str, keras.Layer], name: str
 ) -> dict[str, keras.Variable]:
-    """Return the weights of the layers that the adapter has for itself.
+    """Return the weights of the adapter's own layers, such as its head.
 
-    Each has the name that the model's own weight has in whose place it is.
+    Each has the name of the model's weight that it replaces.
     """
     return {
         key: part.named_weights[own_name(own)]
@@ -107,7 +107,7 @@ def _owned(
 def _check_all_there(
     model: keras.Layer, places: Mapping[str, keras.Layer], name: str
 ) -> None:
-    """Check that no layer of the adapter is outside of backbone and head."""
+    """Check that every layer of the adapter is in the backbone or in the head."""
     known = {id(layer) for layer in places.values()}
     outside = [x for x, layer, _ in paths_of(model, name) if id(layer) not in known]
     outside += [
@@ -117,14 +117,14 @@ def _check_all_there(
     ]
     if outside:
         raise ValueError(
-            f"The adapter {name!r} is also on {outside[:5]}, which are neither in the "
-            f"backbone of {model.name!r}, {backbone_of(model).name!r}, nor in the "
-            "head. A file keeps what is in these."
+            f"The adapter {name!r} is also on {outside[:5]}. These layers are neither "
+            f"in the backbone of {model.name!r}, {backbone_of(model).name!r}, nor in "
+            "its head. A file can only contain layers of the backbone and the head."
         )
 
 
 def _learning(model: keras.Layer, places: Mapping[str, keras.Layer]) -> list[Target]:
-    """Return the layers below the head of which own weights are not held."""
+    """Return the layers below the head whose own weights can train."""
     paths = paths_in(model)
     return [
         Target(layer, paths[id(layer)])
@@ -140,10 +140,11 @@ def _head_to_save(
     parts: Mapping[str, tuple[Target, Part]],
     owned: Mapping[str, keras.Variable],
 ) -> dict[str, keras.Variable]:
-    """Return the model's own weights of the head that train, or are under a part.
+    """Return the weights of the model's head layers that train or have a part.
 
-    Of a layer all. And all layers where nothing in the model trains, if the adapter has
-    none for itself: it was frozen after training.
+    All weights of such a layer are returned. If the model has no trainable weights and
+    the adapter has no own layers, the weights of the whole head are returned, because
+    the model was frozen after training.
     """
     frozen = not owned and not any(each.trainable for each in model.weights)
     along = {
@@ -157,7 +158,7 @@ def _head_to_save(
         )
         for variable in _keras.own_weights(layer)
     }
-    # What is shared with the backbone has its name there, and stays there.
+    # A weight that is shared with the backbone has a name there and is not saved.
     return {
         key: variable
         for key, variable in weights.items()
@@ -166,17 +167,17 @@ def _head_to_save(
 
 
 def _to_array(name: str, variable: keras.Variable, dtype: str) -> np.ndarray:
-    """Return the value of a variable as the file keeps it."""
+    """Return the value of a variable in the dtype of the file."""
     value = _keras.value(variable)
     if "float" not in keras.backend.standardize_dtype(variable.dtype):
         return value
     if value.dtype == "float64" and dtype == "float32":
-        return value  # of a model that computes in it
-    with np.errstate(over="ignore"):  # the error below names it
+        return value  # the model computes in float64
+    with np.errstate(over="ignore"):  # the error below reports the overflow
         kept = value.astype(dtype)
     if np.isfinite(value).all() and not np.isfinite(kept).all():
         raise ValueError(
             f"The weight {name!r} has values up to {np.abs(value).max():.3g}, which "
-            f"{dtype} cannot hold. Save it in float32."
+            f"are too large for {dtype}. Save the adapter in float32."
         )
     return kept

@@ -1,4 +1,4 @@
-"""The JSON header of an adapter file: what was attached, where, and to which base."""
+"""The JSON header of an adapter file: the recipe, its layers and the base model."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from keras_transfer.saving.tensor_file import TensorFile
 
 KEY = "keras_transfer"
 FORMAT = 1
-# No expression is kept, but the paths that it matched: one from a file could take for
-# ever to match, and would depend on how deep the backbone lies. Targets that are not a
-# name are the layers that the file has tensors of.
+# A file contains paths instead of regular expressions. An expression from a file could
+# run forever, and would depend on the depth of the backbone in the model. Targets that
+# are not one of these names are the layers with tensors in the file.
 NAMED_TARGETS = (None, "all-linear")
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What an adapter file says besides its tensors.
+    """The information in an adapter file in addition to the tensors.
 
     Args:
         name: Name of the adapter when it was saved.
         technique: Class of its recipe.
-        config: That recipe's own config, with paths in place of expressions; without
-            `targets` where that is not a name.
-        changes: Dict of path to what a part's config has other than the recipe
-            gives it, as in a weighted sum.
-        base: Fingerprint of the base.
+        config: Config of the recipe, with paths instead of regular expressions, and
+            without `targets` unless `targets` is in `NAMED_TARGETS`.
+        changes: Dict of a layer's path to the values in the part's config that differ
+            from the recipe, for example after a weighted sum.
+        base: Fingerprint of the base model.
         num_tensors: Number of tensors in the file.
         dtype: `"float32"` or `"float16"`.
     """
@@ -70,13 +70,13 @@ class Header:
         return {KEY: json.dumps(said, separators=(",", ":"), allow_nan=False)}
 
     def adapter(self, places: Mapping[str, str]) -> Adapter:
-        """Return the recipe for a model that has the file's paths at other ones.
+        """Return the recipe for a model whose paths can differ from the file's paths.
 
         Args:
-            places: Dict of path in the file to path in the model.
+            places: Dict of a path in the file to the path in the model.
 
         Raises:
-            ValueError: If the technique does not take the config.
+            ValueError: If the technique does not accept the config.
         """
         config = dict(self.config)
         for key, value in config.items():
@@ -91,15 +91,16 @@ class Header:
             return recipe.of_file() if isinstance(recipe, RankedAdapter) else recipe
         except (TypeError, ValueError, KeyError) as problem:
             raise ValueError(
-                f"The config {config} is none of a {self.technique.__name__}: {problem}"
+                f"The config {config} is not valid for {self.technique.__name__}: "
+                f"{problem}"
             ) from problem
 
     def plan(self, model: keras.Layer, targets: Mapping[str, Target]) -> Plan:
-        """Return the plan of the adapter, with the parts as they are in the file.
+        """Return the plan of the adapter, with the parts that the file describes.
 
         Args:
             model: The model.
-            targets: Dict of path in the file to the layer in the model.
+            targets: Dict of a path in the file to the layer in the model.
 
         Raises:
             ValueError: If the config or a part does not fit.
@@ -108,12 +109,12 @@ class Header:
         layers = {id(target.layer) for target in targets.values()}
         try:
             by_itself = {id(target.layer) for target in adapter.fitting(model)[0]}
-        except ValueError:  # it has no default for this model
+        except ValueError:  # the technique has no default targets for this model
             by_itself = set()
         if by_itself != layers:
             adapter.targets = expressions(target.path for target in targets.values())
         plan = adapter.plan(model, list(targets.values()))
-        with_parts = bool(self.technique.parts)  # others have no pairs at all
+        with_parts = bool(self.technique.parts)  # without parts there are no pairs
         pairs = tuple(
             (target, self._changed(part, place))
             for place, (target, part) in zip(targets, plan.pairs, strict=with_parts)
@@ -128,8 +129,8 @@ class Header:
         for key, value in changes.items():
             if key not in config or not _same_kind(value, config[key]):
                 raise ValueError(
-                    f"The file gives the part at {place!r} {key}={value!r}, which a "
-                    f"{type(part).__name__} does not take."
+                    f"The file gives {key}={value!r} for the part at {place!r}, which "
+                    f"a {type(part).__name__} does not accept."
                 )
         return type(part).from_config(config | changes)
 
@@ -143,16 +144,16 @@ def header_of(
     num_tensors: int,
     dtype: str,
 ) -> Header:
-    """Return the header to save for an attached adapter, its parts given by path.
+    """Return the header for an attached adapter, whose parts are given by path.
 
     Raises:
-        ValueError: If its class is not registered, or its config has something that is
-            no plain value.
+        ValueError: If its class is not registered, or its config contains more than
+            plain values.
     """
     kind = type(adapter)
     if kind not in techniques().values():
         raise ValueError(
-            f"{kind.__name__} is not registered, so that no file can name it. Put "
+            f"{kind.__name__} is not registered, so a file cannot refer to it. Put "
             "@keras.saving.register_keras_serializable('my_package') before the class."
         )
     config = adapter.get_config()
@@ -175,8 +176,8 @@ def header_of(
         changed = {k: v for k, v in own.items() if k != "name" and v != given[k]}
         if not all(isinstance(value, int | float) for value in changed.values()):
             raise ValueError(
-                f"The part on {place!r} has {changed}, other than its recipe gives it. "
-                "A file keeps numbers alone."
+                f"The part on {place!r} has {changed}, which differs from its recipe. "
+                "A file can save only numbers that differ."
             )
         if changed:
             header.changes[place] = changed
@@ -184,26 +185,26 @@ def header_of(
 
 
 def read_header(file: TensorFile) -> Header:
-    """Return the header of a file; nothing in it is believed before it is checked.
+    """Return the header of a file after all of its entries have been checked.
 
     Raises:
-        ValueError: If there is none, it is of a newer format or an unknown technique,
-            or anything in it is not as it was written.
+        ValueError: If the header is missing, has a newer format or an unknown
+            technique, or is damaged.
     """
     if KEY not in file.metadata:
         raise ValueError(
-            f"{str(file.path)!r} has no recipe of keras_transfer, so it is no file of "
-            "kt.save_adapter. For an adapter of Hugging Face PEFT pass its folder."
+            f"{str(file.path)!r} has no recipe of keras_transfer, so kt.save_adapter "
+            "did not write it. For an adapter of Hugging Face PEFT, pass its folder."
         )
     try:
         said = parse_json(file.metadata[KEY])
         if not isinstance(said, dict):
-            raise ValueError("it is no dict.")
+            raise ValueError("it is not a dict.")
         if said.get("format") != FORMAT:
             raise ValueError(
-                f"its format is {said.get('format')!r}, and this version of "
-                f"keras_transfer, {__version__}, knows {FORMAT} alone. A newer one "
-                "may read it."
+                f"its format is {said.get('format')!r}, but this version of "
+                f"keras_transfer, {__version__}, reads only format {FORMAT}. Try a "
+                "newer version."
             )
         return _checked(said, set(file.specs))
     except (ValueError, TypeError, KeyError) as problem:
@@ -213,7 +214,7 @@ def read_header(file: TensorFile) -> Header:
 
 
 def expressions(paths: Iterable[str]) -> list[str]:
-    """Return targets that match the layers at `paths` and no others."""
+    """Return targets that match only the layers at `paths`."""
     return [f"^{re.escape(path)}$" for path in paths]
 
 
@@ -229,12 +230,13 @@ def _checked(said: dict, tensors: set[str]) -> Header:
     }
     for key, kind in kinds.items():
         if not isinstance(said.get(key), kind):
-            raise ValueError(f"{key!r} is missing in it, or no {kind.__name__}.")
+            raise ValueError(f"{key!r} is missing or not of type {kind.__name__}.")
     known = techniques()
     if said["technique"] not in known:
         raise ValueError(
-            f"the technique {said['technique']!r} is none of {sorted(known)}. If it is "
-            "one of your own, import the module that registers it first."
+            f"the technique {said['technique']!r} is unknown. Known techniques are "
+            f"{sorted(known)}. If you wrote the technique, first import the module "
+            "that registers it."
         )
     if said["num_tensors"] != len(tensors):
         raise ValueError(
@@ -244,24 +246,28 @@ def _checked(said: dict, tensors: set[str]) -> Header:
     _check_config(said["config"], places)
     for place, changes in said["changes"].items():
         if place not in places or not isinstance(changes, dict):
-            raise ValueError(f"its changes name {place!r}, where no tensor is.")
+            raise ValueError(f"its changes name {place!r}, which has no tensors.")
         if not all(isinstance(x, int | float) for x in changes.values()):
-            raise ValueError(f"its changes of {place!r} are {changes!r}, no numbers.")
+            raise ValueError(
+                f"its changes of {place!r} are {changes!r}, which are not all numbers."
+            )
     base = Fingerprint(**said["base"])
     for field in dataclasses.fields(Fingerprint):
         kind = int if field.name == "parameters" else str
         if not isinstance(getattr(base, field.name), kind):
-            raise ValueError(f"the base's {field.name!r} is no {kind.__name__}.")
+            raise ValueError(
+                f"{field.name!r} of its base is not of type {kind.__name__}."
+            )
     values = {key: said[key] for key in kinds}
     values |= {"technique": known[said["technique"]], "base": base}
     return Header(**values)
 
 
 def _check_config(config: dict, places: set[str]) -> None:
-    """Check that a config holds plain values: Keras would make objects of others."""
+    """Check that a config contains only plain values, not objects of Keras."""
     for key, value in config.items():
         if key == "targets" and value not in NAMED_TARGETS:
-            raise ValueError(f"its targets are {value!r}, none of {NAMED_TARGETS}.")
+            raise ValueError(f"its targets are {value!r}, not one of {NAMED_TARGETS}.")
         if isinstance(value, dict) or _are_texts(value):
             numbers = value.values() if isinstance(value, dict) else ()
             good = set(value) <= places and all(map(_is_number, numbers))
@@ -272,13 +278,13 @@ def _check_config(config: dict, places: set[str]) -> None:
             )
         if not good:
             raise ValueError(
-                f"{key}={value!r} is not plain. An adapter file holds numbers, texts, "
-                "and paths of its layers, never objects of Keras."
+                f"{key}={value!r} is not a plain value. An adapter file can contain "
+                "only numbers, strings, and paths of its layers."
             )
 
 
 def _is_number(value: object) -> bool:
-    """Return whether a number is Python's: JSON has none of NumPy's."""
+    """Return whether a value is a Python number, because JSON has no NumPy numbers."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -287,7 +293,7 @@ def _are_texts(value: object) -> bool:
 
 
 def _same_kind(value: float, own: object) -> bool:
-    """Return whether a number from a file is of the kind that a config has there."""
+    """Return whether a number of a file has the type of the number in a config."""
     if isinstance(own, bool) or isinstance(value, bool):
         return type(value) is type(own)
     return isinstance(own, float) or (isinstance(own, int) and isinstance(value, int))

@@ -1,4 +1,4 @@
-"""What an adapter is made for: a backbone, where its layers are, its fingerprint."""
+"""The base model of an adapter: its backbone, the paths of its layers, its digest."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from keras_transfer.backbones.layer_paths import joined
 from keras_transfer.backbones.layer_paths import located
 from keras_transfer.backbones.layer_paths import numbered
 
-# In front of the path of a layer above the backbone, which begins at the model.
+# Prefix of the path of a head layer. Such a path begins at the model, not the backbone.
 HEAD = "head:"
-# Attributes that change what a layer computes from the same weights. No class names and
-# no whole configs: both differ between versions of Keras for the same network.
+# Attributes that change what a layer computes from the same weights. Class names and
+# whole configs are not used, because they differ between versions of Keras.
 SETTINGS = ("activation", "epsilon", "strides", "padding", "dilation_rate")
 
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """Which network it is, without its head and what adapters have changed.
+    """Identifies a network without its head and its adapters.
 
     Args:
-        name: Class of the backbone, for people.
-        parameters: Number of its parameters, for people.
+        name: Class of the backbone, for error messages.
+        parameters: Number of its parameters, for error messages.
         architecture: Digest of the paths, shapes and settings of the layers.
-        weights: Digest of the values.
+        weights: Digest of the values of the weights.
     """
 
     name: str
@@ -49,23 +49,24 @@ class Fingerprint:
 
 
 def backbone_of(model: keras.Layer) -> keras.Layer:
-    """Return the backbone in `model`, which is `model` itself where it has no other.
+    """Return the backbone of `model`, or `model` itself if it has no backbone.
 
-    That is its attribute `backbone`, if it has one, as Tasks and `TransferClassifier`
-    do; or else the innermost model in it that holds all weights below the head.
+    The backbone is the attribute `backbone`, which Tasks and `TransferClassifier`
+    have. Without this attribute, it is the innermost model that contains all weights
+    below the head.
     """
     own = getattr(model, "backbone", None)
     while isinstance(own, FrozenBackbone):
         own = own.layer
     layers = _keras.flat_layers(model)
-    # A backbone of keras-hub may be made of another, as that of a detector is.
+    # A backbone of keras-hub can contain another one, such as a detector's backbone.
     inside = own is not model and not _is_of_hub(model)
     if inside and any(each is own for each in layers):
         return backbone_of(own)
     body = {
         id(variable)
         for layer in _base_layers(model).values()
-        if not isinstance(layer, keras.layers.Normalization)  # of the inputs
+        if not isinstance(layer, keras.layers.Normalization)  # it scales the inputs
         for variable in _keras.own_weights(layer)
     }
     whole = [
@@ -77,17 +78,17 @@ def backbone_of(model: keras.Layer) -> keras.Layer:
 
 
 def places_of(model: keras.Layer) -> dict[str, keras.Layer]:
-    """Return the layers of `model` by their paths below the backbone.
+    """Return the layers of `model` by their paths relative to the backbone.
 
-    Those of the head have their path below `model`, after `HEAD`. A file with such
-    paths fits each model of the same backbone, however deep that lies in it. Names
-    that Keras numbers by itself, such as `dense_7`, are numbered anew in each layer or
-    model: Keras counts all that a process has ever made.
+    The path of a head layer is relative to `model` and begins with `HEAD`. A file with
+    such paths fits every model with the same backbone, at any depth. Names that Keras
+    numbers, such as `dense_7`, are numbered again within each layer or model, because
+    Keras counts all layers that a process has created.
     """
     backbone = backbone_of(model)
     head = {id(layer) for layer in head_layers(model)}
     ours = _ours(model)
-    # The backbone first: a weight that the head shares with it goes by its path there.
+    # The backbone comes first, so a weight that the head shares has its backbone path.
     places = {
         path: layer
         for path, layer in numbered(backbone, base_of).items()
@@ -103,16 +104,16 @@ def places_of(model: keras.Layer) -> dict[str, keras.Layer]:
 def fingerprint(
     backbone: keras.Layer, changed: Iterable[keras.Variable] = ()
 ) -> Fingerprint:
-    """Return the fingerprint of a backbone; it is the same with adapters or without.
+    """Return the fingerprint of a backbone, which does not depend on its adapters.
 
     Args:
-        backbone: What `backbone_of` returns.
-        changed: Weights of the backbone that an adapter trains: their values are left
-            out.
+        backbone: The backbone that `backbone_of` returns.
+        changed: Weights of the backbone that an adapter trains. Their values are left
+            out of the digest.
     """
     skipped = {id(variable) for variable in changed}
     layers = _base_layers(backbone)
-    # By path, since attaching puts a layer's frozen weights before the others.
+    # Sorted by path, because attaching changes the order of a layer's weights.
     rows = [
         (path, name, variable, _settings(layer))
         for path, layer in sorted(layers.items())
@@ -138,29 +139,29 @@ def check_same(found: Fingerprint, wanted: Fingerprint, model: keras.Layer) -> N
     """Check that `model` has the base that an adapter was trained on.
 
     Raises:
-        ValueError: If it has another.
+        ValueError: If the base of `model` differs.
     """
     if found.architecture != wanted.architecture:
         raise ValueError(
-            f"The adapter was trained on another network: a {wanted.name} of "
+            f"The adapter was trained on another network: a {wanted.name} with "
             f"{wanted.parameters:,} parameters. The backbone of {model.name!r} is a "
-            f"{found.name} of {found.parameters:,}, with other layers or settings. "
-            "Load it into the network that it was trained on. If the difference is "
-            "meant, pass check_base=False."
+            f"{found.name} with {found.parameters:,} parameters, and its layers or "
+            "settings differ. Load the adapter into the network that it was trained "
+            "on. If the difference is intended, pass check_base=False."
         )
     if found.weights != wanted.weights:
         raise ValueError(
             f"The adapter was trained on other weights than those of {model.name!r}, "
-            "though on a network of the same layers. Either that was another "
-            "pretrained model, or the weights here were trained, cast or quantized "
-            "since, or have an adapter merged into them, which would then act twice. "
-            "Load it into the base that it was trained on. If the difference is meant, "
-            "pass check_base=False."
+            "although the layers are the same. Either the pretrained model differs, or "
+            "the weights of this model were trained, cast or quantized, or an adapter "
+            "was merged into them, which would then act twice. Load the adapter into "
+            "the base that it was trained on. If the difference is intended, pass "
+            "check_base=False."
         )
 
 
 def weight_names(places: Mapping[str, keras.Layer]) -> dict[str, keras.Variable]:
-    """Return the layers' own weights by path and name, each weight once."""
+    """Return the layers' own weights by path and name, each weight only once."""
     found, seen = {}, set()
     for place, layer in places.items():
         for name, variable in addressed_weights(layer).items():
@@ -171,9 +172,9 @@ def weight_names(places: Mapping[str, keras.Layer]) -> dict[str, keras.Variable]
 
 
 def keys_of(host: keras.Layer, places: Mapping[str, keras.Layer]) -> dict[str, str]:
-    """Return the names in a file of the weights of `weights_below(host)`, by theirs.
+    """Return a dict of a name in `weights_below(host)` to the name in a file.
 
-    Those of a layer that has none of `places` are left out.
+    Weights of layers that are not in `places` are left out.
     """
     at = {id(layer): place for place, layer in places.items()}
     keys: dict[int, str] = {}
@@ -188,10 +189,10 @@ def keys_of(host: keras.Layer, places: Mapping[str, keras.Layer]) -> dict[str, s
 def chosen(
     weights: Mapping[str, keras.Variable], variables: Iterable[keras.Variable]
 ) -> dict[str, keras.Variable]:
-    """Return the weights that are among `variables`, by name.
+    """Return the weights that are in `variables`, by name.
 
     Raises:
-        ValueError: If one of them has no name.
+        ValueError: If one of the variables has no name in `weights`.
     """
     by_id = {id(variable): variable for variable in variables}
     found = {key: v for key, v in weights.items() if id(v) in by_id}
@@ -199,8 +200,8 @@ def chosen(
         named = {id(variable) for variable in found.values()}
         without = [v.path for key, v in by_id.items() if key not in named]
         raise ValueError(
-            f"The weights {without[:5]}, which train, are neither in the backbone nor "
-            "in the head. A file keeps what is in these."
+            f"The trainable weights {without[:5]} are neither in the backbone nor in "
+            "the head. A file can only contain weights of the backbone and the head."
         )
     return found
 
@@ -211,7 +212,7 @@ def paths_in(model: keras.Layer) -> dict[int, str]:
 
 
 def _base_layers(model: keras.Layer) -> dict[str, keras.Layer]:
-    """Return the layers with weights that are the base's own, by their path."""
+    """Return the base's layers with weights, without adapters and head, by path."""
     skipped = _ours(model) | {id(layer) for layer in head_layers(model)}
     return {
         path: layer
@@ -226,7 +227,7 @@ def _is_of_hub(model: keras.Layer) -> bool:
 
 
 def _ours(model: keras.Layer) -> set[int]:
-    """Return the ids of the adapters' parts and of what is in them."""
+    """Return the ids of the adapters' parts and of the layers inside them."""
     return {
         id(each) for _, part in all_parts(model) for each in _keras.flat_layers(part)
     }

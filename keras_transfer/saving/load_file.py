@@ -1,4 +1,4 @@
-"""load_file: attach the adapter of a file of ours, whole or not at all."""
+"""load_file: attach the adapter of a file of `save_file`."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def load_file(
     head: bool,
     check_base: bool,
 ) -> str:
-    """Attach the adapter of a file to `model`, and return a line about it.
+    """Attach the adapter of a file to `model`, and return a line to print.
 
     Raises:
-        ValueError: If anything in the file is wrong, or does not fit the model.
-            Nothing is changed then.
+        ValueError: If the file is damaged or does not fit the model. The model does
+            not change then.
     """
     file = TensorFile(path)
     header = read_header(file)
@@ -53,11 +53,11 @@ def load_file(
     places = places_of(model)
     weights = weight_names(places)
     if check_base:
-        # Before the paths, which mean nothing to another network.
+        # Checked before the paths, which are meaningless in another network.
         found = fingerprint(backbone_of(model))
         if found != header.base:
-            # Weights of the model's own that learned are not in it, others that the
-            # adapter has for itself are.
+            # The fingerprint in the file leaves out the model's weights that trained,
+            # but not those that are replaced by the adapter's own layers.
             changed = [weights[key] for key in file.specs if key in weights]
             found = fingerprint(backbone_of(model), changed)
         check_same(found, header.base, model)
@@ -100,10 +100,10 @@ def _targets(
     wanted: Set[str],
     places: Mapping[str, keras.Layer],
 ) -> dict[str, Target]:
-    """Return the layers that the adapter in a file is on, by their path in the file.
+    """Return the layers of the adapter in a file by their paths in the file.
 
     Raises:
-        ValueError: If the model lacks one, or there are none.
+        ValueError: If the model lacks one of the layers, or the file names no layers.
     """
     weights, paths = weight_names(places), paths_in(model)
     own = sorted(wanted & set(weights))
@@ -133,18 +133,19 @@ def _check_own(
     own: Mapping[str, keras.Variable],
     weights: Mapping[str, keras.Variable],
 ) -> None:
-    """Check that a file has those of the model's own weights that the plan trains.
+    """Check that a file has exactly the model's own weights that the plan trains.
 
     Raises:
-        ValueError: If it has others, or one does not fit.
+        ValueError: If the file has other weights, or a weight does not fit.
     """
     trained = chosen(weights, plan.trained)
     given, needed = ({k for k in x if not k.startswith(HEAD)} for x in (own, trained))
     if given != needed:
         raise ValueError(
-            f"{str(file.path)!r} has the weights {sorted(given - needed)[:5]} of the "
-            f"model's own, which {plan.recipe!r} does not train, and lacks "
-            f"{sorted(needed - given)[:5]}, which it does."
+            f"{str(file.path)!r} does not fit {plan.recipe!r}. It has the weights "
+            f"{sorted(given - needed)[:5]} of the model's own layers, which this "
+            f"technique does not train, and lacks {sorted(needed - given)[:5]}, which "
+            "the technique trains."
         )
     for key, variable in own.items():
         file.expect(key, variable.shape, variable.dtype)
@@ -153,16 +154,16 @@ def _check_own(
 def _part_names(
     file: TensorFile, plan: Plan, targets: Mapping[str, Target], wanted: Set[str]
 ) -> dict[str, dict[str, str]]:
-    """Return the tensor of each weight of the parts, by the paths of their layers.
+    """Return the name of the tensor of each part's weight, by the layer's path.
 
-    The shapes are compared before a weight is made, so that a file cannot ask for more
-    memory than it has itself.
+    The shapes are compared before a weight is created, so a file cannot cause the use
+    of more memory than its own size.
 
     Raises:
-        ValueError: If one is missing, left over, or has another shape.
+        ValueError: If a tensor is missing, not needed, or has another shape.
     """
     names: dict[str, dict[str, str]] = {}
-    with_parts = bool(plan.recipe.parts)  # others have no pairs at all
+    with_parts = bool(plan.recipe.parts)  # without parts there are no pairs
     for place, (target, part) in zip(targets, plan.pairs, strict=with_parts):
         names[target.path] = {}
         for key, (shape, _) in part.weight_specs(target.layer).items():
@@ -171,8 +172,8 @@ def _part_names(
     surplus = sorted(wanted - {x for each in names.values() for x in each.values()})
     if surplus:
         raise ValueError(
-            f"{str(file.path)!r} has the tensors {surplus[:5]}, which the "
-            f"{type(plan.recipe).__name__} that it names has no weights for."
+            f"{str(file.path)!r} has the tensors {surplus[:5]}, but its technique "
+            f"{type(plan.recipe).__name__} has no weights for them."
         )
     return names
 
@@ -183,10 +184,10 @@ def _check_under(
     values: Mapping[str, np.ndarray],
     plan: Plan,
 ) -> None:
-    """Check that weights under pairs of the head take nothing from other adapters.
+    """Check that the file's head weights do not change the model's other adapters.
 
     Raises:
-        ValueError: If they differ from the model's, and it has adapters.
+        ValueError: If the weights differ from the model's and it has other adapters.
     """
     others = [] if plan.trained else list(attached(model))
     changed = [
@@ -196,10 +197,10 @@ def _check_under(
     ]
     if changed:
         raise ValueError(
-            f"The file has other weights {changed[:5]} than {model.name!r}, under the "
-            f"adapter's pairs in the head. They would take the place of the model's, "
-            f"which its adapters {others} were made for. Load it into a model of its "
-            "own."
+            f"The adapter has pairs in the head, on weights {changed[:5]} that differ "
+            f"in the file and in {model.name!r}. Loading the file would replace the "
+            f"model's weights, which its adapters {others} need. Load the file into a "
+            "model without other adapters."
         )
 
 
@@ -209,10 +210,10 @@ def _check_head(
     wanted: Set[str],
     weights: Mapping[str, keras.Variable],
 ) -> None:
-    """Check that the head in a file, if it has one, is the model's.
+    """Check that the head in a file, if there is one, fits the model's head.
 
     Raises:
-        ValueError: If it is another.
+        ValueError: If the heads differ.
     """
     if not any(key.startswith(HEAD) for key in wanted):
         return
@@ -222,6 +223,6 @@ def _check_head(
                 file.expect(key, variable.shape, variable.dtype)
             except ValueError as problem:
                 raise ValueError(
-                    f"The head of {model.name!r} is not that of the file: {problem}"
+                    f"The head in the file does not fit {model.name!r}: {problem}"
                     f"{LEAVE_OUT}"
                 ) from problem

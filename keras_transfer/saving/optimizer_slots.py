@@ -1,4 +1,4 @@
-"""Which variables of a reloaded model the slots of a saved optimizer were for."""
+"""Find the variables of a reloaded model that a saved optimizer has slots for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import keras
 from keras_transfer import _keras
 
 WEIGHTS = "model.weights.h5"
-# Where Keras keeps an optimizer, and that in a LossScaleOptimizer.
+# Keras saves an optimizer here; the first is for one inside a LossScaleOptimizer.
 GROUPS = ("optimizer/inner_optimizer/vars", "optimizer/vars")
 
 Shape = tuple[int, ...]
@@ -21,7 +21,7 @@ Shape = tuple[int, ...]
 def saved_shapes(path: pathlib.Path) -> list[Shape] | None:
     """Return the shapes of the optimizer's variables in a `.keras` file, in order.
 
-    None if the file has no such weights.
+    Returns None if the file has no such variables.
     """
     import h5py
 
@@ -46,15 +46,16 @@ def has_shapes(optimizer: keras.Optimizer, shapes: Sequence[Shape] | None) -> bo
 def find_trained(
     model: keras.Model, optimizer: keras.Optimizer, shapes: Sequence[Shape]
 ) -> list[keras.Variable] | None:
-    """Return the only variables of `model` for which a saved optimizer can be.
+    """Return the only variables of `model` whose slots have these shapes.
 
     Args:
-        model: The reloaded model, whose flags may not be those of the saved one.
-        optimizer: A new optimizer of the saved kind, not built.
-        shapes: What `saved_shapes` returned.
+        model: The reloaded model. Its trainable flags can differ from the flags of the
+            saved model.
+        optimizer: A new optimizer with the saved config, which is not built.
+        shapes: Shapes of the saved optimizer's variables, from `saved_shapes`.
 
     Returns:
-        The variables in their order. None if there are none, or several choices.
+        The variables in their order, or None unless exactly one choice fits.
     """
     able = _able(model)
     with _keras.scope(model):
@@ -71,7 +72,7 @@ def find_trained(
 
 
 def _able(model: keras.Model) -> list[keras.Variable]:
-    """Return the weights that follow some trainable flag, in the model's order."""
+    """Return the weights that a `trainable` flag controls, in the model's order."""
     learnable = {
         id(variable)
         for layer in _keras.flat_layers(model)
@@ -83,10 +84,10 @@ def _able(model: keras.Model) -> list[keras.Variable]:
 def _tokens(
     optimizer: keras.Optimizer, able: Sequence[keras.Variable]
 ) -> tuple[list[list[Shape]], int, int]:
-    """Return the shapes of the first slots of each variable, which follow each other.
+    """Return the shapes of the first slots of each variable, which are consecutive.
 
-    And how many variables of the optimizer come before them, and how many slots one
-    variable has in all.
+    Also returns the number of the optimizer's variables before the slots, and the
+    number of slots per variable.
     """
     index = {id(variable): i for i, variable in enumerate(able)}
     owner = {id(slot): index[id(v)] for v, slot in _keras.slots(optimizer)}
@@ -102,15 +103,15 @@ def _tokens(
             tokens[at].append(tuple(variable.shape))
             last = at
         else:
-            break  # the second kind of slots, which has the same order
+            break  # the second kind of slots has the same order
     return tokens, common, len(owner) // len(able) if able else 0
 
 
 def _only_choice(
     tokens: Sequence[Sequence[Shape]], wanted: Sequence[Shape]
 ) -> list[int] | None:
-    """Return the one subsequence of `tokens` that makes up `wanted`, or None."""
-    # ways[i][j]: in how many ways tokens from i on make up what is wanted from j on.
+    """Return the only subsequence of `tokens` that gives `wanted`, or None."""
+    # ways[i][j]: number of subsequences of tokens[i:] that give wanted[j:].
     ways = [[0] * (len(wanted) + 1) for _ in range(len(tokens) + 1)]
     ways[-1][-1] = 1
     for i in reversed(range(len(tokens))):

@@ -1,4 +1,4 @@
-"""Which layers the adapter in a file has for itself, among those of a model."""
+"""The adapter's own layers in a file, such as its head, and their tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from keras_transfer.saving.base_model import HEAD
 from keras_transfer.saving.base_model import keys_of
 from keras_transfer.saving.tensor_file import TensorFile
 
-# What to do with a file whose head does not fit.
+# The end of an error about a head that does not fit.
 LEAVE_OUT = " Pass head=False to load the adapter alone."
 
 
@@ -31,22 +31,23 @@ def layers_in(
     wanted: Set[str],
     places: Mapping[str, keras.Layer],
 ) -> tuple[list[tuple[Target, OwnLayer]], dict[str, tuple[str, str]]]:
-    """Return the layers that an adapter has for itself, by its file, and its tensors.
+    """Return the own layers of the adapter in a file, and their tensors.
 
     Args:
         model: The model.
         file: The file.
-        plan: The plan of its adapter, which has the model's own head for a start.
+        plan: The plan of the adapter, whose own layers begin as copies of the model's.
         wanted: Names of the tensors to load.
         places: The layers by their paths in files.
 
     Returns:
-        Layers with parts, as those of a plan; and of each tensor the path of its layer
-        and the name of the weight there. Where the file has a head it is that alone;
-        else it is the plan's.
+        A list of layers with their parts, as in a plan. And a dict of a tensor's name
+        to the path of its layer and the name of the weight. The own layers are those
+        in the file and those of the plan.
 
     Raises:
-        ValueError: If a layer lacks a weight, or has another shape.
+        ValueError: If the file lacks a weight of a layer, or has another shape, or if
+            its head lacks a layer of the plan.
     """
     hosts = {id(target.layer) for target, _ in plan.pairs}
     hosts |= {id(layer) for layer in plan.in_place}
@@ -67,7 +68,7 @@ def layers_in(
     for target, part in plan.owned:
         if id(target.layer) in mine:
             continue
-        if has_head:  # it is not the head of this model
+        if has_head:  # the head in the file must also have this layer
             named = keys_of(target.layer, places)
             for own, variable in weights_below(target.layer).items():
                 _expect(file, named[own], variable.shape, variable.dtype, model)
@@ -81,7 +82,7 @@ def _units(
     layer: keras.Layer,
     named: Mapping[str, str],
 ) -> int | None:
-    """Return the number of outputs of a last Dense, where the file has another."""
+    """Return the number of outputs in the file of a last Dense, if it differs."""
     spec = file.specs.get(named.get("kernel", ""))
     if (
         spec is None
@@ -95,7 +96,7 @@ def _units(
 
 
 def _is_last(model: keras.Layer, layer: keras.Layer) -> bool:
-    """Return whether nothing with weights comes after a layer of the head."""
+    """Return whether a layer is an output of the model or the last head layer."""
     head = head_layers(model)
     outputs = getattr(model, "outputs", None) or []
     ends = [_keras.source(tensor)[0] for tensor in outputs]
@@ -111,5 +112,5 @@ def _expect(
         if not key.startswith(HEAD):
             raise
         raise ValueError(
-            f"The head of {model.name!r} is not that of the file: {problem}{LEAVE_OUT}"
+            f"The head in the file does not fit {model.name!r}: {problem}{LEAVE_OUT}"
         ) from problem

@@ -1,4 +1,4 @@
-"""Reload a partly frozen model with the whole state of its optimizer."""
+"""resume: reload a partly frozen model with the complete state of its optimizer."""
 
 from __future__ import annotations
 
@@ -30,33 +30,34 @@ def resume(
     custom_objects: Mapping | None = None,
     safe_mode: bool = True,
 ) -> keras.Model:
-    """Return the compiled model of a `.keras` file, with all slots of its optimizer.
+    """Load a compiled model from a `.keras` file, with the full optimizer state.
 
-    `keras.saving.load_model` builds the optimizer over what the reloaded model
-    trains. In the middle of gradual unfreezing that is less than the optimizer has
-    slots for, and keras-hub backbones forget what was frozen; Keras then drops the
-    moments and the count of updates. This function builds the optimizer over the
-    variables it was saved with, loads its state, and sets the trainable flags as
-    they were. Train on with `fit(initial_epoch=...)` and the same callbacks. Call it
-    inside `strategy.scope()` where the model is to be distributed.
+    `keras.saving.load_model` builds the optimizer with the trainable variables of the
+    reloaded model. During gradual unfreezing these are fewer than the variables that
+    the optimizer has slots for, and keras-hub backbones do not save which layers are
+    frozen. In both cases Keras drops the moments and the iteration count. This function
+    builds the optimizer with the variables that it was saved with, loads its state, and
+    restores the trainable flags. Continue training with `fit(initial_epoch=...)` and
+    the same callbacks. For distributed training, call this function inside
+    `strategy.scope()`.
 
     Args:
-        path: A `.keras` file of a compiled model. With an optimizer of
-            `discriminative`, or after `GradualUnfreezing`, it says what its slots are
-            for. Those of another optimizer, also of a Task of keras-hub, belong to
-            what the reloaded model trains, or else to the only variables whose shapes
-            they have.
-        custom_objects: Dict of name to class or function, as for
-            `keras.saving.load_model`. Default None.
-        safe_mode: Whether to refuse lambdas, as for `keras.saving.load_model`.
-            Default True.
+        path: Path of a `.keras` file of a compiled model. If the optimizer comes from
+            `discriminative` or `GradualUnfreezing`, the file lists the variables of its
+            slots. For other optimizers, the slots are assigned to the trainable
+            variables of the reloaded model. If these do not fit, the slots are assigned
+            by their shapes, if only one choice fits.
+        custom_objects: Dict of name to class or function, as in
+            `keras.saving.load_model`. Defaults to None.
+        safe_mode: Whether to refuse lambda functions, as in `keras.saving.load_model`.
+            Defaults to True.
 
     Returns:
         The compiled model.
 
     Raises:
-        ValueError: If the file is no `.keras` file, holds no compiled model, or the
-            state of its optimizer fits no set of variables that is known.
+        ValueError: If the file is not a `.keras` file or does not contain a compiled
+            model, or if the variables of the optimizer's slots cannot be determined.
 
     Example:
         ```python
@@ -78,7 +79,7 @@ def resume(
         ```
 
     Reference:
-        keras.saving.load_model, whose optimizer state this completes.
+        Keras, `keras.saving.load_model`.
     """
     path = pathlib.Path(path)
     compiled = _compile_config(path)
@@ -86,7 +87,7 @@ def resume(
         optimizer = keras.saving.deserialize_keras_object(compiled["optimizer"])
         inner = _keras.inner_optimizer(optimizer)
         with warnings.catch_warnings():
-            # A keras-hub Task compiles itself when made; that optimizer goes.
+            # A new keras-hub Task compiles itself; its optimizer is replaced below.
             warnings.filterwarnings("ignore", message="Skipping variable loading")
             model = keras.saving.load_model(path, compile=False, safe_mode=safe_mode)
         if not isinstance(inner, Discriminative):
@@ -103,7 +104,7 @@ def resume(
 
 
 def _with_slots(model: keras.Model, path: pathlib.Path, compiled: dict) -> keras.Model:
-    """Compile a model with a stock optimizer, and load all that was saved of it."""
+    """Compile a model with an optimizer of Keras, and load its saved state."""
     recompile(model, base_of(model), compiled)
     shapes = saved_shapes(path)
     if shapes and not has_shapes(model.optimizer, shapes):
@@ -124,24 +125,27 @@ def _compile_config(path: pathlib.Path) -> dict:
     if not zipfile.is_zipfile(path):
         raise ValueError(
             f"{path.name!r} is not a `.keras` file. Legacy `.h5` files mix up the "
-            "weights of partly frozen layers, and weight files hold no optimizer "
-            "settings. Save with model.save('name.keras')."
+            "weights of partly frozen layers, and weight files contain no optimizer "
+            "config. Save the model with model.save('name.keras')."
         )
     with zipfile.ZipFile(path) as archive:
         if "config.json" not in archive.namelist():
-            raise ValueError(f"{path.name!r} holds no Keras model (no config.json).")
+            raise ValueError(
+                f"{path.name!r} contains no config.json, so it is not a Keras model. "
+                "Save the model with model.save('name.keras')."
+            )
         compiled = json.loads(archive.read("config.json")).get("compile_config")
     if not compiled:
         raise ValueError(
-            f"{path.name!r} holds a model that was not compiled, so there is no "
-            "training to resume. Load it with keras.saving.load_model and compile it."
+            f"{path.name!r} contains a model that was not compiled, so it has no "
+            "optimizer to restore. Load it with keras.saving.load_model and compile it."
         )
     return compiled
 
 
 @contextlib.contextmanager
 def _complete(path: pathlib.Path) -> Iterator[None]:
-    """Turn Keras's warning that an optimizer's state was dropped into an error."""
+    """Raise an error if Keras warns that it drops the state of the optimizer."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -149,13 +153,14 @@ def _complete(path: pathlib.Path) -> Iterator[None]:
     if dropped:
         raise ValueError(
             f"The state of the optimizer in {path.name!r} cannot be restored. "
-            f"{dropped[0]}Either the model was trained under the policy mixed_float16, "
-            "which must then be set before resuming; or it was saved before it was "
-            "trained; or some of its layers were frozen, which a backbone of keras-hub "
-            "does not save, and the file does not tell what the slots are for, as with "
-            "keras_transfer.optimizers.discriminative it would. Then model = "
-            "keras.saving.load_model(path, compile=False) loads the weights; freeze "
-            "the same layers, compile with the same optimizer, and call "
+            f"{dropped[0]}There are three possible reasons. The model was trained with "
+            "the policy mixed_float16: set this policy before you resume. Or the model "
+            "was saved before it was trained. Or some layers were frozen: a backbone "
+            "of keras-hub does not save this, and without an optimizer of "
+            "keras_transfer.optimizers.discriminative the file does not list the "
+            "variables of the slots. In the last case, load the model with model = "
+            "keras.saving.load_model(path, compile=False), freeze the same layers, "
+            "compile it with the same optimizer, and call "
             "model.optimizer.build(model.trainable_variables) and "
             "model.load_weights(path)."
         )
@@ -168,7 +173,7 @@ def _complete(path: pathlib.Path) -> Iterator[None]:
 def _rows_to_variables(
     model: keras.Model, table: RateTable
 ) -> tuple[list[keras.Variable], list[keras.Variable]]:
-    """Return what the optimizer has slots for, and what was trained at the end."""
+    """Return the variables with slots, and those that were trainable when saved."""
     weights = model.weights
     wrong = [
         row.name
@@ -177,9 +182,9 @@ def _rows_to_variables(
     ]
     if wrong:
         raise ValueError(
-            f"{len(wrong)} of the optimizer's variables are not in the reloaded model "
-            f"at their place: {wrong[:5]}. The model was built in another way than "
-            "when it was saved."
+            f"{len(wrong)} variables of the optimizer do not match the weights of the "
+            f"reloaded model: {wrong[:5]}. The code that builds the model has probably "
+            "changed since it was saved. Build the model as before."
         )
     union = [weights[row.weight] for row in table.rows]
     trained = [weights[row.weight] for row in table.rows if row.trainable]

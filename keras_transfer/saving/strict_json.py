@@ -1,4 +1,4 @@
-"""JSON as a file from somebody else may have it: no repeated keys, no NaN, no depth."""
+"""Parse JSON from untrusted files: no repeated keys, no NaN, no deep nesting."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import math
 
 
 def parse_json(text: bytes | str) -> object:
-    """Return what JSON says, without repeated keys or numbers that are not finite.
+    """Return the content of JSON without repeated keys and non-finite numbers.
 
     Raises:
-        ValueError: If it is not such JSON.
+        ValueError: If the text is not valid JSON, repeats a key, is nested too deeply,
+            or contains a number that is not finite.
     """
     try:
         return json.loads(
@@ -20,9 +21,9 @@ def parse_json(text: bytes | str) -> object:
             parse_constant=_finite,
         )
     except RecursionError as problem:
-        raise ValueError("its JSON is nested too deep.") from problem
+        raise ValueError("its JSON is nested too deeply.") from problem
     except json.JSONDecodeError as problem:
-        raise ValueError(f"it is no JSON: {problem}.") from problem
+        raise ValueError(f"it is not valid JSON: {problem}.") from problem
     except UnicodeDecodeError as problem:
         raise ValueError("its text is not UTF-8.") from problem
 
@@ -39,11 +40,11 @@ def _unique(pairs: list[tuple[str, object]]) -> dict:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"its JSON has the number {short(text)}.")
+        raise ValueError(f"its JSON has the number {short(text)}, which is not finite.")
     return number
 
 
 def short(value: object) -> str:
-    """Return the repr of a value, cut off where it is long."""
+    """Return the repr of a value, cut to 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,7 +1,7 @@
-"""Tensors in a safetensors file: nothing is read before all of the header is checked.
+"""Read and write safetensors files; the whole header is checked before any value.
 
-The format is https://github.com/huggingface/safetensors#format: eight bytes with the
-length of a header, the header in JSON, and the values. No code can be in it.
+See https://github.com/huggingface/safetensors#format. A file has eight bytes with the
+length of the header, the header in JSON, and the values. It cannot contain code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from keras_transfer._whole_file import replace_file
 from keras_transfer.saving.strict_json import parse_json
 from keras_transfer.saving.strict_json import short
 
-# Bytes of one value by the format's name of the dtype.
+# Bytes of one value, by the name of the dtype in the format.
 SIZES = {
     "F64": 8,
     "F32": 4,
@@ -36,7 +36,7 @@ SIZES = {
     "BOOL": 1,
 }
 FLOATS = ("F64", "F32", "F16", "BF16")
-# By the dtype of a variable; of whole numbers no other will do.
+# The dtypes in a file that fit a variable, by its dtype, if it is not a float.
 KINDS = {
     "int8": ("I8",),
     "int16": ("I16",),
@@ -48,7 +48,7 @@ KINDS = {
     "uint64": ("U64",),
     "bool": ("BOOL",),
 }
-# Enough for a hundred thousand tensors; safetensors itself goes to 100 MB.
+# Enough for a hundred thousand tensors. The limit of safetensors itself is 100 MB.
 LONGEST_HEADER = 16 * 2**20
 LONGEST_NAME = 1024
 MOST_AXES = 16
@@ -56,31 +56,31 @@ MOST_AXES = 16
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """The dtype, by the format's name, and the shape of one tensor."""
+    """The dtype of one tensor, by its name in the format, and its shape."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
 class TensorFile:
-    """A safetensors file whose header has been checked; values are read by name.
+    """A safetensors file with a checked header, whose values are read by name.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Attributes:
-        metadata: Dict of string to string that the file has next to its tensors.
+        metadata: Dict of strings to strings, the metadata of the file.
         specs: Dict of a tensor's name to its `Spec`.
 
     Raises:
-        ValueError: If the file is missing, is cut off, has bytes too many, or its
-            header is wrong in any way.
+        ValueError: If the file does not exist, is too short or too long, or has an
+            invalid header.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = pathlib.Path(path)
         if not self.path.is_file():
-            what = "is no file" if self.path.exists() else "does not exist"
+            what = "is not a file" if self.path.exists() else "does not exist"
             raise ValueError(f"{str(path)!r} {what}. Pass a safetensors file.")
         with self.path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
@@ -90,20 +90,20 @@ class TensorFile:
                 self.specs = _specs(header, num_bytes)
             except ValueError as problem:
                 raise ValueError(
-                    f"{str(path)!r} is no sound safetensors file: {problem} Nothing "
-                    "was read from it."
+                    f"{str(path)!r} is not a valid safetensors file: {problem} Nothing "
+                    "was loaded from it."
                 ) from problem
 
     def expect(self, name: str, shape: Iterable[int], dtype: str) -> None:
-        """Check that the file has a tensor that fits a variable of Keras.
+        """Check that the file has a tensor that fits a Keras variable.
 
         Args:
-            name: The tensor's name.
+            name: Name of the tensor.
             shape: Shape of the variable.
-            dtype: Dtype of the variable. A float can be kept in another float.
+            dtype: Dtype of the variable. All float dtypes fit each other.
 
         Raises:
-            ValueError: If there is none, or of another shape or kind.
+            ValueError: If the tensor is missing, or its shape or dtype does not fit.
         """
         spec = self.specs.get(name)
         if spec is None:
@@ -113,12 +113,12 @@ class TensorFile:
         if spec.shape != tuple(shape):
             raise ValueError(
                 f"The tensor {name!r} of {str(self.path)!r} has the shape "
-                f"{spec.shape}, and the model's weight {tuple(shape)}."
+                f"{spec.shape}, but the model's weight has the shape {tuple(shape)}."
             )
         if spec.dtype not in (FLOATS if "float" in dtype else KINDS.get(dtype, ())):
             raise ValueError(
-                f"The tensor {name!r} of {str(self.path)!r} is {spec.dtype}, and the "
-                f"model's weight {dtype}."
+                f"The tensor {name!r} of {str(self.path)!r} has the dtype "
+                f"{spec.dtype}, but the model's weight has the dtype {dtype}."
             )
 
     def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -148,10 +148,10 @@ def write_tensors(
 ) -> int:
     """Write a safetensors file in one step, and return its size in bytes.
 
-    Whatever ends it, a kill or a full disk, there is the old file or the new one.
+    If the process is killed or the disk is full, the old file stays complete.
 
     Raises:
-        ValueError: If a name could not be read again, or a value is NaN or infinite.
+        ValueError: If a name is not valid, or a value is NaN or infinite.
         OSError: If the file cannot be written.
     """
     from safetensors.numpy import save
@@ -159,16 +159,16 @@ def write_tensors(
     for name, value in tensors.items():
         check_name(name)
         check_finite(name, value)
-    # The library takes the memory as it lies.
+    # The library writes the memory without regard to strides.
     dense = {name: np.array(value, order="C") for name, value in tensors.items()}
     return replace_file(path, save(dense, metadata=dict(metadata or {})))
 
 
 def check_name(name: str) -> None:
-    """Check that a tensor's name is a path downwards: names with "/" between.
+    """Check that the name of a tensor is a relative path: names separated by "/".
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If the name is not such a path.
     """
     parts = name.split("/")
     if (
@@ -180,16 +180,16 @@ def check_name(name: str) -> None:
         or (len(parts[0]) == 2 and parts[0][1] == ":")
     ):
         raise ValueError(
-            f"the tensor's name {short(name)} is no path of layers, such as "
+            f"the name {short(name)} of a tensor is not a path of layers, such as "
             "'block_1/query/lora_a'."
         )
 
 
 def check_finite(name: str, value: np.ndarray) -> None:
-    """Check that a tensor holds no NaN and no infinity.
+    """Check that a tensor contains no NaN and no infinite value.
 
     Raises:
-        ValueError: If it does.
+        ValueError: If the tensor contains such a value.
     """
     if value.dtype.kind not in "iub" and not np.isfinite(value).all():
         raise ValueError(
@@ -198,7 +198,7 @@ def check_finite(name: str, value: np.ndarray) -> None:
 
 
 def _header(stream: object, size: int) -> tuple[dict, int]:
-    """Return the header of an open file of `size` bytes, and the bytes after it."""
+    """Return the header of an open file of `size` bytes, and the bytes that follow."""
     start = stream.read(8)
     length = int.from_bytes(start, "little")
     if len(start) < 8 or 8 + length > size:
@@ -219,12 +219,12 @@ def _metadata(value: object) -> dict[str, str]:
     if not isinstance(value, dict) or not all(
         isinstance(each, str) for each in value.values()
     ):
-        raise ValueError("its metadata is no dict of strings.")
+        raise ValueError("its metadata is not a dict of strings.")
     return value
 
 
 def _specs(header: dict, num_bytes: int) -> dict[str, Spec]:
-    """Return the specs by name; the tensors have to fill `num_bytes` exactly."""
+    """Return the specs by name, if the tensors fill `num_bytes` exactly."""
     specs, ranges = {}, []
     for name, entry in header.items():
         check_name(name)
@@ -233,19 +233,19 @@ def _specs(header: dict, num_bytes: int) -> dict[str, Spec]:
             "shape",
             "data_offsets",
         }:
-            raise ValueError(f"the entry of {short(name)} is {short(entry)}.")
+            raise ValueError(f"{short(name)} has the invalid entry {short(entry)}.")
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(dtype, str) or dtype not in SIZES:
             raise ValueError(f"{short(name)} has the unknown dtype {short(dtype)}.")
         if not _whole(shape) or len(shape) > MOST_AXES:
-            raise ValueError(f"{short(name)} has the shape {short(shape)}.")
+            raise ValueError(f"{short(name)} has the invalid shape {short(shape)}.")
         if not _whole(offsets) or len(offsets) != 2:
-            raise ValueError(f"{short(name)} lies at {short(offsets)}.")
+            raise ValueError(f"{short(name)} has the invalid offsets {short(offsets)}.")
         begin, end = offsets
         if end - begin != SIZES[dtype] * math.prod(shape):
             raise ValueError(
-                f"{short(name)} lies at {short(offsets)}, which is not the length "
-                f"of {dtype} {short(shape)}."
+                f"{short(name)} has the offsets {short(offsets)}, which do not have "
+                f"the length of {dtype} {short(shape)}."
             )
         specs[name] = Spec(dtype, tuple(shape))
         ranges.append((begin, end, name))
@@ -253,7 +253,7 @@ def _specs(header: dict, num_bytes: int) -> dict[str, Spec]:
     for begin, end, name in sorted(ranges):
         if begin != filled:
             raise ValueError(
-                f"{short(name)} lies at {begin}, but what is before it ends at "
+                f"{short(name)} begins at {begin}, but the tensor before it ends at "
                 f"{filled}."
             )
         filled = end

@@ -625,7 +625,7 @@ class TestTechniques:
         model, recipe = small(), Stronger(rank=2, targets="wide")
         recipe.alpha = np.float32(4)
         recipe.attach(model)
-        with pytest.raises(ValueError, match="alpha=.*4.0.* is not plain"):
+        with pytest.raises(ValueError, match="alpha=.*4.0.* is not a plain value"):
             kt.save_adapter(model, path)
         assert not path.exists()
 
@@ -686,7 +686,7 @@ class TestFile:
         before = path.read_bytes()
         part = next(places(model))[2]
         part.lora_a.assign(part.lora_a + 1e6)
-        with pytest.raises(ValueError, match="float16 cannot hold"):
+        with pytest.raises(ValueError, match="too large for float16"):
             kt.save_adapter(model, path, dtype="float16")
         part.lora_a.assign(part.lora_a * np.nan)
         with pytest.raises(ValueError, match="NaN"):

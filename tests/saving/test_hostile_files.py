@@ -100,23 +100,23 @@ def config(**changes):
 
 
 HOSTILE = {
-    "truncated": (lambda h, d: (h, d[:-1]), "no sound safetensors"),
-    "trailing bytes": (lambda h, d: (h, d + b"x"), "no sound safetensors"),
+    "truncated": (lambda h, d: (h, d[:-1]), "not a valid safetensors"),
+    "trailing bytes": (lambda h, d: (h, d + b"x"), "not a valid safetensors"),
     "overlap": (
         changed_tensor("wide/lora_b", data_offsets=[0, 40]),
-        "what is before it",
+        "the tensor before it",
     ),
     "out of range": (
         changed_tensor("wide/lora_b", data_offsets=[10**6, 10**6 + 40]),
-        "what is before it",
+        "the tensor before it",
     ),
-    "absolute": (renamed("wide/lora_a", "/wide/lora_a"), "no path of layers"),
-    "upwards": (renamed("wide/lora_a", "../wide/lora_a"), "no path of layers"),
+    "absolute": (renamed("wide/lora_a", "/wide/lora_a"), "not a path of layers"),
+    "upwards": (renamed("wide/lora_a", "../wide/lora_a"), "not a path of layers"),
     "no recipe": (lambda h, d: (h | {"__metadata__": {}}, d), "has no recipe"),
-    "recipe no JSON": (text("{"), "no JSON"),
+    "recipe no JSON": (text("{"), "not valid JSON"),
     "recipe twice": (text('{"format": 1, "format": 1}'), "'format' twice"),
     "recipe NaN": (text('{"format": NaN}'), "the number 'NaN'"),
-    "recipe a list": (text("[]"), "no dict"),
+    "recipe a list": (text("[]"), "not a dict"),
     "nothing": (text('{"format": 1}'), "'name' is missing"),
     "format": (said(format=2), "its format is 2"),
     "no format": (said(format=None), "its format is None"),
@@ -132,25 +132,25 @@ HOSTILE = {
         said(base=dict.fromkeys(("name", "architecture", "weights"), 1)),
         "cannot be used",
     ),
-    "config unknown": (config(more=1), "cannot be used|is none of a LoRA"),
+    "config unknown": (config(more=1), "cannot be used|not valid for LoRA"),
     "config object": (
         config(bias={"module": "os", "class_name": "function", "config": "system"}),
-        "not plain",
+        "not a plain value",
     ),
     "config rank": (config(rank=0), "rank=0"),
     "config huge rank": (config(rank=10**12), "has the shape"),
     "config other rank": (config(rank=3), "has the shape"),
     "config expression": (config(targets="(a+)+$"), "its targets are"),
-    "config pattern": (config(rank_pattern={"(a+)+$": 2}), "not plain"),
-    "config pattern value": (config(rank_pattern={"wide": "2"}), "not plain"),
+    "config pattern": (config(rank_pattern={"(a+)+$": 2}), "not a plain value"),
+    "config pattern value": (config(rank_pattern={"wide": "2"}), "not a plain value"),
     "config bias": (config(bias="all"), "lacks|weights .* of the model's own"),
     "changes": (said(changes={"wide": {"rank": 10**12}}), "has the shape"),
-    "changes place": (said(changes={"none": {"rank": 2}}), "where no tensor is"),
-    "changes key": (said(changes={"wide": {"more": 2}}), "does not take"),
-    "changes kind": (said(changes={"wide": {"rank": 2.5}}), "does not take"),
-    "changes text": (said(changes={"wide": {"scaling": "2"}}), "no numbers"),
+    "changes place": (said(changes={"none": {"rank": 2}}), "has no tensors"),
+    "changes key": (said(changes={"wide": {"more": 2}}), "does not accept"),
+    "changes kind": (said(changes={"wide": {"rank": 2.5}}), "does not accept"),
+    "changes text": (said(changes={"wide": {"scaling": "2"}}), "not all numbers"),
     "changes rate": (said(changes={"wide": {"dropout": 2.0}}), "rate"),
-    "changes bool": (said(changes={"wide": {"rank": True}}), "does not take"),
+    "changes bool": (said(changes={"wide": {"rank": True}}), "does not accept"),
     "missing": (without_last, "lacks the tensor"),
     "head alone": (head_alone, "has no weights of an adapter"),
     "surplus": (added("wide/lora_c"), "no weights for"),
@@ -162,7 +162,7 @@ HOSTILE = {
     ),
     "shape": (changed_tensor("wide/lora_a", shape=[2, 6]), "has the shape"),
     "axes": (changed_tensor("wide/lora_a", shape=[12]), "has the shape"),
-    "dtype": (changed_tensor("wide/lora_a", dtype="I32"), "is I32"),
+    "dtype": (changed_tensor("wide/lora_a", dtype="I32"), "has the dtype I32"),
     "head shape": (changed_tensor("head:logits/kernel", shape=[3, 4]), "head=False"),
     "head dtype": (changed_tensor("head:logits/kernel", dtype="I32"), "head=False"),
     "NaN": (with_value(np.nan), "NaN or infinite"),
@@ -234,5 +234,5 @@ class TestHostileFiles:
         model, other = saved
         model.save(path.with_suffix(".keras"))
         os.replace(path.with_suffix(".keras"), path)
-        with pytest.raises(ValueError, match="no sound safetensors"):
+        with pytest.raises(ValueError, match="not a valid safetensors"):
             kt.load_adapter(other, path)

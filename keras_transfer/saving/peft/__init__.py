@@ -1,1 +1,1 @@
-"""Adapters in the files of Hugging Face PEFT."""
+"""Read and write adapters in the file format of Hugging Face PEFT."""

@@ -1,4 +1,4 @@
-"""Regular expressions from a stranger's file, matched in bounded time."""
+"""Match regular expressions from untrusted files in bounded time."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from re import _parser
 
 from keras_transfer.saving.strict_json import short
 
-# Steps for all expressions of a file together; an honest file takes some thousands.
+# Limit for all expressions of a file together. A usual file takes some thousands.
 MOST_STEPS = 2_000_000
-# What `re` itself matches fast: there is nothing in it to go back to.
+# Expressions that `re` itself matches fast, because they need no backtracking.
 PLAIN = re.compile(r"(?:[\w\-/]|\\?\.|\\-)*")
 REPEATS = (codes.MAX_REPEAT, codes.MIN_REPEAT)
 LOOKS = (codes.ASSERT, codes.ASSERT_NOT)
@@ -23,16 +23,17 @@ LEAVES = (codes.LITERAL, codes.NOT_LITERAL, codes.ANY, codes.IN, codes.AT)
 
 
 class Expressions:
-    """Tells whether names match, as `re.fullmatch` does, in steps that are counted.
+    """Matches names as `re.fullmatch` does, in a limited number of steps.
 
-    `re` tries one way after another, and can take longer than anybody waits: for
-    `(a+)+b` the ways double with each letter. Here all ways are gone at once: the
-    places that can be reached in the name are the bits of one number, and each part of
-    the expression makes the places behind it of those before it. The parts are those
-    that Python's own parser finds.
+    `re` tries one way to match after another, which can take exponential time. For
+    `(a+)+b` the number of ways doubles with each letter. This class follows all ways
+    at once. The bits of one number are the positions in the name that can be reached,
+    and each part of the expression maps the positions before it to the positions after
+    it. Python's own parser splits the expression into parts.
 
     Args:
-        steps: How many parts may be passed, repeats counted, in all matches.
+        steps: Largest number of parts to match in all calls together, where repeated
+            parts count each time. Defaults to 2,000,000.
     """
 
     def __init__(self, steps: int = MOST_STEPS) -> None:
@@ -42,33 +43,33 @@ class Expressions:
         """Return whether the whole of `name` matches.
 
         Raises:
-            ValueError: If the steps have been used up, or it is not an expression that
-                can be matched here.
+            ValueError: If all steps are used up, or the expression is invalid or not
+                supported.
         """
         try:
             places = self._sequence(parsed(expression), name, 1)
         except RecursionError as problem:
-            raise ValueError(f"{short(expression)} is nested too deep.") from problem
+            raise ValueError(f"{short(expression)} is nested too deeply.") from problem
         return bool(places >> len(name) & 1)
 
     def ends(self, expression: str, name: str) -> bool:
-        """Return whether a whole part of `name` between dots up to its end matches.
+        """Return whether the end of `name`, from its start or after a dot, matches.
 
-        It is PEFT's rule for the keys of `rank_pattern` and `alpha_pattern`.
+        PEFT matches the keys of `rank_pattern` and `alpha_pattern` in this way.
         """
         whole = rf"(.*\.)?({expression})"
         if PLAIN.fullmatch(expression):
             self._count()
             return re.fullmatch(whole, name) is not None
-        parsed(expression)  # it must be one by itself
+        parsed(expression)  # raises if the expression alone is invalid
         return self.fullmatch(whole, name)
 
     def _count(self) -> None:
         self.left -= 1
         if self.left < 0:
             raise ValueError(
-                "The expressions of the file take too long to match. Give the names "
-                "of modules in place of expressions."
+                "The regular expressions of the file take too long to match. Use names "
+                "of modules instead."
             )
 
     def _sequence(self, parts: Sequence, name: str, places: int) -> int:
@@ -79,7 +80,7 @@ class Expressions:
         return places
 
     def _behind(self, operation: object, value: object, name: str, places: int) -> int:
-        """Return the places behind one part of the expression."""
+        """Return the positions after one part of the expression."""
         self._count()
         if operation in LEAVES:
             found = (value.match(name, at) for at in _bits(places))
@@ -100,7 +101,7 @@ class Expressions:
         for _ in range(least):
             before, places = places, self._sequence(parts, name, places)
             if places in (0, before):
-                break  # nor would another time lead anywhere else
+                break  # another repeat cannot reach other positions
         new, total = places, places
         while new and most > least:
             new = self._sequence(parts, name, new) & ~total
@@ -117,14 +118,14 @@ class Expressions:
 
 @functools.lru_cache(maxsize=1024)
 def parsed(expression: str) -> Sequence:
-    """Return the parts of an expression, in the order that they match.
+    """Return the parts of an expression, in the order in which they match.
 
     Raises:
-        ValueError: If it is none, or has something that cannot be matched here.
+        ValueError: If the expression is invalid or not supported.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what later versions may read otherwise
+            warnings.simplefilter("ignore")  # syntax that Python may change later
             pattern = _parser.parse(expression)
             return _converted(pattern, pattern.state)
     except (re.error, RecursionError, OverflowError) as problem:
@@ -134,7 +135,7 @@ def parsed(expression: str) -> Sequence:
 
 
 def _converted(pattern: _parser.SubPattern, state: _parser.State) -> Sequence:
-    """Return the parts as pairs of an operation and what it needs to be matched."""
+    """Return the parts as pairs of an operation and its arguments."""
     parts = []
     for operation, value in pattern:
         if operation in LEAVES:
@@ -156,7 +157,7 @@ def _converted(pattern: _parser.SubPattern, state: _parser.State) -> Sequence:
             parts += _converted(value[3], state)
         else:
             flags = operation is codes.SUBPATTERN
-            what = "a group with flags of its own" if flags else str(operation).lower()
+            what = "a group with its own flags" if flags else str(operation).lower()
             raise re.error(f"{what} is not supported in a PEFT folder")
     return parts
 

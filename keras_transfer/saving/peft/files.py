@@ -1,4 +1,4 @@
-"""The two files of a PEFT folder: read and verified, written whole or not at all."""
+"""Read, check and write the two files of a PEFT folder."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ from keras_transfer.saving.tensor_file import write_tensors
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-LARGEST_CONFIG = 1 << 20  # bytes; PEFT's own has about one thousand
-# What of any config is read here, or has no bearing on what an adapter computes.
+LARGEST_CONFIG = 1 << 20  # bytes; a config of PEFT has about one thousand
+# Settings that are read here, or that do not change what an adapter computes.
 KNOWN = {
     *("alpha_pattern", "rank_pattern", "modules_to_save", "task_type", "peft_version"),
     *("auto_mapping", "base_model_name_or_path", "inference_mode", "revision"),
     *("megatron_core", "runtime_config", "ensure_weight_tying"),
-    # Which modules have a part is seen from the tensors themselves.
+    # The names of the tensors tell which modules have a part.
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
 }
-# The types of numbers that a file may have, by safetensors' names.
+# The dtypes that a file can have, by their names in safetensors.
 KINDS = ("F16", "BF16", "F32")
 
 
 @dataclasses.dataclass(frozen=True)
 class PeftFile:
-    """What a PEFT folder holds: the config as text and read, tensors in their dtype.
+    """The content of a PEFT folder: the config, as text and parsed, and the tensors.
 
-    `expressions` matches the expressions in the config, all in one allowance of steps.
+    `expressions` matches the regular expressions of the config in a limited number of
+    steps.
     """
 
     text: bytes
@@ -54,22 +55,26 @@ class PeftFile:
 
 
 def read(folder: str | pathlib.Path) -> PeftFile:
-    """Return what a PEFT folder holds.
+    """Return the content of a PEFT folder.
 
     Raises:
         FileNotFoundError: If one of its two files is missing.
-        ValueError: If one is damaged, or asks for what is not supported.
+        ValueError: If a file is damaged or needs an unsupported feature.
     """
     folder = pathlib.Path(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"{str(folder)!r} has no {name}. A PEFT folder has {CONFIG} and "
-                f"{WEIGHTS}; adapter_model.bin, a pickle, is not read: load and save "
-                "it with PEFT, which writes safetensors now."
+                f"{WEIGHTS}. An adapter_model.bin is a pickle, which is not read "
+                "because it can run code. Load it in PEFT and save it again, which "
+                "writes safetensors."
             )
     if (folder / CONFIG).stat().st_size > LARGEST_CONFIG:
-        raise ValueError(f"{CONFIG} in {str(folder)!r} is too large to be PEFT's.")
+        raise ValueError(
+            f"{CONFIG} in {str(folder)!r} is larger than {LARGEST_CONFIG:,} bytes, so "
+            "PEFT did not write it."
+        )
     text = (folder / CONFIG).read_bytes()
     try:
         config = parse_json(text)
@@ -85,7 +90,7 @@ def read(folder: str | pathlib.Path) -> PeftFile:
 def write(
     folder: str | pathlib.Path, text: bytes, tensors: Mapping[str, np.ndarray]
 ) -> None:
-    """Write the two files of a PEFT folder. Each is whole, or what it was before."""
+    """Write the two files of a PEFT folder. After an error each old file is intact."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
@@ -93,15 +98,15 @@ def write(
 
 
 def techniques_of_peft() -> list[type[Adapter]]:
-    """Return the recipes that PEFT's files can hold; a subclass counts as its base."""
+    """Return the recipes that PEFT's format supports, without their subclasses."""
     return [kind for kind in techniques().values() if vars(kind).get("peft")]
 
 
 def technique_of(config: Mapping[str, object]) -> type[Adapter]:
-    """Return the recipe that a config is of.
+    """Return the recipe of a config.
 
     Raises:
-        ValueError: If it is of none.
+        ValueError: If no recipe fits the config.
     """
     for kind in techniques_of_peft():
         if kind.peft.is_of(config):
@@ -109,31 +114,34 @@ def technique_of(config: Mapping[str, object]) -> type[Adapter]:
     tells = {key for kind in techniques_of_peft() for key in kind.peft.settings}
     given = {key: value for key, value in config.items() if value and key in tells}
     raise ValueError(
-        f"The adapter is {given} of PEFT. Read here are "
-        f"{[dict(kind.peft.settings) for kind in techniques_of_peft()]}."
+        f"The adapter has PEFT's settings {given}, which are not supported. Supported "
+        f"are {[dict(kind.peft.settings) for kind in techniques_of_peft()]}."
     )
 
 
 def check_config(config: Mapping[str, object], peft: PeftFormat) -> None:
-    """Check that a config asks for nothing but what is supported.
+    """Check that all settings of a config are supported.
 
     Raises:
-        ValueError: If it does.
+        ValueError: If a setting is unsupported or has an invalid value.
     """
     for key, harmless in peft.starts.items():
         if config.get(key) not in harmless:
             raise ValueError(
-                f"{key}={config[key]!r} is not one of {harmless}, which leave the base "
-                "model's own weights as they are, and the file does not hold the "
-                f"changed ones.{peft.remedy}"
+                f"{key}={config[key]!r} is not one of {harmless}. Other values change "
+                "the base model's own weights, and the file does not contain the "
+                f"changed weights.{peft.remedy}"
             )
-    # What is off is None, False or empty; so a setting of later versions is seen too.
+    # A setting that is off is None, False or empty. Unknown settings that are on, such
+    # as settings of later versions of PEFT, raise an error.
     known = KNOWN | peft.known
     unknown = {k: v for k, v in config.items() if v and k not in known}
     if unknown:
         raise ValueError(f"The settings {unknown} of PEFT are not supported here.")
     if config.get("bias", "none") not in ("none", "all", "lora_only"):
-        raise ValueError(f"bias={short(config['bias'])} is not known.")
+        raise ValueError(
+            f"bias={short(config['bias'])} is not one of 'none', 'all', 'lora_only'."
+        )
     rank, alpha = (peft.arguments[name] for name in ("rank", "alpha"))
     check_rank(config.get(rank), rank)
     check_alpha(config.get(alpha), alpha)
@@ -161,13 +169,13 @@ def new_config(
     targets: list[str],
     task_type: str | None,
 ) -> dict:
-    """Return the config of an adapter that does not come from a file of PEFT's.
+    """Return the config of an adapter that was not loaded from a PEFT folder.
 
     Args:
         recipe: The recipe.
         numbers: Dict of a module's full name to its rank and alpha.
-        targets: Names for these modules.
-        task_type: PEFT's name of the model with a head, or None.
+        targets: Names of these modules for `target_modules`.
+        task_type: PEFT's name of the task, or None for a model without a head.
     """
     arguments = {
         key: getattr(recipe, name)
@@ -189,7 +197,7 @@ def new_config(
 def number_settings(
     peft: PeftFormat, numbers: Mapping[str, tuple[int, float]]
 ) -> dict[str, object]:
-    """Return rank and alpha, the commonest, with patterns for the modules' own."""
+    """Return the most common rank and alpha, and patterns for modules that differ."""
     config: dict[str, object] = {}
     for i, name in enumerate(("rank", "alpha")):
         own = {module: both[i] for module, both in numbers.items()}
@@ -219,7 +227,10 @@ def _check_layers(config: Mapping[str, object]) -> None:
     layers = config.get("layers_to_transform")
     several = layers if isinstance(layers, list) else [layers]
     if layers is not None and not all(type(each) is int for each in several):
-        raise ValueError(f"layers_to_transform={short(layers)} is not whole numbers.")
+        raise ValueError(
+            f"layers_to_transform={short(layers)} must be a whole number or a list of "
+            "whole numbers."
+        )
     patterns = config.get("layers_pattern") or []
     patterns = [patterns] if isinstance(patterns, str) else patterns
     _check_names("layers_pattern", patterns)
@@ -232,7 +243,7 @@ def _tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     for name, spec in file.specs.items():
         if spec.dtype not in KINDS:
             raise ValueError(
-                f"The tensor {name!r} in {str(path)!r} has the type {spec.dtype}, none "
-                f"of {KINDS}."
+                f"The tensor {name!r} in {str(path)!r} has the dtype {spec.dtype}, not "
+                f"one of {KINDS}."
             )
     return file.read(file.specs)

@@ -1,6 +1,6 @@
-"""Which Keras weight is which Hugging Face tensor, by keras-hub's own converters.
+"""Map Keras weights to Hugging Face tensors with keras-hub's own converters.
 
-The one file that touches keras-hub's private side; each use is pinned by a test.
+Only this file uses private code of keras-hub. A test covers each use.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from keras_transfer.adapters import matrix
 from keras_transfer.backbones.layer_paths import located
 from keras_transfer.backbones.layer_paths import weights_of
 
-# The name of the bare model inside one with a head, where the converter leaves it out.
+# Name of the bare model inside a model with a head, if the converter leaves it out.
 PREFIXES = {"bert": "bert", "gpt2": "transformer"}
-# The weights that a pair can be added to.
+# Names of the weights that a low-rank pair can be added to.
 MATRICES = ("kernel", "embeddings")
 MATRIX_LAYERS = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding)
-# Modules of Hugging Face's ...ForSequenceClassification that are the Dense layers of
-# keras-hub's text classifier, in order. keras-hub has no converter for them.
+# Modules of Hugging Face's ...ForSequenceClassification for the Dense layers of a
+# keras-hub text classifier, in order. keras-hub has no converter for these modules.
 HEADS = {
     "albert": ("classifier",),
     "bert": ("classifier",),
@@ -33,14 +33,14 @@ HEADS = {
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """A Keras weight that is made from a Hugging Face tensor, or from a slice of it."""
+    """A Keras weight that keras-hub makes from a Hugging Face tensor or its slice."""
 
     layer: keras.Layer
     variable: keras.Variable
     hook: Callable | None = None
 
     def read(self, tensor: np.ndarray, *, any_width: bool = False) -> np.ndarray:
-        """Return what keras-hub makes of `tensor`, or with `any_width` of more rows."""
+        """Return keras-hub's weight of `tensor`, in any shape if `any_width` is set."""
         shape = list(self.variable.shape)
         found = np.asarray(self.hook(tensor, shape) if self.hook else tensor)
         if list(found.shape) != shape and not any_width:
@@ -50,10 +50,10 @@ class Share:
 
 @dataclasses.dataclass(frozen=True)
 class Factors:
-    """How the pair of one Keras layer lies in the A and B of a Hugging Face module.
+    """Where the pair of one Keras layer is in the A and B of a Hugging Face module.
 
-    `A_keras = A.T[inputs]` and `B_keras = B.T[:, outputs]`. `rows_out` tells whether
-    the module's weight has a row for each output, as a Linear's has.
+    `A_keras = A.T[inputs]` and `B_keras = B.T[:, outputs]`. `rows_out` says whether
+    the module's weight has a row for each output, as in a Linear.
     """
 
     layer: keras.Layer
@@ -66,8 +66,8 @@ class Factors:
 class HubMapping:
     """The tensors of a Hugging Face model, by their names in the bare model.
 
-    `prefix` is the name of the bare model in one with a head, `family` the model type,
-    `shares` the Keras weights by tensor, and `heads` the modules of the head.
+    `family` is the model type, `prefix` the name of the bare model inside a model with
+    a head, `shares` the Keras weights by tensor, and `heads` the modules of the head.
     """
 
     family: str
@@ -76,7 +76,7 @@ class HubMapping:
     heads: tuple[str, ...] = ()
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """Return the shape of a tensor that is a matrix with pairs, or a vector."""
+        """Return the shape of a tensor, which is a matrix for pairs, or a vector."""
         shares = self.shares[key]
         if shares[0].variable.name not in MATRICES:
             return (sum(int(np.prod(each.variable.shape)) for each in shares),)
@@ -86,7 +86,7 @@ class HubMapping:
         return sizes[axes[0]], sizes[axes[1]]
 
     def module_of(self) -> dict[int, str]:
-        """Return the Hugging Face module of each Keras layer (by id) with a matrix."""
+        """Return the Hugging Face module of each Keras layer with a matrix, by id."""
         return {
             id(share.layer): key.removesuffix(".weight")
             for key, shares in self.shares.items()
@@ -95,10 +95,10 @@ class HubMapping:
         }
 
     def factors(self, module: str) -> list[Factors]:
-        """Return where the pairs of a module's Keras layers lie in its A and B.
+        """Return where the pairs of a module's Keras layers are in its A and B.
 
-        The converter is shown the row and the column of each entry in place of the
-        entries, and so tells which of them each entry of a Keras kernel is.
+        The converter gets the row or column number of each entry instead of the
+        values. So its result says which entry becomes each entry of a Keras kernel.
         """
         shares = self.shares[f"{module}.weight"]
         for share in shares:
@@ -106,14 +106,14 @@ class HubMapping:
             if not named or not isinstance(share.layer, MATRIX_LAYERS):
                 raise ValueError(
                     f"The module {module!r} is the weight {share.variable.name!r} of "
-                    f"the {type(share.layer).__name__} {share.layer.name!r}, beside "
-                    "which no low-rank pair can be put in Keras."
+                    f"the {type(share.layer).__name__} {share.layer.name!r} in Keras, "
+                    "which cannot have a low-rank pair. Leave it out of the targets."
                 )
         frames = [_frame(share) for share in shares]
         size_in = frames[0].size_in
         size_out = sum(frame.size_out for frame in frames)
-        # A Linear has rows of outputs; GPT-2's Conv1D and embeddings rows of inputs.
-        # For a square matrix only one of the two gives a pair.
+        # A Linear has a row for each output. A Conv1D of GPT-2 and an embedding have a
+        # row for each input. For a square matrix only one of the two gives a pair.
         for rows_out in (True, False):
             shape = (size_out, size_in) if rows_out else (size_in, size_out)
             rows, columns = np.indices(shape)
@@ -125,9 +125,9 @@ class HubMapping:
             if all(each is not None for each in found):
                 return found
         raise ValueError(
-            f"keras-hub makes the weights of {[x.layer.name for x in shares]} from "
-            f"{module!r} in a way that mixes its inputs and outputs, so a low-rank "
-            "pair of the one is none of the other."
+            f"keras-hub mixes the inputs and outputs of {module!r} when it makes the "
+            f"weights of {[x.layer.name for x in shares]}, so a low-rank pair cannot "
+            "be converted. Leave this module out of the targets."
         )
 
 
@@ -152,7 +152,7 @@ def read_mapping(backbone: keras.Model) -> HubMapping:
     """Return the mapping of a keras-hub backbone.
 
     Raises:
-        ValueError: If keras-hub has no converter for it, or one that cannot be asked.
+        ValueError: If keras-hub has no converter, or none that gives a mapping.
     """
     converter = _converter(backbone)
     family = converter.__name__.rsplit(".convert_", 1)[1]
@@ -161,8 +161,8 @@ def read_mapping(backbone: keras.Model) -> HubMapping:
         converter.convert_weights(backbone, recorder, _Config(backbone))
     except (AttributeError, KeyError) as problem:
         raise ValueError(
-            f"keras-hub's converter for {family!r} does more than to name the tensor "
-            f"of each weight ({problem}), so the mapping cannot be derived from it."
+            f"keras-hub's converter for {family!r} does more than name the tensor of "
+            f"each weight ({problem}), so the mapping cannot be derived from it."
         ) from problem
     owners = {
         id(variable): layer
@@ -193,8 +193,9 @@ def with_head(
     names = HEADS.get(mapping.family, ())
     if len(names) != len(dense):
         raise ValueError(
-            f"The head of {model.name!r} has the layers {[x.name for x in dense]}; "
-            f"Hugging Face's has {list(names)} for {mapping.family!r}."
+            f"The head of {model.name!r} has the layers {[x.name for x in dense]}, but "
+            f"Hugging Face's has {list(names)} for {mapping.family!r}. Pass the "
+            "backbone instead."
         )
     shares = dict(mapping.shares)
     for name, layer in zip(names, dense, strict=True):
@@ -209,7 +210,7 @@ def hub_backbone(model: keras.Model) -> keras.Model:
     """Return the one keras-hub backbone that `model` is or contains.
 
     Raises:
-        ValueError: If there is none, or more than one.
+        ValueError: If the model does not contain exactly one keras-hub backbone.
     """
     import keras_hub
 
@@ -218,14 +219,14 @@ def hub_backbone(model: keras.Model) -> keras.Model:
     if len(found) != 1:
         raise ValueError(
             f"The model {model.name!r} contains {len(found)} keras-hub backbones. "
-            "PEFT's format is known for models of exactly one, such as "
-            "keras_hub.models.BertBackbone or a task of it."
+            "PEFT's format is supported for models with exactly one, such as a "
+            "keras_hub.models.BertBackbone or a task with it."
         )
     return found[0]
 
 
 class _Recorder:
-    """Stands for keras-hub's loader of weights: notes what would be loaded whence."""
+    """Replaces keras-hub's loader of weights, and records what it would load."""
 
     def __init__(self) -> None:
         self.found: list[tuple[keras.Variable, str, Callable | None]] = []
@@ -239,11 +240,11 @@ class _Recorder:
         self.found.append((keras_variable, hf_weight_key, hook_fn))
 
     def get_tensor(self, hf_weight_key: str) -> np.ndarray:
-        raise KeyError(f"{hf_weight_key} is wanted itself")
+        raise KeyError(f"it reads the values of {hf_weight_key}")
 
 
 class _Config:
-    """Stands for config.json: the few sizes that converters of weights ask for."""
+    """Replaces config.json: has the few sizes that converters of weights read."""
 
     names = {"n_embd": "hidden_dim", "hidden_size": "hidden_dim"}
 
@@ -252,13 +253,13 @@ class _Config:
 
     def __getitem__(self, key: str) -> object:
         if key not in self.names:
-            raise KeyError(f"{key} of config.json is wanted")
+            raise KeyError(f"it reads {key} of config.json")
         return getattr(self.backbone, self.names[key])
 
 
 @dataclasses.dataclass(frozen=True)
 class _Frame:
-    """Where each entry of a kernel lies in the matrix of its inputs and outputs."""
+    """The row and column of each entry of a kernel in its matrix of two axes."""
 
     size_in: int
     size_out: int
@@ -280,7 +281,7 @@ def _aligned(
 ) -> Factors | None:
     try:
         into, out = share.read(into), share.read(out)
-    except ValueError:  # the other orientation does not even have the shape
+    except ValueError:  # this orientation has the wrong shape
         return None
     inputs = _table(frame.at_in, into, frame.size_in)
     outputs = _table(frame.at_out, out, frame.size_out)
@@ -289,7 +290,7 @@ def _aligned(
 
 
 def _table(at: np.ndarray, values: np.ndarray, size: int) -> np.ndarray | None:
-    """Return t with t[at] == values, or None if there is no such table."""
+    """Return t so that t[at] == values, or None if no such table exists."""
     table = np.full(size, -1)
     table[at.ravel()] = values.ravel()
     return table if np.array_equal(table[at], values) else None
@@ -300,7 +301,7 @@ def _transposed(tensor: np.ndarray, shape: list[int]) -> np.ndarray:
 
 
 def _common(keys: list[str]) -> str:
-    """Return the first name that the tensors of the bare model have in common."""
+    """Return the first part of the tensors' names, if all tensors have the same."""
     names = {key.split(".")[0] for key in keys if not key.startswith("lm_head")}
     return names.pop() if len(names) == 1 else ""
 
@@ -315,5 +316,5 @@ def _converter(backbone: keras.Model) -> object:
             return known[kind]
     raise ValueError(
         f"keras-hub has no converter from Hugging Face's format for a "
-        f"{type(backbone).__name__}, so it is not known which layer is which module."
+        f"{type(backbone).__name__}, so the module of each layer is unknown."
     )

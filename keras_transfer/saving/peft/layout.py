@@ -1,4 +1,4 @@
-"""Which tensor of a PEFT file is what: pairs by module, biases, the head."""
+"""Sort the tensors of a PEFT file: pairs by module, biases, and the head."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from keras_transfer.saving.peft.named_modules import is_target
 from keras_transfer.saving.peft.named_modules import rank_and_alpha
 from keras_transfer.saving.strict_json import short
 
-# Backbones whose embedding gives no logits, alone or in a text classifier.
+# Backbones whose embedding does not compute logits.
 ENCODERS = ("albert", "bert", "distilbert", "roberta")
 ROOT = "base_model.model."
-# The tasks of PEFT whose head is the one of a text classifier, if there is one.
+# The tasks of PEFT whose head, if any, is the head of a text classifier.
 HEAD_TASKS = (None, "SEQ_CLS")
 OTHER_HEAD = re.compile("For(?!SequenceClassification)[A-Z]")
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """What an adapter has at one module: its numbers, its tensors by their names."""
+    """The rank, alpha and tensors of an adapter at one Hugging Face module."""
 
     factors: list[Factors]
     rank: int
@@ -38,7 +38,7 @@ class Pair:
     tensors: Mapping[str, np.ndarray]
 
     def values(self, factors: Factors) -> dict[str, np.ndarray]:
-        """Return the weights of the part of one Keras layer of the module."""
+        """Return the weights of the part on one of the module's Keras layers."""
         at = {"inputs": factors.inputs, "outputs": factors.outputs}
         return {
             spec.weight: spec.read(self.tensors[name], at)
@@ -48,7 +48,7 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What a PEFT file was: its config, its names and types, its whole weights."""
+    """The config of a loaded PEFT folder and the names and dtypes of its tensors."""
 
     text: bytes
     config: Mapping[str, object]
@@ -57,17 +57,17 @@ class Origin:
     dtypes: Mapping[str, np.dtype]
 
 
-# What an adapter was loaded from, by its first part; in this process.
+# The origin of each adapter that this process has loaded, by the adapter's first part.
 origins: weakref.WeakKeyDictionary[Part, Origin] = weakref.WeakKeyDictionary()
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A PEFT file, verified against a mapping.
+    """The tensors of a PEFT file, checked against a mapping.
 
-    `prefix` is what stands in front of the bare model's names, `pairs` are by module
-    and `plain` are whole weights by tensor, both by their names in the bare model.
-    `names` are the names of the latter in the file.
+    `prefix` comes before the names of the bare model. `pairs` are the pairs by module,
+    and `plain` the whole weights by tensor, both with the names of the bare model.
+    `names` are the names of the whole weights in the file.
     """
 
     prefix: str
@@ -77,10 +77,10 @@ class Layout:
 
 
 def layout_of(file: PeftFile, mapping: HubMapping) -> Layout:
-    """Return what the tensors of `file` are in the model of `mapping`.
+    """Return the tensors of `file` by their modules in the model of `mapping`.
 
     Raises:
-        ValueError: If one is missing, is unknown, or has another shape.
+        ValueError: If a tensor is missing, is unknown, or has another shape.
     """
     prefix, pairs, names = _sorted(file, mapping)
     plain = {key: file.tensors[name] for key, name in names.items()}
@@ -91,7 +91,7 @@ def layout_of(file: PeftFile, mapping: HubMapping) -> Layout:
         for module, tensors in pairs.items()
     }
     if not modules:
-        raise ValueError(f"The file holds no pair of {file.technique.__name__}.")
+        raise ValueError(f"The file contains no pair of {file.technique.__name__}.")
     _check_targets(file, mapping, prefix, modules)
     _check_task(file.config, mapping, plain)
     _check_plain(file.config, mapping, prefix, modules, plain)
@@ -101,7 +101,7 @@ def layout_of(file: PeftFile, mapping: HubMapping) -> Layout:
 def name_of(prefix: str, mapping: HubMapping, key: str, *, wrapped: bool) -> str:
     """Return the name that PEFT gives to a whole weight, such as a bias.
 
-    `wrapped`: it is one of a module that has a pair.
+    `wrapped` says whether the weight belongs to a module with a pair.
     """
     module, _, last = key.rpartition(".")
     if module not in mapping.heads:
@@ -110,7 +110,7 @@ def name_of(prefix: str, mapping: HubMapping, key: str, *, wrapped: bool) -> str
 
 
 def is_encoder(model: keras.Model, mapping: HubMapping) -> bool:
-    """Return whether the embedding of `model` gives no logits."""
+    """Return whether the embedding of `model` does not compute logits."""
     import keras_hub
 
     kinds = (keras_hub.models.Backbone, keras_hub.models.TextClassifier)
@@ -118,10 +118,10 @@ def is_encoder(model: keras.Model, mapping: HubMapping) -> bool:
 
 
 def check_tied(model: keras.Model, mapping: HubMapping, parts: list) -> None:
-    """Check that no pair counts in logits, where PEFT's would not.
+    """Check that no embedding's pair changes the logits, because it would not in PEFT.
 
     Raises:
-        ValueError: If one does.
+        ValueError: If a pair changes the logits.
     """
     for path, host, part in parts:
         if (
@@ -130,9 +130,10 @@ def check_tied(model: keras.Model, mapping: HubMapping, parts: list) -> None:
             and not is_encoder(model, mapping)
         ):
             raise ValueError(
-                f"The pair on {path!r} counts in the logits too, since the model's "
-                "output shares the matrix. In PEFT it would not. Leave the embedding "
-                "out of the targets, or train it from a file of PEFT's."
+                f"The pair on {path!r} also changes the logits, because the output of "
+                "the model shares the matrix of the embedding. In PEFT the pair does "
+                "not change the logits. Leave the embedding out of the targets, or "
+                "load an adapter of PEFT and train it."
             )
 
 
@@ -147,7 +148,7 @@ def _sorted(file: PeftFile, mapping: HubMapping) -> tuple[str, dict, dict]:
         prefix = ""
     kinds = {x for part in file.technique.parts.values() for x in part.peft_tensors}
     ends = "|".join(map(re.escape, sorted(kinds)))
-    # `lora_` for LoRA: what else begins so is of its kind too.
+    # For LoRA this is `lora_`. Other tensors that begin in this way also belong to it.
     begins = "|".join(sorted({re.escape(x.split("_")[0]) for x in kinds}))
     pairs: dict[str, dict[str, np.ndarray]] = {}
     plain: dict[str, str] = {}
@@ -155,11 +156,13 @@ def _sorted(file: PeftFile, mapping: HubMapping) -> tuple[str, dict, dict]:
         bare = key.removeprefix(prefix)
         match = re.fullmatch(rf"(.+)\.({ends})", bare)
         if match and match[2] in pairs.get(match[1], {}):
-            raise ValueError(f"The file has {bare!r} twice, also with {prefix!r}.")
+            raise ValueError(
+                f"The file has {bare!r} twice, with and without {prefix!r}."
+            )
         if match:
             pairs.setdefault(match[1], {})[match[2]] = file.tensors[name]
         elif re.search(rf"(?:{begins})_", bare):
-            raise ValueError(f"The tensor {name!r} is of a kind not supported here.")
+            raise ValueError(f"The tensor {name!r} is of an unsupported kind.")
         elif (key := bare.replace(".base_layer.", ".")) in plain:
             raise ValueError(f"The file has {key!r} twice: {name!r}, {plain[key]!r}.")
         else:
@@ -171,15 +174,15 @@ def _check_known(keys: object, mapping: HubMapping) -> None:
     unknown = sorted(key for key in keys if key not in mapping.shares)
     if not unknown:
         return
-    hint = "It was made for another model."
+    hint = "The adapter was trained on another model."
     if any(re.search("classifier|score|qa_outputs|lm_head", key) for key in unknown):
         hint = (
-            "Its head needs a model with that head: load it into "
-            "keras_hub.models.TextClassifier rather than a backbone."
+            "The file has a head, so it needs a model with this head: load it into a "
+            "keras_hub.models.TextClassifier instead of a backbone."
         )
     elif any(key.startswith("pooler.") for key in unknown):
         hint = (
-            "The keras-hub backbone has no pooler. In PEFT leave it out by "
+            "The keras-hub backbone has no pooler. In PEFT, leave the pooler out with "
             "exclude_modules=['pooler.dense']."
         )
     raise ValueError(
@@ -196,8 +199,8 @@ def _pair(
     part = file.technique.part_class(factors[0].layer)
     if set(tensors) != set(part.peft_tensors):
         raise ValueError(
-            f"The module {full!r} has the tensors {sorted(tensors)} in the file, not "
-            f"{sorted(part.peft_tensors)}."
+            f"The module {full!r} has the tensors {sorted(tensors)} in the file, but "
+            f"needs {sorted(part.peft_tensors)}."
         )
     rank, alpha = rank_and_alpha(
         file.config, file.technique.peft, full, file.expressions
@@ -207,7 +210,7 @@ def _pair(
         if tensors[name].shape != spec.shape(sizes):
             raise ValueError(
                 f"{name} of the module {full!r} has the shape {tensors[name].shape} in "
-                f"the file, but {spec.shape(sizes)} by its rank and the model."
+                f"the file, but its rank and the model require {spec.shape(sizes)}."
             )
     return Pair(factors, rank, alpha, part, tensors)
 
@@ -225,7 +228,7 @@ def _check_targets(
     if missing:
         raise ValueError(
             f"The config names {missing[:5]} as targets, but the file has no pairs for "
-            "them. It is cut, or of another model."
+            "them. The file is incomplete or was trained on another model."
         )
     full = {module: prefix + module for module in pairs if module not in mapping.heads}
     unnamed = [
@@ -236,21 +239,21 @@ def _check_targets(
     if unnamed and file.config.get("target_modules") not in (None, [], "all-linear"):
         raise ValueError(
             f"The file has pairs for {unnamed[:5]}, which its config does not name as "
-            "targets: PEFT would leave them out."
+            "targets, so PEFT would ignore them. Add them to target_modules."
         )
 
 
 def _check_task(config: Mapping[str, object], mapping: HubMapping, plain: Mapping):
-    """Check that a head is a classifier's: BERT's for tokens has the same names."""
+    """Check that a head is a text classifier's, as heads of other tasks share names."""
     if not any(key.rpartition(".")[0] in mapping.heads for key in plain):
         return
     task, auto = config.get("task_type"), config.get("auto_mapping")
     kind = auto.get("base_model_class") if isinstance(auto, dict) else None
     if task not in HEAD_TASKS or OTHER_HEAD.search(str(kind)):
         raise ValueError(
-            f"The head in the file is that of another task (task_type={short(task)}, "
-            f"of the class {short(kind)}), not of a text classifier. Load it into a "
-            "backbone without its head: save it in PEFT with modules_to_save=None."
+            f"The head in the file is of another task (task_type={short(task)}, class "
+            f"{short(kind)}) than text classification. To load the adapter into a "
+            "backbone without this head, save it in PEFT with modules_to_save=None."
         )
 
 
@@ -273,8 +276,10 @@ def _check_plain(
         ):
             wanted.add(key)
     if missing := sorted(wanted - set(plain)):
-        raise ValueError(f"The file lacks {missing[:5]}, by its bias={bias!r}.")
-    owns = bias == "none"  # then modules that are there whole are the adapter's own
+        raise ValueError(
+            f"The file lacks {missing[:5]}, which its bias={bias!r} and its head need."
+        )
+    owns = bias == "none"  # then whole modules in the file are the adapter's own
     saved = tuple(config.get("modules_to_save") or ())
     for key, array in plain.items():
         module = key.rpartition(".")[0]
@@ -282,17 +287,17 @@ def _check_plain(
         if key in wanted or named and module not in pairs:
             shape = mapping.shape(key)
             if owns and module in mapping.heads[-1:]:
-                shape = (array.shape[0], *shape[1:])  # its classes may be others
+                shape = (array.shape[0], *shape[1:])  # the classes can differ
             if array.shape != shape:
                 of_head = module in mapping.heads
                 raise ValueError(
                     f"{key!r} has the shape {array.shape} in the file, but "
                     f"{mapping.shape(key)} in the model."
-                    + (" Its head is of another number of labels." if of_head else "")
+                    + (" Its head has another number of labels." if of_head else "")
                 )
         elif key.removesuffix(".weight") not in pairs:
             raise ValueError(
-                f"The file has {key!r} whole, which neither its modules_to_save, "
-                f"{list(saved)}, nor its bias={bias!r} covers. With trained biases "
-                "whole modules are read for the head alone."
+                f"The file has the whole weight {key!r}, which neither its "
+                f"modules_to_save={list(saved)} nor its bias={bias!r} covers. With "
+                "trained biases, only the head can be a whole module."
             )

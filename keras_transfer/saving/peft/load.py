@@ -1,4 +1,4 @@
-"""load_peft: attach an adapter that Hugging Face PEFT has saved."""
+"""load_peft: attach an adapter from a folder of Hugging Face PEFT."""
 
 from __future__ import annotations
 
@@ -39,22 +39,24 @@ def load_peft(
 ) -> str:
     """Attach a LoRA, RsLoRA, DoRA or LoHa that Hugging Face PEFT has saved.
 
-    Ranks, alphas, targets, dropout and rank stabilization become the recipe. What the
-    file has whole, `modules_to_save` such as the classifier of a `TextClassifier`, is
-    the adapter's own, also with another number of classes; trained biases, and a
-    classifier next to them, become the model's own. The model's outputs are those of
-    PEFT to 1e-5. Where each number goes is asked of keras-hub's own converter of the
-    model's weights. In a fused projection, GPT-2's c_attn, one pair becomes three, with
-    an A each. All is verified before anything changes.
+    The recipe gets the ranks, alphas, targets, dropout and rank stabilization of the
+    config. Whole modules in the file (`modules_to_save`), such as the classifier of a
+    `TextClassifier`, become the adapter's own layers, and the number of classes can
+    differ from the model's. Trained biases, and a classifier in a file with trained
+    biases, replace the model's own weights. The outputs of the model equal PEFT's
+    outputs up to 1e-5. keras-hub's own converter of the model's weights determines
+    where each number goes. For a fused projection, such as c_attn of GPT-2, one pair
+    becomes three pairs, each with its own A. The whole file is checked before the model
+    changes.
 
     Args:
         model: A keras-hub backbone with the weights that the adapter was trained on,
-            or a model that contains one.
+            or a model that contains such a backbone.
         path: Folder with adapter_config.json and adapter_model.safetensors.
-        name: Name of the adapter. Default `"default"`.
+        name: Name of the adapter. Defaults to `"default"`.
 
     Returns:
-        A line about what was attached.
+        A line to print about the loaded adapter.
 
     Example:
         ```python
@@ -82,9 +84,9 @@ def load_peft(
 
     Raises:
         FileNotFoundError: If the folder lacks one of the two files.
-        ValueError: If the files are damaged, ask for what is not supported, or are for
-            another model; if keras-hub's model computes something else than Hugging
-            Face's and was not matched; or if the adapter cannot be attached.
+        ValueError: If the files are damaged, need an unsupported feature, or are for
+            another model. Also if keras-hub's model computes other outputs than
+            Hugging Face's model and was not matched, or the adapter cannot be attached.
 
     Reference:
         Hugging Face PEFT, `PeftModel.from_pretrained`.
@@ -94,9 +96,9 @@ def load_peft(
     mapping = mapping_of(model)
     if problem := unmatched(hub_backbone(model)):
         raise ValueError(
-            f"The backbone is not what the adapter was trained on: {problem}. Call "
-            "kt.backbones.match_huggingface(backbone) first, with the folder of the "
-            "Hugging Face model where you have it."
+            f"The backbone differs from the model that the adapter was trained on: "
+            f"{problem}. First call kt.backbones.match_huggingface(backbone), with the "
+            "folder of the Hugging Face model if you have it."
         )
     layout = layout_of(file, mapping)
     values = _own_values(mapping, layout, _wrapped(layout))
@@ -105,7 +107,7 @@ def load_peft(
     recipe = _recipe(file, layout, paths)
     plan = recipe.plan(model, recipe.find(model))
     if not is_encoder(model, mapping):
-        # PEFT leaves the output layer, which shares the matrix, without the pair.
+        # In PEFT the output layer shares the matrix, but not the pair.
         for _, part in plan.pairs:
             if isinstance(part, EmbeddingPair):
                 part.tied = False
@@ -128,14 +130,14 @@ def load_peft(
 
 
 def _wrapped(layout: Layout) -> set[str]:
-    """Return the matrices in the file that belong to modules with a pair."""
+    """Return the whole matrices in the file that belong to modules with a pair."""
     return {f"{module}.weight" for module in layout.pairs} & set(layout.plain)
 
 
 def _own_values(
     mapping: HubMapping, layout: Layout, wrapped: set[str]
 ) -> list[tuple[keras.Variable, np.ndarray]]:
-    """Return what the model's own weights are to become."""
+    """Return the new values of the model's own weights."""
     values = []
     for key, tensor in layout.plain.items():
         for share in mapping.shares[key]:
@@ -144,10 +146,11 @@ def _own_values(
             if key not in wrapped:
                 values.append((share.variable, value))
             elif not np.array_equal(value, _keras.value(share.variable)):
-                # PEFT writes a targeted embedding of words along as it is.
+                # PEFT also saves the base model's word embedding if it has a pair.
                 raise ValueError(
-                    f"The file has the base model's {key!r}, which is not what the "
-                    "model has. The adapter was trained on another base."
+                    f"The file has the base model's {key!r}, which differs from this "
+                    "model's, so the adapter was trained on another base. Load it into "
+                    "the base that it was trained on."
                 )
     return values
 
@@ -155,12 +158,12 @@ def _own_values(
 def _with_own_layers(
     model: keras.Layer, plan: Plan, values: list[tuple[keras.Variable, np.ndarray]]
 ) -> tuple[Plan, dict[str, dict[str, np.ndarray]]]:
-    """Return the plan with the layers that the file has whole, and their values.
+    """Return the plan with the whole layers in the file, and their values.
 
-    A head that the file lacks is the adapter's own too, as it is in the model.
+    If the file has no head, the adapter's own head is a copy of the model's.
 
     Raises:
-        ValueError: If the file has some weights of a layer, but not all.
+        ValueError: If the file has only some of the weights of a layer.
     """
     given = {id(variable): value for variable, value in values}
     by_default = {id(target.layer): part for target, part in plan.owned}
@@ -170,8 +173,8 @@ def _with_own_layers(
         found = {key: given[id(v)] for key, v in below.items() if id(v) in given}
         if found and set(found) != set(below):
             raise ValueError(
-                f"The file has {sorted(found)} of the layer {target.path!r} whole, but "
-                f"not {sorted(set(below) - set(found))}."
+                f"The file has the weights {sorted(found)} of the layer "
+                f"{target.path!r}, but lacks {sorted(set(below) - set(found))}."
             )
         if found:
             part = own_layer(target.layer)
@@ -192,14 +195,14 @@ def _check_head(config: dict, mapping: HubMapping, layout: Layout) -> None:
             mapping.shares[f"{module}.weight"][0].layer.name for module in missing
         ]
         warnings.warn(
-            f"The file lacks the head's {missing}; the layers {layers} keep the "
-            "weights they have. In PEFT name them in modules_to_save.",
+            f"The file lacks the modules {missing} of the head, so the layers {layers} "
+            "keep their weights. In PEFT, name these modules in modules_to_save.",
             stacklevel=3,
         )
 
 
 def _recipe(file: PeftFile, layout: Layout, paths: Mapping[int, str]) -> Adapter:
-    """Return the recipe; what differs by module is keyed by the path in Keras."""
+    """Return the recipe, with the path in Keras of each module whose numbers differ."""
     peft = file.technique.peft
     rank, alpha = peft.rank_and_alpha(file.config)
     ranks, alphas, layers = {}, {}, []

@@ -1,4 +1,4 @@
-"""Which modules of a Hugging Face model a PEFT config names, and with which numbers."""
+"""The modules that a PEFT config names, and their rank and alpha."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from keras_transfer.adapters.peft_format import PeftFormat
 from keras_transfer.saving.peft.expressions import Expressions
 
-# A block's number in a module's name, and the name of the list that it is in.
+# The number of a block in a module's name, and the name of the list of blocks.
 BLOCK = re.compile(r"(?:^|\.)([^.]*)\.(\d+)(?=\.)")
 
 
@@ -18,12 +18,12 @@ def rank_and_alpha(
     module: str,
     expressions: Expressions,
 ) -> tuple[int, float]:
-    """Return the rank and the alpha that PEFT gives to `module`, its full name."""
+    """Return the rank and alpha that PEFT gives to a module, by its full name."""
     numbers = list(peft.rank_and_alpha(config))
     for i, key in enumerate(("rank_pattern", "alpha_pattern")):
         for expression, own in (config.get(key) or {}).items():
             if expressions.ends(expression, module):
-                numbers[i] = own  # of several the first one counts
+                numbers[i] = own  # PEFT uses the first match
                 break
     return numbers[0], numbers[1]
 
@@ -31,9 +31,9 @@ def rank_and_alpha(
 def is_target(
     config: Mapping[str, object], module: str, expressions: Expressions
 ) -> bool:
-    """Return whether a config asks for a part at `module`, its full name.
+    """Return whether a module, by its full name, is a target of a config.
 
-    As PEFT's `check_target_module_exists`; modules of the head are for the caller.
+    Follows PEFT's `check_target_module_exists`. The caller handles the head's modules.
     """
     targets, excluded = config.get("target_modules"), config.get("exclude_modules")
     if excluded and _is_named(excluded, module, expressions):
@@ -48,10 +48,11 @@ def is_target(
 
 
 def short_names(modules: list[str], known: list[str]) -> list[str]:
-    """Return names for `target_modules` that stand for `modules` and no others.
+    """Return names for `target_modules` that match `modules` and no other modules.
 
-    A module in a numbered block is named without what is up to the number, if all of
-    `known` of that name are meant: so a model with more blocks is seen to lack pairs.
+    The name of a module in a numbered block is shortened to the part after the number,
+    if `modules` contains all modules of `known` with this short name. So PEFT expects
+    pairs in all blocks of a model with more blocks.
     """
     names = {module: _inside_block(module) for module in known}
     others = {names[module] for module in known if module not in modules}
@@ -70,7 +71,7 @@ def _is_named(names: object, module: str, expressions: Expressions) -> bool:
 
 
 def _block(module: str, patterns: object, expressions: Expressions) -> int | None:
-    """Return the number of the block that `module` is in, by `layers_pattern`."""
+    """Return the number of the block of `module`, by `layers_pattern`."""
     patterns = [patterns] if isinstance(patterns, str) else patterns
     blocks = list(BLOCK.finditer(module))
     for pattern in patterns:

@@ -1,4 +1,4 @@
-"""save_peft: write an adapter as Hugging Face PEFT does."""
+"""save_peft: write an adapter to a folder of Hugging Face PEFT."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from keras_transfer.saving.peft.whole_weights import whole_tensor
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """What an adapter has at one Hugging Face module."""
+    """The rank, alpha and tensors of an adapter at one Hugging Face module."""
 
     rank: int
     alpha: float
@@ -58,23 +58,25 @@ def save_peft(
     name: str = "default",
     task_type: str | None = None,
 ) -> str:
-    """Write an adapter as Hugging Face PEFT does, for `PeftModel.from_pretrained`.
+    """Write an adapter in PEFT's format, for `PeftModel.from_pretrained`.
 
-    One that was loaded by `load_peft` in this process goes back as it came, with its
-    config, the names and the types of its tensors; untrained, bit for bit. Another is
-    written for the bare model (`AutoModel`), or, with a task type, for the model with
-    that head. Three pairs with different A on a fused projection become one of the sum
-    of their ranks.
+    If `load_peft` loaded the adapter in this process, the folder gets the same config
+    and the same names and dtypes of the tensors. Without training in between, the
+    tensors are equal bit for bit. Other adapters are written for the bare model
+    (`AutoModel`), or with a task type for the model with the head of this task. Three
+    pairs with different A on a fused projection become one pair, whose rank is the sum
+    of the three ranks.
 
     Args:
         model: The model that the adapter is attached to.
-        path: Folder to write to; it is made.
-        name: Name of the adapter. Default `"default"`.
-        task_type: `"SEQ_CLS"` for a keras-hub text classifier, whose head goes along;
-            `"CAUSAL_LM"` or `"FEATURE_EXTRACTION"`. Default None, the bare model.
+        path: Path of the folder, which is created if necessary.
+        name: Name of the adapter. Defaults to `"default"`.
+        task_type: `"SEQ_CLS"` for a keras-hub text classifier, whose head is saved
+            too, `"CAUSAL_LM"` or `"FEATURE_EXTRACTION"`. Defaults to None, for the bare
+            model.
 
     Returns:
-        A line about what was saved.
+        A line to print about the saved adapter.
 
     Example:
         ```python
@@ -98,9 +100,9 @@ def save_peft(
         ```
 
     Raises:
-        ValueError: If PEFT's files cannot hold the adapter, a layer of it has no
-            counterpart in Hugging Face's model, or the model has a head that would be
-            lost.
+        ValueError: If PEFT's format does not support the adapter, a layer of the
+            adapter has no counterpart in Hugging Face's model, or the file would lack
+            the model's head.
 
     Reference:
         Hugging Face PEFT, `PeftModel.save_pretrained`.
@@ -114,9 +116,9 @@ def save_peft(
     text, tensors = _written(model, name, mapping, task_type, origin)
     if problem := unmatched(hub_backbone(model)):
         warnings.warn(
-            f"Hugging Face's model will compute something else than this one: "
-            f"{problem}. kt.backbones.match_huggingface(backbone), before attaching, "
-            "makes them the same.",
+            f"Hugging Face's model will compute other outputs than this model: "
+            f"{problem}. To avoid this, call kt.backbones.match_huggingface(backbone) "
+            "before you attach an adapter.",
             stacklevel=2,
         )
     write(path, text, tensors)
@@ -189,8 +191,8 @@ def _recipe(model: keras.Model, name: str) -> Adapter:
     if recipe is None or recipe.peft is None:
         kinds = [kind.__name__ for kind in techniques_of_peft()]
         raise ValueError(
-            f"The adapter {name!r} is {recipe!r}. PEFT's format is known here for "
-            f"{', '.join(kinds[:-1])} and {kinds[-1]}; the adapters of the model are "
+            f"The adapter {name!r} is {recipe!r}. PEFT's format is supported for "
+            f"{', '.join(kinds[:-1])} and {kinds[-1]}. The adapters of the model are "
             f"{list(attached(model))}."
         )
     return recipe
@@ -221,7 +223,7 @@ def _modules(
 
 
 def _alpha(recipe: Adapter, part: Part, path: str) -> float:
-    """Return the alpha that gives the part's scaling: the recipe's, as a rule."""
+    """Return the alpha that gives the part's scaling, usually the recipe's alpha."""
     alpha = by_pattern(recipe.alpha_pattern, path, recipe.alpha)
     divisor = recipe.peft.divisor(part.rank)
     return alpha if alpha / divisor == part.scaling else part.scaling * divisor
@@ -234,10 +236,11 @@ def _module(
     recipe: Adapter,
     alpha: float,
 ) -> Module:
-    """Return the tensors of a module of which one or more Keras layers have a part.
+    """Return the tensors of a module from the parts of its Keras layers.
 
-    Parts with the same inputs' side share it. Of others the ranks are put one behind
-    another, each of use to the outputs of its own layer alone.
+    Parts with the same weights on the input side share these weights. Otherwise the
+    ranks of the parts are concatenated, and each rank changes the outputs of its own
+    layer only.
     """
     factors = mapping.factors(module)
     pairs = [(x, parts[id(x.layer)]) for x in factors if id(x.layer) in parts]
@@ -262,8 +265,8 @@ def _module(
     if len(pairs) < len(factors) and not all("rank" in x.axes for x in specs.values()):
         raise ValueError(
             f"Hugging Face's {module!r} is {[x.layer.name for x in factors]} in Keras, "
-            f"of which only some are targets. What a {type(recipe).__name__} has there "
-            "is of all of it: take all as targets."
+            f"but only some of these layers are targets. A {type(recipe).__name__} in "
+            "PEFT needs the whole module. Use all of these layers as targets."
         )
     alpha = alpha if shared else first.scaling * recipe.peft.divisor(rank)
     is_embedding = isinstance(factors[0].layer, keras.layers.Embedding)
@@ -271,7 +274,7 @@ def _module(
 
 
 def _input_side(factors: Factors, part: Part) -> list:
-    """Return what two parts have in common if they can share the rank of a module."""
+    """Return the values that two parts must share to use one rank for a module."""
     names = [x.weight for x in part.peft_tensors.values() if "outputs" not in x.axes]
     values = [_keras.value(part.named_weights[name]).tobytes() for name in names]
     return [part.scaling, part.rank, factors.inputs.tobytes(), *values]

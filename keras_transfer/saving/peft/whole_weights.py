@@ -1,4 +1,4 @@
-"""Which weights a PEFT file has whole: biases, the head, the adapter's own layers."""
+"""The whole weights in a PEFT file: biases, the head, the adapter's own layers."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def whole_keys(
     origin: Origin | None,
     own: Mapping[int, keras.Variable],
 ) -> tuple[list[str], str, set[str]]:
-    """Return the whole weights to write, the prefix, and what has pairs.
+    """Return the whole weights to write, the prefix, and the weights under pairs.
 
-    `own` are the weights that the adapter has for itself, by the id of the model's.
+    `own` are the weights of the adapter's own layers, by the id of the model's weight.
     """
     heads = {f"{each}.{x}" for each in mapping.heads for x in ("weight", "bias")}
     heads &= set(mapping.shares)
@@ -45,8 +45,8 @@ def whole_keys(
     in_heads = [each for each in modules if each in mapping.heads]
     if in_heads:
         raise ValueError(
-            f"The head's {in_heads} have pairs, and are to be written whole too. Leave "
-            "them out of the targets."
+            f"The modules {in_heads} of the head have pairs, but the file has the "
+            "whole head instead. Leave these modules out of the targets."
         )
     wrapped = {f"{each}.bias" for each in modules}
     wrapped |= {f"{each}.weight" for each in modules}
@@ -66,11 +66,11 @@ def whole_keys(
 def whole_tensor(
     mapping: HubMapping, key: str, own: Mapping[int, keras.Variable]
 ) -> np.ndarray:
-    """Return a Hugging Face tensor that is made up by Keras weights."""
+    """Return a Hugging Face tensor, made of its Keras weights."""
     shares = mapping.shares[key]
     values = [_keras.value(own.get(id(x.variable), x.variable)) for x in shares]
     if len(shares) == 1 and values[0].shape != tuple(shares[0].variable.shape):
-        return values[0].T  # a head of another number of classes
+        return values[0].T  # a head with another number of classes
     shape = mapping.shape(key)
     tensor = np.empty(shape, "float32")
     index = np.arange(tensor.size).reshape(shape)
@@ -82,20 +82,20 @@ def whole_tensor(
 def _refuse_head(model: keras.Model, task_type: str | None) -> None:
     if task_type == "SEQ_CLS":
         raise ValueError(
-            f"task_type='SEQ_CLS' needs a keras-hub TextClassifier, whose head goes "
-            f"along; {model.name!r} is none."
+            f"task_type='SEQ_CLS' needs a keras-hub TextClassifier, whose head is "
+            f"saved too, but {model.name!r} has another head or none."
         )
     raise ValueError(
-        f"The model {model.name!r} has a head, which would not be in the file. Give "
+        f"The model {model.name!r} has a head, which the file would lack. Pass "
         "task_type='SEQ_CLS' for a keras-hub TextClassifier, or pass the backbone."
     )
 
 
 def _own_keys(mapping: HubMapping, own: Mapping[int, keras.Variable]) -> set[str]:
-    """Return the Hugging Face tensors of the weights that an adapter has for itself.
+    """Return the Hugging Face tensors of the weights of an adapter's own layers.
 
     Raises:
-        ValueError: If one has no tensor, or makes up a part of one.
+        ValueError: If a weight has no tensor, or is only a part of a tensor.
     """
     keys, known = set(), set()
     for key, shares in mapping.shares.items():
@@ -104,13 +104,13 @@ def _own_keys(mapping: HubMapping, own: Mapping[int, keras.Variable]) -> set[str
         if found and len(found) < len(shares):
             raise ValueError(
                 f"Hugging Face's {key!r} is {[x.layer.name for x in shares]} in Keras, "
-                "of which the adapter has only some for itself. Name all in `train`."
+                "but the adapter owns only some of these layers. Name all in `train`."
             )
         keys |= {key} if found else set()
     if len(known) < len(own):
         names = [v.path for key, v in own.items() if key not in known]
         raise ValueError(
-            f"The adapter's own {names[:5]} have no counterpart in Hugging Face's "
-            f"{mapping.family!r}. Leave their layers out of `train`."
+            f"The adapter's own weights {names[:5]} have no counterpart in Hugging "
+            f"Face's {mapping.family!r}. Leave their layers out of `train`."
         )
     return keys

@@ -93,7 +93,7 @@ def test_what_cannot_be_matched_is_refused(text):
 
 
 def test_flags_of_a_group_are_named_in_the_error():
-    with pytest.raises(ValueError, match="flags of its own is not supported"):
+    with pytest.raises(ValueError, match="its own flags is not supported"):
         Expressions().ends("(?i:a)", NAME)
 
 

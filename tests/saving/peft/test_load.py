@@ -410,7 +410,7 @@ def test_saving_from_an_unmatched_base_warns(tmp_path):
         (dict(exclude_modules={"value": 1}), "not a list of names"),
         (dict(exclude_modules="("), "regular expression"),
         (dict(layers_to_transform=[0]), "does not name"),
-        (dict(layers_to_transform="0"), "not whole numbers"),
+        (dict(layers_to_transform="0"), "must be a whole number or a list"),
         (dict(layers_to_transform=0, layers_pattern="("), "regular expression"),
         (dict(layers_pattern=[1]), "not a list of names"),
         (dict(r=-2), "r=-2 must be"),
@@ -451,7 +451,7 @@ DAMAGES = {
     ),
     "surplus head": (
         lambda x: x.update({"base_model.model.classifier.bias": np.zeros(3, "f4")}),
-        "needs a model with that head",
+        "needs a model with this head",
     ),
     "surplus bias": (
         lambda x: x.update(
@@ -463,11 +463,11 @@ DAMAGES = {
         lambda x: x.update(
             {"base_model.model.pooler.dense.weight": np.zeros((12, 12), "f4")}
         ),
-        "for the head alone",
+        "only the head can be",
     ),
     "bias of B": (
         lambda x: x.update({f"{STEM}B.bias": np.zeros(12, "f4")}),
-        "kind not supported",
+        "an unsupported kind",
     ),
     "wrong shape": (
         lambda x: x.update({f"{STEM}B.weight": np.zeros((11, 2), "f4")}),
@@ -527,7 +527,7 @@ def test_a_cut_file_is_refused(tmp_path):
     folder = copy_of("bert/query_value", tmp_path / "file")
     content = (folder / files.WEIGHTS).read_bytes()
     (folder / files.WEIGHTS).write_bytes(content[:-1])
-    refused(folder, "no sound safetensors file")
+    refused(folder, "not a valid safetensors file")
     (folder / files.CONFIG).write_text("{")
     refused(folder, "JSON")
     (folder / files.CONFIG).write_text("[1]")
@@ -705,7 +705,7 @@ def test_what_peft_cannot_hold_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="has no adapter"):
         save_peft(model, tmp_path)
     adapters.BitFit().attach(model)
-    with pytest.raises(ValueError, match="known here for .*DoRA"):
+    with pytest.raises(ValueError, match="supported for .*DoRA"):
         save_peft(model, tmp_path)
     model = peft_models.classifier("bert")
     adapters.LoRA(rank=2, targets=["query", "logits"]).attach(model)
@@ -713,10 +713,10 @@ def test_what_peft_cannot_hold_is_not_written(tmp_path):
         save_peft(model, tmp_path, task_type="SEQ_CLS")
     model = peft_models.backbone("gpt2")
     adapters.LoRA(rank=2, targets="token_embedding").attach(model)
-    with pytest.raises(ValueError, match="counts in the logits"):
+    with pytest.raises(ValueError, match="changes the logits"):
         save_peft(model, tmp_path)
     model = peft_models.backbone("gpt2")
     adapters.DoRA(rank=2).attach(model)
-    with pytest.raises(ValueError, match="take all as targets"):
+    with pytest.raises(ValueError, match="all of these layers as targets"):
         save_peft(model, tmp_path)
     assert not any(tmp_path.iterdir())
