@@ -1,4 +1,4 @@
-"""save_adapter and load_adapter: what was learned next to a frozen model, as a file."""
+"""save_adapter and load_adapter: save an adapter to a small file, and load it."""
 
 from __future__ import annotations
 
@@ -36,38 +36,42 @@ def save_adapter(
 ) -> None:
     """Save one adapter of a model to a small file, without the model.
 
-    The file is a safetensors file: the adapter's weights under their paths below the
-    backbone, such as `transformer_layer_0/self_attention_layer/query/lora_a`, and in
-    its metadata a recipe in JSON: technique, numbers, where it goes, the fingerprint
-    of the base model, versions. It takes 4 bytes a parameter and about 130 for each
-    tensor: a LoRA of rank 8 on query and value of a BERT of 6 blocks 298 kB. No code
-    is in it, nor is any run on loading. The old file of this name, if there is one, is
-    replaced in one step, so that a kill leaves either it or the new one.
+    The file is a safetensors file. It contains the weights of the adapter under their
+    paths relative to the backbone, such as
+    `transformer_layer_0/self_attention_layer/query/lora_a`. Its metadata contains a
+    recipe in JSON: the technique, its arguments, its layers, the fingerprint of the
+    base model, and versions. The file needs 4 bytes for each parameter and about 130
+    bytes for each tensor. For example, a LoRA of rank 8 on query and value of a BERT
+    with 6 blocks needs 298 kB. The file contains no code, and loading it runs no code.
+    An existing file is replaced in one step. If the process is killed, either the old
+    or the new file is complete.
 
-    The head of the adapter goes along, and what else it has for itself (`train` of
-    `attach`), each weight under the path of the model's own; in Hugging Face PEFT these
-    are `modules_to_save`. So do layers above the backbone that train themselves, or
-    carry a pair.
+    The file also contains the adapter's own layers: its head and the layers that
+    `attach` got as `train`. Their weights have the paths of the model's own weights. In
+    Hugging Face PEFT these layers are `modules_to_save`. The model's own layers above
+    the backbone are saved too if they train or have a pair.
 
     Args:
-        model: A model with adapters: a backbone, or a Task, `TransferClassifier` or
-            other model with one in it.
-        path: The file, `"*.safetensors"`; with `format="peft"` a folder.
-        name: Name of the adapter. Default None, for the only one or the one in use.
-        dtype: `"float32"`, the default, or `"float16"`, of half the size and three
-            digits.
-        head: Whether the head goes along. Default True.
-        format: `"keras_transfer"`, the default, or `"peft"` for the two files of
-            Hugging Face PEFT.
-        task_type: With `format="peft"` PEFT's name of the model with a head, such as
-            `"SEQ_CLS"`. Default None, for the bare model.
+        model: A model with adapters: a backbone, or a model with a backbone, such as a
+            Task or a `TransferClassifier`.
+        path: Path of the file, which must end in ".safetensors". With `format="peft"`,
+            path of a folder.
+        name: Name of the adapter. Defaults to None, for the model's only adapter or
+            the active adapter.
+        dtype: `"float32"`, or `"float16"`, which halves the size and keeps three
+            digits. Defaults to `"float32"`.
+        head: Whether to save the head. Defaults to True.
+        format: `"keras_transfer"`, or `"peft"` for the two files of Hugging Face PEFT.
+            Defaults to `"keras_transfer"`.
+        task_type: With `format="peft"`, PEFT's name of the task of a model with a head,
+            such as `"SEQ_CLS"`. Defaults to None, for the bare model.
         verbose: 0 prints nothing, 1 a line about what was saved. Defaults to 1.
 
     Raises:
         TypeError: If `model` is not a Keras layer.
-        ValueError: If the model has no such adapter, an argument is not one of those
-            named, or a weight is NaN, infinite or too large for `dtype`.
-        OSError: If the file cannot be written. The old one is there then.
+        ValueError: If the model has no such adapter, an argument is invalid, or a
+            weight is NaN, infinite or too large for `dtype`.
+        OSError: If the file cannot be written. An old file stays intact then.
 
     Example:
         ```python
@@ -93,8 +97,8 @@ def save_adapter(
     if format == "peft":
         if dtype != "float32" or not head:
             raise ValueError(
-                "dtype and head are for files of keras_transfer. Leave them out with "
-                "format='peft'."
+                "dtype and head are only for format='keras_transfer'. Leave them out "
+                "with format='peft'."
             )
         said = save_peft(model, path, name=name, task_type=task_type)
         if verbose:
@@ -102,13 +106,14 @@ def save_adapter(
         return
     if task_type is not None:
         raise ValueError(
-            f"task_type={task_type!r} is for format='peft'. A file of keras_transfer "
-            "fits any model of the same backbone. Leave it out."
+            f"task_type={task_type!r} is only for format='peft'. A file of "
+            "keras_transfer fits every model with the same backbone. Leave task_type "
+            "out."
         )
     if path.suffix != SUFFIX:
         raise ValueError(
-            f"The path {str(path)!r} does not end in {SUFFIX!r}, by which an adapter "
-            "file is known. For a folder of Hugging Face PEFT pass format='peft'."
+            f"The path {str(path)!r} does not end in {SUFFIX!r}. Add this suffix. For "
+            "a folder of Hugging Face PEFT, pass format='peft'."
         )
     said = save_file(model, path, name, dtype=dtype, head=head)
     if verbose:
@@ -124,30 +129,30 @@ def load_adapter(
     check_base: bool = True,
     verbose: int = 1,
 ) -> keras.Model:
-    """Attach an adapter that was saved to a file, with the values it had.
+    """Attach an adapter from a file, with the saved values of its weights.
 
-    The model has to be the base that the adapter was trained on: the same backbone,
-    alone or in any model, fresh or with other adapters. The head in the file becomes
-    one of the adapter's own, in place of the model's while the adapter is in use; it
-    may have another number of classes. A bare backbone has no place for it, and the
-    printed line says that it was left out. All of the file is checked before anything
-    of the model is changed.
+    The model must contain the backbone that the adapter was trained on. The model can
+    be the backbone alone or any model with the backbone, and it can have other
+    adapters. The head in the file becomes the adapter's own head. It replaces the
+    model's head while the adapter is active, and can have another number of classes. A
+    bare backbone has no head, so the head in the file is ignored, and the printed line
+    says so. The whole file is checked before the model changes.
 
-    As after `attach`, the adapter is the one in use, and trains with the head, while
-    the rest is frozen. Load before or after `compile`, but inside `strategy.scope()`
-    where the model is to be distributed, and into the outermost model.
+    As after `attach`, the adapter is active and trains together with its head, and all
+    other weights are frozen. Load the adapter into the outermost model, before or after
+    `compile`. For distributed training, load it inside `strategy.scope()`.
 
     Args:
         model: A built model or backbone.
-        path: A file of `save_adapter`, or a folder of Hugging Face PEFT with
-            `adapter_config.json`.
-        name: Name of the adapter in the model. Default None, for that in the file;
-            PEFT's folders have none, and there it is `"default"`.
-        head: Whether to load the head; if not, the adapter begins with a copy of the
-            model's. Default True.
-        check_base: Whether to refuse a base with another fingerprint: other layers,
-            shapes, activations or values than the one that the adapter was trained
-            on, such as a merged model. Default True.
+        path: Path of a file of `save_adapter`, or of a folder of Hugging Face PEFT
+            with `adapter_config.json`.
+        name: Name of the adapter in the model. Defaults to None, for the name in the
+            file, or `"default"` for a folder of PEFT, which contains no name.
+        head: Whether to load the head. If False, the adapter's head begins as a copy
+            of the model's head. Defaults to True.
+        check_base: Whether to refuse a base model that differs in layers, shapes,
+            activations or values from the base that the adapter was trained on, for
+            example a merged model. Defaults to True.
         verbose: 0 prints nothing, 1 a line about what was attached. Defaults to 1.
 
     Returns:
@@ -155,10 +160,10 @@ def load_adapter(
 
     Raises:
         TypeError: If `model` is not a Keras layer.
-        ValueError: If the file is missing, damaged, or not what it says; the base is
-            another; a layer, tensor or shape does not fit; the head is another; the
-            technique is unknown; the name is taken; or the model cannot be attached
-            to. Nothing is changed then.
+        ValueError: If the file is missing or damaged, its technique is unknown, or its
+            base, a layer, a shape or the head does not fit the model. Also if the name
+            is already in use, or the model does not allow adapters. The model does not
+            change then.
 
     Example:
         ```python
@@ -181,13 +186,14 @@ def load_adapter(
     if path.is_dir():
         if not (path / PEFT_CONFIG).is_file():
             raise ValueError(
-                f"The folder {str(path)!r} has no {PEFT_CONFIG}, so it is none of "
-                f"Hugging Face PEFT. A file of keras_transfer ends in {SUFFIX!r}."
+                f"The folder {str(path)!r} has no {PEFT_CONFIG}, so it is not a folder "
+                "of Hugging Face PEFT. Pass such a folder, or a file of save_adapter, "
+                f"which ends in {SUFFIX!r}."
             )
         if not head or not check_base:
             raise ValueError(
-                "head and check_base are for files of keras_transfer. Leave them out "
-                "with a folder of PEFT."
+                "head and check_base are only for files of keras_transfer. Leave them "
+                "out for a folder of PEFT."
             )
         said = load_peft(model, path, name=name or DEFAULT)
     else:
@@ -199,7 +205,7 @@ def load_adapter(
 
 def _check_model(model: object) -> None:
     if not isinstance(model, keras.Layer):
-        raise TypeError(f"An adapter belongs to a Keras model, not to {model!r}.")
+        raise TypeError(f"The model is {model!r}. Pass a Keras model instead.")
 
 
 def _chosen(model: keras.Layer, name: str | None) -> str:
@@ -207,15 +213,15 @@ def _chosen(model: keras.Layer, name: str | None) -> str:
     names = list(attached(model))
     if not names:
         raise ValueError(
-            f"The model {model.name!r} has no adapters. If they were merged, call "
-            "kt.adapters.unmerge(model) first: a merged model holds sums alone."
+            f"The model {model.name!r} has no adapters. If its adapters were merged "
+            "into the weights, first call kt.adapters.unmerge(model)."
         )
     if name is None:
         used = list(active(model))
         if len(names) > 1 and len(used) != 1:
             raise ValueError(
                 f"The model {model.name!r} has the adapters {names}, of which {used} "
-                "are in use. Name the one to save."
+                "are active. Pass the name of the adapter to save."
             )
         return names[0] if len(names) == 1 else used[0]
     check_known(model, name)

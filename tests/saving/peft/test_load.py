@@ -417,7 +417,7 @@ def test_saving_from_an_unmatched_base_warns(tmp_path):
         (dict(r=2.0), "r=2.0 must be"),
         (dict(r=10**12), "shape"),
         (dict(lora_alpha=10**400), "lora_alpha=1000"),
-        (dict(lora_alpha=1e300), "float32 cannot hold"),
+        (dict(lora_alpha=1e300), "its size must be from"),
         (dict(lora_alpha={"query": 2}), "lora_alpha={'query': 2}"),
         (dict(lora_dropout=1.5), "lora_dropout=1.5"),
         (dict(rank_pattern={"query": [2]}), r"rank_pattern of 'query' is \[2\]"),
