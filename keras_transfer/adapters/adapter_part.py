@@ -164,8 +164,8 @@ class Part(keras.layers.Layer):
             ValueError: If the part adds something else.
         """
         raise ValueError(
-            f"The adapter {self.name!r} has a {type(self).__name__}. It does not add a "
-            "product of the inputs with a low-rank pair, so adapters cannot be stacked."
+            f"The adapter {self.name!r} has a {type(self).__name__}, which does not "
+            "add a product of the inputs with a low-rank pair."
         )
 
     def save_own_variables(self, store: dict) -> None:

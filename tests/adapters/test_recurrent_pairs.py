@@ -138,5 +138,5 @@ def test_a_cell_is_refused_by_what_cannot_adapt_it(tmp_path):
     with pytest.raises(ValueError, match="of the class LSTM.*, which DoRA cannot"):
         adapters.DoRA(rank=2, targets="lstm").attach(model)
     adapters.LoRA(rank=2, targets="lstm").attach(model)
-    with pytest.raises(ValueError, match="can be stacked"):
+    with pytest.raises(ValueError, match="does not add a product"):
         kt.export_serving(model, tmp_path / "served", adapters=["default"])

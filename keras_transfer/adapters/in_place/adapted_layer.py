@@ -1,4 +1,4 @@
-"""Upgrade layers in place to subclasses that compute, save and reload with parts."""
+"""Upgrade layers in place to subclasses that compute, save and load with parts."""
 
 from __future__ import annotations
 
@@ -32,28 +32,29 @@ from keras_transfer.adapters.in_place.saved_state import set_trainable
 from keras_transfer.adapters.in_place.saved_state import state_of
 from keras_transfer.backbones.layer_paths import above
 
-# What a file says of where its classes are. Keras shows it where nobody has registered
-# them, as in "its parent module ... cannot be imported", after the name of the base.
+# The module of the classes in a file. If the classes are not registered, Keras shows it
+# in the error "its parent module ... cannot be imported".
 MODULE = "keras.adapters of keras_transfer (run `import keras_transfer` first)"
-# Flags that a model of ours keeps by position; ours replace them.
+# Flags that a model of this package saves by position. The adapter's state replaces
+# them.
 POSITIONAL = ("trainable_layers", "trainable_weights")
 
 
 @keras.saving.register_keras_serializable("keras_transfer", name="Adapted")
 class Adapted(Ordered):
-    """What a layer or model becomes when parts are attached in or below it.
+    """The class of a layer or model after parts are attached in or below it.
 
-    A class is made for each class upgraded: a subclass of it, of the same name (Keras
-    addresses weights in files by class names), and saved under the one name
-    `keras_transfer>Adapted`. Its config holds the base's own, the parts by address, and
-    what is frozen; `from_config` makes the base and upgrades it again.
+    Each class that is upgraded gets a subclass with the same name, because Keras
+    addresses weights in files by class names. All subclasses are saved under the name
+    `keras_transfer>Adapted`. The config contains the base's config, the parts by
+    address, and the frozen weights. `from_config` makes the base and upgrades it again.
     """
 
     base_class: type = object
 
     @property
     def trainable(self) -> bool:
-        """The flag of the layer. Setting it never thaws what the adapters froze."""
+        """The layer's trainable flag. Weights that adapters froze stay frozen."""
         return super().trainable
 
     @trainable.setter
@@ -63,36 +64,35 @@ class Adapted(Ordered):
 
     @property
     def quantize(self) -> Callable:
-        """What refuses to quantize. A layer has Keras's own as an attribute."""
+        """A function that refuses to quantize."""
         return functools.partial(_refuse, self, "quantize")
 
     @quantize.setter
     def quantize(self, value: Callable) -> None:
-        """Drop Keras's own, which it sets on each layer that it makes."""
+        """Ignore the `quantize` that Keras sets on each layer it creates."""
 
     def enable_lora(self, *args: object, **kwargs: object) -> None:
-        """Refuse Keras's own LoRA."""
+        """Refuse, because Keras's own LoRA would change the adapted weights."""
         _refuse(self, "enable_lora")
 
     def __reduce__(self) -> tuple:
-        """Return what pickles the layer; its class is made anew in each process."""
+        """Return the pickled form. Each process makes the class again."""
         return _keras.unpickled, super().__reduce__()[1]
 
     def get_config(self) -> dict:
-        """Return what remakes the layer with its parts and its trainable set.
+        """Return a config of the layer with its parts and trainable flags.
 
         Raises:
-            ValueError: If it is for a legacy file of HDF5, which cannot hold them.
+            ValueError: If the file is a legacy HDF5 file, which cannot store the parts.
         """
         if _keras.is_legacy_format():
             raise ValueError(
-                f"{self.name!r} has adapters, which a legacy HDF5 file cannot hold: it "
-                "keeps the weights of a partly frozen layer in another order. Save "
-                "with model.save('name.keras'), or the adapter alone with "
+                f"{self.name!r} has adapters, which a legacy HDF5 file cannot store, "
+                "because it orders the weights of a partly frozen layer differently. "
+                "Save with model.save('name.keras'), or save only the adapter with "
                 "kt.save_adapter."
             )
         with _as(self, base_of(self)):
-            # Without this layer's own mark Keras takes the two for one shared object.
             base = keras.saving.serialize_keras_object(self)
         base.pop("compile_config", None)
         for key in POSITIONAL:
@@ -113,15 +113,15 @@ class Adapted(Ordered):
         base = dict(config.pop("base"))
         recipes = config.pop("recipes")
         state = {key: config.pop(key) for key in KEYS if key in config}
-        # What keras-hub's from_preset adds for the constructor, such as a dtype.
+        # Constructor arguments that keras-hub's from_preset adds, such as a dtype.
         more = {key: value for key, value in config.items() if value is not None}
         base["config"] = base["config"] | more
         layer = keras.saving.deserialize_keras_object(base)
         if not layer.built:
             raise ValueError(
                 f"The layer {layer.name!r} was saved with adapters, but its config "
-                "does not build it, so that they have nothing to be attached to. Give "
-                "its class a get_build_config()."
+                "does not build it, so it has no weights to adapt. Add a "
+                "get_build_config() to its class."
             )
         _attach_again(layer, recipes, state)
         for each in set_trainable(layer, state):
@@ -129,25 +129,26 @@ class Adapted(Ordered):
         return layer
 
     def get_compile_config(self) -> dict | None:
-        """Return what a model was compiled with, the sampler of keras-hub too."""
+        """Return the arguments of `compile`, including the sampler of keras-hub."""
         if not isinstance(self, keras.Model):
             return None
         config = super().get_compile_config()
         return config | sampler_config(self) if config else config
 
     def compile_from_config(self, config: dict) -> None:
-        """Compile as the saved model was, also where its compile() is its own."""
+        """Compile as the saved model was, even with an overridden compile()."""
         recompile(self, base_of(self), config)
 
 
 class AnyAdapted:
-    """Stands for all upgraded classes where Keras looks one up by its saved name.
+    """Represents all upgraded classes when Keras looks one up by its saved name.
 
-    The classes themselves are made when layers are upgraded, so a fresh process has
-    none. keras-hub's `from_preset` wants to know before it reads the config whether the
-    saved class is a subclass of the one it was called on, and a task's backbone the one
-    of its kind. Both is so for some class of ours, so this says yes to each; the config
-    then tells which it is.
+    Upgraded classes are made when layers are upgraded, so a new process has none.
+    keras-hub's `from_preset` checks two things before it reads the config. The saved
+    class has to be a subclass of the class that `from_preset` was called on, and a
+    task's backbone has to be of the right class. An upgraded class can exist for each
+    of these classes, so this object passes both checks. The config then selects the
+    class.
     """
 
     __name__ = "Adapted"
@@ -159,7 +160,7 @@ class AnyAdapted:
 
     @property
     def __bases__(self) -> tuple[type, ...]:
-        """What `issubclass(this, ...)` goes by."""
+        """The bases that `issubclass(this, ...)` uses."""
         hub = sys.modules.get("keras_hub")
         if hub is None:
             return ()
@@ -172,28 +173,28 @@ class AnyAdapted:
         return id(self)
 
 
-# from_preset() of keras-hub finds it under the name that `Adapted` is registered by.
+# keras-hub's from_preset() looks it up under the registered name of `Adapted`.
 _register = keras.saving.register_keras_serializable("keras_transfer", "Adapted")
 _register(AnyAdapted(Adapted))
 
 
 def plain_of(layer: keras.Layer) -> type:
-    """Return the class of `layer` without any parts: a Dense for a LoRADense."""
+    """Return the class of `layer` without parts, such as Dense for a LoRADense."""
     return getattr(base_of(layer), "plain_class", None) or base_of(layer)
 
 
 def restore(model: keras.Layer) -> None:
-    """Take all parts away and make all layers what they were before the first."""
+    """Remove all parts, and restore all layers to the state before the first part."""
     for layer in _keras.flat_layers(model):
         if first_state(layer):
             first_state(layer).give_back()
-        forget_recipes(layer)  # also where nothing was frozen: at a head
+        forget_recipes(layer)  # also for layers that were not frozen, as in a head
         if isinstance(layer, Adapted | Hooked):
             set_class(layer, plain_of(layer))
 
 
 def upgrade(layer: keras.Layer, hooked: type | None = None) -> None:
-    """Change the class of `layer`, once; with `hooked` its forward pass runs parts."""
+    """Change the class of `layer` once. With `hooked` its forward pass runs parts."""
     base = base_of(layer)
     if isinstance(layer, Adapted) and isinstance(layer, hooked or Adapted):
         return
@@ -207,9 +208,9 @@ def install(
     pairs: Iterable[tuple[keras.Layer, Part]],
     touched: Iterable[keras.Layer] = (),
 ) -> None:
-    """Put created parts into their layers and upgrade these and all above them.
+    """Add created parts to their layers, and upgrade these layers and all above them.
 
-    `touched` are layers that get no part, but of which a weight is trained.
+    `touched` are layers that get no part, but have weights that train.
     """
     changed = {id(each) for each in touched}
     for layer, part in pairs:
@@ -227,11 +228,11 @@ def install(
 
 
 def _refuse(layer: keras.Layer, method: str, *args: object, **kwargs: object) -> None:
-    """Raise the error of a method that would change weights under an adapter."""
+    """Raise the error of a method that would change adapted weights."""
     names = list(recipes_of(layer))
     if method == "quantize":
         order = (
-            "Quantize first, then attach. One that is trained goes along by "
+            "Quantize first, then attach. To keep a trained adapter, call "
             "kt.save_adapter, kt.adapters.detach, quantize, and kt.load_adapter("
             "model, path, check_base=False)"
         )
@@ -240,9 +241,9 @@ def _refuse(layer: keras.Layer, method: str, *args: object, **kwargs: object) ->
             "Use kt.adapters.LoRA for both, under another name: attach(model, 'second')"
         )
     raise ValueError(
-        f"{layer.name!r} has the adapters {names}, so {method} is refused: it would "
-        f"replace or free weights that they hold. {order}. To be rid of an adapter, "
-        "use kt.adapters.merge or kt.adapters.detach."
+        f"{layer.name!r} has the adapters {names}, so {method} is refused. It would "
+        f"replace or unfreeze weights that the adapters use. {order}. To remove an "
+        "adapter, use kt.adapters.merge or kt.adapters.detach."
     )
 
 
@@ -263,7 +264,7 @@ def _upgraded(base: type, hooked: type | None) -> type:
 
 @contextlib.contextmanager
 def _as(layer: keras.Layer, kind: type) -> Iterator[None]:
-    # Keras looks at the class of an object to tell what its config holds.
+    # Keras writes the class of an object into its config.
     now = type(layer)
     set_class(layer, kind)
     try:
@@ -273,7 +274,7 @@ def _as(layer: keras.Layer, kind: type) -> Iterator[None]:
 
 
 def _attach_again(layer: keras.Layer, recipes: dict, state: dict) -> None:
-    """Do what was done to the saved layer; an inner one may have been done already."""
+    """Attach the saved adapters again. An inner layer can already have its parts."""
     made = made_again(layer, state)
     for name, config in recipes.items():
         recipe = keras.saving.deserialize_keras_object(config)

@@ -1,4 +1,4 @@
-"""Keep what a compiled model runs in step with what is attached to it."""
+"""Keep the functions and optimizer of a compiled model consistent with its adapters."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.optimizers.discriminative import Discriminative
 from keras_transfer.optimizers.discriminative import SUBCLASSES
 
-# What Keras traces a function for.
+# The kinds of functions that Keras traces.
 KINDS = ("train", "test", "predict")
 
 
 def stale_optimizers(
     model: keras.Layer, *, new_weights: bool = False
 ) -> list[tuple[keras.Model, keras.Optimizer]]:
-    """Return a new optimizer for each compiled model whose own lacks slots.
+    """Return a new optimizer for each compiled model whose optimizer lacks slots.
 
     Args:
-        model: A model; those in it count too.
-        new_weights: Whether weights are about to be added that no optimizer has.
+        model: A model. Models inside it are included.
+        new_weights: Whether new weights will be added, so each optimizer lacks slots.
+            Defaults to False.
 
     Raises:
-        ValueError: If one has made updates or is bound to layer groups.
+        ValueError: If such an optimizer has made updates or is bound to layer groups.
     """
     optimizers = []
     for compiled in _compiled(model):
@@ -41,12 +42,13 @@ def stale_optimizers(
         kind = type(inner).__name__
         if isinstance(inner, Discriminative):
             raise ValueError(
-                f"The {kind} of {compiled.name!r} is bound to what the model trains "
-                "now. Attach first; then call discriminative() and compile()."
+                f"The {kind} of {compiled.name!r} is bound to the weights that train "
+                "now, so no weights can be added. Attach first. Then call "
+                "discriminative() and compile()."
             )
         if _keras.value(inner.iterations) > 0:
             raise ValueError(
-                f"The {kind} of {compiled.name!r} has made updates, and has no slots "
+                f"The {kind} of {compiled.name!r} has made updates and has no slots "
                 "for the new weights. Call model.compile() with a new optimizer first, "
                 "or attach before training."
             )
@@ -55,7 +57,7 @@ def stale_optimizers(
 
 
 def renew_optimizers(model: keras.Layer) -> None:
-    """Give each compiled model a new optimizer of the same settings, and retrace."""
+    """Give each compiled model a new optimizer with the same settings, and retrace."""
     retrace(model, [(compiled, _fresh(compiled)) for compiled in _compiled(model)])
 
 
@@ -63,7 +65,7 @@ def retrace(
     model: keras.Layer,
     optimizers: list[tuple[keras.Model, keras.Optimizer]] | None = None,
 ) -> None:
-    """Give new optimizers, and make all traced functions in `model` anew."""
+    """Set the new `optimizers`, and drop all traced functions in `model`."""
     for compiled, optimizer in optimizers or ():
         with _keras.scope(compiled):
             _keras.replace_optimizer(compiled, optimizer)
@@ -75,10 +77,11 @@ def retrace(
 def stale_functions_aside(
     model: keras.Layer, hosts: Iterable[tuple[keras.Layer, Part]]
 ) -> Iterator[None]:
-    """Within the block no function runs that was traced for other gates than now.
+    """Set functions aside in the block that were traced for other gates.
 
-    For training each asks the gates of the layers that adapters own when it is traced,
-    and where one is `asked_early` for inference too. At the end what there was is back.
+    A training function reads the gates of the adapters' own layers when it is traced.
+    If one of these layers is `asked_early`, inference functions do so too. After the
+    block the earlier functions are restored.
     """
     owned = [part for _, part in hosts if part.replaces]
     kept = {
@@ -94,7 +97,7 @@ def stale_functions_aside(
                 _keras.remake_functions(each, kind)
         yield
     finally:
-        # Also where there was none: what was first traced in the block knows its gates.
+        # Restore None too: a function traced in the block has the block's gates.
         stale = _stale_kinds(owned)
         for (each, kind), function in kept.items():
             if kind in stale:
@@ -102,7 +105,7 @@ def stale_functions_aside(
 
 
 def activate(model: keras.Layer, gates: Mapping[str, float]) -> None:
-    """Set the gates by the adapter's name, 0 for all others, and train those alone."""
+    """Set the gates by adapter name, 0 for all others, and train adapters in use."""
     for _, part in all_parts(model):
         gate = gates.get(part.name, 0.0)
         part.gate.assign(gate)
@@ -115,7 +118,7 @@ def activate(model: keras.Layer, gates: Mapping[str, float]) -> None:
             _keras.hold(part, _keras.learnable(part))
             _keras.set_flag(part, False)
     for layer in reversed(_keras.flat_layers(model)):
-        # Up to the root: a layer is frozen where nothing in or below it can learn.
+        # Bottom up: a layer is trainable if a weight in or below it is.
         if any(weight.trainable for weight in layer.weights):
             _keras.set_flag(layer, True)
 
@@ -134,7 +137,7 @@ def _inner(optimizer: keras.Optimizer) -> keras.Optimizer:
 
 
 def _fresh(model: keras.Model) -> keras.Optimizer:
-    """Return a new optimizer of the same settings; rates by group are left behind."""
+    """Return a new optimizer with the same settings, but without rates by group."""
     inner = _inner(model.optimizer)
     settings = _keras.settings(inner)
     settings.pop("layout", None)

@@ -1,4 +1,4 @@
-"""Hooked: the forward pass of a layer with parts, the same for every technique."""
+"""Hooked: the forward pass of a layer with parts, for all techniques."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from keras_transfer import _keras
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.adapter_part import parts_of
 
-# The layer that, in this thread, computes without what comes after its sum.
+# The layer that, in this thread, computes without its activation and soft cap.
 _bare = threading.local()
 
 
 class Hooked:
-    """Mixin in front of a Keras layer class: computes as it does, with its parts.
+    """Mixin before a Keras layer class: run the layer's `call` and its parts.
 
-    The layer's own `call` runs as it is, but for the activation (and the soft cap of
-    logits), which has to come after what the parts add. Where a part replaces the layer
-    it runs as it is, with the weights of that part.
+    The layer's own `call` runs without the activation (and the soft cap of logits),
+    because both have to come after the additions of the parts. If a part replaces the
+    layer, `call` runs unchanged with the weights of the part.
     """
 
-    # The class of the layer without its parts, once they are folded or taken away.
+    # The class of the layer after its parts are folded or removed.
     plain_class: type | None = None
 
     def call(self, inputs: object, *args: object, **kwargs: object) -> object:
-        """Return the layer's own result, as its parts change it."""
+        """Return the layer's outputs, changed by its parts."""
         return _run(self, super().call, inputs, *args, **kwargs)
 
     def quantized_call(self, inputs: object, *args: object, **kwargs: object) -> object:
-        """Do the same where Keras calls this in place of `call`."""
+        """Do the same as `call` for a quantized layer."""
         return _run(self, super().quantized_call, inputs, *args, **kwargs)
 
     @property
@@ -73,7 +73,7 @@ def _run(
             _with_parts, layer, added, compute, inputs, *args, **kwargs
         )
     own = [part for part in parts if part.replaces]
-    # Outputs of several widths, for instance, cannot be branches of one graph.
+    # For example, outputs of different widths cannot be branches of one graph.
     now = any(part.asked_early for part in own)
     now = now or bool(own) and _keras.is_training(kwargs.get("training"))
     if own and now:
@@ -84,9 +84,9 @@ def _run(
 
 
 def _frozen(layer: keras.Layer, compute: Callable[[], object]) -> object:
-    """Return `compute()` by a layer that is frozen, whatever learns in its place.
+    """Return `compute()` with the layer frozen, even if a part trains instead of it.
 
-    Its flag is that of the part which learns, and a BatchNormalization reads it.
+    The layer's flag is the flag of that part, and a BatchNormalization reads it.
     """
     with _keras.exchanged(layer, (), [(layer, {"_trainable": False})]):
         return compute()
@@ -100,7 +100,7 @@ def _with_parts(
     *args: object,
     **kwargs: object,
 ) -> object:
-    """Return the layer's own result, as the hooks of `parts` change it."""
+    """Return the layer's outputs, changed by the hooks of `parts`."""
     for part in parts:
         inputs = part.on_inputs(layer, inputs)
     outer = getattr(_bare, "layer", None)

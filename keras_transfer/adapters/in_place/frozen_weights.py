@@ -1,4 +1,4 @@
-"""Weights that adapters freeze: no trainable flag thaws them, and their order stays."""
+"""Weights that adapters freeze: no flag unfreezes them, and they keep their order."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from keras_transfer.backbones.training_flags import train_only
 
 
 def freeze(layer: keras.Layer, learning: Iterable[keras.Variable] = ()) -> bool:
-    """Freeze the own weights of `layer`, but for those of `learning`.
+    """Freeze the own weights of `layer`, except `learning`.
 
     Returns:
-        Whether the layer has to be upgraded for that. No flag of a variable stops a
-        BatchNormalization from moving its averages, only its own: upgraded, it refuses
-        that flag wherever it comes from. A layer of which a part learns has to keep its
-        weights in order.
+        Whether the layer has to be upgraded. There are two reasons. A
+        BatchNormalization updates its averages unless its own trainable flag is False,
+        and an upgraded layer keeps this flag False. And a layer of which only some
+        weights train has to keep its weights in order.
     """
     if first_state(layer) is None:
         set_first_state(layer, LayerState.of(layer))
@@ -37,10 +37,12 @@ def freeze(layer: keras.Layer, learning: Iterable[keras.Variable] = ()) -> bool:
 def freeze_all_but(
     model: keras.Layer, spared: Set[int], learning: Iterable[keras.Variable]
 ) -> list[keras.Layer]:
-    """Freeze `model` but for its parts, the layers `spared` (ids), and `learning`.
+    """Freeze `model`, except its parts, `spared` layers, and `learning` weights.
+
+    `spared` contains ids of layers.
 
     Returns:
-        The layers that have to be upgraded for that.
+        The layers that have to be upgraded because of it, see `freeze`.
     """
     of_parts = {
         id(layer) for _, part in all_parts(model) for layer in _keras.flat_layers(part)
@@ -57,9 +59,9 @@ def freeze_all_but(
 def train_parts_and(
     model: keras.Layer, spared: Set[int], variables: Iterable[keras.Variable]
 ) -> None:
-    """Train `variables` and the parts; freeze a layer of which nothing can learn.
+    """Train `variables` and the parts, and freeze layers without trainable weights.
 
-    It stays as it is if it is one of `spared` (ids).
+    Layers with ids in `spared` keep their flags.
     """
     of_parts = [v for _, part in all_parts(model) for v in part.weights]
     train_only(model, [*variables, *of_parts])
@@ -70,10 +72,10 @@ def train_parts_and(
 
 
 def keep_frozen(model: keras.Layer) -> None:
-    """Freeze again what is frozen, where a flag from above has reached it.
+    """Freeze layers again after a parent's trainable flag has unfrozen them.
 
-    A BatchNormalization would else move its statistics, which no flag of a variable
-    can prevent.
+    Otherwise a BatchNormalization would update its statistics. The flags of its
+    variables cannot prevent that.
     """
     for layer in _keras.flat_layers(model):
         if first_state(layer) and not any(
@@ -83,36 +85,37 @@ def keep_frozen(model: keras.Layer) -> None:
 
 
 class Ordered:
-    """Mixin in front of a layer class, for layers of which a part of the weights learn.
+    """Mixin before a layer class, for layers of which only some weights train.
 
-    Keras lists what learns before what does not, and most layers save their weights by
-    number. Without this the beta of a normalization whose gamma is held would come
-    first, and a file of the base model, or `set_weights`, would swap the two.
+    Keras lists trainable weights before others, and most layers save their weights by
+    number. If only the gamma of a normalization is frozen, Keras lists beta first. Then
+    a file of the base model, or `set_weights`, would swap both. This mixin keeps the
+    order from before freezing.
     """
 
     @property
     def weights(self) -> list[keras.Variable]:
-        """All weights, those of the layer itself as before."""
+        """All weights, with the layer's own weights in their first order."""
         return _sorted(self, super().weights)
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """All variables, those of the layer itself as before."""
+        """All variables, with the layer's own weights in their first order."""
         return _sorted(self, super().variables)
 
     def save_own_variables(self, store: dict) -> None:
-        """Store the weights of the layer itself as before."""
+        """Store the layer's own weights in their first order."""
         with _in_order(self):
             super().save_own_variables(store)
 
     def load_own_variables(self, store: dict) -> None:
-        """Load what `save_own_variables` of the base layer stored."""
+        """Load the layer's own weights in their first order."""
         with _in_order(self):
             super().load_own_variables(store)
 
 
 def _order(layer: keras.Layer) -> list[keras.Variable]:
-    """Return the own weights in their first order, or none if that is theirs now."""
+    """Return the own weights in their first order, or [] if they already have it."""
     first, learning = first_state(layer), _keras.learnable(layer)
     if first is None or not learning or len(learning) == len(first.learnable):
         return []
@@ -123,7 +126,7 @@ def _order(layer: keras.Layer) -> list[keras.Variable]:
 
 def _sorted(layer: keras.Layer, variables: list) -> list:
     order = _order(layer)
-    return [*order, *variables[len(order) :]]  # its own are the first
+    return [*order, *variables[len(order) :]]  # own weights come first
 
 
 def _in_order(layer: keras.Layer) -> contextlib.AbstractContextManager:

@@ -1,4 +1,4 @@
-"""Compile a reloaded model as it was, also where its compile() is its own."""
+"""Compile a loaded model as before, even if it overrides compile()."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import keras
 
 from keras_transfer import _keras
 
-# How a language model of keras-hub chooses words: an argument of its own compile().
+# An argument of compile() in keras-hub's language models: how they choose words.
 SAMPLER = "sampler"
 
 
 def sampler_config(model: keras.Model) -> dict:
-    """Return what to add to the compile config of `model`: its sampler, if it has one.
+    """Return the addition to the compile config of `model`: its sampler, if any.
 
-    One of a class that no other process could find is left out.
+    A sampler of an unregistered class is left out, because no other process can load
+    the class.
     """
     sampler = getattr(model, SAMPLER, None)
     kind = type(sampler)
@@ -26,10 +27,10 @@ def sampler_config(model: keras.Model) -> dict:
 
 
 def recompile(model: keras.Model, kind: type, config: Mapping) -> None:
-    """Compile `model`, of the class `kind` without adapters, by a saved config.
+    """Compile `model`, whose class without adapters is `kind`, from a saved config.
 
-    Keras only warns where compile() is the model's own, as that of keras-hub's Tasks
-    is, and drops the optimizer.
+    If a class overrides compile(), as keras-hub's Tasks do, Keras only warns and drops
+    the optimizer. This function keeps it.
     """
     config = dict(config)
     sampler = config.pop(SAMPLER, None)
@@ -40,7 +41,7 @@ def recompile(model: keras.Model, kind: type, config: Mapping) -> None:
         return
     settings = keras.saving.deserialize_keras_object(config)
     if kind.__module__.partition(".")[0] == "keras_hub":
-        # What is saved is what Keras was given; their arguments may be others.
+        # The config has the arguments of keras.Model.compile. A Task's can differ.
         keras.Model.compile(model, **settings)
     else:
         model.compile(**settings)

@@ -1,4 +1,4 @@
-"""What a file keeps of a layer with adapters, besides the config of its base."""
+"""The state of a layer with adapters in a file, in addition to its base's config."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from keras_transfer.backbones.addresses import are_by_names
 from keras_transfer.backbones.layer_paths import located
 from keras_transfer.backbones.layer_paths import weights_of
 
-# The keys of the config that are not the base's.
+# The keys that the state adds to the config.
 KEYS = ("addresses", "parts", "before", "learning")
-# How layers are addressed; files without this key have paths of names instead, which
-# only the first build of a process is sure to have.
+# Files with this key address layers by attributes. Older files have paths of names,
+# which only the first build in a process is sure to reproduce.
 BY_ATTRIBUTE = "attributes"
 
 
 def state_of(layer: keras.Layer) -> dict:
-    """Return the parts in and below `layer`, and what of it is frozen, by address."""
+    """Return the parts in and below `layer` and its frozen weights, by address."""
     form = {} if are_by_names() else {"addresses": BY_ATTRIBUTE}
     places, names = _places(layer, form), _naming(form)
     return form | {
@@ -56,12 +56,12 @@ def state_of(layer: keras.Layer) -> dict:
 
 
 def made_again(layer: keras.Layer, state: Mapping) -> list[tuple[keras.Layer, Part]]:
-    """Return the parts of a saved state that `layer` lacks, each with its host.
+    """Create the parts of a saved state that `layer` lacks; return them with hosts.
 
-    An inner layer may have been given its own already.
+    An inner layer can already have its parts.
 
     Raises:
-        ValueError: If `layer` has no such host.
+        ValueError: If `layer` lacks a host of the saved state.
     """
     places = _places(layer, state)
     made = []
@@ -69,8 +69,8 @@ def made_again(layer: keras.Layer, state: Mapping) -> list[tuple[keras.Layer, Pa
         if place not in places:
             raise ValueError(
                 f"The layer {layer.name!r} was saved with an adapter at {place!r}, but "
-                "has no such layer. Its class makes other layers than when it was "
-                f"saved; they are {sorted(places)}."
+                f"it only has the layers {sorted(places)}. Its class has changed since "
+                "it was saved. Load the file with the class as it was."
             )
         part = keras.saving.deserialize_keras_object(config)
         host = places[place]
@@ -81,10 +81,10 @@ def made_again(layer: keras.Layer, state: Mapping) -> list[tuple[keras.Layer, Pa
 
 
 def set_trainable(layer: keras.Layer, state: Mapping) -> list[keras.Layer]:
-    """Hold and free what the saved layer did, by address and by name of the weight.
+    """Freeze and unfreeze weights as in the saved layer, by address and weight name.
 
     Returns:
-        The layers that have to be upgraded for that.
+        The layers that have to be upgraded because of it, see `freeze`.
     """
     places, names = _places(layer, state), _naming(state)
     flagged, free = set(state["learning"]["layers"]), state["learning"]["weights"]
@@ -129,7 +129,7 @@ def _set_first(
     trainable: bool,
     flags: Mapping[str, bool],
 ) -> None:
-    """Set the first state as it was saved."""
+    """Set the first state from the saved one."""
     state = LayerState(
         layer=weakref.ref(layer),
         kind=base_of(layer),
