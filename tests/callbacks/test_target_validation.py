@@ -438,7 +438,7 @@ def test_wrong_data_raises(source, target, message):
 
 
 def test_iterators_raise():
-    with pytest.raises(TypeError, match="once"):
+    with pytest.raises(TypeError, match="only one pass"):
         TargetValidation(SOURCE, iter([TARGET]))
 
 
