@@ -1,4 +1,4 @@
-"""Facts about pretrained networks; nothing trains here."""
+"""Pretrained networks: layer groups, features, feature caches and freezing."""
 
 from keras_transfer.backbones.feature_cache import cache_features as cache_features
 from keras_transfer.backbones.features import features as features

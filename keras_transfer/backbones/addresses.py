@@ -1,4 +1,4 @@
-"""Addresses of layers and weights that each build of a model has, for files."""
+"""Addresses of layers and weights in files, equal for each build of a model."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from keras_transfer.backbones.layer_paths import renumbered
 from keras_transfer.backbones.layer_paths import snake_case
 from keras_transfer.backbones.layer_paths import weights_of
 
-# Where the layers of a functional model or a Sequential are, which have an order.
+# Address of the ordered layers of a functional model or a Sequential.
 GRAPH = "layers"
 
 _by_names = contextvars.ContextVar("_by_names", default=False)
 
 
 def addressed(model: keras.Layer) -> dict[str, keras.Layer]:
-    """Return `model` (under the address "") and each layer below it by its address.
+    """Return `model` (with the address "") and each layer below it by its address.
 
-    An address has no names of layers, which Keras may count over all that a process
-    has ever made, but what Keras's own weight files go by: the attributes that hold a
-    layer, such as `encoder/blocks/0/query`, and in a functional model or a Sequential
-    the classes in the order of the graph, such as `layers/dense_1`. So a second build
-    in one process, and a build in another, have the same addresses.
+    An address does not use layer names, because Keras numbers them over all layers of
+    a process. Like Keras's own weight files, it uses the attribute of each layer, such
+    as `encoder/blocks/0/query`. In a functional model or a Sequential it uses the
+    classes in graph order, such as `layers/dense_1`. Two builds of a model therefore
+    have the same addresses, in one process or in two.
     """
     layers, seen = {"": model}, {id(model)}
     _add_below(model, "", layers, seen)
@@ -38,24 +38,24 @@ def addressed(model: keras.Layer) -> dict[str, keras.Layer]:
 
 
 def addressed_weights(layer: keras.Layer) -> dict[str, keras.Variable]:
-    """Return the weights that `layer` holds itself, by names that each build has.
+    """Return the weights of `layer` itself, by names that are equal in each build.
 
-    Those without a name are numbered anew. The order in the layer's list does not
-    count, since adapters change that.
+    Weights without a name get new numbers. The order of the layer's list of weights
+    does not matter, because adapters change it.
     """
     counts: dict[str, int] = {}
-    found = {}
+    weights = {}
     for name, variable in sorted(weights_of(layer).items(), key=_order):
         unnamed = re.fullmatch(r"variable(_\d+)?", name)
-        found[renumbered("variable", counts) if unnamed else name] = variable
-    return found
+        weights[renumbered("variable", counts) if unnamed else name] = variable
+    return weights
 
 
 @contextlib.contextmanager
 def by_names() -> Iterator[None]:
-    """Within the block configs have paths of names in place of addresses.
+    """Within the block, configs contain paths of names instead of addresses.
 
-    As those of the first version, by which fingerprints of networks are taken.
+    The first version wrote these paths, and fingerprints of networks still use them.
     """
     token = _by_names.set(True)
     try:
@@ -65,14 +65,14 @@ def by_names() -> Iterator[None]:
 
 
 def are_by_names() -> bool:
-    """Return whether the code runs in a block of `by_names`."""
+    """Return whether this code runs in a block of `by_names`."""
     return _by_names.get()
 
 
 def _add_below(
     layer: keras.Layer, address: str, layers: dict[str, keras.Layer], seen: set[int]
 ) -> None:
-    for label, child in _held(layer):
+    for label, child in _labeled_children(layer):
         if id(child) not in seen:
             seen.add(id(child))
             place = free(joined(address, label), layers)
@@ -80,8 +80,8 @@ def _add_below(
             _add_below(child, place, layers, seen)
 
 
-def _held(layer: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
-    """Yield the direct children of `layer`, each with what distinguishes it there."""
+def _labeled_children(layer: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
+    """Yield the direct children of `layer`, each with its part of the address."""
     below = {id(child): child for child in children(layer)}
     if _keras.has_graph(layer):
         for label, child in _by_class(layer.layers):
@@ -95,15 +95,15 @@ def _held(layer: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
 
 
 def _inside(label: str, value: object) -> Iterator[tuple[str, keras.Layer]]:
-    """Yield the layers in the value of an attribute: itself, or a container's."""
+    """Yield the value of an attribute if it is a layer, or the layers it contains."""
     if isinstance(value, keras.Layer):
         yield label, value
     elif isinstance(value, dict):
-        for key, each in value.items():
-            yield from _inside(f"{label}/{key}", each)
+        for key, item in value.items():
+            yield from _inside(f"{label}/{key}", item)
     elif isinstance(value, list | tuple):
-        for index, each in enumerate(value):
-            yield from _inside(f"{label}/{index}", each)
+        for index, item in enumerate(value):
+            yield from _inside(f"{label}/{index}", item)
 
 
 def _by_class(layers: list[keras.Layer]) -> Iterator[tuple[str, keras.Layer]]:

@@ -1,4 +1,4 @@
-"""How a network's layers are distinguished: stem, numbered blocks, head."""
+"""Find the stem, the numbered blocks and the head of a network."""
 
 import re
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from keras_transfer.backbones.block_names import is_stage
 from keras_transfer.backbones.layer_paths import joined
 from keras_transfer.backbones.layer_paths import walk
 
-# What ends a backbone rather than begins a head: names, and classes.
+# Names and classes of layers that end a backbone and do not start a head.
 POOLER = re.compile("pooled|pooler", re.IGNORECASE)
 FINISH = re.compile("norm|conv", re.IGNORECASE)
 
-# Modules of layers without names, found by their last layer: (name of the module in
-# the name of its last layer, last layer of the stem).
+# Modules whose layers have no block names. The last layer of a module identifies it:
+# (pattern of the module's name in the name of this layer, last layer of the stem).
 JOINTS = (
     (r"^(mixed\d+)$", r"^max_pooling2d"),  # InceptionV3
     (  # InceptionResNetV2
@@ -30,7 +30,7 @@ JOINTS = (
     ),
 )
 
-# What turns a feature map into a vector, and so ends a flat backbone.
+# Layers that turn a feature map into a vector, which ends a flat backbone.
 COLLAPSE = (
     layers.Flatten,
     layers.GlobalAveragePooling1D,
@@ -41,14 +41,14 @@ COLLAPSE = (
     layers.GlobalMaxPooling3D,
 )
 
-# What a child of a container can be, besides a part of the block of some name.
+# Labels for a child of a container that does not belong to a block.
 STEM = object()
 CONTAINER = object()
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A layer that holds weights itself, and its path below the model."""
+    """A layer that owns weights directly, and its path below the model."""
 
     layer: Layer
     path: str
@@ -56,7 +56,7 @@ class Owner:
 
 @dataclass
 class Parts:
-    """What a container with numbered blocks consists of."""
+    """The stem, blocks and head of a container with numbered blocks."""
 
     stem: list[Owner] = field(default_factory=list)
     blocks: dict[str, list[Owner]] = field(default_factory=dict)
@@ -65,11 +65,11 @@ class Parts:
 
     @property
     def last(self) -> list[Owner]:
-        """The block at the end so far; the stem where there is none."""
+        """The last block so far, or the stem if there is no block."""
         return next(reversed(self.blocks.values()), self.stem)
 
     def absorb(self, inner: "Parts", name: str) -> None:
-        """Take over what the child called `name` consists of."""
+        """Add the parts of the child `name`."""
         stage = is_stage(name)
         (self.last if stage else self.stem).extend(inner.stem)
         for block, owners in inner.blocks.items():
@@ -80,7 +80,7 @@ class Parts:
 
 
 def find_owners(model: Layer) -> list[Owner]:
-    """Return the layers of `model` that hold weights themselves, in model order."""
+    """Return the layers of `model` that own weights directly, in model order."""
     seen: set[int] = set()
     owners = _itself(model, "", seen)
     return owners + [o for c in _children(model) for o in _owners(c, "", seen)]
@@ -99,21 +99,21 @@ def find_groups(model: Layer) -> list[tuple[str, list[Owner]]]:
 def _parts(
     container: Layer, path: str, seen: set[int], complete: bool = False
 ) -> Parts:
-    """Return the parts of a container in which there are numbered blocks.
+    """Return the parts of a container with numbered blocks.
 
-    A `complete` container is a backbone or in one: nothing in it is a head.
+    A `complete` container is a backbone or is in a backbone, so it has no head.
     """
     complete = complete or _is_backbone(container)
     parts = Parts(stem=_itself(container, path, seen))
     parts.holds_model = isinstance(container, Model)
     labels = _labels(container, complete)
-    # Backbones first: a layer that the head shares (a tied embedding) is theirs.
+    # Backbones come first: they own a layer that the head shares (a tied embedding).
     inner = {
         id(child): _parts(child, joined(path, child.name), seen, complete)
         for child in _children(container)
         if labels[id(child)] is CONTAINER
     }
-    loose = []  # what has come since the last block
+    loose = []  # children since the last block
     after_model = False
     for child in _children(container):
         label = labels[id(child)]
@@ -121,9 +121,9 @@ def _parts(
         if label is None or label is STEM:
             loose.append((child, owners))
         elif owners or label is CONTAINER:
-            for between, its in loose:
+            for between, between_owners in loose:
                 embeds = labels[id(between)] is STEM
-                (parts.stem if embeds else parts.last).extend(its)
+                (parts.stem if embeds else parts.last).extend(between_owners)
             loose = []
             if label is CONTAINER:
                 parts.absorb(inner[id(child)], child.name)
@@ -138,7 +138,7 @@ def _parts(
 
 
 def _labels(container: Layer, complete: bool = False) -> dict[int, object]:
-    """Return by id what each child is: a block's name, STEM, CONTAINER or None."""
+    """Return the label of each child by id: a block's name, STEM, CONTAINER or None."""
     children = _children(container)
     labels = _labels_by_joints(children)
     if labels:
@@ -146,19 +146,19 @@ def _labels(container: Layer, complete: bool = False) -> dict[int, object]:
     names = {}
     for child in children:
         name = block_name(child.name, bool(sublayers(child)))
-        # A child that has the number of its parent in its name is no series.
+        # A child with the number of its parent in its name is not a block in a series.
         if child.weights and not (name and container.name.startswith(name)):
             names[child.name] = name
     blocks = {name for name in names.values() if name}
     bases = {re.sub(r"_\d+$", "", name) for name in blocks}
     for child in children:
         name = names.get(child.name)
-        # Keras counts `my_block`, `my_block_1`, `my_block_2`: the first has no number.
+        # Keras numbers `my_block`, `my_block_1`, `my_block_2`: the first has no number.
         if child.name in bases and f"{child.name}_1" in names:
             name = child.name
         stage = name == child.name and is_stage(name)
-        lone = len(blocks) == 1 and not is_stage(container.name)
-        may_hold_blocks = not name or lone or isinstance(child, Model)
+        only_block = len(blocks) == 1 and not is_stage(container.name)
+        may_hold_blocks = not name or only_block or isinstance(child, Model)
         if (may_hold_blocks or stage) and _has_blocks(child, complete or stage):
             labels[id(child)] = CONTAINER
         elif not name and EMBEDDING.search(child.name):
@@ -169,7 +169,7 @@ def _labels(container: Layer, complete: bool = False) -> dict[int, object]:
 
 
 def _labels_by_joints(children: list[Layer]) -> dict[int, object]:
-    """Return labels by place between the layers in which modules end, or {}."""
+    """Return labels by position between the last layers of modules, or {}."""
     for pattern, stem_end in JOINTS:
         matches = {i: re.search(pattern, c.name) for i, c in enumerate(children)}
         ends = {i: match.group(1) for i, match in matches.items() if match}
@@ -188,7 +188,7 @@ def _labels_by_joints(children: list[Layer]) -> dict[int, object]:
 def _has_blocks(layer: Layer, complete: bool = False) -> bool:
     """Return whether there are numbered blocks in or below `layer`.
 
-    One block is not a series: it takes two, unless `layer` is known as a backbone.
+    At least two blocks are necessary, or one block if `layer` is a backbone.
     """
     complete = complete or _is_backbone(layer)
     labels = list(_labels(layer, complete).values())
@@ -203,14 +203,14 @@ def _is_backbone(layer: Layer) -> bool:
 
 
 def _is_model(layer: Layer) -> bool:
-    """Return whether `layer` is a model, or a wrapper of one, as FrozenBackbone."""
+    """Return whether `layer` is a model or wraps a model, as FrozenBackbone does."""
     while isinstance(layer, layers.Wrapper):
         layer = layer.layer
     return isinstance(layer, Model)
 
 
 def _starts_head(layer: Layer) -> bool:
-    """Return whether, after the last block of a flat model, `layer` begins the head."""
+    """Return whether `layer`, after the last block of a flat model, starts the head."""
     if isinstance(layer, COLLAPSE):
         return True
     if not layer.weights or POOLER.search(layer.name):
@@ -219,7 +219,7 @@ def _starts_head(layer: Layer) -> bool:
 
 
 def _one_per_layer(model: Layer) -> list[tuple[str, list[Owner]]]:
-    """Return a group per layer with weights; a nested model first is a backbone."""
+    """Return a group per layer with weights, or the groups of a first nested model."""
     units = [c for c in _children(model) if c.weights]
     scaling = [isinstance(c, layers.Normalization) for c in units]
     first = scaling.index(False) if False in scaling else 0
@@ -242,7 +242,7 @@ def _one_per_layer(model: Layer) -> list[tuple[str, list[Owner]]]:
 def _opened(
     container: Layer, path: str, seen: set[int]
 ) -> list[tuple[str, list[Owner]]]:
-    """Return a group per layer in `container`, and in the models that it holds."""
+    """Return a group per layer in `container` and in its nested models."""
     groups = [(container.name, _itself(container, path, seen))]
     for child in _children(container):
         if _is_model(child):
@@ -253,30 +253,30 @@ def _opened(
 
 
 def _children(layer: Layer) -> list[Layer]:
-    """Return the direct children once each, those of a functional in graph order.
+    """Return each direct child once, the children of a functional in graph order.
 
-    A functional model may hold layers as attributes too. They come last, and only
-    with weights that the graph does not show.
+    Layers that a functional model has only as attributes come last, if they have
+    weights that are not in the graph.
     """
     if not isinstance(layer, Model):
         return list({id(child): child for child in sublayers(layer)}.values())
-    shown = {id(weight) for child in layer.layers for weight in child.weights}
+    in_graph = {id(weight) for child in layer.layers for weight in child.weights}
     hidden = [
         child
         for child in sublayers(layer)
-        if any(id(weight) not in shown for weight in child.weights)
+        if any(id(weight) not in in_graph for weight in child.weights)
     ]
     return [*layer.layers, *hidden]
 
 
 def _owners(layer: Layer, parent: str, seen: set[int]) -> list[Owner]:
-    """Return the owners in and below `layer` that are not in `seen`, and mark them."""
+    """Return the owners in and below `layer` that are not in `seen`, and add them."""
     layers = walk(layer, joined(parent, layer.name), seen, _children)
     return [Owner(each, path) for path, each in layers if own_weights(each)]
 
 
 def _itself(layer: Layer, path: str, seen: set[int]) -> list[Owner]:
-    """Return `layer` in a list if it holds weights itself, and mark it as seen."""
+    """Return `layer` in a list if it owns weights directly, and add it to `seen`."""
     new = id(layer) not in seen
     seen.add(id(layer))
     return [Owner(layer, path or layer.name)] if new and own_weights(layer) else []

@@ -1,4 +1,4 @@
-"""Networks that end in class scores, where a backbone was meant."""
+"""Detect networks that end in class scores and are used as a backbone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import keras
 
 from keras_transfer import _keras
 
-# What may stand between the scores and the output.
+# Layers that may come between the scores and the output.
 AFTER = (
     keras.layers.Activation,
     keras.layers.Dropout,
@@ -19,11 +19,11 @@ SCORES = (keras.activations.softmax, keras.activations.sigmoid)
 
 
 def warning_of_scores(network: keras.Model) -> str | None:
-    """Return what to say of a network that ends in class scores, None of others.
+    """Return a warning for a network that ends in class scores, or None.
 
-    It ends so if softmax or sigmoid is its last activation, or its last layer with
-    weights has a name such as `"predictions"`, as in `keras.applications` with
-    `include_top=True`.
+    A network ends in class scores if its last activation is softmax or sigmoid, or if
+    its last layer with weights has a name such as `"predictions"`, as in
+    `keras.applications` with `include_top=True`.
     """
     outputs = keras.tree.flatten(network.outputs)
     if len(outputs) != 1 or len(outputs[0].shape) != 2:
@@ -37,14 +37,14 @@ def warning_of_scores(network: keras.Model) -> str | None:
         return None
     before = _keras.source(inputs[0])[0] if inputs else None
     cut = "a keras.Model that ends in the features"
-    if before in network.layers:  # not the operation of a function
+    if before in network.layers:  # a layer, not an operation of keras.ops
         cut = f"keras.Model(network.input, network.get_layer({before.name!r}).output)"
     return (
         f"The backbone '{network.name}' ends in {outputs[0].shape[-1]} class scores "
         f"({layer.name!r}), so the new head classifies on the scores of old classes, "
-        "which hold less than the features before them. Build the network without its "
-        "top: include_top=False in keras.applications, `.backbone` of a Task of "
-        f"keras-hub, or {cut}."
+        "which contain less information than the features before them. Build the "
+        "network without its top: include_top=False in keras.applications, `.backbone` "
+        f"of a Task of keras-hub, or {cut}."
     )
 
 

@@ -1,4 +1,4 @@
-"""cache_features: the backbone runs once, and its features are kept."""
+"""cache_features: run a backbone once and keep its features."""
 
 import os
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.stitch import inputs_of
 from keras_transfer.backbones.stitch import with_masks
 
-# A shard ends at the first of these. A kill loses one shard of work at most.
+# A shard ends at the first of these limits. A kill loses at most one shard of work.
 SHARD_BATCHES = 16
 SHARD_BYTES = 2**26
 
@@ -40,51 +40,51 @@ def cache_features(
 ) -> tf.data.Dataset:
     """Run a backbone once over a dataset and return a dataset of its features.
 
-    A frozen backbone computes the same features in each epoch, and they cost nearly
-    all of its time. With them kept, `E` epochs of a head cost one pass of the
-    backbone, not `E`. Train the head on `cached.shuffle(n).batch(b)`, then put it
-    back with `kt.backbones.stitch`. (Keras warns of `shuffle=True` beside any
-    dataset; give `fit` `shuffle=False`.)
+    A frozen backbone computes the same features in each epoch, and this takes nearly
+    all of the training time. With cached features, `E` epochs of a head cost one pass
+    of the backbone instead of `E`. Train the head on `cached.shuffle(n).batch(b)`. Pass
+    `shuffle=False` to `fit`, because Keras warns of `shuffle=True` with a dataset. Then
+    join head and backbone with `kt.backbones.stitch`.
 
-    The backbone runs batch by batch in one compiled function, on the accelerator if
-    there is one, in the order of the dataset, at inference: dropout is off and no
-    statistic moves. The last batch may be a partial one. The dataset that is
-    returned has one example an element, for shuffling and batching come after the
-    cache: `(features, label, weight)`, with weight 1 where none was given. It is
-    finite and its cardinality is known.
+    The backbone runs batch by batch, in the order of the dataset, in one compiled
+    function, on the accelerator if there is one. It runs in inference mode: dropout is
+    off and no statistic changes. The last batch may be smaller. Each element of the
+    returned dataset is one example `(features, label, weight)`, because you shuffle
+    and batch after the cache. The weight is 1 if the dataset has no weights. The
+    returned dataset is finite and has a known cardinality.
 
-    Features have the structure of the backbone's outputs, dictionaries included
-    (lists become tuples). If an output carries a Keras mask they are a dictionary
-    `{"output": ..., "mask": ...}`; the mask is a tensor for a single output, or else
-    a dictionary by the name of the output. Give the head two inputs of these names.
-    Most heads need one vector: cache `kt.backbones.features(backbone)`.
+    The features have the structure of the backbone's outputs, including dictionaries
+    (lists become tuples). If an output has a Keras mask, the features are a dictionary
+    `{"output": ..., "mask": ...}`, and the head needs two inputs with these names. The
+    mask is a tensor for a single output, or else a dictionary by output name. Most
+    heads need one vector: cache `kt.backbones.features(backbone)`.
 
-    With `path` the features are written there in shards as they come, and read
-    lazily, a shard at a time. Call again with the same arguments after a kill, and
-    the finished shards are kept; call again when all is done, and the backbone does
-    not run at all. Either way the dataset is read once, and each shard's examples,
-    labels and weights, and the backbone's config and weights, are compared with the
-    fingerprints in the folder. Another batch size is no change. One process writes
-    to a folder at a time.
+    With `path` the features are written to shards in this folder and read one shard at
+    a time. After a kill, call the function again with the same arguments: it keeps the
+    finished shards. If the cache is complete, the backbone does not run at all. Each
+    call reads the dataset once. It compares the examples, labels and weights of each
+    shard, and the config and weights of the backbone, with the fingerprints in the
+    folder. The batch size may change. Only one process may write to a folder at a time.
 
-    What is below the cache is fixed in it. Random augmentation keeps the one variant
-    of each image that was drawn; a shuffle keeps its order, which another run with
-    `path` will not meet again. Both are recognized, and warned of, if two passes over
-    the dataset differ in their first batch. Thaw nothing of the backbone
-    while its cache is used.
+    The cache fixes everything before it. Random augmentation before the cache gives
+    one fixed variant of each image. A shuffle before the cache gives one fixed order,
+    and with `path` a later call finds another order and fails. The function warns of
+    both if two passes over the dataset differ in their first batch. Do not train the
+    backbone while you use its cache.
 
     Args:
-        backbone: A built model or `FrozenBackbone`; such as
+        backbone: Built `keras.Model` or `FrozenBackbone`, such as
             `kt.backbones.features(...)`. It is not changed.
-        dataset: A batched `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)`,
-            or a tuple of arrays, or structures of arrays, in this order. Labels
-            and weights are numbers. It must end: where its length is unknown, that
-            cannot be checked.
-        path: Folder for the shards, new or of this cache. Defaults to `None`: in
-            memory.
-        batch_size: Examples a batch, for arrays. Defaults to 32.
-        verbose: 1 for a progress bar, 0 for none, 2 for a line at the end. Defaults
-            to 1.
+        dataset: Batched `tf.data.Dataset` of `(x, y)` or `(x, y, sample_weight)`, or a
+            tuple of arrays, or structures of arrays, in this order. Labels and weights
+            are numbers. The dataset must be finite, which cannot be checked if its
+            length is unknown.
+        path: String or path, the folder for the shards: a new folder, or the folder of
+            this cache. Defaults to `None`, which keeps the features in memory.
+        batch_size: Integer, the number of examples in a batch, for arrays. Defaults to
+            32.
+        verbose: 1 for a progress bar, 0 for no output, 2 for one line at the end.
+            Defaults to 1.
 
     Returns:
         A `tf.data.Dataset` of single examples.
@@ -105,22 +105,22 @@ def cache_features(
         ```
 
     Raises:
-        TypeError: If the backbone is no model, the dataset is a generator or
-            another thing that cannot be read twice, or labels are no numbers.
+        TypeError: If the backbone is not a model, if the dataset cannot be read twice
+            (such as a generator), or if labels are not numbers.
         ValueError: If the dataset is infinite, empty, not batched or without labels,
-            if examples differ in the shape of their features, or if `path` is stale,
-            damaged or belongs to something else. Nothing is overwritten.
+            if examples differ in the shape of their features, or if the folder `path`
+            is stale, is damaged or is not a feature cache. Nothing is overwritten.
 
     Reference:
         Donahue et al., 2014, "DeCAF: A Deep Convolutional Activation Feature for
         Generic Visual Recognition", arXiv 1310.1531; Keras, "Transfer learning &
-        fine-tuning", keras.io/guides (features that are computed once).
+        fine-tuning", keras.io/guides (compute the features once).
     """
     network = unwrap(backbone)
     if not network.built:
         raise ValueError(
             f"The backbone '{network.name}' is not built, so it has no weights yet. "
-            "Call it once on a batch, or load its weights."
+            "Call the backbone on a batch, or load its weights."
         )
     source = _source(dataset, batch_size)
     first = check_first(source.begin_twice(), inputs_of(network))
@@ -141,27 +141,28 @@ def cache_features(
     rows.close()
     if folder is not None:
         return _lazy(folder)
-    return tf.data.Dataset.from_tensor_slices(_joined(chunks))
+    return tf.data.Dataset.from_tensor_slices(_join(chunks))
 
 
 class _DatasetBatches:
-    """The batches of a tf.data.Dataset as triples of arrays, in fixed order."""
+    """The batches of a tf.data.Dataset as triples of arrays, in a fixed order."""
 
     def __init__(self, dataset: tf.data.Dataset):
         spec = dataset.element_spec
         if not isinstance(spec, tuple):
             spec = (spec,)
         triple(spec)
-        for each in keras.tree.flatten(spec):
-            if not isinstance(each, tf.TensorSpec):
+        for leaf in keras.tree.flatten(spec):
+            if not isinstance(leaf, tf.TensorSpec):
                 raise TypeError(
-                    f"The dataset has a {type(each).__name__}, but a cache is of "
-                    "dense arrays. Make it dense, such as by `.to_tensor()`."
+                    f"The dataset has a {type(leaf).__name__}, but a cache contains "
+                    "only dense arrays. Make it dense, for example with "
+                    "`.to_tensor()`."
                 )
         if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise ValueError(
-                "The dataset is infinite, so its features have no end. Leave "
-                "`.repeat()` out, or limit it with `.take(steps)`."
+                "The dataset is infinite, so the cache would never end. Leave out "
+                "`.repeat()`, or limit the dataset with `.take(steps)`."
             )
         options = tf.data.Options()
         options.deterministic = True
@@ -171,7 +172,8 @@ class _DatasetBatches:
 
     def begin_twice(self) -> list[tuple]:
         """Return the first batch of two passes."""
-        # Under a global seed two iterators draw the same numbers; a repeat does not.
+        # With a global seed, two iterators give the same random numbers. The second
+        # pass of a repeated dataset does not.
         twice = self.dataset.take(1).repeat(2)
         return [triple(batch) for batch in twice.as_numpy_iterator()]
 
@@ -185,17 +187,17 @@ def _source(dataset: object, batch_size: int) -> _DatasetBatches | ArrayBatches:
     if isinstance(dataset, tuple | list):
         return ArrayBatches(dataset, batch_size)
     raise TypeError(
-        f"The dataset is a {type(dataset).__name__}. cache_features reads it more than "
-        "once, in order: give a batched tf.data.Dataset of (x, y) or (x, y, "
-        "sample_weight), or a tuple of arrays. tf.data.Dataset.from_generator takes a "
-        "function that returns a new generator at each call."
+        f"The dataset is a {type(dataset).__name__}, but cache_features must read it "
+        "more than once, in order. Pass a batched tf.data.Dataset of (x, y) or (x, y, "
+        "sample_weight), or a tuple of arrays. For a generator, pass a function that "
+        "returns a new generator to tf.data.Dataset.from_generator."
     )
 
 
 def _forward(network: keras.Model, example: object) -> Callable:
-    """Return the network at inference as one compiled function of any batch size."""
+    """Return the network in inference as one compiled function of any batch size."""
     layers = _keras.flat_layers(network)
-    # XLA pays on an accelerator only. Keras, too, leaves it out on a CPU.
+    # XLA is faster only on an accelerator. Keras does not use it on a CPU either.
     xla = bool(tf.config.list_physical_devices("GPU"))
     xla = xla and all(layer.supports_jit for layer in layers)
 
@@ -203,7 +205,7 @@ def _forward(network: keras.Model, example: object) -> Callable:
     def forward(x: object) -> object:
         return keras.tree.lists_to_tuples(with_masks(network(x, training=False)))
 
-    # All axes but the batch may still differ, so this only saves a second trace.
+    # This saves a second trace. All axes except the batch may still change.
     signature = keras.tree.map_structure(
         lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), example
     )
@@ -224,35 +226,36 @@ def _chunks(
             digest.update((x, *rest))
             piece = (forward(x), *rest)
             template = template or template_of(piece)
-            _check(piece, template, count(rest))
+            _check_piece(piece, template, count(rest))
             size += sum(
                 tensor.shape.num_elements() * tensor.dtype.size
                 for tensor in keras.tree.flatten(piece[0])
             )
             pieces.append(piece)
-        # Only here, so that an accelerator need not wait after each batch.
-        yield _joined(pieces), digest.value()
+        # Copied only here, so an accelerator does not wait after each batch.
+        yield _join(pieces), digest.value()
 
 
-def _check(piece: tuple, template: tuple, rows: int) -> None:
+def _check_piece(piece: tuple, template: tuple, rows: int) -> None:
     shapes = [tuple(x.shape) for x in keras.tree.flatten(piece[0])]
     if any(shape[:1] != (rows,) for shape in shapes):
         raise ValueError(
-            f"The backbone gives {shapes} for {rows} examples, but features are rows: "
-            "one for each example."
+            f"The backbone returns the shapes {shapes} for {rows} examples, but "
+            "features need one row for each example. Use a backbone whose first output "
+            "axis is the batch."
         )
     structure = template_of(piece)
     if structure != template:
         raise ValueError(
-            f"Examples differ in their features, labels or weights: here {structure}, "
-            f"before {template} (dtype:shape). Pad all batches to one length, or pool "
-            "with kt.backbones.features(backbone)."
+            f"Examples differ in their features, labels or weights: this batch has "
+            f"{structure}, earlier batches {template} (dtype:shape). Pad all batches "
+            "to the same length, or pool with kt.backbones.features(backbone)."
         )
 
 
-def _joined(pieces: list[tuple]) -> tuple:
+def _join(pieces: list[tuple]) -> tuple:
     return keras.tree.map_structure(
-        lambda *x: np.concatenate([_array(each) for each in x]), *pieces
+        lambda *arrays: np.concatenate([_array(array) for array in arrays]), *pieces
     )
 
 
@@ -261,7 +264,7 @@ def _array(x: tf.Tensor | np.ndarray) -> np.ndarray:
 
 
 def _lazy(folder: Shards) -> tf.data.Dataset:
-    """Return single examples out of shards that are read one after the other."""
+    """Return a dataset of single examples that reads one shard after another."""
     signature = keras.tree.map_structure(
         lambda leaf: tf.TensorSpec([None, *row_of(leaf)[1]], row_of(leaf)[0]),
         folder.template,

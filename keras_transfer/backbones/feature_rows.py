@@ -1,4 +1,4 @@
-"""The examples that a feature cache reads: batches of arrays, checked and counted."""
+"""Read the examples for a feature cache: batches of arrays, checked and counted."""
 
 import warnings
 from collections.abc import Iterable
@@ -22,15 +22,18 @@ class ArrayBatches:
         self._size = whole_number("batch_size", batch_size)
         triple(self._arrays)
         flat = keras.tree.flatten(self._arrays)
-        for each in flat:
-            if not getattr(each, "shape", None):
+        for array in flat:
+            if not getattr(array, "shape", None):
                 raise TypeError(
-                    f"The dataset has a {type(each).__name__} in the place of an array "
-                    "of examples. Make arrays of lists with np.asarray."
+                    f"The dataset has a {type(array).__name__} where it needs an array "
+                    "of examples. Convert lists to arrays with np.asarray."
                 )
-        lengths = [len(each) for each in flat]
+        lengths = [len(array) for array in flat]
         if len(set(lengths)) != 1:
-            raise ValueError(f"The arrays differ in their number of rows: {lengths}.")
+            raise ValueError(
+                f"The arrays have different numbers of rows: {lengths}. Pass one row "
+                "for each example in every array."
+            )
         self._rows = lengths[0]
         self.batches = -(-self._rows // self._size)
 
@@ -46,7 +49,7 @@ class ArrayBatches:
 
 
 class Rows:
-    """One pass over batches, from which pieces are taken."""
+    """One pass over batches that returns pieces of any size."""
 
     def __init__(
         self, batches: Iterable[tuple], progress: keras.utils.Progbar | None = None
@@ -57,7 +60,7 @@ class Rows:
         self._progress = progress
 
     def peek(self) -> tuple | None:
-        """Return what comes next without taking it; None at the end."""
+        """Return the next rows without consuming them, or None at the end."""
         while self._rest is None or not count(self._rest):
             self._rest = next(self._batches, None)
             if self._rest is None:
@@ -68,7 +71,7 @@ class Rows:
         return self._rest
 
     def take(self, limit: int | None = None) -> tuple:
-        """Return what comes next: the rest of a batch, at most `limit` rows of it."""
+        """Return and consume the rest of a batch, at most `limit` rows."""
         rest = self.peek()
         size = count(rest) if limit is None else min(limit, count(rest))
         self._rest = _cut(rest, slice(size, None))
@@ -86,15 +89,15 @@ def count(batch: tuple) -> int:
 
 
 def triple(batch: tuple) -> tuple:
-    """Return `(x, y, weight)` of `(x, y)` or of all three, weights made where none.
+    """Return `(x, y, weight)` for `(x, y)`, with weights of 1, or for all three.
 
     Args:
-        batch: A tuple of structures of arrays, or of what stands for them.
+        batch: A tuple of structures of arrays, or of their tensor specs.
     """
     if not isinstance(batch, tuple) or len(batch) not in (2, 3):
         raise ValueError(
-            "The dataset has no labels: cache_features takes (x, y) or (x, y, "
-            "sample_weight). For features alone there is `backbone.predict(x)`."
+            "The dataset has no labels, but cache_features needs (x, y) or (x, y, "
+            "sample_weight). To get only features, call `backbone.predict(x)`."
         )
     if len(batch) == 3:
         return batch
@@ -104,42 +107,46 @@ def triple(batch: tuple) -> tuple:
 
 
 def check_first(batches: list[tuple], inputs: object) -> tuple:
-    """Return the first batch of two passes, checked for the inputs of a model."""
+    """Return the first batch of two passes, after checks with the model's inputs."""
     batch = batches[0] if batches else ()
-    shapes = [np.shape(each) for each in keras.tree.flatten(batch)]
+    shapes = [np.shape(array) for array in keras.tree.flatten(batch)]
     if not batches or (0,) in [shape[:1] for shape in shapes]:
-        raise ValueError("The dataset is empty: there is nothing to cache.")
+        raise ValueError(
+            "The dataset is empty, so there is nothing to cache. Pass at least one "
+            "example."
+        )
     rows = {shape[:1] for shape in shapes}
     if () in rows or len(rows) > 1 or _one_axis_short(batch[0], inputs):
         raise ValueError(
-            f"The dataset is not batched: its first element has the shapes {shapes}. "
-            "The first axis must be that of the examples, of one length. Add "
-            "`.batch(32)`."
+            f"The dataset is not batched: its first element has the shapes {shapes}, "
+            "but the first axis of each must be the examples, with the same length. "
+            "Add `.batch(32)`."
         )
-    for each in keras.tree.flatten(batch[1:]):
-        if each.dtype.kind in "OSUcmM":
+    for array in keras.tree.flatten(batch[1:]):
+        if array.dtype.kind in "OSUcmM":
             raise TypeError(
-                f"Labels and weights have the dtype {each.dtype}, but are to be "
-                "numbers. Map the names of classes to integers first."
+                f"Labels and weights must be numbers, but have the dtype "
+                f"{array.dtype}. Map class names to integers first."
             )
     if len(batches) == 1:
         raise ValueError(
-            "The dataset is empty when read a second time: a generator is behind it. "
-            "Give tf.data.Dataset.from_generator a function that makes a new one."
+            "The dataset is empty when read a second time, because it reads a used-up "
+            "generator. Pass a function that returns a new generator to "
+            "tf.data.Dataset.from_generator."
         )
     if _digest(batch) != _digest(batches[1]):
         warnings.warn(
-            "Two passes over the dataset begin with different examples: it augments "
-            "or shuffles at random. The cache keeps one variant of each example in "
-            "one order, and with `path` another run will find it stale. Shuffle "
-            "after the cache; leave random augmentation out.",
+            "Two passes over the dataset start with different examples, so it augments "
+            "or shuffles at random. The cache keeps one variant of each example in one "
+            "order, and with `path` a later run will find the cache stale. Shuffle "
+            "after the cache, and leave out random augmentation.",
             stacklevel=3,
         )
     return batch
 
 
 def compare(folder: Shards, rows: Rows) -> None:
-    """Take the rows of all finished shards, and refuse if they are not the same."""
+    """Consume the rows of all finished shards, and raise an error if any differ."""
     for entry in folder.entries:
         digest = RowDigest()
         left = entry["rows"]
@@ -148,16 +155,17 @@ def compare(folder: Shards, rows: Rows) -> None:
             digest.update(piece)
             left -= count(piece)
         if left or digest.value() != entry["data"]:
-            _refuse(folder, f"the examples of {entry['file']} are not the same")
+            _raise_stale(folder, f"the examples of {entry['file']} are not the same")
     if folder.complete and rows.peek() is not None:
-        _refuse(folder, f"the dataset has more than its {folder.rows} examples")
+        _raise_stale(folder, f"the dataset has more than its {folder.rows} examples")
 
 
-def _refuse(folder: Shards, reason: str) -> None:
+def _raise_stale(folder: Shards, reason: str) -> None:
     raise ValueError(
-        f"The feature cache {str(folder.folder)!r} is stale: {reason}. Either the data "
-        "or their order changed, or the dataset shuffles or augments at random; do so "
-        "after the cache. Delete the folder to make it anew, or name another one."
+        f"The feature cache {str(folder.folder)!r} is stale: {reason}. The data or "
+        "their order changed, or the dataset shuffles or augments at random. Shuffle "
+        "and augment after the cache. Delete the folder to make the cache again, or "
+        "pass another folder."
     )
 
 
@@ -168,13 +176,13 @@ def _digest(batch: tuple) -> str:
 
 
 def _one_axis_short(x: object, inputs: object) -> bool:
-    """Return whether arrays are like one example each, by the inputs of a model."""
+    """Return whether an array is a single example for its input of the model."""
     if isinstance(x, dict) and isinstance(inputs, dict):
         pairs = [(x[key], inputs[key]) for key in x if key in inputs]
     else:
         x, inputs = keras.tree.flatten(x), keras.tree.flatten(inputs)
         pairs = list(zip(x, inputs)) if len(x) == len(inputs) else []
-    # Keras adds a last axis of length 1 by itself.
+    # Keras adds a missing last axis of length 1.
     return any(
         spec is not None
         and np.ndim(array) == len(spec.shape) - 1

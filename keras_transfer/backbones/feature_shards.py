@@ -1,4 +1,4 @@
-"""Rows of arrays in shards on disk, each complete or absent, and an index of them."""
+"""Rows of arrays on disk: complete shards and an index of the shards."""
 
 import json
 import os
@@ -19,17 +19,17 @@ INDEX = "index.json"
 class Shards:
     """A folder of safetensors files with rows of one structure of arrays.
 
-    `index.json` names the files with the number of their rows, their size in
-    bytes and a fingerprint of the data that they were made from. Every file is
-    written under another name and then renamed, so a kill leaves whole shards. One
-    process writes at a time.
+    `index.json` lists the files with the number of rows, the size in bytes and a
+    fingerprint of the input data of each file. Every file is written to a partial
+    path and then renamed, so after a kill all shards are complete. Only one process
+    may write at a time.
 
     Args:
-        folder: The folder. It is made when the first shard is written.
-        backbone: Fingerprint of the backbone.
+        folder: String or path, the folder. It is made with the first shard.
+        backbone: String, the fingerprint of the backbone.
 
     Raises:
-        ValueError: If the folder is something else, or damaged, or was made with
+        ValueError: If the folder is not a feature cache, is damaged or was made with
             another backbone. Nothing is written then.
     """
 
@@ -51,8 +51,8 @@ class Shards:
         """Write a structure of arrays `(rows, ...)` as the next shard.
 
         Args:
-            structure: The arrays, always in the same structure.
-            data: Fingerprint of the data that they were made from.
+            structure: The arrays, in the same structure for every shard.
+            data: Fingerprint of the data that the arrays were made from.
         """
         from safetensors.numpy import save
 
@@ -60,7 +60,8 @@ class Shards:
         if self.template is None:
             self.template = template_of(structure)
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._write_index()  # first, or a kill would leave a folder of nobody's
+            # First, because a kill would leave a folder that is not a feature cache.
+            self._write_index()
         remove_partials(self.folder)
         plain = {str(i): _storable(array) for i, array in enumerate(arrays)}
         content = save(plain)
@@ -72,7 +73,7 @@ class Shards:
         self._write_index()
 
     def finish(self) -> None:
-        """Note that no more shards follow."""
+        """Mark the cache as complete."""
         self.complete = True
         self._write_index()
 
@@ -89,30 +90,30 @@ class Shards:
         if not self.folder.is_dir():
             raise ValueError(
                 f"path={str(self.folder)!r} is a file, but features are cached in a "
-                "folder of shards. Name a new folder."
+                "folder of shards. Pass a new folder."
             )
-        # A kill may have come before the very first index was in its place.
+        # After a kill before the first index, the folder has only partial files.
         files = {path.name for path in self.folder.iterdir() if not is_partial(path)}
         if not files:
             return
         index = self._read_index() if INDEX in files else None
         if not isinstance(index, dict) or index.get("format") != FORMAT:
             raise ValueError(
-                f"The folder {str(self.folder)!r} belongs to something else: it holds "
+                f"The folder {str(self.folder)!r} is not a feature cache: it contains "
                 f"{sorted(files)[:3]} and no index of a feature cache. Nothing was "
-                "changed. Name a new or an empty folder."
+                "changed. Pass a new or an empty folder."
             )
         if index["version"] != VERSION:
             raise ValueError(
-                f"The feature cache {str(self.folder)!r} has the format "
-                f"{index['version']}, and this version of keras_transfer reads "
-                f"{VERSION}. Name a new folder."
+                f"The feature cache {str(self.folder)!r} has format "
+                f"{index['version']}, but this version of keras_transfer reads format "
+                f"{VERSION}. Pass a new folder."
             )
         if index["backbone"] != self.backbone:
             raise ValueError(
-                f"The feature cache {str(self.folder)!r} is stale: it was made by "
-                "another backbone, or by this one with other weights. Delete the "
-                "folder to make it anew, or name another one."
+                f"The feature cache {str(self.folder)!r} is stale: it was made with "
+                "another backbone or with other weights. Delete the folder to make the "
+                "cache again, or pass another folder."
             )
         for entry in index["shards"]:
             file = self.folder / entry["file"]
@@ -120,8 +121,8 @@ class Shards:
             if size != entry["bytes"]:
                 raise ValueError(
                     f"The feature cache {str(self.folder)!r} is damaged: "
-                    f"{entry['file']} has {size} bytes and should have "
-                    f"{entry['bytes']}. Delete the folder to make it anew."
+                    f"{entry['file']} has {size} bytes, but it should have "
+                    f"{entry['bytes']}. Delete the folder to make the cache again."
                 )
         self.entries = index["shards"]
         self.template = keras.tree.lists_to_tuples(index["template"])
@@ -130,7 +131,7 @@ class Shards:
     def _read_index(self) -> object:
         try:
             return json.loads((self.folder / INDEX).read_text("utf-8"))
-        except ValueError:  # no text, or no JSON
+        except ValueError:  # not text, or not JSON
             return None
 
     def _write_index(self) -> None:
@@ -146,12 +147,12 @@ class Shards:
 
 
 def template_of(structure: object) -> object:
-    """Return the structure with "dtype:shape" of a row in the place of each array."""
+    """Return the structure with each array replaced by "dtype:shape" of a row."""
     return keras.tree.lists_to_tuples(keras.tree.map_structure(_leaf, structure))
 
 
 def row_of(leaf: str) -> tuple[str, tuple[int, ...]]:
-    """Return the dtype and the shape of a row from a leaf of a template."""
+    """Return the dtype and the shape of a row from "dtype:shape"."""
     dtype, _, shape = leaf.partition(":")
     return dtype, tuple(int(size) for size in shape.split(",") if size)
 
@@ -162,7 +163,7 @@ def _leaf(array: np.ndarray) -> str:
 
 
 def _storable(array: np.ndarray) -> np.ndarray:
-    # NumPy has no bfloat16 of its own; its bits are kept as integers.
+    # NumPy itself has no bfloat16, so its bits are stored as integers.
     bits = array.view(np.uint16) if array.dtype.name == "bfloat16" else array
     return np.ascontiguousarray(bits)
 

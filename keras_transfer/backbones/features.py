@@ -1,4 +1,4 @@
-"""features: one feature tensor out of any backbone."""
+"""features: a model that returns one feature vector per example, for any backbone."""
 
 import keras
 
@@ -24,46 +24,46 @@ def features(
 ) -> keras.Model:
     """Return a model from the inputs of a backbone to one vector per example.
 
-    Backbones end in many ways: token rows, an image grid, a dictionary of
-    both, a vector. The model that is returned ends in a tensor
-    `(batch, features)` for all of them, so that heads, probes, caches and
-    distances need to know one shape only. It holds the backbone itself, not a
-    copy: training one trains the other.
+    The outputs of backbones differ: a sequence of tokens, an image grid, a vector, or
+    a dictionary of these. The returned model always ends in a tensor
+    `(batch, features)`, so heads, probes, caches and distances work on one shape. The
+    model contains the backbone itself, not a copy, so training one trains the other.
 
-    To train a backbone on, use `kt.models.TransferClassifier`, which knows the
-    weights that the vector does not depend on, such as BERT's pooler under a
-    mean of tokens; Keras warns of those that they have no gradient.
+    To fine-tune a backbone, use `kt.models.TransferClassifier`. It leaves out the
+    weights that the vector does not depend on, such as BERT's pooler under a mean of
+    the tokens. Keras warns that these weights have no gradient.
 
-    Padding never counts. The mask is the input `padding_mask` of keras-hub
-    (`encoder_padding_mask` where the encoder of two is read), or else the
-    Keras mask that the backbone's output carries. A row of nothing but
-    padding gives zeros, never NaN. Encoder-decoder backbones are read at the
-    encoder; they still ask for all their inputs.
+    Padding never counts. The mask is the keras-hub input `padding_mask`
+    (`encoder_padding_mask` if the output is that of an encoder), or else the Keras
+    mask of the backbone's output. A row with only padding gives zeros, never NaN. For
+    an encoder-decoder backbone, the features come from the encoder, but the model
+    still needs all inputs.
 
-    Where a backbone has several outputs that are of one rank, as CLIP, SigLIP and
-    SAM, name the one you want with `output`. The model then asks for those inputs
-    only that it depends on: images where you take what is seen. It is a backbone
-    like any other, for `TransferClassifier`, `cache_features` and `stitch` too.
+    If a backbone has several outputs, such as CLIP, SigLIP and SAM, name one of them
+    with `output`. The model then has only the inputs that this output depends on, for
+    example only images. The model is again a backbone for `TransferClassifier`,
+    `cache_features` and `stitch`.
 
     Args:
-        backbone: A functional or built Sequential model, be it from keras-hub,
-            keras-cv, keras.applications or your own, or a `FrozenBackbone` of
-            one.
-        pooling: How positions become one vector:
+        backbone: Functional or built Sequential `keras.Model`, from keras-hub,
+            keras-cv, keras.applications or your own code, or a `FrozenBackbone` of
+            such a model.
+        pooling: How the positions are reduced to one vector. Defaults to `"auto"`.
 
-            - `"auto"`: `"mean"` over tokens, `"average"` over an image grid,
-              nothing where the output is a vector already. The default.
-            - `"mean"`: mean over the tokens that are no padding.
-            - `"first"`: the first token's row: BERT's `[CLS]`, ViT's class
-              token.
-            - `"last"`: the last token that is no padding, for causal models.
+            - `"auto"`: `"mean"` over tokens, `"average"` over an image grid, and no
+              pooling if the output is already a vector.
+            - `"mean"`: mean over the tokens that are not padding.
+            - `"first"`: the first token, such as `[CLS]` of BERT or the class token
+              of ViT.
+            - `"last"`: the last token that is not padding, for causal models.
             - `"pooled"`: the backbone's own `pooled_output` (BERT, ALBERT,
               ELECTRA).
-            - `"average"`: mean over the spatial axes, whichever data format.
-            - `None`: the output as it is, which must be `(batch, features)`.
-        output: Name of the output to read, or of a layer of the backbone: what
-            it returns is read then, as `"vision_projection"` for the vectors of
-            CLIP's images. Defaults to the only output, or a known one of text.
+            - `"average"`: mean over the spatial axes, for any data format.
+            - `None`: the unchanged output, which must be `(batch, features)`.
+        output: String, the name of an output of the backbone, or of a layer whose
+            output to use, such as `"vision_projection"` for the image vectors of
+            CLIP. Defaults to `None`: the only output, or `"sequence_output"` or
+            `"encoder_sequence_output"`.
 
     Returns:
         A functional `keras.Model` named `<backbone>_features`.
@@ -82,10 +82,10 @@ def features(
         ```
 
     Raises:
-        TypeError: If `backbone` is no model, or a Task that has a backbone.
-        ValueError: If it is not built, `pooling` is unknown or does not fit the
-            shape of its output, or `output` has to be named, or is neither an
-            output nor a layer.
+        TypeError: If `backbone` is not a model, or is a Task that has a backbone.
+        ValueError: If the backbone is not built, if `pooling` is unknown or does not
+            fit the shape of the output, or if `output` is missing or is not the name
+            of an output or a layer.
 
     Reference:
         Reimers and Gurevych, 2019, "Sentence-BERT", arXiv 1908.10084 (mean
@@ -105,16 +105,16 @@ def connect(
     pooling: str | None = "auto",
     dtype: object = None,
 ) -> tuple[object, keras.KerasTensor, Unused]:
-    """Return the symbolic inputs of a backbone, its features, what is unused.
+    """Return the symbolic inputs of a backbone, its features, and its unused weights.
 
     Args:
         backbone: As in `features`.
         pooling: As in `features`.
-        dtype: Policy of the pooling layer. Defaults to that of the backbone.
+        dtype: Policy of the pooling layer. Defaults to the policy of the backbone.
 
     Returns:
         The structure of input tensors, the tensor `(batch, features)`, and the
-        weights of the backbone on which the features do not depend.
+        weights of the backbone that the features do not depend on.
 
     Raises:
         TypeError: As in `features`.
@@ -148,31 +148,31 @@ def connect(
 
 
 def unwrap(backbone: keras.Model | FrozenBackbone) -> keras.Model:
-    """Return the model inside any `FrozenBackbone`, checked to be a backbone.
+    """Return the model inside any `FrozenBackbone`, after a check of its type.
 
     Args:
-        backbone: A model or a `FrozenBackbone` of one.
+        backbone: A model or a `FrozenBackbone` of a model.
 
     Returns:
         The model itself.
 
     Raises:
-        TypeError: If there is no model inside, or it is a Task.
+        TypeError: If the backbone is not a model, or is a Task.
     """
     network = backbone
     while isinstance(network, FrozenBackbone):
         network = network.layer
     if not isinstance(network, keras.Model):
         raise TypeError(
-            f"The backbone is a {type(network).__name__}, but only a keras.Model "
-            "knows its own inputs. Wrap the layer in keras.Sequential with a "
+            f"The backbone is a {type(network).__name__}, but it must be a keras.Model "
+            "with defined inputs. Wrap the layer in keras.Sequential with a "
             "keras.Input."
         )
     inner = getattr(network, "backbone", None)
     if isinstance(inner, keras.Layer):
         raise TypeError(
-            f"{type(network).__name__} '{network.name}' is a backbone with a head "
-            "already. Pass its `.backbone`."
+            f"{type(network).__name__} '{network.name}' already has a head on its "
+            "backbone. Pass its `.backbone`."
         )
     return network
 
@@ -181,19 +181,19 @@ def _symbolic_inputs(network: keras.Model) -> object:
     inputs = getattr(network, "inputs", None)
     if not inputs:
         raise ValueError(
-            f"{type(network).__name__} '{network.name}' has no symbolic inputs: it "
-            "is not built, or not functional. Start a Sequential with "
+            f"{type(network).__name__} '{network.name}' has no symbolic inputs, "
+            "because it is not built or not functional. Start a Sequential with "
             "keras.Input(shape), or call a subclassed model on a keras.Input and "
-            "make keras.Model(inputs, outputs) of it."
+            "make keras.Model(inputs, outputs) from the result."
         )
-    # `input` of a Sequential is that of its last call, perhaps in another model.
+    # `input` of a Sequential belongs to its last call, perhaps in another model.
     return inputs[0] if isinstance(network, keras.Sequential) else network.input
 
 
 def _choose(
     outputs: object, pooling: str | None, network: keras.Model, name: str
 ) -> str | None:
-    """Return the key of the output to pool; `None` where there is one only."""
+    """Return the key of the output to pool, or `None` for a single output."""
     wanted = ("pooled_output",) if pooling == "pooled" else SEQUENCES
     keys = list(outputs) if isinstance(outputs, dict) else []
     for key in wanted:
@@ -201,20 +201,20 @@ def _choose(
             return key
     if pooling == "pooled":
         raise ValueError(
-            f"pooling='pooled' asks for an output 'pooled_output', which '{name}' "
-            "does not have. Use 'first' or 'mean'."
+            f"pooling='pooled' needs an output 'pooled_output', which '{name}' does "
+            "not have. Use 'first' or 'mean'."
         )
     count = len(keras.tree.flatten(outputs))
     if count != 1 and keys:
         raise ValueError(
-            f"'{name}' has {count} outputs, {sorted(keys)}, none of them in "
-            f"{SEQUENCES}. Pass kt.backbones.features(backbone, output=...) with the "
-            f"name of one of {choices(network)}, instead of the backbone."
+            f"'{name}' has {count} outputs, {sorted(keys)}, and none of them is in "
+            f"{SEQUENCES}. Instead of the backbone, pass kt.backbones.features("
+            f"backbone, output=...) with one of these names: {choices(network)}."
         )
     if count != 1:
         raise ValueError(
-            f"'{name}' has {count} outputs without names. Make a keras.Model that ends "
-            "in the one you want."
+            f"'{name}' has {count} outputs without names, so `output` cannot select "
+            "one. Make a keras.Model with only the output that you want."
         )
     return None
 
@@ -227,11 +227,11 @@ def _padding_mask(inputs: object, key: str | None) -> keras.KerasTensor | None:
 
 
 def _resolve(pooling: str | None, shape: tuple, name: str) -> str | None:
-    """Return the pooling that serves, or refuse one that does not fit."""
+    """Return the pooling to apply, or raise an error if it does not fit the shape."""
     rank = len(shape)
-    served = {2: None, 3: "mean", 4: "average", 5: "average"}
+    automatic = {2: None, 3: "mean", 4: "average", 5: "average"}
     fits = {
-        "auto": tuple(served),
+        "auto": tuple(automatic),
         "mean": (3,),
         "first": (3,),
         "last": (3,),
@@ -240,13 +240,13 @@ def _resolve(pooling: str | None, shape: tuple, name: str) -> str | None:
         None: (2,),
     }
     if rank not in fits[pooling]:
-        able = [p for p in POOLINGS if rank in fits[p] and p != "pooled"]
+        fitting = [p for p in POOLINGS if rank in fits[p] and p != "pooled"]
         raise ValueError(
             f"pooling={pooling!r} does not fit the output {shape} of '{name}'. "
-            f"For {rank} axes there is {able}."
+            f"For {rank} axes use one of {fitting}."
         )
     if pooling == "auto":
-        return served[rank]
+        return automatic[rank]
     return pooling
 
 

@@ -1,4 +1,4 @@
-"""Fingerprints of a network and of rows of data: equal where the features are."""
+"""Fingerprints of a network and of data; equal fingerprints mean equal features."""
 
 import hashlib
 import json
@@ -10,10 +10,10 @@ import numpy as np
 from keras_transfer import _keras
 from keras_transfer.backbones.addresses import by_names
 
-# The features at inference do not depend on these keys of a config.
+# Keys of a config that the features in inference do not depend on.
 UNIMPORTANT = ("trainable", "build_config", "compile_config", "shared_object_id")
-# A config names the module of a class. Where ours have moved they count as of before,
-# so that features that were cached then are still those of the network.
+# A config names the module of a class. For modules that moved, the fingerprint uses
+# the old name, so features that were cached before the move stay valid.
 BEFORE = dict.fromkeys(
     (
         "keras_transfer.adapters.in_place.adapted_layer",
@@ -24,11 +24,11 @@ BEFORE = dict.fromkeys(
 
 
 def of_network(network: keras.Model) -> str:
-    """Return a fingerprint of what a network computes: its config and weights.
+    """Return a fingerprint of the config and weights of a network.
 
-    Names that Keras numbers by itself, such as `dense_7`, do not count, nor do
-    trainable flags: the same network made twice has one fingerprint. Of a
-    network without a config the classes of its layers take its place.
+    Default names with numbers, such as `dense_7`, and trainable flags do not count, so
+    two builds of the same network have the same fingerprint. For a network without a
+    config, the classes of its layers replace the config.
     """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(_architecture(network).encode())
@@ -40,7 +40,7 @@ def of_network(network: keras.Model) -> str:
 
 
 class RowDigest:
-    """A fingerprint of rows in their order, however they come in batches."""
+    """A fingerprint of rows in order, independent of the batch size."""
 
     def __init__(self) -> None:
         self._digests = []
@@ -52,7 +52,7 @@ class RowDigest:
         if not self._digests:
             self._digests = [hashlib.blake2b(digest_size=16) for _ in arrays]
             self._kinds = [None] * len(arrays)
-        # One digest an array: between arrays the order depends on the batches.
+        # With a single digest, the order of the arrays would depend on the batches.
         for i, array in enumerate(arrays):
             kind = f"{array.dtype}{array.shape[1:]}"
             if kind != self._kinds[i]:
@@ -77,19 +77,20 @@ def _architecture(network: keras.Model) -> str:
     try:
         with by_names():
             config = keras.saving.serialize_keras_object(network)
-    except (NotImplementedError, TypeError, ValueError):  # nothing to serialize
+    except (NotImplementedError, TypeError, ValueError):  # it has no config
         kinds = [type(layer) for layer in _keras.flat_layers(network)]
         return str([f"{kind.__module__}.{kind.__qualname__}" for kind in kinds])
     names: dict[str, str] = {}
     _find_names(config, names)
-    # What JSON does not know is named by its class; a repr may hold an address.
+    # A value that JSON cannot store is named by its class, because its repr may
+    # contain a memory address.
     return json.dumps(
         _renamed(config, names), sort_keys=True, default=lambda x: type(x).__name__
     )
 
 
 def _find_names(config: object, names: dict[str, str]) -> None:
-    """Number the names of layers in the order in which the config has them."""
+    """Number the names of layers in the order of the config."""
     if isinstance(config, dict):
         if isinstance(config.get("name"), str):
             names.setdefault(config["name"], f"#{len(names)}")

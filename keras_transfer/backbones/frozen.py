@@ -1,4 +1,4 @@
-"""FrozenBackbone: a pretrained network that stays exactly as it is."""
+"""FrozenBackbone: a pretrained network that never changes."""
 
 import keras
 from keras import ops
@@ -8,49 +8,47 @@ from keras_transfer import _keras
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class FrozenBackbone(keras.layers.Wrapper):
-    """Hold a layer fixed: no weight, no statistic, no dropout ever moves.
+    """Wrap a layer so that its weights, statistics and outputs never change.
 
-    With backbone `f` and inputs `x` the wrapper computes
+    For a backbone `f` and inputs `x` the wrapper computes the following, for every
+    output of `f`:
 
         y = stop_gradient(f(x, training=False))
 
-    for every output of `f`. Use it when features are to be the same before,
-    during and after `fit`: for a linear probe, a cached feature set or a
-    teacher. It does more than `backbone.trainable = False`, which leaves
-    dropout on, and more than `backbone(x, training=False)` in a functional
-    model, which `fit` overrides (keras-team/keras#20285).
+    Use this wrapper if the features must be the same before, during and after `fit`:
+    for a linear probe, a feature cache or a teacher. `backbone.trainable = False` does
+    not turn off dropout. `backbone(x, training=False)` in a functional model has no
+    effect in `fit` (keras-team/keras#20285).
 
-    What is promised:
+    The wrapper guarantees:
 
-    - Weights and BatchNormalization statistics are the same bits after `fit`.
-    - Dropout, stochastic depth and augmentation inside the backbone are off.
-    - `outer.trainable = True` does not thaw it. `trainable` is always False,
-      and setting it to True is without effect, since Keras sets the flag of a
-      parent on all its children.
-    - A flag set by hand on something inside does not train it either: the
-      gradient is stopped, and the flags are set to False again when the
-      wrapper is next called in training.
-    - It reloads from a `.keras` file as frozen, so the optimizer finds the
-      variables that it was saved with.
+    - Weights and BatchNormalization statistics have the same bits after `fit`.
+    - Dropout, stochastic depth and augmentation in the backbone are off.
+    - `outer.trainable = True` does not unfreeze the backbone. Keras sets the flag of a
+      parent on all its children, so `trainable` of the wrapper is always False and
+      setting it has no effect.
+    - Flags that you set on layers inside have no effect either. The gradient is
+      stopped, and the next call in training sets the flags to False again.
+    - A loaded `.keras` file is frozen again, so the optimizer finds the variables that
+      it was saved with.
     - Masks, and dictionaries of inputs and outputs, pass through.
 
-    To thaw the backbone take `frozen.layer`, set its `trainable = True`, and
-    build a model on it without the wrapper. Flags belong to the variables:
-    training a model that still has the wrapper freezes them once more. No
-    gradient reaches layers in front of the wrapper.
+    To unfreeze the backbone, set `frozen.layer.trainable = True` and build a model on
+    `frozen.layer` without the wrapper. The flags belong to the variables, so training
+    a model that still has the wrapper freezes the backbone again. No gradient reaches
+    the layers in front of the wrapper.
 
     Args:
-        layer: The layer or model to hold fixed. Its `trainable` flags are set
-            to False, down to the last variable, also for everybody else who
-            holds this layer.
-        trainable: `None` or False. There is no True.
+        layer: Keras layer or model to freeze. The `trainable` flags of its layers and
+            variables are set to False, also for all other models with this layer.
+        trainable: `None` or `False`. `True` is not allowed. Defaults to `None`.
         **kwargs: `name` and `dtype`, as for every Keras layer.
 
     Input shape:
-        That of `layer`; a tensor or any structure of tensors.
+        The input shape of `layer`: a tensor or any structure of tensors.
 
     Output shape:
-        That of `layer`.
+        The output shape of `layer`.
 
     Example:
         ```python
@@ -66,11 +64,11 @@ class FrozenBackbone(keras.layers.Wrapper):
         )
         model.compile("sgd", "mse")
         model.fit(np.ones((8, 4)), np.ones((8, 1)), verbose=0)
-        assert len(model.trainable_variables) == 2  # the head's
+        assert len(model.trainable_variables) == 2  # only the head
         ```
 
     Raises:
-        ValueError: If `trainable=True` is given or `layer` is no Keras layer.
+        ValueError: If `trainable=True` is passed, or `layer` is not a Keras layer.
 
     Reference:
         Keras, "Transfer learning & fine-tuning", keras.io/guides; the wrapper
@@ -83,11 +81,11 @@ class FrozenBackbone(keras.layers.Wrapper):
         if trainable:
             raise ValueError(
                 f"FrozenBackbone received trainable={trainable!r}, but it never "
-                "trains. Leave the argument out, or use the layer without the "
-                "wrapper to train it."
+                "trains. Leave out the argument. To train the layer, use it without "
+                "the wrapper."
             )
-        # The wrapped layer casts its own inputs; casting here would lose bits
-        # of a float32 backbone under a mixed global policy.
+        # The wrapped layer casts its own inputs. A cast here would lose bits of a
+        # float32 backbone under a mixed global policy.
         super().__init__(layer, trainable=False, autocast=False, **kwargs)
         self.stop_gradient = _StopGradient(name="stop_gradient")
         _freeze(self.layer)
@@ -99,26 +97,26 @@ class FrozenBackbone(keras.layers.Wrapper):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        # An error here would forbid `outer.trainable = True`.
+        # An error here would make `outer.trainable = True` impossible.
         pass
 
     def build(self, input_shape: object = None) -> None:
-        """Build the layer and freeze what that created."""
-        # A layer without a `build` of its own is built by its first call.
+        """Build the layer and freeze its new weights."""
+        # A layer that does not define `build` is built by its first call.
         if not self.layer.built and type(self.layer).build is not keras.Layer.build:
             self.layer.build(input_shape)
         self.stop_gradient.build(input_shape)
         _freeze(self.layer)
 
     def call(self, inputs: object, training: bool | None = None) -> object:
-        """Return the layer's outputs at inference, without a gradient."""
+        """Return the layer's outputs in inference mode, without a gradient."""
         was_built = self.layer.built
         outputs = self.layer(inputs, training=False)
         if training or not was_built:
             _freeze(self.layer)
-        # Keras remembers the last `training` of a call for all layers after
-        # it. Naming the outer one here gives it back, or the dropout of the
-        # head would be off in a subclassed model.
+        # Keras keeps the `training` of the last call for all later layers. Passing the
+        # outer `training` here restores it. Without this, the dropout of the head
+        # would be off in a subclassed model.
         return keras.tree.map_structure(
             lambda x: self.stop_gradient(x, training=training), outputs
         )
@@ -126,21 +124,21 @@ class FrozenBackbone(keras.layers.Wrapper):
     def compute_output_spec(
         self, inputs: object, training: bool | None = None
     ) -> object:
-        """Return the layer's own output specification."""
+        """Return the output specification of the wrapped layer."""
         if self.layer.built:
             return self.layer.compute_output_spec(inputs)
         return super().compute_output_spec(inputs, training=training)
 
     def compute_mask(self, inputs: object, previous_mask: object) -> object:
-        """Return the layer's own mask."""
-        # Eager masks are on the tensors already. This serves symbolic calls.
+        """Return the mask of the wrapped layer."""
+        # For symbolic calls; eager tensors already have their masks.
         if self.layer.supports_masking:
             return self.layer.compute_mask(inputs, previous_mask)
         return None
 
 
 class _StopGradient(keras.Layer):
-    """Stop the gradient; as a layer, since only layers carry masks along."""
+    """Stop the gradient. This is a layer because only layers pass on masks."""
 
     def __init__(self, **kwargs: object):
         super().__init__(autocast=False, **kwargs)
@@ -157,9 +155,9 @@ class _StopGradient(keras.Layer):
 
 
 def _freeze(layer: keras.Layer) -> None:
-    # Keras passes a flag on only where it changes, so a parent that is False
-    # already does not reach a child that is True. Hence each one by itself.
-    for part in _keras.flat_layers(layer):
-        part.trainable = False
+    # Keras passes a flag to the children only if the flag changes. A parent that is
+    # already False does not reach a child that is True, so the loop sets each layer.
+    for each in _keras.flat_layers(layer):
+        each.trainable = False
     for variable in layer.weights:
         variable.trainable = False

@@ -1,4 +1,4 @@
-"""Layer groups by patterns of the user's own."""
+"""Layer groups by user-defined patterns."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from keras_transfer.backbones.block_patterns import Owner
 def match_patterns(
     owners: list[Owner], patterns: Sequence[tuple[str, str]]
 ) -> list[tuple[str, list[Owner]]]:
-    """Return the owners under the one pattern that each of them matches."""
+    """Return the groups: for each pattern, its name and the owners that match it."""
     hits = [[name for name, p in patterns if re.search(p, o.path)] for o in owners]
     groups = []
     for name, pattern in patterns:
@@ -17,16 +17,17 @@ def match_patterns(
         if not members:
             raise ValueError(
                 f"The pattern {pattern!r} of group {name!r} matches no layer with "
-                f"weights. The paths are {[owner.path for owner in owners]}."
+                "weights. Change it to match one of these paths: "
+                f"{[owner.path for owner in owners]}."
             )
         groups.append((name, members))
-    found = list(zip([owner.path for owner in owners], hits, strict=True))
-    uncovered = [path for path, names in found if not names]
-    doubly = [f"{path} {names}" for path, names in found if len(names) > 1]
-    if uncovered or doubly:
+    matches = list(zip([owner.path for owner in owners], hits, strict=True))
+    unmatched = [path for path, names in matches if not names]
+    repeated = [f"{path} {names}" for path, names in matches if len(names) > 1]
+    if unmatched or repeated:
         raise ValueError(
-            "Each layer with weights must match exactly one pattern. Matched by none: "
-            f"{uncovered}; by several: {doubly}. Add a pattern for the former, narrow "
-            "those of the latter."
+            "Each layer with weights must match exactly one pattern. Layers that match "
+            f"no pattern: {unmatched}. Layers that match several: {repeated}. Add a "
+            "pattern for the first list, and make the patterns of the second narrower."
         )
     return groups

@@ -1,4 +1,4 @@
-"""The ordered list, stem first and head last, of what a model is made of."""
+"""layer_groups: the groups of layers of a model in order, from stem to head."""
 
 import math
 from collections.abc import Iterator
@@ -15,19 +15,19 @@ from keras_transfer.backbones.block_patterns import Owner
 from keras_transfer.backbones.group_patterns import match_patterns
 from keras_transfer.backbones.used_weights import unreached_weights
 
-# The group of what the outputs do not depend on.
+# The group of layers that the outputs do not depend on.
 UNUSED = "unused"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerGroup:
-    """One step of a model between stem and head: some layers and their weights.
+    """One group of layers of a model, with their weights.
 
     Args:
         name: String, unique among the groups of a model.
-        layers: Tuple of the layers that own a weight themselves, in model order.
-            A composite such as a `MultiHeadAttention` is listed only if it holds
-            a weight of its own beside those of its children.
+        layers: Tuple of the layers that own a weight directly, in model order. A
+            composite layer such as `MultiHeadAttention` is listed only if it owns
+            weights in addition to the weights of its children.
         variables: List of all weights of the group, trainable or not, in model
             order. Seeds and metrics are not weights.
 
@@ -51,7 +51,7 @@ class LayerGroup:
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
-        """Return those of the variables that train at this moment."""
+        """Return the variables that are trainable now."""
         return [v for v in self.variables if v.trainable]
 
     @property
@@ -66,13 +66,13 @@ class LayerGroup:
 class LayerGroups(Sequence):
     """The groups of a model in order, each weight in exactly one of them.
 
-    A read-only sequence: `groups[0]` is next to the input, `groups[-1]` next to the
-    output, `groups["head"]` finds a group by its name and `print(groups)` shows a
-    table. The groups are a snapshot: ask again after layers were added. What is
-    counted as trainable is read from the model's flags at the time of printing.
+    A read-only sequence: `groups[0]` is closest to the input, `groups[-1]` is closest
+    to the output, `groups["head"]` returns a group by name, and `print(groups)` shows
+    a table. The groups do not change when you add layers to the model: call
+    `layer_groups` again. The table reads the trainable flags when you print it.
 
     Args:
-        model: The model or layer that the groups were made from.
+        model: Keras model or layer that the groups were made from.
         groups: Sequence of `LayerGroup`, stem first.
 
     Example:
@@ -108,8 +108,8 @@ class LayerGroups(Sequence):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(
-                    f"Two groups are named {name!r}, so the name cannot address "
-                    "either. Give each group a name of its own."
+                    f"Two groups have the name {name!r}, so the name does not "
+                    "identify a group. Give each group a different name."
                 )
         twice = []
         for i, group in enumerate(self._groups):
@@ -121,8 +121,8 @@ class LayerGroups(Sequence):
         if twice or missing:
             raise ValueError(
                 "Every weight must be in exactly one group. In no group: "
-                f"{missing}; in two groups: {twice}. Give `patterns` that cover "
-                "each layer once."
+                f"{missing}; in two groups: {twice}. Pass `patterns` that match each "
+                "layer once."
             )
 
     @property
@@ -131,20 +131,20 @@ class LayerGroups(Sequence):
         return [group.name for group in self._groups]
 
     def position(self, variable: keras.Variable) -> int:
-        """Return the index of the group that holds `variable`, found by identity.
+        """Return the index of the group that contains `variable`.
 
         Args:
-            variable: A `keras.Variable` of the model, the very object.
+            variable: `keras.Variable` of the model: the object itself, not a copy.
 
         Raises:
-            ValueError: If no group holds it.
+            ValueError: If no group contains the variable.
         """
         if id(variable) not in self._positions:
             path = getattr(variable, "path", repr(variable))
             raise ValueError(
                 f"The variable {path!r} is in no group of the model "
-                f"{self.model.name!r}. Was it added after `layer_groups` was called, "
-                "or does it belong to another model? Call `layer_groups` again."
+                f"{self.model.name!r}. It belongs to another model, or was added after "
+                "the call of `layer_groups`. Call `layer_groups` again."
             )
         return self._positions[id(variable)]
 
@@ -157,7 +157,7 @@ class LayerGroups(Sequence):
             near = get_close_matches(key, self.names, n=1, cutoff=0)
             hint = f"Did you mean {near[0]!r}? " if near else ""
             raise ValueError(
-                f"No group is named {key!r}. {hint}The groups are {self.names}."
+                f"No group has the name {key!r}. {hint}The groups are {self.names}."
             )
         return self._groups[self.names.index(key)]
 
@@ -195,41 +195,44 @@ class LayerGroups(Sequence):
 def layer_groups(
     model: keras.layers.Layer, patterns: Sequence[tuple[str, str]] | None = None
 ) -> LayerGroups:
-    """Return what `model` is made of, ordered from the stem to the head.
+    """Return the layer groups of `model` in order, from the stem to the head.
 
     Freezing, gradual unfreezing, discriminative learning rates and layer reports all
-    speak of a model in these groups. The model is only read.
+    use these groups. The function does not change the model.
 
-    One rule serves most networks. Layers are taken in graph order (attribute order
-    in a subclassed model), and
+    One rule fits most networks. Layers come in graph order (in attribute order in a
+    subclassed model). The groups are:
 
-    - `"stem"` is all that has weights before the first numbered block, and the
-      embeddings of a decoder behind an encoder; a tied embedding is here only;
-    - each numbered block (`transformer_layer_3`, `stack2_block1`, `block_16`; in
-      models ported from PyTorch `blocks.0` or `layer1.0`) is a group of that name;
-      layers shared by several depths, as in ALBERT, are one group;
-    - what stands between two blocks, or after the last one but still in the
-      backbone (a transition, a final normalization, a pooler), joins the block
-      before it;
-    - `"unused"`, in front of all, is the blocks that no output of the model depends
-      on, such as T5's decoder in a classifier that reads the encoder: no gradient
-      reaches them, so they neither count as depth nor are thawed;
-    - `"head"` is all that follows a nested backbone. In a flat model it begins after
-      the last block with global pooling, `Flatten`, a nested model, or weights that
-      are no normalization, convolution or pooler. A backbone alone has none.
+    - `"stem"`: all layers with weights before the first numbered block, and the
+      embeddings of a decoder after an encoder. A tied embedding is only in this group.
+    - One group with the block's name for each numbered block (`transformer_layer_3`,
+      `stack2_block1`, `block_16`; in models ported from PyTorch `blocks.0` or
+      `layer1.0`). Layers shared by several depths, as in ALBERT, are one group. Layers
+      between two blocks, and layers of the backbone after the last block (a
+      transition, a final normalization, a pooler), belong to the block before them.
+    - `"head"`: all layers after a nested backbone. In a flat model, the head starts
+      after the last block, at a global pooling, a `Flatten`, a nested model, or a
+      layer with weights that is not a normalization, a convolution or a pooler. A
+      backbone alone has no head.
+    - `"unused"`, before all other groups: the blocks that no output of the model
+      depends on, such as T5's decoder in a classifier on the encoder. These blocks
+      get no gradient, so they do not count as depth and are never unfrozen.
 
-    A model with fewer than two numbered blocks gets one group per layer with
-    weights, named as the layer (in a subclassed model name them yourself: numbers
-    that Keras gives may differ after reload). If such a model starts with a nested
-    model, that one is taken for the backbone and what follows for the `"head"`.
+    A model with fewer than two numbered blocks gets one group for each layer with
+    weights, with the name of the layer. In a subclassed model set these names
+    yourself, because the numbers in Keras's default names may differ after loading. If
+    such a model starts with a nested model, the nested model is the backbone and the
+    layers after it are the `"head"`.
 
     Args:
         model: A built `keras.Model` or layer.
-        patterns: Sequence of `(group name, regular expression)`, stem first, that
-            replaces the rule. Each expression is searched in the path of each layer
-            that owns a weight, such as `"transformer_layer_0/self_attention/query"`:
-            the names of the layers from `model` (not included) down to the owner.
-            It must match at least one, and each owner must match exactly one.
+        patterns: Sequence of pairs (group name, regular expression), stem first, to
+            replace the rule. Each expression is searched in the path of each layer
+            that owns a weight. A path such as
+            `"transformer_layer_0/self_attention/query"` joins the names of the layers
+            below `model` down to the owner. Each expression must match at least one
+            layer, and each layer must match exactly one expression. Defaults to
+            `None`, the rule.
 
     Returns:
         A `LayerGroups`.
@@ -249,8 +252,8 @@ def layer_groups(
 
     Raises:
         TypeError: If `model` is not a Keras layer.
-        ValueError: If the model is not built or has no weights; if a pattern matches
-            nothing, or a layer is matched by no pattern or by two; if two groups
+        ValueError: If the model is not built or has no weights, if a pattern matches
+            no layer, if a layer matches no pattern or two patterns, or if two groups
             would have the same name.
 
     Reference:
@@ -265,22 +268,24 @@ def layer_groups(
     if not model.built:
         raise ValueError(
             f"The model {model.name!r} is not built, so it has no weights to group. "
-            "Call it once on a batch, or give a Sequential a `keras.Input`."
+            "Call the model on a batch, or start a Sequential with a `keras.Input`."
         )
     if not model.weights:
         raise ValueError(
             f"The model {model.name!r} has no weights, so there is nothing to group."
         )
     if patterns is None:
-        groups = _unused_first(model, _made(find_groups(model), first_wins=True))
+        groups = _unused_first(model, _make_groups(find_groups(model), first_wins=True))
     else:
         matched = match_patterns(find_owners(model), patterns)
-        groups = _made(matched, first_wins=False)
+        groups = _make_groups(matched, first_wins=False)
     return LayerGroups(model, groups)
 
 
-def _made(groups: list[tuple[str, list[Owner]]], first_wins: bool) -> list[LayerGroup]:
-    """Return the groups; a variable that two layers share may go to the first."""
+def _make_groups(
+    groups: list[tuple[str, list[Owner]]], first_wins: bool
+) -> list[LayerGroup]:
+    """Return the groups. With `first_wins`, the first group gets a shared variable."""
     seen: set[int] = set()
     result = []
     for name, owners in groups:
@@ -298,7 +303,7 @@ def _made(groups: list[tuple[str, list[Owner]]], first_wins: bool) -> list[Layer
 
 
 def _unused_first(model: keras.layers.Layer, groups: list[LayerGroup]) -> list:
-    """Return the groups; those that no output depends on as one, in front."""
+    """Return the groups, with all groups that no output depends on joined in front."""
     idle = unreached_weights(model)
     unused = [g for g in groups if all(id(v) in idle for v in g.variables)]
     if len(unused) in (0, len(groups)):

@@ -1,4 +1,4 @@
-"""Where the layers of a model are: one path each."""
+"""Paths of the layers of a model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from keras_transfer import _keras
 
 
 def located(model: keras.Layer) -> dict[str, keras.Layer]:
-    """Return `model` (under the path "") and each layer below it by its path.
+    """Return `model` (with the path "") and each layer below it by its path.
 
-    A path is the names from `model`, not included, down to the layer, as in
-    `kt.layer_groups(model, patterns=...)`. Where two layers have the same path the
-    later ones end in `#2`, `#3`.
+    A path joins the names of the layers below `model` down to the layer, as in
+    `kt.layer_groups(model, patterns=...)`. If several layers have the same path, the
+    paths of the second, third and later ones end in `#2`, `#3` and so on.
     """
     layers: dict[str, keras.Layer] = {}
     for path, layer in walk(model, "", set()):
@@ -31,10 +31,10 @@ def walk(
     seen: set[int],
     below: Callable[[keras.Layer], Iterable[keras.Layer]] | None = None,
 ) -> Iterator[tuple[str, keras.Layer]]:
-    """Yield path and layer for `layer`, which is at `path`, and for each below it.
+    """Yield path and layer for `layer`, which is at `path`, and for each layer below.
 
-    What is in `seen` (ids) is left out, and what is yielded is put into it. `below`
-    returns the children of a layer; by default it is `children`.
+    Layers in `seen` (a set of ids) are left out, and yielded layers are added to it.
+    `below` returns the children of a layer. Defaults to `children`.
     """
     if id(layer) in seen:
         return
@@ -45,22 +45,22 @@ def walk(
 
 
 def joined(path: str, name: str) -> str:
-    """Return the path of what is called `name` in the layer at `path`."""
+    """Return the path of the child `name` of the layer at `path`."""
     return f"{path}/{name}" if path else name
 
 
 def numbered(
     model: keras.Layer, class_of: Callable[[keras.Layer], type]
 ) -> dict[str, keras.Layer]:
-    """Return what `located` does, by paths that are the same in each process.
+    """Return the layers of `located` by paths that are the same in each process.
 
-    Names that Keras numbers by itself, such as `dense_7`, are numbered anew in each
-    layer: Keras counts all that a process has ever made. So are those that begin with
-    such a name of a layer above. Files hold such paths.
+    Default names with numbers, such as `dense_7`, get new numbers within each parent,
+    because Keras counts all layers of a process. Names that begin with the default
+    name of a layer above get its new number too. Files contain these paths.
 
     Args:
         model: A model or layer.
-        class_of: What returns the class that a layer has its name from.
+        class_of: Function that returns the class from which a layer got its name.
     """
     layers, seen = {"": model}, {id(model)}
     own = snake_case(class_of(model).__name__)
@@ -71,17 +71,17 @@ def numbered(
 
 
 def weights_of(layer: keras.Layer) -> dict[str, keras.Variable]:
-    """Return the weights that `layer` holds itself by name, repeated ones numbered."""
-    found: dict[str, keras.Variable] = {}
+    """Return the weights of `layer`, without its children, by unique names."""
+    weights: dict[str, keras.Variable] = {}
     for variable in _keras.own_weights(layer):
-        found[free(variable.name, found)] = variable
-    return found
+        weights[free(variable.name, weights)] = variable
+    return weights
 
 
 def owners(
     model: keras.Layer, variables: Iterable[keras.Variable]
 ) -> list[keras.Layer]:
-    """Return the layers of `model` that hold any of `variables` themselves."""
+    """Return the layers of `model` that own any of `variables` directly."""
     chosen = {id(variable) for variable in variables}
     return [
         layer
@@ -91,34 +91,34 @@ def owners(
 
 
 def above(model: keras.Layer, chosen: set[int]) -> list[keras.Layer]:
-    """Return all layers of `model` that have one of `chosen` (ids) below them."""
-    found: list[keras.Layer] = []
-    _above(model, chosen, {}, found)
-    return found
+    """Return all layers of `model` with a layer of `chosen` (ids) below them."""
+    layers: list[keras.Layer] = []
+    _above(model, chosen, {}, layers)
+    return layers
 
 
 def _above(
-    layer: keras.Layer, chosen: set[int], known: dict[int, bool], found: list
+    layer: keras.Layer, chosen: set[int], results: dict[int, bool], layers: list
 ) -> bool:
-    if id(layer) not in known:
-        known[id(layer)] = False
-        below = [_above(child, chosen, known, found) for child in children(layer)]
+    if id(layer) not in results:
+        results[id(layer)] = False
+        below = [_above(child, chosen, results, layers) for child in children(layer)]
         if any(below):
-            found.append(layer)
-        known[id(layer)] = any(below) or id(layer) in chosen
-    return known[id(layer)]
+            layers.append(layer)
+        results[id(layer)] = any(below) or id(layer) in chosen
+    return results[id(layer)]
 
 
 def children(layer: keras.Layer) -> list[keras.Layer]:
-    """Return the direct children once each, those of a functional in graph order."""
-    shown = list(layer.layers) if isinstance(layer, keras.Model) else []
+    """Return each direct child once, the children of a functional in graph order."""
+    in_graph = list(layer.layers) if isinstance(layer, keras.Model) else []
     return list(
-        {id(each): each for each in [*shown, *_keras.sublayers(layer)]}.values()
+        {id(child): child for child in [*in_graph, *_keras.sublayers(layer)]}.values()
     )
 
 
 def renumbered(name: str, counts: dict[str, int]) -> str:
-    """Return the name that Keras gives to the next one in a fresh process."""
+    """Return the name that a new process of Keras gives to the next layer."""
     number = counts[name] = counts.get(name, -1) + 1
     return f"{name}_{number}" if number else name
 
@@ -130,7 +130,7 @@ def snake_case(name: str) -> str:
 
 
 def free(name: str, taken: dict) -> str:
-    """Return `name`, with the next number after it if `taken` has it already."""
+    """Return `name`, with the next number at the end if it is already in `taken`."""
     count, free = 1, name
     while free in taken:
         count += 1
@@ -164,7 +164,7 @@ def _number(
 
 
 def _named_after(name: str, above_names: tuple[tuple[str, str], ...]) -> str:
-    """Return a name that begins with that of a layer above, with its new number."""
+    """Return the name, with the new name of a layer above if it begins with the old."""
     for before, now in reversed(above_names):
         if name.startswith(f"{before}_"):
             return now + name.removeprefix(before)

@@ -1,4 +1,4 @@
-"""match_huggingface: have a keras-hub backbone compute what Hugging Face's does."""
+"""match_huggingface: make a keras-hub backbone compute the same as Hugging Face's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_transfer import _keras
 
-# What `hidden_act` is in Hugging Face's own checkpoints of a family.
+# `hidden_act` in Hugging Face's own checkpoints of each family.
 USUAL = {
     "BertBackbone": "gelu",
     "RobertaBackbone": "gelu",
@@ -32,29 +32,34 @@ def match_huggingface(
     *,
     hidden_act: str | None = None,
 ) -> keras.Model:
-    """Set in a keras-hub backbone what differs from Hugging Face's model, in place.
+    """Give a keras-hub backbone the settings of its Hugging Face model, in place.
 
-    keras-hub reads Hugging Face's weights, but not all of their settings. Its BERT has
-    the tanh form of GELU where Hugging Face's has `x Phi(x)` (outputs differ by 1e-3
-    to 7e-3), its RoBERTa has no embedding of token types (outputs can differ by more
-    than 1), and it drops the epsilon of some norms. Adapters and heads trained on the
-    one are a little wrong on the other. The settings are in `backbone.huggingface` and
-    in its config, so they survive `.keras` files, adapters and `kt.adapters.merge`; a
-    process that loads such a file has to import keras_transfer.
+    keras-hub reads the weights of a Hugging Face model, but not all of its settings:
 
-    RoBERTa's one row of token types is added to each row of its positions.
+    - BERT in keras-hub uses the tanh approximation of GELU. Hugging Face uses the
+      exact `x Phi(x)`. The outputs differ by 1e-3 to 7e-3.
+    - RoBERTa in keras-hub has no token type embedding. The outputs can differ by more
+      than 1. This function adds RoBERTa's one token type row to each position row.
+    - keras-hub ignores the epsilon of some normalization layers.
+
+    An adapter or a head that is trained on one of the two models is slightly wrong on
+    the other. The settings are stored in `backbone.huggingface` and in the config, so
+    `.keras` files, adapters and `kt.adapters.merge` keep them. A process that loads
+    such a file must import keras_transfer.
 
     Args:
-        backbone: A keras-hub backbone, before adapters are attached and before a model
-            around it has run.
-        folder: Folder of the Hugging Face model, with config.json and, for RoBERTa,
-            model.safetensors. Default None: what is usual in the family, which is erf
-            GELU and, as in roberta-base, token types of zero.
-        hidden_act: Hugging Face's name of the feed-forward activation, where `folder`
-            is not at hand and it is not the usual one. Default None.
+        backbone: A keras-hub backbone. Call this function before you attach adapters,
+            and before you run a model that contains the backbone.
+        folder: String or path, the folder of the Hugging Face model, with config.json
+            and, for RoBERTa, model.safetensors. Defaults to `None`, the usual settings
+            of the family: exact GELU, and for RoBERTa zero token types, as in
+            roberta-base.
+        hidden_act: String, Hugging Face's name of the feed-forward activation. Pass it
+            if you do not have the folder and the activation is unusual. Defaults to
+            `None`.
 
     Returns:
-        The backbone.
+        The same backbone.
 
     Example:
         ```python
@@ -74,10 +79,10 @@ def match_huggingface(
         ```
 
     Raises:
-        TypeError: If `backbone` is no keras-hub backbone.
-        ValueError: If it has adapters or was matched to another model before, if the
-            activation is unknown, or if nothing is known of its family and no folder
-            is given.
+        TypeError: If `backbone` is not a keras-hub backbone.
+        ValueError: If the backbone has adapters or was already matched to another
+            model, if the activation is unknown, or if the family has no usual
+            settings and `folder` is `None`.
 
     Reference:
         D. Hendrycks and K. Gimpel, 2016, "Gaussian Error Linear Units (GELUs)",
@@ -85,13 +90,13 @@ def match_huggingface(
     """
     _check(backbone)
     settings = _settings(backbone, folder, hidden_act)
-    known = getattr(backbone, "huggingface", None)
-    if known == settings:
+    earlier = getattr(backbone, "huggingface", None)
+    if earlier == settings:
         return backbone
-    if known is not None:
+    if earlier is not None:
         raise ValueError(
-            f"The backbone {backbone.name!r} was matched to {known} before, and not to "
-            f"{settings}. Make it anew from its preset."
+            f"The backbone {backbone.name!r} was already matched to {earlier}, so it "
+            f"cannot be matched to {settings}. Make a new backbone from the preset."
         )
     row = _token_types(folder) if settings.get("token_types") else None
     _apply(backbone, settings)
@@ -102,9 +107,9 @@ def match_huggingface(
 
 
 def unmatched(backbone: keras.Model) -> str | None:
-    """Return in what `backbone` differs from Hugging Face's model, as far as is known.
+    """Return the known difference between `backbone` and Hugging Face's model.
 
-    None where it was matched, or nothing is known to differ.
+    Return None if the backbone was matched, or if no difference is known.
     """
     if getattr(backbone, "huggingface", None) is not None:
         return None
@@ -113,47 +118,47 @@ def unmatched(backbone: keras.Model) -> str | None:
     usual = USUAL.get(family)
     if usual is not None and now - {_same(usual)}:
         return (
-            f"its feed-forward layers have the activation {sorted(now)}, Hugging "
-            f"Face's {usual!r} (outputs differ by about 1e-3)"
+            f"its feed-forward layers have the activation {sorted(now)}, but Hugging "
+            f"Face's have {usual!r} (outputs differ by about 1e-3)"
         )
     if family == "RobertaBackbone":
         return (
-            "it has no embedding of token types, which Hugging Face's RoBERTa adds to "
-            "each token; the row is zero in roberta-base, but not in every checkpoint"
+            "it has no token type embedding, which Hugging Face's RoBERTa adds to each "
+            "token; the embedding is zero in roberta-base, but not in every checkpoint"
         )
     return None
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
 def gelu_tanh(x: object) -> object:
-    """Return GELU in its tanh form, Hugging Face's "gelu_new"."""
+    """Return the tanh approximation of GELU, "gelu_new" in Hugging Face."""
     return keras.activations.gelu(x, approximate=True)
 
 
 @keras.saving.register_keras_serializable("keras_transfer", name="Matched")
 class Matched:
-    """What a backbone becomes by `match_huggingface`: a subclass of its class.
+    """Base of the subclass that `match_huggingface` gives to a backbone.
 
-    It has the same name, since Keras addresses weights in files by class names, and is
-    saved under the one name `keras_transfer>Matched`.
+    The subclass has the name of the backbone's class, because Keras finds weights in
+    files by class name. It is saved under the name `keras_transfer>Matched`.
     """
 
     hub_class: type = object
 
     @property
     def huggingface(self) -> dict:
-        """What was set, in Hugging Face's terms."""
+        """The settings, with Hugging Face's names."""
         return dict(self.__dict__["_huggingface"])
 
     def get_config(self) -> dict:
-        """Return the backbone's own config, its class, and the settings."""
+        """Return the config and the class of the backbone, and the settings."""
         name = keras.saving.get_registered_name(self.hub_class)
         own = {"huggingface": self.huggingface, "hub_class": name}
         return super().get_config() | own
 
     @classmethod
     def from_config(cls, config: dict) -> keras.Model:
-        """Return the backbone of `get_config`. RoBERTa's row is in the weights."""
+        """Return the backbone from its config. RoBERTa's row is in the weights."""
         import keras_hub
 
         config = dict(config)
@@ -162,7 +167,8 @@ class Matched:
         if kind is None or not issubclass(kind, keras_hub.models.Backbone):
             raise ValueError(
                 f"The saved backbone is a {name!r}, which keras-hub "
-                f"{keras_hub.__version__} does not know."
+                f"{keras_hub.__version__} does not have. Install the version of "
+                "keras-hub that saved it."
             )
         backbone = kind.from_config(config)
         _apply(backbone, settings)
@@ -183,13 +189,13 @@ def _check(backbone: object) -> None:
 
     if not isinstance(backbone, keras_hub.models.Backbone):
         raise TypeError(
-            f"match_huggingface takes a keras-hub backbone, not {backbone!r}. Of a "
-            "task give `task.backbone`."
+            f"match_huggingface takes a keras-hub backbone, not {backbone!r}. For a "
+            "task, pass `task.backbone`."
         )
     if keras.saving.get_registered_name(type(backbone)) == "keras_transfer>Adapted":
         raise ValueError(
-            f"The backbone {backbone.name!r} has adapters. Match it before they are "
-            "attached, since they are to learn on what they will run on."
+            f"The backbone {backbone.name!r} has adapters, which were made for other "
+            "settings. Call match_huggingface before you attach adapters."
         )
 
 
@@ -201,13 +207,13 @@ def _family(backbone: keras.Model) -> str:
 def _settings(
     backbone: keras.Model, folder: str | pathlib.Path | None, hidden_act: str | None
 ) -> dict:
-    """Return what is to be set, JSON-plain."""
+    """Return the settings to apply, as values that JSON can store."""
     config = {}
     if folder is not None:
         path = pathlib.Path(folder) / "config.json"
         if not path.is_file():
             raise ValueError(
-                f"{str(path)!r} does not exist. Give the folder of the Hugging Face "
+                f"{str(path)!r} does not exist. Pass the folder of the Hugging Face "
                 "model that the backbone was made from."
             )
         config = json.loads(path.read_text())
@@ -225,8 +231,9 @@ def _settings(
         settings["token_types"] = folder is not None
     if not settings:
         raise ValueError(
-            f"Nothing is known in which a {type(backbone).__name__} differs from "
-            "Hugging Face's model. Give `folder`, the model's own, to read it there."
+            f"No difference between a {type(backbone).__name__} and Hugging Face's "
+            "model is known. Pass `folder`, the folder of the Hugging Face model, to "
+            "read its settings."
         )
     return settings
 
@@ -268,8 +275,8 @@ def _activation(name: str) -> object:
     if name in ("gelu", "relu", "silu", "swish"):
         return keras.activations.get(name)
     raise ValueError(
-        f"The activation {name!r} is not known here. Known are 'gelu', 'relu', 'silu', "
-        f"'swish' and, all the same to 1e-7, {list(TANH)}."
+        f"The activation {name!r} is not supported. Supported are 'gelu', 'relu', "
+        f"'silu', 'swish', and these three, which are equal to 1e-7: {list(TANH)}."
     )
 
 
@@ -278,7 +285,7 @@ def _same(name: str) -> str:
 
 
 def _name_of(activation: object) -> str:
-    """Return Hugging Face's name of an activation, by what it computes."""
+    """Return Hugging Face's name of an activation, from the values it computes."""
     x = np.linspace(-3, 3, 61).astype("float32")
     y = np.asarray(activation(x))
     for name in ("gelu", "gelu_new", "relu", "silu"):
@@ -288,20 +295,22 @@ def _name_of(activation: object) -> str:
 
 
 def _token_types(folder: str | pathlib.Path) -> np.ndarray:
-    """Return the row of token types of a RoBERTa."""
+    """Return the token type row of a RoBERTa."""
     from safetensors import safe_open
 
     path = pathlib.Path(folder) / "model.safetensors"
     if not path.is_file():
         raise ValueError(
-            f"{str(path)!r} does not exist, so RoBERTa's token types cannot be read."
+            f"{str(path)!r} does not exist, so RoBERTa's token types cannot be read. "
+            "Pass a folder that contains this file."
         )
     with safe_open(path, framework="np") as file:
         keys = [key for key in file.keys() if key.endswith(TOKEN_TYPES)]  # noqa: SIM118
         rows = file.get_tensor(keys[0]) if len(keys) == 1 else np.zeros((0, 0))
     if len(rows) != 1:
         raise ValueError(
-            f"{str(path)!r} has {len(rows)} token types. RoBERTa has one, which keras-"
-            "hub's backbone can carry in its positions; more it cannot."
+            f"{str(path)!r} has {len(rows)} token types, but the positions of a "
+            "keras-hub backbone can contain only one. Pass a RoBERTa with one token "
+            "type."
         )
     return rows[0].astype("float32")

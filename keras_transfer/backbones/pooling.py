@@ -1,4 +1,4 @@
-"""MaskedMean and LastToken: many token rows become one, padding left out."""
+"""MaskedMean and LastToken: reduce tokens to one vector, without the padding."""
 
 import keras
 from keras import ops
@@ -6,12 +6,13 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class MaskedMean(keras.Layer):
-    """Mean over the positions that the mask keeps; zeros where it keeps none.
+    """Mean over the positions that the mask keeps, or zeros if it keeps no position.
 
-    `y = sum_t m_t x_t / max(1, sum_t m_t)`, summed in float32 whatever the
-    compute dtype, since a long float16 sum overflows. It differs from
-    `keras.layers.GlobalAveragePooling1D` in a row without any token, where
-    that gives NaN.
+    `y = sum_t m_t x_t / max(1, sum_t m_t)`
+
+    The sum is computed in float32 for every compute dtype, because a long sum
+    overflows in float16. For a row without any token, this layer returns zeros, while
+    `keras.layers.GlobalAveragePooling1D` returns NaN.
 
     Args:
         **kwargs: `name` and `dtype`, as for every Keras layer.
@@ -52,7 +53,7 @@ class MaskedMean(keras.Layer):
         else:
             mask = ops.expand_dims(ops.cast(mask, "bool"), -1)
             count = ops.sum(ops.cast(mask, "float32"), axis=1)
-            # `where`, not a product: padding may hold inf or NaN.
+            # Not a product with the mask, because padding may contain inf or NaN.
             total = ops.sum(ops.where(mask, x, ops.zeros_like(x)), axis=1)
             mean = total / ops.maximum(count, 1.0)
         return ops.cast(mean, inputs.dtype)
@@ -72,10 +73,10 @@ class MaskedMean(keras.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class LastToken(keras.Layer):
-    """The row of the last position that the mask keeps; zeros where none is.
+    """The last position that the mask keeps, or zeros if it keeps no position.
 
-    Causal models have read the whole text only there. Padding may be on
-    either side.
+    In a causal model, only this position depends on the whole text. The padding may be
+    on either side.
 
     Args:
         **kwargs: `name` and `dtype`, as for every Keras layer.
@@ -98,7 +99,7 @@ class LastToken(keras.Layer):
 
     Reference:
         Radford et al., 2018, "Improving Language Understanding by Generative
-        Pre-Training" (the last token's state is the text's); no arXiv number.
+        Pre-Training" (it uses the state of the last token); no arXiv number.
     """
 
     def __init__(self, **kwargs: object):
@@ -115,7 +116,7 @@ class LastToken(keras.Layer):
             return inputs[:, -1]
         mask = ops.cast(mask, "int32")
         position = ops.arange(1, ops.shape(inputs)[1] + 1, dtype="int32")
-        last = ops.max(mask * position, axis=1)  # counted from 1; 0 is none
+        last = ops.max(mask * position, axis=1)  # counted from 1; 0 is no position
         row = ops.maximum(last - 1, 0)[:, None, None]
         token = ops.take_along_axis(inputs, row, axis=1)[:, 0]
         return ops.where(last[:, None] > 0, token, ops.zeros_like(token))

@@ -1,4 +1,4 @@
-"""stitch: a head that was trained on cached features, back on its backbone."""
+"""stitch: join a backbone and a head that was trained on its cached features."""
 
 import keras
 from keras import ops
@@ -9,28 +9,30 @@ from keras_transfer.backbones.frozen import FrozenBackbone
 
 
 def stitch(backbone: keras.Model | FrozenBackbone, head: keras.Layer) -> keras.Model:
-    """Return a model of the live backbone and a head trained on its cached features.
+    """Return a model of a backbone and a head that was trained on cached features.
 
-    The outputs at inference are those of the head on the features of
-    `kt.backbones.cache_features`, to rounding. The model holds the very layers of
-    the backbone and of the head, not copies. All of the backbone is thawed, with
-    any `FrozenBackbone` taken away, so that `kt.callbacks.GradualUnfreezing` or a
-    plain `fit` can train on; compile it first. `kt.layer_groups` shows the groups
-    of the backbone and, last, `head`.
+    In inference the model gives the outputs of the head on the features of
+    `kt.backbones.cache_features`, except for rounding. The model contains the layers
+    of the backbone and the head, not copies. The whole backbone is unfrozen and any
+    `FrozenBackbone` is removed. You can then compile the model and train it with
+    `kt.callbacks.GradualUnfreezing` or a plain `fit`. `kt.layer_groups` returns the
+    groups of the backbone and, at the end, `head`.
 
-    Where a wrapper had to be taken away, or where some weights have no influence
-    on the head (BERT's pooler under a mean of tokens), the model has in place of
-    the backbone a functional model of the same name and the same layers without
-    them.
+    If a wrapper is removed, or if the head does not depend on some weights (such as
+    BERT's pooler under a mean of the tokens), the model contains a new functional
+    model in place of the backbone. It has the same name and the same layers, without
+    the wrapper and these weights.
 
-    The head gets what it was trained on. A head with a dictionary of inputs gets
-    the features of these names, such as `"output"` and `"mask"`; one with a single
-    input gets the output, without its Keras mask, for the cache had none.
+    The head gets the inputs that it was trained on. A head with a dictionary of inputs
+    gets the features with these names, such as `"output"` and `"mask"`. A head with a
+    single input gets the output without its Keras mask, because the cache contains no
+    Keras mask.
 
     Args:
-        backbone: What was given to `cache_features`. Its layers train afterward,
-            also for everybody else who holds them.
-        head: The trained layer or model.
+        backbone: The `keras.Model` or `FrozenBackbone` that was passed to
+            `cache_features`. Its layers become trainable, also in all other models
+            that contain them.
+        head: The trained Keras layer or model.
 
     Returns:
         A functional `keras.Model` named `<backbone>_with_<head>`, not compiled.
@@ -55,20 +57,20 @@ def stitch(backbone: keras.Model | FrozenBackbone, head: keras.Layer) -> keras.M
         ```
 
     Raises:
-        TypeError: If the backbone is no model, or `head` is no Keras layer.
-        ValueError: If the backbone has no symbolic inputs, the head is not built
-            or does not fit the features, or a `FrozenBackbone` is inside a
-            subclassed layer, from which it cannot be taken.
+        TypeError: If the backbone is not a model, or `head` is not a Keras layer.
+        ValueError: If the backbone has no symbolic inputs, the head is not built or
+            does not fit the features, or a `FrozenBackbone` is inside a subclassed
+            layer, which `stitch` cannot change.
 
     Reference:
         Kumar et al., 2022, "Fine-Tuning can Distort Pretrained Features and
-        Underperform Out-of-Distribution", arXiv 2202.10054: first the head on fixed
-        features, then all.
+        Underperform Out-of-Distribution", arXiv 2202.10054: first train the head on
+        fixed features, then the whole model.
     """
     network = unwrap(backbone)
     if not isinstance(head, keras.Layer):
         raise TypeError(
-            f"The head is a {type(head).__name__}. Give the Keras layer or model that "
+            f"The head is a {type(head).__name__}. Pass the Keras layer or model that "
             "was trained on the features."
         )
     if not head.built:
@@ -80,32 +82,32 @@ def stitch(backbone: keras.Model | FrozenBackbone, head: keras.Layer) -> keras.M
     if inputs is None:
         raise ValueError(
             f"{type(network).__name__} '{network.name}' has no symbolic inputs. Call "
-            "it on a keras.Input and make keras.Model(inputs, outputs) of it."
+            "it on a keras.Input and make keras.Model(inputs, outputs) from the result."
         )
-    outputs = with_masks(_inlined(network, inputs))
+    outputs = with_masks(_inline(network, inputs))
     wanted = _pick(outputs, head)
-    live = keras.Model(inputs, wanted, name=network.name)
-    whole = wanted is outputs and len(live.weights) == len(network.weights)
-    if whole and not _masked(outputs) and not _frozen(network):
-        live = network
-    if _frozen(live):
+    body = keras.Model(inputs, wanted, name=network.name)
+    whole = wanted is outputs and len(body.weights) == len(network.weights)
+    if whole and not _has_masks(outputs) and not _contains_frozen(network):
+        body = network
+    if _contains_frozen(body):
         raise ValueError(
-            f"A FrozenBackbone is inside a layer of '{network.name}' that is no "
-            "functional or Sequential model, so it cannot be taken away. Build the "
-            "backbone without it."
+            f"A FrozenBackbone is inside a layer of '{network.name}' that is not a "
+            "functional or Sequential model, so it cannot be removed. Build the "
+            "backbone without FrozenBackbone."
         )
-    _thaw(live)
+    _unfreeze(body)
     name = f"{backbone.name}_with_{head.name}"
-    inputs = inputs_of(live)
-    return keras.Model(inputs, head(live(inputs)), name=name)
+    inputs = inputs_of(body)
+    return keras.Model(inputs, head(body(inputs)), name=name)
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class MaskBeside(keras.layers.Layer):
-    """Return a tensor without its Keras mask, and the mask, if there is one, beside.
+    """Return a tensor without its Keras mask, and the mask as a second tensor.
 
-    A Keras mask is an attribute of a tensor. A file or a tf.data.Dataset loses it,
-    unless it is a tensor of its own.
+    A Keras mask is an attribute of a tensor. A file or a tf.data.Dataset keeps the
+    mask only as a separate tensor. Without a mask, only the tensor is returned.
     """
 
     def __init__(self, **kwargs: object):
@@ -113,12 +115,12 @@ class MaskBeside(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape: object = None) -> None:
-        """Have no weights."""
+        """Build the layer, which has no weights."""
         self.built = True
 
     def call(self, inputs: object, mask: object = None) -> object:
         """Return `inputs`, or `(inputs, mask)`."""
-        # The mask is an attribute of this very tensor; a copy has none.
+        # The mask is an attribute of the tensor; a copy has no mask.
         copy = ops.copy(inputs)
         return copy if mask is None else (copy, mask)
 
@@ -128,57 +130,58 @@ class MaskBeside(keras.layers.Layer):
 
 
 def with_masks(outputs: object) -> object:
-    """Return outputs as they are cached: with their Keras masks, if any has one.
+    """Return outputs in the form of the cache: with Keras masks, if there are any.
 
     Args:
         outputs: A tensor, or a structure of tensors, symbolic or not.
 
     Returns:
-        `outputs`, if none has a mask; or else a dictionary of `"output"` and
-        `"mask"`. The mask of a single tensor is a tensor; those of a structure are a
-        dictionary by the place of their tensor in it, such as `"hidden"` or `"0"`.
+        `outputs` if no tensor has a mask, or else a dictionary of `"output"` and
+        `"mask"`. For a single tensor, `"mask"` is a tensor. For a structure, it is a
+        dictionary of masks by the place of their tensor, such as `"hidden"` or `"0"`.
     """
-    found = {}
+    masks = {}
     plain = []
     for path, tensor in keras.tree.flatten_with_path(outputs):
         result = MaskBeside()(tensor)
         if isinstance(result, tuple | list):
-            result, found["/".join(map(str, path))] = result
+            result, masks["/".join(map(str, path))] = result
         plain.append(result)
-    if not found:
+    if not masks:
         return outputs
-    masks = found if keras.tree.is_nested(outputs) else found[""]
+    if not keras.tree.is_nested(outputs):
+        masks = masks[""]
     return {"output": keras.tree.pack_sequence_as(outputs, plain), "mask": masks}
 
 
 def inputs_of(network: keras.Model) -> object:
-    """Return the structure of symbolic inputs of a model; None where it has none."""
+    """Return the structure of symbolic inputs of a model, or None without inputs."""
     if not getattr(network, "inputs", None):
         return None
-    # `input` of a Sequential is that of its last call, perhaps in another model.
+    # `input` of a Sequential belongs to its last call, perhaps in another model.
     sequential = isinstance(network, keras.Sequential)
     return network.inputs[0] if sequential else network.input
 
 
-def _masked(outputs: object) -> bool:
+def _has_masks(outputs: object) -> bool:
     return isinstance(outputs, dict) and set(outputs) == {"output", "mask"}
 
 
 def _pick(outputs: object, head: keras.Layer) -> object:
-    """Return the part of the outputs that a head with named inputs asks for."""
+    """Return the part of the outputs that the named inputs of a head need."""
     wanted = inputs_of(head)
     if wanted is None:
         return outputs
-    if not keras.tree.is_nested(wanted) and _masked(outputs):
+    if not keras.tree.is_nested(wanted) and _has_masks(outputs):
         outputs = outputs["output"]
     try:
         return _part(outputs, wanted)
     except KeyError as error:
         shown = keras.tree.map_structure(lambda x: str(tuple(x.shape)), outputs)
         raise ValueError(
-            f"The head '{head.name}' does not fit the features {shown}: it asks for "
-            f"{keras.tree.map_structure(lambda x: x.name, wanted)}. If it was trained "
-            "on one of several outputs, give keras.Model(backbone.input, "
+            f"The head '{head.name}' does not fit the features {shown}, because its "
+            f"inputs are {keras.tree.map_structure(lambda x: x.name, wanted)}. If it "
+            "was trained on one of several outputs, pass keras.Model(backbone.input, "
             "backbone.output[name]) as the backbone, or give the head named inputs."
         ) from error
 
@@ -194,39 +197,39 @@ def _part(outputs: object, wanted: object) -> object:
     return outputs
 
 
-def _frozen(layer: keras.Layer) -> bool:
+def _contains_frozen(layer: keras.Layer) -> bool:
     return any(isinstance(x, FrozenBackbone) for x in _keras.flat_layers(layer))
 
 
-def _thaw(network: keras.Model) -> None:
+def _unfreeze(network: keras.Model) -> None:
     for layer in _keras.flat_layers(network):
-        # Keras ignores a flag that a layer has already, even if those below differ.
+        # Keras ignores a flag that a layer already has, even if its children differ.
         layer.trainable = False
         layer.trainable = True
 
 
-def _inlined(layer: keras.Layer, inputs: object) -> object:
-    """Call a layer on symbolic inputs, with nothing frozen in the graph.
+def _inline(layer: keras.Layer, inputs: object) -> object:
+    """Call a layer on symbolic inputs, without any FrozenBackbone in the graph.
 
-    A model inside with several outputs is called layer by layer, so that the graph
-    has only what the outputs depend on.
+    A nested model with several outputs is called layer by layer, so the graph has only
+    the layers that the outputs depend on.
     """
     if isinstance(layer, keras.Sequential):
-        for each in layer.layers:
-            inputs = _called(each, inputs)
+        for child in layer.layers:
+            inputs = _call(child, inputs)
         return inputs
     return keras.models.clone_model(
         layer,
         input_tensors=inputs,
-        clone_function=lambda each: each,
-        call_function=_called,
+        clone_function=lambda child: child,
+        call_function=_call,
     ).output
 
 
-def _called(layer: object, *args: object, **kwargs: object) -> object:
+def _call(layer: object, *args: object, **kwargs: object) -> object:
     while isinstance(layer, FrozenBackbone):
         layer = layer.layer
     graph = isinstance(layer, keras.Model) and getattr(layer, "inputs", None)
-    if graph and len(args) == 1 and (len(layer.outputs) > 1 or _frozen(layer)):
-        return _inlined(layer, args[0])
+    if graph and len(args) == 1 and (len(layer.outputs) > 1 or _contains_frozen(layer)):
+        return _inline(layer, args[0])
     return layer(*args, **kwargs)

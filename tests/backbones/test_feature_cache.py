@@ -228,7 +228,7 @@ def test_features_of_different_shapes_are_refused(tmp_path):
         lambda: ((np.ones((2, n, 2)), np.ones(2)) for n in (4, 5)),
         output_signature=(tf.TensorSpec([None, None, 2]), tf.TensorSpec([None])),
     )
-    with pytest.raises(ValueError, match="Pad all batches to one length"):
+    with pytest.raises(ValueError, match="Pad all batches to the same length"):
         cache(backbone, data, tmp_path / "f")
 
 
@@ -326,12 +326,12 @@ def test_another_backbone_is_stale(tmp_path):
     backbone = network()
     cache(backbone, dataset(), tmp_path / "f")
     before = contents(tmp_path / "f")
-    with pytest.raises(ValueError, match="stale: it was made by another backbone"):
+    with pytest.raises(ValueError, match="stale: it was made with another backbone"):
         cache(network(seed=1), dataset(), tmp_path / "f")
-    with pytest.raises(ValueError, match="stale: it was made by another backbone"):
+    with pytest.raises(ValueError, match="stale: it was made with another backbone"):
         cache(network(dropout=0.1), dataset(), tmp_path / "f")
     backbone.weights[-1].assign(backbone.weights[-1] + 1e-6)
-    with pytest.raises(ValueError, match="stale: it was made by another backbone"):
+    with pytest.raises(ValueError, match="stale: it was made with another backbone"):
         cache(backbone, dataset(), tmp_path / "f")
     assert contents(tmp_path / "f") == before
 
@@ -370,7 +370,7 @@ def test_a_digest_does_not_depend_on_batches_but_on_order():
 @pytest.mark.parametrize("name", ["notes.txt", "index.json", "shard-00000.safetensors"])
 def test_a_folder_of_something_else_is_refused(tmp_path, name):
     (tmp_path / name).write_text('{"format": "other"}')
-    with pytest.raises(ValueError, match="belongs to something else"):
+    with pytest.raises(ValueError, match="is not a feature cache"):
         cache(network(), dataset(), tmp_path)
     assert contents(tmp_path) == {name: b'{"format": "other"}'}
     assert CALLS == []
@@ -426,7 +426,7 @@ X, Y = arrays()
         (read_once(), ValueError, "empty when read a second time"),
         (dataset().map(lambda x, y: x), ValueError, "no labels"),
         ((X, None), ValueError, "no labels"),
-        ((X, Y[:5]), ValueError, "differ in their number of rows"),
+        ((X, Y[:5]), ValueError, "different numbers of rows"),
         ((X, list(Y)), TypeError, "np.asarray"),
         ((X, Y.astype(str)), TypeError, "dtype <U21"),
         (dataset().map(lambda x, y: (x, tf.as_string(y))), TypeError, "dtype object"),
@@ -451,7 +451,7 @@ def test_bad_backbones_and_sizes_are_refused():
     with pytest.raises(ValueError, match="batch_size=0"):
         cache(network(), arrays(), batch_size=0)
     flat = keras.Model(inputs := keras.Input((6,)), keras.ops.reshape(inputs, (-1,)))
-    with pytest.raises(ValueError, match="one for each example"):
+    with pytest.raises(ValueError, match="one row for each example"):
         cache(flat, dataset())
 
 

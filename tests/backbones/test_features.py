@@ -232,7 +232,7 @@ def test_refuses_bad_backbones():
         features(tiny.mlp(), pooling="pooled")
     with pytest.raises(ValueError, match="keras.Input"):
         features(keras.Sequential([layers.Dense(2)]))
-    with pytest.raises(TypeError, match="only a keras.Model"):
+    with pytest.raises(TypeError, match="must be a keras.Model"):
         features(FrozenBackbone(layers.Dense(2)))
     with pytest.raises(TypeError, match=r"\.backbone"):
         features(tiny.bert_classifier())

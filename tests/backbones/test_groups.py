@@ -640,11 +640,11 @@ def test_patterns_see_the_path_below_the_model():
 @pytest.mark.parametrize(
     "patterns, message",
     [
-        ([("low", "conv|norm")], r"by none: \['hidden', 'logits'\]"),
-        ([("a", "."), ("b", "conv")], r"by several: \[\"conv \['a', 'b'\]\"\]"),
+        ([("low", "conv|norm")], r"no pattern: \['hidden', 'logits'\]"),
+        ([("a", "."), ("b", "conv")], r"match several: \[\"conv \['a', 'b'\]\"\]"),
         ([("a", "."), ("b", "attention")], r"'attention' of group 'b' matches no"),
-        ([("a", "conv|norm"), ("a", "hidden|logits")], "named 'a'"),
-        ([], "by none"),
+        ([("a", "conv|norm"), ("a", "hidden|logits")], "the name 'a'"),
+        ([], "match no pattern"),
     ],
 )
 def test_patterns_must_cover_each_layer_once(patterns, message):
@@ -656,7 +656,7 @@ def test_patterns_must_cover_each_layer_once(patterns, message):
 
 
 def test_a_model_that_is_not_built():
-    with pytest.raises(ValueError, match="is not built.*Call it once"):
+    with pytest.raises(ValueError, match="is not built.*Call the model on a batch"):
         layer_groups(keras.Sequential([keras.layers.Dense(2)]))
 
 
@@ -693,7 +693,7 @@ def test_groups_are_a_sequence_and_found_by_name():
     assert groups.index(groups["dense_2"]) == 2
     assert "dense_1" in groups and groups[1] in groups and "dense" not in groups
     assert groups.model is model
-    with pytest.raises(ValueError, match="No group is named 'dense1'.*'dense_1'"):
+    with pytest.raises(ValueError, match="No group has the name 'dense1'.*'dense_1'"):
         groups["dense1"]
 
 

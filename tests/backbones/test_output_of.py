@@ -78,7 +78,7 @@ def test_the_error_names_what_can_be_read(clip):
         features(clip)
     with pytest.raises(ValueError, match="no fixed number of features"):
         features(clip, output="vision_logits")
-    with pytest.raises(ValueError, match="nearest names are.*'both'"):
+    with pytest.raises(ValueError, match="most similar names are.*'both'"):
         features(pair(), output="boht")
     with pytest.raises(TypeError, match="not a string"):
         features(pair(), output=1)
@@ -88,7 +88,7 @@ def test_a_layer_that_is_called_twice_is_refused():
     inputs = keras.Input((3,))
     dense = layers.Dense(3, name="twice")
     model = keras.Model(inputs, layers.ReLU()(dense(dense(inputs))))
-    with pytest.raises(ValueError, match="gives 2 tensors"):
+    with pytest.raises(ValueError, match="returns 2 tensors"):
         features(model, output="twice")
 
 

@@ -220,5 +220,5 @@ def test_what_cannot_be_stitched_is_refused():
     with pytest.raises(ValueError, match="no symbolic inputs"):
         stitch(own, dense(3))
     inputs = keras.Input((6,))
-    with pytest.raises(ValueError, match="cannot be taken away"):
+    with pytest.raises(ValueError, match="cannot be removed"):
         stitch(keras.Model(inputs, own(inputs)), dense(3))

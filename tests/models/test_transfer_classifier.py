@@ -289,7 +289,7 @@ def test_wrong_dropout_raises(dropout):
 
 
 def test_wrong_backbones_raise():
-    with pytest.raises(TypeError, match="only a keras.Model"):
+    with pytest.raises(TypeError, match="must be a keras.Model"):
         TransferClassifier(layers.Dense(3), 3)
     with pytest.raises(TypeError, match=r"\.backbone"):
         TransferClassifier(tiny.bert_classifier(), 3)
