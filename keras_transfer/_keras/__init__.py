@@ -1,4 +1,4 @@
-"""Keras's private side: nobody else touches it, and a test pins each use."""
+"""Private APIs of Keras: used only in this package, with a test for each use."""
 
 from keras_transfer._keras.branches import either as either
 from keras_transfer._keras.exchange import exchanged as exchanged

@@ -1,4 +1,4 @@
-"""Choose between two computations as a graph runs, where nothing but outputs counts."""
+"""Choose between two computations while a graph runs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +16,11 @@ def either(
     first: Callable[[], Any],
     second: Callable[[], Any],
 ) -> tuple[Any, bool]:
-    """Return `first()` or `second()` by `condition`, and whether that could be done.
+    """Return `first()` or `second()` by `condition`, and whether nothing was lost.
 
-    A graph has both as branches. Losses that `layer`, or one below it, adds in a branch
-    cannot leave it, nor can the masks on its outputs. Where there are any nothing of
-    them is kept.
+    A graph contains both as branches. The losses that `layer` or a layer below adds in
+    a branch, and the masks of the outputs, cannot leave the branch. They are dropped,
+    and the second value is then False.
     """
     masks = []
 
@@ -32,14 +32,14 @@ def either(
 
         return branch
 
-    lists = [each._losses for each in flat_layers(layer)]
+    lists = [child._losses for child in flat_layers(layer)]
     if backend.in_stateless_scope():
         lists.append(backend.get_stateless_scope().losses or [])
-    lengths = [len(each) for each in lists]
+    lengths = [len(losses) for losses in lists]
     outputs = keras.ops.cond(condition, watched(first), watched(second))
     if tf.executing_eagerly():
         return outputs, True
     added = [len(x) - length for x, length in zip(lists, lengths, strict=True)]
     for losses, length in zip(lists, lengths, strict=True):
         del losses[length:]
-    return outputs, not any(added) and all(each is None for each in masks)
+    return outputs, not any(added) and all(mask is None for mask in masks)

@@ -1,4 +1,4 @@
-"""Let a layer compute with other variables than its own, for the time of a call."""
+"""Exchange the variables of a layer during a call."""
 
 import contextlib
 import threading
@@ -13,11 +13,11 @@ import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
 
-# What Keras lists of a layer, in place of what the layer computes with.
+# Keras's lists of the weights of a layer, which the layer does not compute with.
 LISTS = ("_trainable_variables", "_non_trainable_variables")
 
-# How many calls are under way for each key, and what they have exchanged: replicas
-# call one layer in turns, and a turn may end in the midst of a call.
+# For each key, the number of running calls and their exchanged values. Replicas call
+# one layer in turns, and a turn may end in the middle of a call.
 _running: weakref.WeakKeyDictionary[Any, list] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
@@ -28,28 +28,28 @@ def exchanged(
     pairs: Sequence[tuple[keras.Layer, keras.Variable, keras.Variable]],
     settings: Sequence[tuple[keras.Layer, Mapping[str, Any]]] = (),
 ) -> Iterator[None]:
-    """Within the block each layer has the second variable in place of its own first.
+    """Within the block, replace variables and attributes of layers.
 
-    Keras's lists of the layer's weights stay as they are.
+    Keras's lists of the weights of a layer do not change.
 
     Args:
-        key: What the exchange is for; the same one may be under way several times.
-        pairs: Layers, each with a variable of its own and the one to compute with.
-        settings: Layers, each with values of plain attributes.
+        key: Object that identifies the exchange. Blocks with the same key may overlap.
+        pairs: Tuples of a layer, its own variable, and the variable that replaces it.
+        settings: Tuples of a layer and the values of its plain attributes.
     """
     with _lock:
         state = _running.setdefault(key, [0, []])
         if state[0] == 0:
-            found = [x for layer, own, _ in pairs for x in places_of(layer, own)]
+            places = [x for layer, own, _ in pairs for x in places_of(layer, own)]
             news = [new for layer, own, new in pairs for _ in places_of(layer, own)]
-            olds = [container[place] for container, place in found]
+            olds = [container[place] for container, place in places]
             for layer, values in settings:
                 for name, value in values.items():
-                    found.append((vars(layer), name))
+                    places.append((vars(layer), name))
                     olds.append(vars(layer)[name])
                     news.append(value)
-            state[1] = list(zip(found, olds, strict=True))
-            for (container, place), new in zip(found, news, strict=True):
+            state[1] = list(zip(places, olds, strict=True))
+            for (container, place), new in zip(places, news, strict=True):
                 _put(container, place, new)
         state[0] += 1
     try:
@@ -64,25 +64,25 @@ def exchanged(
 
 
 def places_of(layer: keras.Layer, variable: keras.Variable) -> list[tuple]:
-    """Return where `layer` keeps a variable: container and key, attributes first."""
-    found = []
+    """Return the (container, key) pairs where `layer` keeps a variable."""
+    places = []
     for name, value in vars(layer).items():
         if name in LISTS or name.startswith("_self_"):
             continue
         if value is variable:
-            found.append((vars(layer), name))
+            places.append((vars(layer), name))
         elif isinstance(value, list):
-            found += [(value, i) for i, x in enumerate(value) if x is variable]
+            places += [(value, i) for i, x in enumerate(value) if x is variable]
         elif isinstance(value, dict):
-            found += [(value, key) for key, x in value.items() if x is variable]
-    return found
+            places += [(value, key) for key, x in value.items() if x is variable]
+    return places
 
 
 def is_training(default: object = None) -> bool:
-    """Return whether the layer that is called now is called for training.
+    """Return whether the current call of a layer is in training.
 
     Args:
-        default: The call's own argument, where it has one.
+        default: The `training` argument of the call, or None to read it from Keras.
     """
     if default is None:
         context = global_state.get_global_attribute("current_call_ctx")
@@ -91,12 +91,12 @@ def is_training(default: object = None) -> bool:
 
 
 def value_now(variable: keras.Variable) -> np.ndarray:
-    """Return what `variable` holds, also while a graph is traced."""
-    known = variable.value  # in a stateless scope what that says
-    if isinstance(known, tf.Tensor):
-        known = tf.get_static_value(known)
-        if known is not None:
-            return np.asarray(known)
+    """Return the value of `variable`, also while a graph is traced."""
+    value = variable.value  # in a stateless scope, the value that the scope defines
+    if isinstance(value, tf.Tensor):
+        value = tf.get_static_value(value)
+        if value is not None:
+            return np.asarray(value)
     with tf.init_scope():
         return np.asarray(tf.convert_to_tensor(variable._value))
 
@@ -110,7 +110,7 @@ def weight_like(
     initializer: Any,
     trainable: bool,
 ) -> keras.Variable:
-    """Return a new weight of `layer` that is what `variable` is to its own layer."""
+    """Return a new weight of `layer` with the settings of `variable`."""
     return layer.add_weight(
         shape=tuple(shape),
         initializer=initializer,
@@ -125,7 +125,7 @@ def weight_like(
 
 
 def _put(container: Any, place: Any, value: Any) -> None:
-    # Past Keras's own lists, which would track the variable as one more weight.
+    # Keras's own containers would track the variable as an additional weight.
     if isinstance(container, list):
         list.__setitem__(container, place, value)
     else:

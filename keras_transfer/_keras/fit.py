@@ -1,4 +1,4 @@
-"""Keras's private side of training: what compile() was given, where `fit` stands."""
+"""Private APIs of Keras for training: compile arguments and the running `fit`."""
 
 import contextlib
 import sys
@@ -13,9 +13,9 @@ from keras_transfer._keras.layers import flat_layers
 
 
 def compile_arguments(model: keras.Model) -> dict:
-    """Return what was passed to compile(), the objects themselves.
+    """Return the objects that were passed to compile().
 
-    Where it was called again without a loss or metrics, Keras keeps the earlier ones.
+    After a second compile() without loss or metrics, Keras keeps the first ones.
     """
     arguments = dict(model._compile_config.config)
     loss, metrics = model._compile_loss, model._compile_metrics
@@ -30,15 +30,19 @@ def compile_arguments(model: keras.Model) -> dict:
 
 
 def untrained(model: keras.Model) -> list[keras.Variable]:
-    """Return the variables that no gradient may change: statistics, seeds, counts."""
-    able = {id(v) for each in flat_layers(model) for v in each._trainable_variables}
-    return [variable for variable in model.variables if id(variable) not in able]
+    """Return the variables that no gradient changes: statistics, seeds, counts."""
+    learnable = {
+        id(variable)
+        for layer in flat_layers(model)
+        for variable in layer._trainable_variables
+    }
+    return [variable for variable in model.variables if id(variable) not in learnable]
 
 
 def running_callbacks() -> Iterator[keras.callbacks.Callback]:
-    """Yield the callbacks of the `fit` whose set_model() is being called, in order.
+    """Yield the callbacks of the current `fit` in order, to call from set_model().
 
-    Keras gives a callback no way to see its neighbors.
+    Keras does not give a callback access to the other callbacks.
     """
     frame = sys._getframe(1)
     while frame is not None:
@@ -50,7 +54,7 @@ def running_callbacks() -> Iterator[keras.callbacks.Callback]:
 
 
 class Epoch(NamedTuple):
-    """An epoch of a running `fit`: its number from 0, of how many, of which length."""
+    """An epoch of a running `fit`: index from 0, number of epochs, steps per epoch."""
 
     number: int
     epochs: int
@@ -58,32 +62,32 @@ class Epoch(NamedTuple):
 
 
 def running_epoch(model: keras.Model) -> Epoch | None:
-    """Return the epoch that the `fit` of `model` begins; None if it begins none.
+    """Return the epoch that `fit` of `model` starts now, or None outside of `fit`.
 
-    To be called in `reset_metrics`, which `fit` calls at the beginning of each epoch.
-    Keras tells callbacks the number of epochs and steps, but not the model.
+    Call this in `reset_metrics`, which `fit` calls at the start of each epoch. Keras
+    passes the number of epochs and steps to callbacks, but not to the model.
     """
     frame = sys._getframe(1)
     while frame.f_code.co_name != "reset_metrics":
         frame = frame.f_back
     while frame.f_code.co_name == "reset_metrics":  # of subclasses too
         frame = frame.f_back
-    found = frame.f_locals
-    if frame.f_code.co_name != "fit" or found.get("self") is not model:
+    variables = frame.f_locals
+    if frame.f_code.co_name != "fit" or variables.get("self") is not model:
         return None
-    iterator = found["epoch_iterator"]
-    # Where the data does not know, Keras counts in the first epoch, one too many.
+    iterator = variables["epoch_iterator"]
+    # Keras's count of the first epoch, for data of unknown length, is one too high.
     batches = iterator.steps_per_epoch or iterator.data_adapter.num_batches
-    return Epoch(found["epoch"], found["epochs"], batches)
+    return Epoch(variables["epoch"], variables["epochs"], batches)
 
 
 def label_loss(model: keras.Model, y: Any, outputs: Any, sample_weight: Any) -> Any:
-    """Return the compiled loss of other outputs than those of `model`."""
+    """Return the compiled loss of `model` for the given outputs."""
     return model._compile_loss(y, outputs, sample_weight)
 
 
 def unscaled(value: Any) -> Any:
-    """Return the value of a loss as it is on one replica, before it is shared out."""
+    """Return a loss on one replica before the division by the number of replicas."""
     return unscale_loss_for_distribution(value)
 
 
@@ -91,7 +95,8 @@ def gradient(function: Any, x: Any) -> Any:
     """Return the gradient of a scalar `function` at a tensor, as a constant."""
     if keras.backend.backend() != "tensorflow":
         raise NotImplementedError(
-            f"Gradients inside a model need TensorFlow, not {keras.backend.backend()}."
+            "Gradients inside a model need the TensorFlow backend, but the backend is "
+            f"{keras.backend.backend()}. Set KERAS_BACKEND=tensorflow."
         )
     import tensorflow as tf
 
@@ -103,14 +108,15 @@ def gradient(function: Any, x: Any) -> Any:
 
 @contextlib.contextmanager
 def masks_predicted(model: keras.Model) -> Iterator[bool]:
-    """Within the block, `predict_on_batch` gives `(outputs, masks)`; say whether.
+    """Within the block, make `predict_on_batch` return `(outputs, masks)` if possible.
 
-    The masks are those of `outputs` that have one: by key, by index, or by `""` for
-    one tensor. Keras drops them. A model with a `predict_step` of its own is left as it
-    is. No function may be traced before, or be kept after.
+    Yield whether this is possible: a model that defines its own `predict_step` is not
+    changed. `masks` is a dictionary of the Keras masks by the key or index of the
+    output, or by `""` for a single tensor. Keras itself drops these masks. The predict
+    function must not be traced before the block, and must not be kept after it.
     """
-    able = type(model).predict_step is keras.Model.predict_step
-    if not able or keras.backend.backend() != "tensorflow":
+    is_stock = type(model).predict_step is keras.Model.predict_step
+    if not is_stock or keras.backend.backend() != "tensorflow":
         yield False
         return
     step = model.predict_step
@@ -122,10 +128,10 @@ def masks_predicted(model: keras.Model) -> Iterator[bool]:
             pairs = outputs.items()
         elif isinstance(outputs, list | tuple):
             pairs = enumerate(outputs)
-        masks = {str(key): getattr(each, "_keras_mask", None) for key, each in pairs}
-        return outputs, {key: each for key, each in masks.items() if each is not None}
+        masks = {str(key): getattr(x, "_keras_mask", None) for key, x in pairs}
+        return outputs, {key: mask for key, mask in masks.items() if mask is not None}
 
-    # In front of the method, and past Keras's tracking of attributes.
+    # Hides the method, and Keras does not track the attribute.
     model.__dict__["predict_step"] = with_masks
     try:
         yield True
@@ -134,14 +140,14 @@ def masks_predicted(model: keras.Model) -> Iterator[bool]:
 
 
 def is_finite_for(model: keras.Model, x: Any) -> bool:
-    """Return whether outputs for inputs `x`, and gradients of weights, are finite."""
+    """Return whether the outputs for `x` and the weight gradients are finite."""
     import tensorflow as tf
 
     variables = [variable.value for variable in model.trainable_variables]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(variables)
         outputs = keras.tree.flatten(model(x, training=False))
-        value = sum(tf.reduce_sum(tf.cast(each, "float32")) for each in outputs)
-    found = [*outputs, *tape.gradient(value, variables)]
-    found = [tf.convert_to_tensor(each) for each in found if each is not None]
-    return all(bool(tf.reduce_all(tf.math.is_finite(each))) for each in found)
+        value = sum(tf.reduce_sum(tf.cast(output, "float32")) for output in outputs)
+    tensors = [*outputs, *tape.gradient(value, variables)]
+    tensors = [tf.convert_to_tensor(x) for x in tensors if x is not None]
+    return all(bool(tf.reduce_all(tf.math.is_finite(tensor))) for tensor in tensors)

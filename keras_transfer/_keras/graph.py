@@ -1,4 +1,4 @@
-"""Keras's private side of functional graphs: where a symbolic tensor comes from."""
+"""Private APIs of Keras for functional graphs: the origin of symbolic tensors."""
 
 from typing import Any
 from typing import NamedTuple
@@ -16,23 +16,23 @@ def source(tensor: keras.KerasTensor) -> tuple[Any, int, list[keras.KerasTensor]
 
 
 def output_index(tensor: keras.KerasTensor) -> int:
-    """Return the place of a symbolic tensor among the outputs of its call."""
+    """Return the index of a symbolic tensor among the outputs of its call."""
     return tensor._keras_history.tensor_index
 
 
 def call_arguments(operation: Any, call: int) -> tuple[tuple, dict]:
-    """Return the arguments, positional and by name, of a symbolic call."""
+    """Return the positional arguments and the keyword arguments of a symbolic call."""
     arguments = operation._inbound_nodes[call].arguments
     return tuple(arguments.args), dict(arguments.kwargs)
 
 
 def results(operation: Any, call: int) -> list[keras.KerasTensor]:
-    """Return what a symbolic call returned."""
+    """Return the output tensors of a symbolic call."""
     return list(operation._inbound_nodes[call].output_tensors)
 
 
 def functional(layer: keras.Layer) -> keras.Model | None:
-    """Return the functional model that calling `layer` runs; None if it has none."""
+    """Return the functional model that a call of `layer` runs, or None."""
     if isinstance(layer, keras.Sequential):
         layer = layer._functional
     if not isinstance(layer, Functional) or type(layer).call is not Functional.call:
@@ -41,38 +41,39 @@ def functional(layer: keras.Layer) -> keras.Model | None:
 
 
 def has_mask(tensor: keras.KerasTensor) -> bool:
-    """Return whether a symbolic tensor carries a Keras mask."""
+    """Return whether a symbolic tensor has a Keras mask."""
     return getattr(tensor, "_keras_mask", None) is not None
 
 
 class BesideOutputs(NamedTuple):
-    """What calling a model gives next to its outputs: losses, masks on the outputs."""
+    """Whether a call of a model adds losses, and whether its outputs have masks."""
 
     losses: bool
     masks: bool
 
 
 def beside_outputs(model: keras.Model, inputs: Any) -> BesideOutputs:
-    """Return what a call of `model` on symbolic inputs gives next to its outputs.
+    """Return whether a call of `model` adds losses or masks, for symbolic inputs.
 
-    The symbolic outputs do not tell: those of a nested model carry no mask, and a layer
-    adds its losses as it runs. So it is traced once, with nothing computed or kept.
+    The symbolic outputs do not show this: outputs of a nested model have no mask, and a
+    layer adds its losses when it runs. The call is traced once, without computing or
+    keeping a value.
     """
-    found = []
+    results = []
 
     def run(inputs: Any) -> Any:
         with keras.StatelessScope(collect_losses=True) as scope:
             outputs = model(inputs, training=True)
-        masks = [get_keras_mask(each) for each in keras.tree.flatten(outputs)]
-        masked = any(each is not None for each in masks)
-        found.append(BesideOutputs(bool(scope.losses), masked))
+        masks = [get_keras_mask(output) for output in keras.tree.flatten(outputs)]
+        masked = any(mask is not None for mask in masks)
+        results.append(BesideOutputs(bool(scope.losses), masked))
         return outputs
 
     backend.compute_output_spec(run, inputs)
-    return found[-1]
+    return results[-1]
 
 
 def sees_mask(layer: keras.Layer) -> bool:
-    """Return whether a symbolic call of `layer` was given a masked tensor."""
+    """Return whether a symbolic call of `layer` had an input with a mask."""
     nodes = layer._inbound_nodes
     return any(has_mask(tensor) for node in nodes for tensor in node.input_tensors)

@@ -1,4 +1,4 @@
-"""Keras's private side of layers: what they track, which of it learns, how they run."""
+"""Private APIs of Keras for layers: tracking, trainable flags and calls."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ from keras.src.backend import set_keras_mask
 from keras.src.backend.common import global_state
 from keras.src.saving import object_registration
 
-# Where Keras and TensorFlow list what other attributes hold, or a graph consists of.
+# Attributes in which Keras and TensorFlow list other attributes or the graph.
 LISTS = (
     *("_layers", "_tracked", "_functional", "_operations", "_operations_by_depth"),
     "_self_unconditional_checkpoint_dependencies",
@@ -33,44 +33,44 @@ def sublayers(layer: keras.Layer) -> list[keras.Layer]:
 
 
 def has_graph(layer: keras.Layer) -> bool:
-    """Return whether `layer` has its layers in the order of a graph."""
+    """Return whether `layer` keeps its layers in graph order."""
     return layer._obj_type() in ("Functional", "Sequential")
 
 
 def attributes(layer: keras.Layer) -> list[tuple[str, Any]]:
-    """Return the attributes of `layer` by name, without lists of all its layers."""
+    """Return the attributes of `layer`, sorted by name, except `LISTS`."""
     return [(k, vars(layer)[k]) for k in sorted(vars(layer)) if k not in LISTS]
 
 
 def own_weights(layer: keras.Layer) -> list[keras.Variable]:
-    """Return the weights that `layer` holds itself; no seeds, no metrics."""
+    """Return the weights that `layer` owns directly, without seeds and metrics."""
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def flat_layers(layer: keras.Layer) -> list[keras.Layer]:
-    """Return `layer` and all below it once each, a parent before its children."""
-    return list({id(each): each for each in layer._flatten_layers()}.values())
+    """Return `layer` and all layers below it once, parents before their children."""
+    return list({id(child): child for child in layer._flatten_layers()}.values())
 
 
 def learnable(layer: keras.Layer) -> list[keras.Variable]:
-    """Return the weights of `layer` itself that follow its trainable flag."""
+    """Return the own weights of `layer` that follow its trainable flag."""
     return list(layer._trainable_variables)
 
 
 def hold(layer: keras.Layer, variables: Iterable[keras.Variable]) -> None:
-    """Freeze own `variables` of `layer` so that no trainable flag can thaw them."""
-    tracker, chosen = layer._tracker, {id(each) for each in variables}
-    held = [each for each in layer._trainable_variables if id(each) in chosen]
+    """Freeze own `variables` of `layer` so that no trainable flag unfreezes them."""
+    tracker, chosen = layer._tracker, {id(variable) for variable in variables}
+    held = [v for v in layer._trainable_variables if id(v) in chosen]
     for variable in held:
         tracker.untrack(variable)
         variable.trainable = False
-    # In front of the others, so that the order of the weights stays.
+    # In front of the other variables, to keep the order of the weights.
     layer._non_trainable_variables[:0] = held
     tracker.stored_ids["non_trainable_variables"].update(map(id, held))
 
 
 def release(layer: keras.Layer, variables: Sequence[keras.Variable]) -> None:
-    """Let own `variables` of `layer`, and no others, follow its flag, in this order."""
+    """Make own `variables` of `layer`, in order and no others, follow its flag."""
     tracker = layer._tracker
     hold(layer, learnable(layer))
     for variable in variables:
@@ -81,19 +81,19 @@ def release(layer: keras.Layer, variables: Sequence[keras.Variable]) -> None:
 
 @contextlib.contextmanager
 def listed(layer: keras.Layer, variables: Sequence[keras.Variable]) -> Iterator[None]:
-    """Within the block own `variables` of `layer` are in the list of what learns."""
-    learning, rest = layer._trainable_variables, layer._non_trainable_variables
-    was, chosen = (list(learning), list(rest)), {id(each) for each in variables}
-    learning[:] = variables
-    rest[:] = [each for each in rest if id(each) not in chosen]
+    """Within the block, own `variables` of `layer` are its trainable variables."""
+    trainable, rest = layer._trainable_variables, layer._non_trainable_variables
+    before, chosen = (list(trainable), list(rest)), {id(v) for v in variables}
+    trainable[:] = variables
+    rest[:] = [variable for variable in rest if id(variable) not in chosen]
     try:
         yield
     finally:
-        learning[:], rest[:] = was
+        trainable[:], rest[:] = before
 
 
 def set_flag(layer: keras.Layer, value: bool) -> None:
-    """Set the trainable flag of `layer` and of nothing below it."""
+    """Set the trainable flag of `layer`, without the layers below it."""
     layer._trainable = value
 
 
@@ -105,9 +105,9 @@ def flags(model: keras.Model) -> tuple[bool, ...]:
 def set_flags(
     model: keras.Model, layers: Sequence[bool], weights: Sequence[bool]
 ) -> None:
-    """Set the flags of `flags(model)` and of `model.weights`, each by itself.
+    """Set the flags of all layers of `flags(model)` and of `model.weights`.
 
-    Keras's setter would hand the flag of a layer down to all below it.
+    Keras's setter would also set the flags of all layers below.
     """
     for layer, value in zip(flat_layers(model), layers, strict=True):
         layer._trainable = value
@@ -117,7 +117,7 @@ def set_flags(
 
 @contextlib.contextmanager
 def flags_kept(model: keras.Model) -> Iterator[None]:
-    """Give `model` its trainable flags back at the end, those of variables too."""
+    """Restore the trainable flags of `model` and its variables after the block."""
     layers = flags(model)
     weights = [weight.trainable for weight in model.weights]
     try:
@@ -127,7 +127,7 @@ def flags_kept(model: keras.Model) -> Iterator[None]:
 
 
 def add_child(layer: keras.Layer, name: str, child: keras.Layer) -> None:
-    """Give a built `layer` one more sublayer, as its attribute `name`."""
+    """Add a sublayer to a built `layer`, as its attribute `name`."""
     locked = layer._tracker.locked
     layer._tracker.unlock()
     try:
@@ -137,20 +137,20 @@ def add_child(layer: keras.Layer, name: str, child: keras.Layer) -> None:
 
 
 def remove_child(layer: keras.Layer, name: str) -> None:
-    """Take away what `add_child` gave."""
+    """Remove the sublayer that `add_child` added."""
     layer._tracker.untrack(getattr(layer, name))
     delattr(layer, name)
 
 
 def inner_scope(layer: keras.Layer) -> Any:
-    """Return the name scope in which `layer` makes its children's weights."""
+    """Return the name scope in which `layer` makes the weights of its children."""
     return layer._open_name_scope()
 
 
 def no_autocast() -> Any:
     """Return a scope in which variables are read in their own dtype.
 
-    In the call of a layer of mixed precision Keras casts them as they are read.
+    In a layer with mixed precision, Keras casts variables when the call reads them.
     """
     return AutocastScope(None)
 
@@ -164,30 +164,30 @@ def copy_mask(source: Any, target: Any) -> Any:
 
 
 def save_as(kind: type, like: type) -> None:
-    """Have objects of class `kind` saved under the registered name of `like`."""
+    """Save objects of class `kind` under the registered name of `like`."""
     name = object_registration.GLOBAL_CUSTOM_NAMES[like]
     object_registration.GLOBAL_CUSTOM_NAMES[kind] = name
 
 
 def is_legacy_format() -> bool:
-    """Return whether Keras now asks for configs for a file of its old format, HDF5."""
+    """Return whether Keras is now saving to its old format, HDF5."""
     return bool(global_state.get_global_attribute("use_legacy_config", False))
 
 
 def unpickled(file: io.BytesIO) -> keras.Layer:
-    """Return what Keras's own `__reduce__` has written, of whatever class it is."""
+    """Return the layer that Keras's `__reduce__` has written, of any class."""
     return keras.Model._unpickle_model(file)
 
 
 def is_random(layer: keras.Layer) -> bool:
-    """Return whether `layer` itself draws random numbers."""
-    # Layers of keras-cv have a generator that Keras does not know of.
+    """Return whether `layer` itself generates random numbers."""
+    # Layers of keras-cv have a generator that Keras does not track.
     return bool(layer._seed_generators) or hasattr(layer, "_random_generator")
 
 
 @contextlib.contextmanager
 def calls_through(layers: Iterable[keras.Layer], function: Any) -> Iterator[None]:
-    """Within the block calls of `layers` go through `function(layer, call, x, ...)`."""
+    """Within the block, calls of `layers` run `function(layer, call, x, ...)`."""
     layers = list(layers)
     for layer in layers:
         layer.__dict__["call"] = functools.partial(function, layer, layer.call)
@@ -199,22 +199,22 @@ def calls_through(layers: Iterable[keras.Layer], function: Any) -> Iterator[None
 
 
 def value(variable: keras.Variable) -> np.ndarray:
-    """Return what `variable` holds, on one device or several.
+    """Return the value of `variable`, on one device or several.
 
-    Keras's own ways go through np.array(variable), which NumPy 2 warns about.
+    Keras's own functions call np.array(variable), and NumPy 2 warns about it.
     """
     return np.asarray(ops.convert_to_tensor(variable))
 
 
 def snapshot(variables: Iterable[keras.Variable]) -> list[list[np.ndarray]]:
-    """Return what each variable holds, on each replica: they may differ."""
-    return [[_to_numpy(part) for part in _parts(each)] for each in variables]
+    """Return the values of each variable on all replicas, which may differ."""
+    return [[_to_numpy(part) for part in _parts(x)] for x in variables]
 
 
 def restore(
     variables: Iterable[keras.Variable], values: Iterable[Sequence[np.ndarray]]
 ) -> None:
-    """Give `variables` what `snapshot` returned, bit for bit."""
+    """Set `variables` to the values of `snapshot`, bit for bit."""
     for variable, arrays in zip(variables, values, strict=True):
         for part, array in zip(_parts(variable), arrays, strict=True):
             (part if hasattr(part, "assign") else variable).assign(array)

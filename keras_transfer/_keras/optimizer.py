@@ -1,4 +1,4 @@
-"""Keras's private side of optimizers: their slots, settings and wrappers."""
+"""Private APIs of Keras for optimizers: slots, settings and wrappers."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ import keras
 
 
 def inner_optimizer(optimizer: keras.Optimizer | None) -> keras.Optimizer | None:
-    """Return what makes the steps: the optimizer inside a LossScaleOptimizer."""
+    """Return the optimizer inside a LossScaleOptimizer, or `optimizer` itself."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def replace_optimizer(model: keras.Model, optimizer: keras.Optimizer) -> None:
-    """Give a compiled `model` another optimizer, in what it saves as well."""
+    """Replace the optimizer of a compiled `model`, also in its saved config."""
     wrapper = model.optimizer
     if isinstance(wrapper, keras.optimizers.LossScaleOptimizer):
         settings = wrapper.get_config() | {"inner_optimizer": optimizer}
@@ -21,7 +21,7 @@ def replace_optimizer(model: keras.Model, optimizer: keras.Optimizer) -> None:
     else:
         model.optimizer = optimizer
     compiled = model._compile_config.config
-    # Keras keeps what the user passed to compile(), without its own wrapper.
+    # Keras keeps the optimizer that was passed to compile(), without its own wrapper.
     wrapped = isinstance(compiled["optimizer"], keras.optimizers.LossScaleOptimizer)
     compiled["optimizer"] = model.optimizer if wrapped else optimizer
 
@@ -30,7 +30,7 @@ def replace_optimizer(model: keras.Model, optimizer: keras.Optimizer) -> None:
 def optimizer_kept(
     model: keras.Model, error: type[BaseException] = BaseException
 ) -> Iterator[None]:
-    """Give a compiled `model` its optimizer back if an `error` ends the block."""
+    """Restore the optimizer of a compiled `model` if an `error` ends the block."""
     optimizer, compiled = model.optimizer, model._compile_config.config
     passed = compiled["optimizer"]
     try:
@@ -47,9 +47,9 @@ def made_in_scope(optimizer: keras.Optimizer, model: keras.Model) -> bool:
 
 
 def settings(optimizer: keras.Optimizer) -> dict:
-    """Return the config of `optimizer` with its learning rate schedule as it is.
+    """Return the config of `optimizer` with its learning rate schedule object.
 
-    A schedule of the user's own may have no config, or be known by no name.
+    A user-defined schedule may have no config or may not be registered.
     """
     rate = optimizer._learning_rate
     if isinstance(rate, keras.Variable):
@@ -62,7 +62,7 @@ def settings(optimizer: keras.Optimizer) -> dict:
 
 
 def decays(optimizer: keras.Optimizer, variable: keras.Variable) -> bool:
-    """Return whether `optimizer` lets weight decay act on `variable`."""
+    """Return whether `optimizer` applies weight decay to `variable`."""
     return optimizer._use_weight_decay(variable)
 
 
@@ -72,7 +72,7 @@ def trained_by(optimizer: keras.Optimizer) -> list[keras.Variable]:
 
 
 def variable_index(optimizer: keras.Optimizer, variable: keras.Variable) -> int:
-    """Return the position of `variable` among those that `optimizer` trains."""
+    """Return the index of `variable` among the variables of `optimizer`."""
     return optimizer._get_variable_index(variable)
 
 
@@ -83,7 +83,7 @@ def moving_averages(optimizer: keras.Optimizer) -> list[keras.Variable]:
 
 @contextlib.contextmanager
 def momentum_product(nadam: keras.optimizers.Nadam, product: Any) -> Iterator[None]:
-    """Within the block `nadam` corrects its bias by `product`, not by its own."""
+    """Within the block, `nadam` corrects its bias by `product`, not its own product."""
     shared = nadam._u_product
     nadam.__dict__["_u_product"] = product
     try:
@@ -95,18 +95,18 @@ def momentum_product(nadam: keras.optimizers.Nadam, product: Any) -> Iterator[No
 def slots(
     optimizer: keras.Optimizer,
 ) -> Iterator[tuple[keras.Variable, keras.Variable]]:
-    """Yield (model variable, optimizer variable) for all that is kept for one each.
+    """Yield (model variable, optimizer variable) for each slot of one variable.
 
-    What is kept for all together, such as the count of updates, is left out.
+    Variables that serve all model variables, such as the step count, are left out.
     """
     kept = {id(variable) for variable in optimizer.variables}
     inner = [inner_optimizer(optimizer)]
-    for each in [*inner, *getattr(optimizer, "optimizers", ())]:
-        trained = trained_by(each) if each.built else []
-        for name, values in vars(each).items():
+    for part in [*inner, *getattr(optimizer, "optimizers", ())]:
+        trained = trained_by(part) if part.built else []
+        for name, values in vars(part).items():
             if name in ("_variables", "_trainable_variables"):
                 continue
-            # Keras keeps its slots in lists parallel to the variables.
+            # Keras keeps slots in lists with the same order as the variables.
             if not isinstance(values, list) or len(values) != len(trained):
                 continue
             for variable, slot in zip(trained, values, strict=True):

@@ -1,4 +1,4 @@
-"""The random state of Keras, and of everything else that draws numbers."""
+"""The random state of Python, NumPy, Keras and TensorFlow."""
 
 import contextlib
 import random
@@ -15,7 +15,7 @@ from keras_transfer._keras.layers import snapshot
 
 
 def seeds(model: keras.Model) -> list[keras.Variable]:
-    """Return the states of the random generators of `model`; Keras saves none."""
+    """Return the states of the seed generators of `model`; Keras does not save them."""
     return [
         generator.state
         for layer in flat_layers(model)
@@ -25,7 +25,7 @@ def seeds(model: keras.Model) -> list[keras.Variable]:
 
 @contextlib.contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Give back the random state of Python, NumPy, Keras and eager TensorFlow."""
+    """Restore the random state of Python, NumPy, Keras and TensorFlow at the end."""
     name = seed_generator.GLOBAL_SEED_GENERATOR
     keras_seed = global_state.get_global_attribute(name)
     keras_state = keras_seed and snapshot([keras_seed.state])
@@ -34,7 +34,7 @@ def random_state_kept() -> Iterator[None]:
     if keras.backend.backend() == "tensorflow":
         from tensorflow.python.eager import context
 
-        # It is there once a seed was set; without one nothing can be repeated.
+        # Exists only after a seed was set. Without a seed there is no state to restore.
         tensorflow_seed = getattr(context.context(), "_rng", None)
         tensorflow_state = tensorflow_seed and tensorflow_seed.getstate()
     try:
@@ -42,7 +42,8 @@ def random_state_kept() -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
-        # One made meanwhile goes: with Python's state back it would get the same seed.
+        # A generator made in the block is removed. With Python's state restored, a new
+        # generator would get the same seed.
         global_state.set_global_attribute(name, keras_seed)
         if keras_seed:
             restore([keras_seed.state], keras_state)

@@ -1,4 +1,4 @@
-"""Which weights the outputs and losses of a layer depend on, by a trace of its call."""
+"""Trace the call of a layer to find the weights that its outputs depend on."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,45 +10,46 @@ from keras.src.backend import compute_output_spec
 def weights_read(
     layer: keras.Layer, arguments: tuple[tuple, dict], outputs: Iterable[int]
 ) -> set[int]:
-    """Return the ids of the variables on which some outputs or losses of a call depend.
+    """Return the ids of the variables that some outputs or losses of a call depend on.
 
-    The call is traced once, as in training, on symbolic tensors; nothing is computed.
-    Where the backend is TensorFlow a variable counts only if floating point numbers
-    lead from it to the outputs and no gradient is stopped; else each that is read.
+    The call is traced once in training mode on symbolic tensors, without computing a
+    value. With TensorFlow, a variable counts if a path of floating point numbers,
+    without a stopped gradient, leads from the variable to the outputs. With other
+    backends, every variable that is read counts.
 
     Args:
-        layer: What is called.
-        arguments: Its arguments, positional and by name, with symbolic tensors.
-        outputs: Places of the outputs that matter, in the flattened result.
+        layer: Layer to call.
+        arguments: Positional and keyword arguments of the call, with symbolic tensors.
+        outputs: Indices of the outputs that matter, in the flattened result.
     """
-    found: set[int] = set()
+    variables: set[int] = set()
     training = {"training": True} if layer._call_has_training_arg else {}
 
     def call(*args: Any, **kwargs: Any) -> Any:
         with _Reads() as reads:
             result = layer(*args, **kwargs | training)
         tensors = keras.tree.flatten(result)
-        read_from = [tensors[each] for each in outputs] + reads.losses
-        found.update(reads.leading_to(read_from))
+        read_from = [tensors[index] for index in outputs] + reads.losses
+        variables.update(reads.leading_to(read_from))
         return result
 
-    # Keras notes the losses that a scope collects, by ids that come again.
-    known = {each: set(each._loss_ids) for each in layer._flatten_layers()}
+    # Keras stores the ids of the losses in a scope, and Python may reuse these ids.
+    loss_ids = {child: set(child._loss_ids) for child in layer._flatten_layers()}
     compute_output_spec(call, *arguments[0], **arguments[1])
-    for each, ids in known.items():
-        each._loss_ids = ids
-    return found
+    for child, ids in loss_ids.items():
+        child._loss_ids = ids
+    return variables
 
 
 class _Reads(keras.StatelessScope):
-    """Note each variable that is read within the scope, and what was read."""
+    """Record each variable that is read in the scope, with the tensors."""
 
     def __init__(self) -> None:
         super().__init__(collect_losses=True)
         self.read: dict[int, list] = {}
 
     def get_current_value(self, variable: keras.Variable) -> Any:
-        """Return a tensor of the variable's own, so that it can be followed."""
+        """Return a new tensor of the variable that can be found in the graph."""
         value = super().get_current_value(variable)
         if value is None:
             value = _tensor(variable._value)
@@ -56,7 +57,7 @@ class _Reads(keras.StatelessScope):
         return value
 
     def leading_to(self, outputs: list) -> set[int]:
-        """Return the ids of the variables read that `outputs` can be traced to."""
+        """Return the ids of the variables that `outputs` depend on."""
         if keras.backend.backend() != "tensorflow":
             return set(self.read)
         behind = _operations_behind(outputs)
@@ -64,13 +65,13 @@ class _Reads(keras.StatelessScope):
         return {
             variable
             for variable, tensors in self.read.items()
-            # What the body of a loop reads is in a graph of its own.
-            if any(each.graph is not graph or each.op in behind for each in tensors)
+            # The body of a loop has a separate graph, so its variables count as used.
+            if any(x.graph is not graph or x.op in behind for x in tensors)
         }
 
 
 def _tensor(value: Any) -> Any:
-    """Return a new tensor of the graph that is traced."""
+    """Return a new tensor in the current graph."""
     if keras.backend.backend() != "tensorflow" or value is None:
         return value
     import tensorflow as tf
@@ -79,7 +80,7 @@ def _tensor(value: Any) -> Any:
 
 
 def _operations_behind(outputs: list) -> set:
-    """Return the operations of a TensorFlow graph whose gradients reach `outputs`."""
+    """Return the operations of a TensorFlow graph that get gradients from `outputs`."""
     seen, waiting = set(), [tensor.op for tensor in outputs]
     while waiting:
         operation = waiting.pop()

@@ -1,4 +1,4 @@
-"""Keras under tf.distribute: scopes, replicas, workers, and fixes of stock faults."""
+"""Keras with tf.distribute: scopes, replicas, workers, and fixes of Keras bugs."""
 
 import contextlib
 import inspect
@@ -10,7 +10,7 @@ from keras import ops
 
 
 def replicas_here() -> int:
-    """Return the number of replicas of the strategy in whose scope this is called."""
+    """Return the number of replicas of the current strategy."""
     if keras.backend.backend() != "tensorflow":
         return 1
     import tensorflow as tf
@@ -19,7 +19,7 @@ def replicas_here() -> int:
 
 
 def replicas_in_step() -> int:
-    """Return the number of replicas that make this step together; 1 outside of one."""
+    """Return the number of replicas in the current step, or 1 outside a step."""
     if keras.backend.backend() != "tensorflow":
         return 1
     import tensorflow as tf
@@ -29,7 +29,7 @@ def replicas_in_step() -> int:
 
 
 def sum_over_replicas(tensors: Any) -> Any:
-    """Return tensors of a step, each summed over the replicas that make it."""
+    """Return the tensors, each summed over the replicas of the current step."""
     import tensorflow as tf
 
     context = tf.distribute.get_replica_context()
@@ -37,15 +37,15 @@ def sum_over_replicas(tensors: Any) -> Any:
 
 
 def dense(gradients: Sequence) -> list:
-    """Return `gradients` with repeated rows of sparse ones, an Embedding's, added up.
+    """Return dense `gradients`, with the repeated rows of sparse gradients summed.
 
-    Adam of Keras squares such rows one by one.
+    An Embedding has sparse gradients. Keras's Adam squares repeated rows separately.
     """
     if keras.backend.backend() != "tensorflow":
         return list(gradients)
     import tensorflow as tf
 
-    return [tf.convert_to_tensor(each) for each in gradients]
+    return [tf.convert_to_tensor(gradient) for gradient in gradients]
 
 
 def scope(model: keras.Model) -> Any:
@@ -55,22 +55,23 @@ def scope(model: keras.Model) -> Any:
 
 
 def in_strategy_of(layer: keras.Layer) -> bool:
-    """Return whether the weights of `layer` were made under the present strategy."""
+    """Return whether the weights of `layer` were made under the current strategy."""
     if keras.backend.backend() != "tensorflow":
         return True
     import tensorflow as tf
 
-    here = tf.distribute.get_strategy()
-    here = None if here.num_replicas_in_sync == 1 else here
+    current = tf.distribute.get_strategy()
+    current = None if current.num_replicas_in_sync == 1 else current
+    values = [weight._value for weight in layer.weights]
     return all(
-        getattr(each._value, "distribute_strategy", None) is here
-        for each in layer.weights
-        if isinstance(each._value, tf.distribute.DistributedValues) or here is not None
+        getattr(value, "distribute_strategy", None) is current
+        for value in values
+        if isinstance(value, tf.distribute.DistributedValues) or current is not None
     )
 
 
 def several_workers(strategy: Any) -> bool:
-    """Return whether `strategy` trains on several workers, each its own process."""
+    """Return whether `strategy` trains on several worker processes."""
     import tensorflow as tf
 
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and (
@@ -82,11 +83,11 @@ _FIXED = set()
 
 
 def fix_workers() -> list[str]:
-    """Have Keras train under several workers; return the names of what was fixed.
+    """Fix Keras's training with several workers, and return the names of the fixes.
 
-    The symbolic build of keras 3.15 reduces a tuple, and the results of a step are
-    reduced along an axis that a scalar does not have (keras-team/keras#20585). One
-    worker and all other strategies go through Keras's own code.
+    In keras 3.15 the symbolic build reduces a tuple, and the results of a step are
+    reduced along an axis that a scalar does not have (keras-team/keras#20585). With one
+    worker, and with all other strategies, Keras's own code runs.
     """
     from keras.src.backend.tensorflow import trainer
 
@@ -108,10 +109,10 @@ def fix_workers() -> list[str]:
 
 
 def fix_loss_scale() -> list[str]:
-    """Have float16 skip a step on all replicas if one of them overflows.
+    """Make all replicas skip a float16 step if the gradients of any replica overflow.
 
-    Keras asks only the first replica, and adds what overflowed on another to the
-    weights. The gradients it asks about are not yet summed over the replicas.
+    Keras checks only the first replica, before the gradients are summed over the
+    replicas. It adds an overflow of another replica to the weights.
     """
     kind = keras.optimizers.LossScaleOptimizer
     fault = "`finite` from the first replica"
@@ -121,13 +122,13 @@ def fix_loss_scale() -> list[str]:
 def _fix(
     owner: Any, name: str, fix: Any, *, fault: str, where: str | None = None
 ) -> list[str]:
-    """Replace `name` of `owner` if the source of it, or of `where`, has the fault."""
+    """Replace `owner.name` if its source, or the source of `where`, has the bug."""
     stock = getattr(owner, name)
     if stock in _FIXED:
         return []
     try:
         faulty = fault in inspect.getsource(getattr(owner, where or name))
-    except OSError:  # no source is installed; a fix without its fault does no harm
+    except OSError:  # no source is installed; an unnecessary fix does no harm
         faulty = True
     if faulty:
         setattr(owner, name, fix(stock))
@@ -162,7 +163,7 @@ def _reduce_whole_values(stock: Any) -> Any:
             return stock(values, strategy, reduction)
 
         def reduce(value: Any) -> Any:
-            if not tf.is_tensor(value):  # those of several replicas count as tensors
+            if not tf.is_tensor(value):  # values of several replicas are tensors too
                 return value
             return strategy.reduce(kinds[reduction], value, axis=None)
 

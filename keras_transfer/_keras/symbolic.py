@@ -1,4 +1,4 @@
-"""Keras's private side of a symbolic pass: which layers run, and who reads weights."""
+"""Private APIs of Keras for a symbolic pass: which layers run and read weights."""
 
 import contextlib
 import functools
@@ -18,12 +18,12 @@ from keras_transfer._keras.layers import own_weights
 
 
 class Pass(NamedTuple):
-    """What one pass over a model at inference did, by the ids of layers.
+    """Result of one pass over a model, by the ids of layers.
 
     Args:
         ran: The layers that were called, in inference or in training.
-        readers: For a layer of which a weight was read outside of its own call, the
-            layer that read it.
+        readers: For each layer with a weight that was read outside of its own call,
+            the layer that read the weight in inference.
     """
 
     ran: frozenset[int]
@@ -31,10 +31,10 @@ class Pass(NamedTuple):
 
 
 def symbolic_pass(model: keras.Layer, watched: Iterable[keras.Layer]) -> Pass | None:
-    """Return what a pass over `model` does, with an eye on the weights of `watched`.
+    """Return the result of a pass over `model` that records the weights of `watched`.
 
-    Nothing is computed, and no weight, seed or metric changes. None where the inputs
-    are not known, or where the model does what cannot be done with symbols.
+    Nothing is computed, and no weight, seed or metric changes. Return None if the
+    inputs are unknown or the model cannot run on symbolic tensors.
     """
     layers, running = flat_layers(model), []
     watched = list(watched)
@@ -44,14 +44,14 @@ def symbolic_pass(model: keras.Layer, watched: Iterable[keras.Layer]) -> Pass | 
         for variable in own_weights(layer):
             owners.setdefault(id(variable), []).append(id(layer))
 
-    class Noting(keras.StatelessScope):
+    class Recorder(keras.StatelessScope):
         def get_current_value(self, variable: keras.Variable) -> Any:
             for owner in owners.get(id(variable), ()):
                 if all(id(layer) != owner for layer in running):
                     readers.setdefault(owner, running[-1] if running else model)
             return super().get_current_value(variable)
 
-    def noted(layer: keras.Layer, call: Any, *args: Any, **kwargs: Any) -> Any:
+    def record_call(layer: keras.Layer, call: Any, *args: Any, **kwargs: Any) -> Any:
         running.append(layer)
         ran.add(id(layer))
         try:
@@ -60,19 +60,19 @@ def symbolic_pass(model: keras.Layer, watched: Iterable[keras.Layer]) -> Pass | 
             running.pop()
 
     def forward(*args: Any) -> Any:
-        with Noting():
+        with Recorder():
             return model(*args, training=False)
 
     def train(*args: Any) -> Any:
         with keras.StatelessScope():
             return model(*args, training=True)
 
-    with _calls_noted(layers, noted), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they come where the model is used
+    with _calls_replaced(layers, record_call), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they appear when the model is used
         try:
             inputs = _inputs(model)
             backend.compute_output_spec(forward, *inputs)
-        except Exception:  # a model may do anything with what it takes for data
+        except Exception:  # a model can raise any error on symbolic tensors
             return None
         if any(id(layer) not in ran for layer in watched):
             with contextlib.suppress(Exception):
@@ -81,13 +81,13 @@ def symbolic_pass(model: keras.Layer, watched: Iterable[keras.Layer]) -> Pass | 
 
 
 def was_called(layer: keras.Layer) -> bool:
-    """Return whether `layer` was ever called, on data or on symbols."""
+    """Return whether `layer` was ever called, on data or on symbolic tensors."""
     return layer._called
 
 
 @contextlib.contextmanager
-def _calls_noted(layers: list[keras.Layer], function: Any) -> Iterator[None]:
-    names = ("call", "quantized_call")  # Keras calls either
+def _calls_replaced(layers: list[keras.Layer], function: Any) -> Iterator[None]:
+    names = ("call", "quantized_call")  # Keras calls one of the two
     called = [layer._called for layer in layers]
     for layer in layers:
         for name in names:
@@ -103,17 +103,17 @@ def _calls_noted(layers: list[keras.Layer], function: Any) -> Iterator[None]:
 
 
 def _inputs(model: keras.Layer) -> list:
-    """Return symbols of the inputs that `model` was made for, or built with.
+    """Return symbolic inputs for `model`, from its definition or its build.
 
     Raises:
-        ValueError: If it does not tell.
+        ValueError: If the inputs are unknown.
     """
     if getattr(model, "inputs", None):
         specs = get_input_signature(model)
     else:
         specs = _infer_input_signature_from_model(model)
     if not specs:
-        raise ValueError(f"The layer {model.name!r} does not tell its inputs.")
+        raise ValueError(f"The inputs of the layer {model.name!r} are unknown.")
     return keras.tree.map_structure(
         lambda spec: keras.KerasTensor(spec.shape, spec.dtype), specs
     )

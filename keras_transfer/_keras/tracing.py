@@ -1,4 +1,4 @@
-"""Keras's private side of traced functions: those a layer keeps, made anew."""
+"""Private APIs of Keras for traced functions: make the functions of a layer again."""
 
 import functools
 from collections.abc import Iterator
@@ -6,16 +6,16 @@ from typing import Any
 
 import keras
 
-# What Keras makes for a model by `make_<kind>_function`.
+# The functions that Keras makes for a model with `make_<kind>_function`.
 KINDS = ("train", "test", "predict")
 
 
 def remake_functions(model: keras.Model, *kinds: str) -> None:
-    """Make functions of a `model` anew, those of `kinds`, untraced.
+    """Replace the functions `kinds` of a `model` with new ones that are not traced.
 
-    TensorFlow warns of code that is traced too often, and counts all functions of one
-    code together, those of other models too. One that is made here is meant to be
-    traced once more, so it is counted by itself.
+    TensorFlow warns if code is traced too often, and counts all functions with the same
+    code together, also of other models. The new functions are traced again on purpose,
+    so each one is counted separately.
     """
     for kind in kinds:
         getattr(model, f"make_{kind}_function")(force=True)
@@ -23,27 +23,27 @@ def remake_functions(model: keras.Model, *kinds: str) -> None:
 
 
 def counted_makers(kind: type) -> dict[str, Any]:
-    """Return methods for a subclass of `kind` that make each function as one by itself.
+    """Return methods for a subclass of `kind` whose functions are counted separately.
 
-    For a class of models that are traced anew time and again: `compile` leaves it to
-    `fit`, and that of keras-hub to `generate`, to make the functions.
+    For a class of models that are retraced many times. `compile` does not make the
+    functions: `fit` makes them, and in keras-hub `generate`.
     """
-    names = [f"make_{each}_function" for each in (*KINDS, "generate")]
+    names = [f"make_{function}_function" for function in (*KINDS, "generate")]
     return {x: _counted(getattr(kind, x)) for x in names if hasattr(kind, x)}
 
 
 def forget_traces(layer: keras.Layer) -> None:
-    """Make anew what `layer` itself keeps of traced functions, and nothing below it.
+    """Replace all traced functions of `layer`, without the layers below it.
 
-    Those of Keras; what is a `tf.function` in an attribute, such as the one that
-    `generate` of a keras-hub model runs; and methods that a class has as one. All are
-    there again at once, not set to None: a callback may be in the midst of `fit`.
+    These are the functions of Keras, every `tf.function` in an attribute, such as the
+    function of `generate` in keras-hub, and the methods that are a `tf.function`. All
+    are replaced at once and not set to None, because `fit` may be running.
     """
     if isinstance(layer, keras.Model):
         made = [x for x in KINDS if getattr(layer, f"{x}_function", None) is not None]
         remake_functions(layer, *made)
     if keras.backend.backend() != "tensorflow":
-        # keras-hub makes it in the next `generate`.
+        # keras-hub makes the function in the next `generate`.
         if vars(layer).get("generate_function") is not None:
             layer.generate_function = None
         return
@@ -55,7 +55,7 @@ def forget_traces(layer: keras.Layer) -> None:
             setattr(layer, name, new)
     for kind in type(layer).__mro__:
         for function in list(vars(kind).values()):
-            # TensorFlow has one for each instance that a method was called on.
+            # TensorFlow keeps one function for each instance of a method.
             own = _is_traced(function) and function._descriptor_cache
             if own and own.pop(layer, None) is not None:
                 _count_alone(function.__get__(layer, type(layer)))
@@ -76,25 +76,25 @@ def _counted(maker: Any) -> Any:
 
 
 class _Key:
-    """What TensorFlow counts the traces of one function by."""
+    """Key by which TensorFlow counts the traces of one function."""
 
 
 def _count_alone(function: Any) -> None:
-    for each in _traced_in(function):
-        each._key_for_call_stats = _Key()
+    for traced in _traced_in(function):
+        traced._key_for_call_stats = _Key()
 
 
 def _traced_in(function: Any) -> Iterator[Any]:
-    """Yield the tf.functions that a function of Keras is made of."""
+    """Yield the tf.functions inside a function of Keras."""
     cells = getattr(function, "__closure__", None) or ()
-    for each in (function, *(cell.cell_contents for cell in cells)):
-        for candidate in (each, getattr(each, "__wrapped__", None)):
+    for part in (function, *(cell.cell_contents for cell in cells)):
+        for candidate in (part, getattr(part, "__wrapped__", None)):
             if _is_traced(candidate):
                 yield candidate
 
 
 def _is_traced(thing: Any) -> bool:
-    # No subclass: what was loaded from a SavedModel has no code to trace again.
+    # Subclasses are excluded: a function from a SavedModel has no code to retrace.
     return type(thing) is _traced_class()
 
 
