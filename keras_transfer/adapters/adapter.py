@@ -1,14 +1,14 @@
 """Adapter: the base of all recipes of parameter-efficient fine-tuning.
 
-To add a technique write one file with
+To add a technique, write one file with:
 
-1. one or more subclasses of `Part` (adapter_part.py): what is added to one layer;
-2. a recipe, a subclass of `Adapter`, whose `parts` maps Keras layer classes to the part
-   for them, whose `part(target)` makes one part, and whose get_config is JSON-plain.
+1. One or more subclasses of `Part` (adapter_part.py), the weights added to one layer.
+2. A recipe, which is a subclass of `Adapter`. Its `parts` maps Keras layer classes to
+   their part, its `part(target)` makes one part, and its get_config returns plain JSON.
 
-Both are registered with Keras. All else is the same for each technique: attaching all
-or nothing, freezing, switching, reload, merge, files. A technique without parts names
-in `trained` the weights of the model's own that are to learn.
+Register both with Keras. All techniques share the code for attaching, freezing,
+switching, loading, merging and files. A technique without parts returns from `trained`
+the model's own weights that train.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from keras_transfer.adapters.trained_layers import own_layers
 
 
 class Adapter:
-    """Base of the recipes: what is added to a model, where, and with which numbers.
+    """Base of the recipes: the technique, its target layers, and its numbers.
 
     Args:
         targets: None for the default of the model's family, `"all-linear"`, a regular
             expression that is searched in the paths of the layers, or a list of
-            expressions and layers.
+            expressions and layers. Defaults to None.
     """
 
-    # Keras layer class -> the Part for it. Subclasses of the former count too, as long
-    # as they inherit its `call`.
+    # Keras layer class -> its Part. A subclass of the layer class can also be a target,
+    # if it inherits `call`.
     parts: Mapping[type, type[Part]] = {}
-    # How it lies in the files of Hugging Face PEFT; None where it has none.
+    # The format in the files of Hugging Face PEFT, or None if PEFT has no such format.
     peft: PeftFormat | None = None
 
     def __init__(self, targets: object = None) -> None:
@@ -63,35 +63,38 @@ class Adapter:
 
     @classmethod
     def part_class(cls, layer: keras.Layer) -> type[Part]:
-        """Return the class of part for `layer`, by the nearest class it is of."""
+        """Return the part class of the nearest class that `layer` inherits from."""
         for base in type(layer).__mro__:
             if base in cls.parts:
                 return cls.parts[base]
         raise ValueError(
-            f"{cls.__name__} knows no part for the {type(layer).__name__} "
-            f"{layer.name!r}."
+            f"{cls.__name__} cannot adapt {layer.name!r}, because it has no part for "
+            f"a {type(layer).__name__}. Leave the layer out of the targets."
         )
 
     def trained(
         self, model: keras.Layer, targets: list[Target]
     ) -> list[keras.Variable]:
-        """Return the model's own weights that learn too; none by default.
+        """Return the model's own weights that also train, by default none.
 
-        They are changed themselves, so an adapter with any of them cannot be switched
-        off, and no other can be next to it.
+        These weights change in place. So an adapter with such weights cannot be
+        switched off, and the model can have no other adapter.
         """
         return []
 
     def link(self, parts: list[Part]) -> None:
-        """Connect the parts of one adapter, after attaching and after each reload."""
+        """Connect the parts of one adapter, after attaching and after loading."""
 
     def find(self, model: keras.Layer) -> list[Target]:
-        """Return the layers that the recipe goes to."""
+        """Return the layers that the recipe adapts."""
         kind = type(self).__name__
         return find(model, self.targets, self.parts, kind) if self.parts else []
 
     def fitting(self, model: keras.Layer) -> tuple[list[Target], int]:
-        """Return the layers that it fits, and how many unnamed ones it does not."""
+        """Return the layers that fit the recipe, and the number of those that do not.
+
+        A layer that `targets` names has to fit.
+        """
         targets = self.find(model)
         if not self.parts or self.targets not in NAMELESS:
             return targets, 0
@@ -107,48 +110,49 @@ class Adapter:
         train: object = None,
         verbose: int = 1,
     ) -> keras.Model:
-        """Add this adapter to `model` in place, freeze the rest, and say so in a line.
+        """Add this adapter to `model` in place, freeze the rest, and use the adapter.
 
-        The adapter has a head of its own: what is trainable in the group `"head"` of
-        `kt.layer_groups` is copied, and the copy learns, computes while the adapter is
-        in use, is saved and loaded with it, and goes with it. The model's own head and
-        all else are frozen, and neither `model.trainable = True` nor a phase of gradual
-        unfreezing thaws it. The new adapter is the one in use.
+        The adapter gets its own head, a copy of the trainable layers in the group
+        `"head"` of `kt.layer_groups`. The copy trains, and the model computes with it
+        while the adapter is in use. It is saved, loaded and removed with the adapter.
+        The model's own head and all other weights are frozen. Neither
+        `model.trainable = True` nor gradual unfreezing unfreezes them.
 
-        A technique that changes weights of the model's own (BitFit, NormTuning, biases
-        of LoRA) trains the model's own head too: it cannot be switched off anyway. So
-        does a layer of the head of which another layer reads a weight, such as one in
-        a SpectralNormalization; the printed line names it.
+        In two cases the model's own head trains instead. First, some techniques change
+        the model's own weights (BitFit, NormTuning, LoRA with biases), and cannot be
+        switched off anyway. Second, an adapter cannot own a layer of the head if
+        another layer reads one of its weights, as a SpectralNormalization does. The
+        printed line names this layer.
 
-        Attach before or after `compile`, but inside `strategy.scope()` where the
-        model is to be distributed, and to the outermost model: one that holds it, or
-        shares layers with it, and has run before needs `kt.adapters.refresh(other)`.
-        A `tf.function` of your own that was traced before knows no adapter: make it
-        anew. One that was traced after stays right in inference, also once the adapter
-        is merged or taken away; of training see `kt.adapters.use`.
+        Attach before or after `compile`. To distribute the model, attach inside
+        `strategy.scope()`. Attach to the outermost model. If another model contains
+        this model or shares layers with it, and has run before, call
+        `kt.adapters.refresh(other)`. Your own `tf.function` from before attaching
+        computes without the adapter, so create it again. A `tf.function` from after
+        attaching stays valid in inference, even after the adapter is merged or removed.
+        For training see `kt.adapters.use`.
 
         Args:
             model: A built model or composite layer.
-            name: Name of the adapter: letters, digits, `_` and `-`. Default
+            name: Name of the adapter, from letters, digits, `_` and `-`. Defaults to
                 `"default"`.
-            train: Layers that the adapter is to own and train in full, as PEFT's
-                `modules_to_save`: a list of regular expressions that are searched in
-                the paths of the layers, of layers, and of `"head"` for the head. `[]`
-                for none, so that the head is frozen too. Default None: the head, where
-                it is trainable and no target.
-            verbose: 0 prints nothing, 1 a line about what was attached. Defaults to 1.
+            train: List of layers that the adapter owns and trains in full, as PEFT's
+                `modules_to_save`. The list can contain regular expressions that are
+                searched in the paths of the layers, layers, and `"head"`. With `[]` the
+                adapter owns no layers, so the head is frozen too. None selects the
+                layers of the head that are trainable and not targets. Defaults to None.
+            verbose: 0 prints nothing, 1 prints a line about the adapter. Defaults to 1.
 
         Returns:
             The model.
 
         Raises:
             TypeError: If `model` is not a Keras layer.
-            ValueError: If the model is not built, the name is taken, no layer
-                matches, one that `targets` names is never called or has a weight
-                that another reads (by default such are left out), one is both a
-                target and in `train`, a number does not fit a layer, the model's
-                strategy is not entered, or its optimizer has made updates. Nothing is
-                changed then.
+            ValueError: If the model is not built, the name is taken, no layer matches,
+                or a number does not fit a layer. If a layer that `targets` names is
+                never called, has a weight that another layer reads, or is also in
+                `train`. If the model's strategy is not entered, or its optimizer has
+                made updates. The model does not change then.
         """
         check_name(model, name)
         plan = self.plan(model, train=train)
@@ -164,15 +168,15 @@ class Adapter:
         *,
         train: object = None,
     ) -> Plan:
-        """Return what `attach` would add to `model`, which is not changed.
+        """Return the changes that `attach` would make, without changing `model`.
 
         Args:
             model: As in `attach`.
-            targets: The layers that it goes to. Default None, for what `find` returns.
+            targets: The layers to adapt. Defaults to None, for the result of `find`.
             train: As in `attach`.
 
         Raises:
-            ValueError: If it cannot have this adapter, as in `attach`.
+            ValueError: If the model cannot have this adapter, as in `attach`.
         """
         recipes = recipes_of(model)
         check_model(model, recipes)
@@ -186,9 +190,8 @@ class Adapter:
         pairs = [(target, self.part(target)) for target in hosts]
         if trained and train is not None:
             raise ValueError(
-                f"This {type(self).__name__} trains weights of the model's own, and "
-                f"its head with them, so it can own no layers: train={train!r}. Leave "
-                "`train` out."
+                f"This {type(self).__name__} trains the model's own weights and the "
+                f"model's own head, so it can own no layers. Leave train={train!r} out."
             )
         owned, in_place = [], head_layers(model)
         if not trained:
@@ -204,30 +207,31 @@ class Adapter:
         )
 
     def resolved(self, targets: list[Target]) -> Adapter:
-        """Return a copy with paths in place of layer objects, so that it is JSON."""
+        """Return a copy with paths instead of layers, so files can store it as JSON."""
         recipe = copy.copy(self)
         if not _is_plain(self.targets):
             recipe.targets = [f"^{re.escape(target.path)}$" for target in targets]
         return recipe
 
     def get_config(self) -> dict:
-        """Return the arguments. A recipe with layer objects has to be attached first.
+        """Return the constructor arguments.
 
         Raises:
-            ValueError: If `targets` holds layers, which have no path before attaching.
+            ValueError: If `targets` contains layers. The recipe in
+                `kt.adapters.attached(model)` has their paths.
         """
         if not _is_plain(self.targets):
             raise ValueError(
                 f"The targets of this {type(self).__name__} are layers, which JSON "
-                "cannot hold. Attach it; kt.adapters.attached(model) gives the recipe "
-                "with their paths."
+                "cannot store. Attach it and use the recipe from "
+                "kt.adapters.attached(model), which has the paths of the layers."
             )
         single = isinstance(self.targets, str | None)
         return {"targets": self.targets if single else list(self.targets)}
 
     @classmethod
     def from_config(cls, config: dict) -> Adapter:
-        """Return the recipe of `get_config`."""
+        """Return the recipe with the arguments of `get_config`."""
         return cls(**config)
 
     def __repr__(self) -> str:
@@ -238,9 +242,10 @@ class Adapter:
         for other, recipe in recipes.items():
             if trained or recipe.trained(model, recipe.fitting(model)[0]):
                 raise ValueError(
-                    f"{type(self).__name__} and the attached {other!r} cannot stand in "
-                    "one model: one of them trains weights of the model's own, which "
-                    "cannot be switched. Use kt.adapters.merge or detach first."
+                    f"{type(self).__name__} and the attached {other!r} cannot be "
+                    "combined in one model. One of them trains the model's own "
+                    "weights, which cannot be switched. Call kt.adapters.merge or "
+                    "kt.adapters.detach first."
                 )
 
 

@@ -107,6 +107,6 @@ def test_a_model_without_biases_is_an_error():
 def test_stands_alone():
     model = small()
     adapters.LoRA(rank=2).attach(model)
-    with pytest.raises(ValueError, match="stand in one model"):
+    with pytest.raises(ValueError, match="combined in one model"):
         adapters.BitFit().attach(model, "second")
     assert list(adapters.attached(model)) == ["default"]

@@ -239,7 +239,7 @@ def test_biases_of_the_targets_or_all_learn_if_asked():
     assert len(biases) == 2 * 6 + 1 + 1
     x = models.tokens()
     models.compiled(model).fit(x, models.labels(), verbose=0)
-    with pytest.raises(ValueError, match="stand in one model"):
+    with pytest.raises(ValueError, match="combined in one model"):
         adapters.LoRA(rank=2).attach(model, "second")
     with pytest.raises(ValueError, match="switched off"), adapters.disabled(model):
         pass

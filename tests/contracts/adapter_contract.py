@@ -211,7 +211,7 @@ class AdapterContract:
         model = self.attached("first")
         y = run(model, X)
         if self.own:
-            with pytest.raises(ValueError, match="stand in one model"):
+            with pytest.raises(ValueError, match="combined in one model"):
                 self.recipe().attach(model, "second")
             return
         self.recipe().attach(model, "second")
