@@ -1,4 +1,4 @@
-"""The public names of keras_transfer: what its packages export, and no more."""
+"""Find the public names of keras_transfer, which its packages export."""
 
 import ast
 import importlib
@@ -12,10 +12,10 @@ ROOT = pathlib.Path(keras_transfer.__file__).parents[1]
 
 
 def components(package="keras_transfer"):
-    """Return the public classes and functions by the name that a user writes.
+    """Return a dict from the names that a user writes to public classes and functions.
 
-    These are the `from x import Y as Y` of each __init__.py; of an exported module
-    that is no package, all that is defined in it and has no underscore.
+    A package exports the names in `from x import Y as Y` of its __init__.py. A module
+    that is not a package exports all its definitions without an underscore.
     """
     module = importlib.import_module(package)
     if not hasattr(module, "__path__"):
@@ -36,13 +36,13 @@ def components(package="keras_transfer"):
 
 
 def modules():
-    """Return all modules of the package, imported."""
+    """Import all modules of the package, and return them."""
     names = pkgutil.walk_packages(keras_transfer.__path__, "keras_transfer.")
     return [keras_transfer, *(importlib.import_module(each.name) for each in names)]
 
 
 def methods(kind):
-    """Return the public functions that a class defines itself, by their name."""
+    """Return a dict from names to the public functions that a class itself defines."""
     found = {}
     for name, value in vars(kind).items():
         value = getattr(value, "__func__", None) or getattr(value, "fget", value)

@@ -1,4 +1,4 @@
-"""The examples of all public docstrings run, each by itself."""
+"""The example in each public docstring runs on its own."""
 
 import inspect
 
@@ -11,12 +11,12 @@ from tests import public
 
 
 def examples():
-    """Return the python blocks of public docstrings, those of methods too."""
+    """Return the python blocks of public docstrings, including methods."""
     found = {}
     seen = set()
     for name, component in public.components().items():
         if id(component) in seen:
-            continue  # exported twice, such as layer_groups
+            continue  # exported under two names, such as layer_groups
         seen.add(id(component))
         parts = {name: component}
         if inspect.isclass(component):
@@ -32,7 +32,7 @@ EXAMPLES = examples()
 
 
 def run(name, code):
-    """Run a block with the three names that a reader may take for granted."""
+    """Run a block with keras, kt and np already imported."""
     namespace = {"keras": keras, "kt": kt, "np": np, "__name__": "example"}
     exec(compile(code, f"<example of {name}>", "exec"), namespace)
 
@@ -43,7 +43,7 @@ def test_example_runs(name, tmp_path, monkeypatch):
     run(name, EXAMPLES[name])
 
 
-def test_blocks_are_found_and_may_fail():
+def test_blocks_are_found_and_run_separately():
     text = """One sentence.
 
     ```python
@@ -59,4 +59,4 @@ def test_blocks_are_found_and_may_fail():
     assert first == "for i in range(2):\n    x = i"
     run("first", first)
     with pytest.raises(NameError):
-        run("second", second)  # a namespace for each block
+        run("second", second)  # each block has a new namespace

@@ -1,4 +1,4 @@
-"""Every example runs in its short form and says beforehand what to expect."""
+"""Each example runs in its short form, and its docstring says what to expect."""
 
 import ast
 import os
@@ -19,7 +19,7 @@ HEADER = {
 }
 
 
-def test_the_quickstart_is_there():
+def test_the_quickstart_exists():
     assert "quickstart.py" in EXAMPLES
 
 
@@ -32,7 +32,7 @@ def test_first_lines_say_what_to_expect(name):
     assert len(source.splitlines()) <= 150
 
 
-# Packages of an extra that an example needs, and the extra.
+# For each example that needs an extra: a package of the extra, and its name.
 NEEDS = {"serving_client.py": ("tensorflow_serving", "serving")}
 MARKED = [
     pytest.param(name, marks=getattr(pytest.mark, NEEDS[name][1]))
@@ -59,7 +59,7 @@ def test_runs_in_its_short_form(name, tmp_path):
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     lines = done.stdout.splitlines()
-    # A table: its last rows have several columns, and one of them a number.
+    # The output ends with a table, which has several columns and a number.
     rows = [line for line in lines if len(re.split(r"\s{2,}|[│┃|]", line.strip())) > 2]
     assert lines[-1].strip()
     assert len(rows) > 2 and re.search(r"\d", rows[-1]), done.stdout[-2000:]

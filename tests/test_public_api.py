@@ -1,4 +1,4 @@
-"""What every public name owes a reader: words, hints, a saved name, a contract test."""
+"""Each public name has a docstring, type hints, a saved name and a contract test."""
 
 import ast
 import functools
@@ -14,7 +14,8 @@ from keras_transfer.models.two_domain_model import TwoDomainModel
 from keras_transfer.optimizers.discriminative import SUBCLASSES
 from tests import public
 
-# Which contract a component of each kind is to pass; a Model is a Layer too.
+# The contract for each kind of component. The first match counts, so Model comes
+# before Layer.
 CONTRACTS = {
     TwoDomainModel: "DomainContract",
     keras.Model: "ModelContract",
@@ -27,7 +28,7 @@ CONTRACTS = {
 KINDS = tuple(CONTRACTS)
 COMPONENTS = public.components()
 CLASSES = {k: v for k, v in COMPONENTS.items() if inspect.isclass(v)}
-# Arguments that have the name and meaning they have in `fit` are not counted.
+# Arguments with the same name and meaning as in `fit` are not counted.
 OF_FIT = set(inspect.signature(keras.Model.fit).parameters) - {"x", "y"}
 HEAVY = (
     "keras_cv",
@@ -41,13 +42,13 @@ HEAVY = (
 
 
 def signature(component):
-    """Return the parameters that a caller may give, without self."""
+    """Return the parameters that a caller can pass, without self."""
     parameters = inspect.signature(component).parameters
     return {k: v for k, v in parameters.items() if k not in ("self", "cls")}
 
 
 def bodies(component):
-    """Return the syntax trees of what runs when a component is called."""
+    """Return the syntax trees of the code that runs when a component is called."""
     functions = [component]
     if inspect.isclass(component):
         starts = ("__init__", "__post_init__")
@@ -61,21 +62,21 @@ def bodies(component):
 
 
 def sections(component):
-    """Return the sections of a docstring by title."""
+    """Return a dict from titles to sections of a docstring."""
     doc = inspect.getdoc(component) or ""
     parts = re.split(r"^([A-Z][a-z]+(?: shape)?):$", doc, flags=re.M)
     return {"": parts[0]} | dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def faults_of_docstring(component):
-    """Return what a docstring lacks."""
+    """Return the missing parts of a docstring."""
     found = sections(component)
     first, _, rest = found[""].partition("\n")
     faults = []
     if not first.endswith(".") or rest.strip(" ") and not rest.startswith("\n"):
         faults.append("one sentence on the first line")
     if inspect.isclass(component) and issubclass(component, tuple):
-        return faults  # a record that a public function returns and explains
+        return faults  # a public function returns and documents this named tuple
     wanted = {"Example", "Reference"}
     arguments = signature(component)
     if arguments:
@@ -92,14 +93,16 @@ def faults_of_docstring(component):
     faults += [f"{title}:" for title in sorted(wanted) if not found.get(title)]
     told = re.findall(r"^ {4}\**(\w+):", found.get("Args", ""), flags=re.M)
     faults += [f"Args: {name}" for name in arguments if name not in told]
-    faults += [f"Args: {name} is no argument" for name in set(told) - set(arguments)]
+    faults += [
+        f"Args: {name} is not an argument" for name in set(told) - set(arguments)
+    ]
     if not public.blocks(found.get("Example", "")):
         faults.append("a ```python block in Example:")
     return faults
 
 
 def unhinted(function):
-    """Return the parameters of a function without a type hint, or "return"."""
+    """Return the parameters without a type hint, and "return" if it has none."""
     missing = [
         name
         for name, parameter in inspect.signature(function).parameters.items()
@@ -113,7 +116,7 @@ def unhinted(function):
 
 @functools.cache
 def contract_tests():
-    """Return, for each contract, the names used in the modules that inherit it."""
+    """Return a dict from contracts to the names used in modules that inherit them."""
     used = {contract: set() for contract in CONTRACTS.values()}
     for path in (public.ROOT / "tests").rglob("test_*.py"):
         nodes = list(ast.walk(ast.parse(path.read_text())))
@@ -135,13 +138,13 @@ def test_all_packages_are_walked():
 
 
 def faults(rule, components=COMPONENTS):
-    """Return what `rule` finds in each component that breaks it, by name."""
+    """Return a dict from names of components that break `rule` to their faults."""
     found = {name: rule(component) for name, component in components.items()}
     return {name: broken for name, broken in found.items() if broken}
 
 
 def faults_of_hints(component):
-    """Return what lacks a type hint, by the function that it belongs to."""
+    """Return a dict from function names to parameters without a type hint."""
     functions = [component]
     if inspect.isclass(component):
         functions = list(public.methods(component).values())
@@ -152,17 +155,17 @@ def faults_of_hints(component):
 
 
 def faults_of_length(component):
-    """Return the arguments of a component that has more than it may."""
+    """Return the arguments of a component that has too many."""
     arguments = signature(component).values()
     named = [each.name for each in arguments if each.kind != each.VAR_KEYWORD]
     named = [name for name in named if name not in OF_FIT]
-    # What a SavedModel is asked to hold takes one more.
+    # The content of a SavedModel needs one more argument.
     most = 8 if component.__name__ == "export_serving" else 7
     return named if len(named) > most else []
 
 
 def faults_of_name(kind):
-    """Return how Keras knows a class, where it is not as it should be."""
+    """Return faults in the registration of a class with Keras."""
     name = f"keras_transfer>{kind.__name__}"
     registered = keras.saving.get_registered_name(kind)
     if registered != name or keras.saving.get_registered_object(name) is not kind:
@@ -171,17 +174,17 @@ def faults_of_name(kind):
 
 
 def faults_of_contract(kind):
-    """Return the contract that no test of a class inherits."""
+    """Return the contract of a class if no test of the class inherits it."""
     contract = next(v for base, v in CONTRACTS.items() if issubclass(kind, base))
     return [] if kind.__name__ in contract_tests()[contract] else [contract]
 
 
 def saved_classes():
-    """Return every class of ours that a file may name, exported or not."""
+    """Return all classes of this package that a saved file can contain."""
     found = set(SUBCLASSES.values()) | set(CLASSES.values())
     for module in public.modules():
         own = [v for v in vars(module).values() if inspect.isclass(v)]
-        # Keras saves no callbacks: of those only the exported ones have a name.
+        # Keras does not save callbacks, so only exported callbacks have a name.
         found |= {
             kind
             for kind in own
@@ -189,7 +192,7 @@ def saved_classes():
             and not issubclass(kind, keras.callbacks.Callback)
         }
     return sorted(
-        # A private layer is made by the constructor of another, never from a config.
+        # Another layer creates a private layer. It is never created from a config.
         (k for k in found if issubclass(k, KINDS) and not k.__name__.startswith("_")),
         key=lambda kind: kind.__name__,
     )
@@ -224,7 +227,7 @@ def test_the_optimizer_factory_has_a_contract_test():
 
 
 def test_import_loads_nothing_heavy():
-    # Keras itself loads scikit-learn and matplotlib where they are installed.
+    # Keras itself loads scikit-learn and matplotlib if they are installed.
     code = (
         "import sys, keras; before = set(sys.modules); import keras_transfer; "
         "print(*(set(sys.modules) - before))"
@@ -238,7 +241,7 @@ def test_import_loads_nothing_heavy():
     assert [name for name in HEAVY if name in loaded] == []
 
 
-# A test of the test: each rule finds its breach.
+# Tests of the rules above.
 
 
 def good(rate: float) -> float:
@@ -288,7 +291,7 @@ def test_faults_are_found():
         "Returns:",
         "Args: rate",
         "Args: other",
-        "Args: rat is no argument",
+        "Args: rat is not an argument",
         "a ```python block in Example:",
     ]
     assert unhinted(bad) == ["rate", "other", "return"]

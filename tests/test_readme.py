@@ -1,4 +1,4 @@
-"""README.md and its pages are true: code runs, files and links exist, names resolve."""
+"""In README.md and other pages, code runs, and files, links and names exist."""
 
 import functools
 import json
@@ -29,27 +29,27 @@ LINES = (
 
 
 def sections(text):
-    """Return the python blocks below each heading `## ...` that has some."""
+    """Return a dict from headings `## ...` to their python blocks, if there are any."""
     parts = re.split(r"^## (.+)$", text, flags=re.M)
     found = dict(zip(parts[1::2], map(blocks, parts[2::2]), strict=True))
     return {heading: code for heading, code in found.items() if code}
 
 
 def links(text):
-    """Return the targets of links and images that are files of the repository."""
+    """Return the targets of links and images that are files in the repository."""
     found = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", text)
     found = [first or second for first, second in found]
     return [each for each in found if not re.match(r"\w+:|#", each)]
 
 
 def anchors(text):
-    """Return what a link may name behind `#`: the headings, as GitHub writes them."""
+    """Return the anchors of all headings, in the form that GitHub uses after `#`."""
     found = re.findall(r"^#+ (.+)$", text, flags=re.M)
     return [re.sub(r"[^\w\- ]", "", each).lower().replace(" ", "-") for each in found]
 
 
-def leads_nowhere(link, page):
-    """Return whether a link of a page names a file or a heading that is not there."""
+def is_broken(link, page):
+    """Return whether a link in a page has a file or a heading that does not exist."""
     name, _, anchor = link.partition("#")
     path = (ROOT / page).parent / name
     if not path.exists():
@@ -58,19 +58,19 @@ def leads_nowhere(link, page):
 
 
 def files(text):
-    """Return the files that the text names, in backticks or by a known folder."""
+    """Return the files in a text, which are in backticks or in a known folder."""
     folders = r"(?:examples|benchmarks|tests|keras_transfer|\.ci)/[\w./-]*\w"
     named = re.findall(rf"(?<![\w./-]){folders}", text)
     return named + re.findall(r"`([\w./-]+\.(?:py|md|cfg|toml|ipynb))`", text)
 
 
 def names(text):
-    """Return what the text names of keras_transfer, without the first part."""
+    """Return the names of keras_transfer in a text, without the first part."""
     return re.findall(r"\b(?:kt|keras_transfer)\.([a-zA-Z]\w*(?:\.[a-zA-Z]\w*)*)", text)
 
 
 def resolves(name):
-    """Return whether keras_transfer has what `name` says."""
+    """Return whether `name` exists in keras_transfer."""
     try:
         functools.reduce(getattr, name.split("."), keras_transfer)
     except AttributeError:
@@ -79,11 +79,11 @@ def resolves(name):
 
 
 def run(code, name):
-    """Run a block as if it was pasted into a new Python."""
+    """Run a block like code that is pasted into a new Python session."""
     exec(compile(code, f"<README.md, {name}>", "exec"), {"__name__": "readme"})
 
 
-# Building and fine-tuning a real network takes some seconds.
+# Building and fine-tuning a real network takes a few seconds.
 RUN = [
     pytest.param(heading, marks=pytest.mark.slow) if "walk" in heading else heading
     for heading in sections(TEXT)
@@ -91,7 +91,7 @@ RUN = [
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_the_two_lines_are_there(line):
+def test_the_readme_has_the_commands(line):
     assert line in map(str.strip, TEXT.splitlines())
 
 
@@ -107,7 +107,7 @@ def test_all_code_is_below_a_heading():
 @pytest.mark.parametrize("heading", RUN)
 def test_code_runs(heading, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # A block may read the files that the one before it has written, and no more.
+    # A block can read files of the block before, but does not share its variables.
     for code in sections(TEXT)[heading]:
         run(code, heading)
 
@@ -132,8 +132,8 @@ def test_the_clients_get_an_answer_from_the_exported_model(
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_link_leads_somewhere(page):
-    found = [link for link in links(PAGES[page]) if leads_nowhere(link, page)]
+def test_every_link_has_a_target(page):
+    found = [link for link in links(PAGES[page]) if is_broken(link, page)]
     assert found == []
 
 
@@ -148,12 +148,12 @@ def test_every_name_resolves(page):
     assert [name for name in names(PAGES[page]) if not resolves(name)] == []
 
 
-def test_the_readme_names_what_it_is_about():
+def test_the_readme_contains_names():
     assert len(set(names(TEXT))) > 20
     assert not resolves("callbacks.Nothing")
 
 
-def test_the_search_finds_what_it_should():
+def test_links_files_names_and_anchors_are_found():
     text = """
 See [the guide](CONTRIBUTING.md#test) and [Keras](https://keras.io), `setup.cfg`,
 `benchmarks/speed.py`, ![plot](plot.png), <img src="a/b.png">, [up](#top).
@@ -174,6 +174,6 @@ See [the guide](CONTRIBUTING.md#test) and [Keras](https://keras.io), `setup.cfg`
         "why-not-plain-keras",
         "10---x",
     ]
-    assert not leads_nowhere("../README.md#limits", "benchmarks/README.md")
-    assert leads_nowhere("../README.md#nothing", "benchmarks/README.md")
-    assert leads_nowhere("README.txt", "README.md")
+    assert not is_broken("../README.md#limits", "benchmarks/README.md")
+    assert is_broken("../README.md#nothing", "benchmarks/README.md")
+    assert is_broken("README.txt", "README.md")

@@ -1,10 +1,10 @@
-"""Tiny models of every kind that the tests share; nothing is downloaded."""
+"""Tiny models of all kinds for the tests, without downloads."""
 
 import keras
 
 
 def bert(num_layers=3, **kwargs):
-    """Return a keras-hub BERT of 3 blocks, 16 wide, with a 64-word vocabulary."""
+    """Return a keras-hub BERT with 3 blocks of width 16 and a vocabulary of 64."""
     import keras_hub
 
     config = dict(
@@ -19,7 +19,7 @@ def bert(num_layers=3, **kwargs):
 
 
 def bert_classifier(num_classes=3, **kwargs):
-    """Return a keras-hub BERT Task without a preprocessor (token ids in)."""
+    """Return a keras-hub BERT Task without a preprocessor. Its inputs are token ids."""
     import keras_hub
 
     return keras_hub.models.BertTextClassifier(
@@ -28,13 +28,13 @@ def bert_classifier(num_classes=3, **kwargs):
 
 
 def hub_resnet(**kwargs):
-    """Return a keras-hub ResNet of two stages for 16 x 16 RGB images."""
+    """Return a keras-hub ResNet with two stages for 16 x 16 RGB images."""
     import keras_hub
 
     config = dict(
         input_conv_filters=[64],
         input_conv_kernel_sizes=[3],
-        stackwise_num_filters=[64, 64],  # keras-hub insists on 64 first
+        stackwise_num_filters=[64, 64],  # keras-hub needs 64 first
         stackwise_num_blocks=[1, 1],
         stackwise_num_strides=[1, 2],
         block_type="basic_block",
@@ -44,7 +44,7 @@ def hub_resnet(**kwargs):
 
 
 def cv_resnet():
-    """Return a keras-cv ResNet of two stages for 16 x 16 RGB images."""
+    """Return a keras-cv ResNet with two stages for 16 x 16 RGB images."""
     from keras_cv.models import ResNetBackbone
 
     return ResNetBackbone(
@@ -58,7 +58,10 @@ def cv_resnet():
 
 
 def applications_resnet():
-    """Return keras.applications' smallest network with BatchNorm, without weights."""
+    """Return a MobileNetV2, the smallest keras.applications model with BatchNorm.
+
+    The weights are random.
+    """
     return keras.applications.MobileNetV2(
         input_shape=(32, 32, 3), alpha=0.35, include_top=False, weights=None
     )
