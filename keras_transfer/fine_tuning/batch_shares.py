@@ -1,4 +1,4 @@
-"""Whether each replica gets an example of each batch."""
+"""The check that each replica gets an example of each batch."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import keras
 from keras_transfer import _keras
 from keras_transfer.data.epochs import reaches_all
 
-# Kernels of TensorFlow that fail on a batch without examples.
+# Layers whose TensorFlow kernels fail on a batch without examples.
 NEED_EXAMPLES = (
     keras.layers.BatchNormalization,
     keras.layers.Conv1D,
@@ -25,22 +25,23 @@ def replicas_of(model: keras.Model) -> int:
 
 
 def check_shares(model: keras.Model, sizes: Sequence[int]) -> None:
-    """Check that each replica gets an example of each batch, if it needs one.
+    """Check that each replica gets an example of each batch, if the model needs it.
 
     Args:
         model: The model.
         sizes: Number of examples of each batch.
 
     Raises:
-        ValueError: If one gets none, and has a layer that fails then.
+        ValueError: If a replica gets no example, and the model has a layer that fails
+            without examples.
     """
     replicas = replicas_of(model)
     small = [size for size in sizes if not reaches_all(size, replicas)]
     layers = [x for x in _keras.flat_layers(model) if isinstance(x, NEED_EXAMPLES)]
     if small and layers:
         raise ValueError(
-            f"{len(small)} of {len(sizes)} batches have {small[0]} example(s), which "
-            f"{replicas} replicas share so that one has none; the layer "
-            f"{layers[0].name!r} fails on none. Take batches of another size, or leave "
-            "out the last one: dataset.batch(size, drop_remainder=True)."
+            f"{len(small)} of {len(sizes)} batches have {small[0]} example(s), so not "
+            f"every one of the {replicas} replicas gets an example. The layer "
+            f"{layers[0].name!r} fails without examples. Use another batch size, or "
+            "drop the last batch: dataset.batch(size, drop_remainder=True)."
         )

@@ -1,4 +1,4 @@
-"""Labels against the compiled loss, before any training."""
+"""The check of the labels against the compiled loss, before training."""
 
 from typing import Any
 
@@ -13,28 +13,30 @@ from keras_transfer.losses.compiled_loss import ONE_HOT
 from keras_transfer.losses.compiled_loss import read_loss
 from keras_transfer.losses.compiled_loss import SPARSE
 
-# Above so many classes for each token they are words, of which no data have all.
+# More classes per token than this are words, and no data set contains all words.
 VOCABULARY = 1000
 
 
 def check_labels(
     loss: Any, output: tuple | None, labels: Any, *, learned: bool = True
 ) -> None:
-    """Check that `labels` are what a loss can learn from.
+    """Check that a model can train on `labels` with this loss.
 
-    Classes are checked for the crossentropies of Keras, of one output each. For any
-    other loss, of regression or your own, labels must be finite numbers.
+    For the crossentropies of Keras and a model with one output, the classes are
+    checked. For any other loss, such as regression or a custom loss, labels must be
+    finite numbers.
 
     Args:
-        loss: What was given to `compile`.
-        output: Shape of the output of the model; None if it is not known, or there
-            are several.
-        labels: All labels, as of `read_labels`.
-        learned: False for labels of validation, which need not have all classes.
+        loss: The loss that was passed to `compile`.
+        output: Shape of the output of the model, or None if the shape is unknown or the
+            model has several outputs.
+        labels: All labels, as returned by `read_labels`.
+        learned: Bool, False for validation labels, which need not contain all classes.
+            Defaults to True.
 
     Raises:
-        ValueError: If labels are not finite, out of range, of the wrong shape, all
-            of one class, or fewer than the classes.
+        ValueError: If labels are not finite, out of range, of the wrong shape, all of
+            one class, or fewer than the classes.
     """
     labels, said = keras.tree.flatten(labels), read_loss(loss)
     for each in labels:
@@ -43,7 +45,7 @@ def check_labels(
         return
     (labels,) = labels
     if said.labels == SPARSE:
-        if len(output) > 2:  # a class for each token or pixel
+        if len(output) > 2:  # one class per token or pixel
             labels = labels.reshape(-1)
             learned = learned and output[-1] <= VOCABULARY
         if said.ignore_class is not None:
@@ -57,7 +59,7 @@ def check_labels(
 
 
 def _check_numbers(labels: np.ndarray) -> None:
-    if labels.dtype.kind not in "biufV":  # "V" are bfloat16 and its like
+    if labels.dtype.kind not in "biufV":  # "V" are bfloat16 and similar types
         raise ValueError(
             f"The labels are not numbers but {labels.dtype}: {listed(labels.flat)}. "
             "Number the classes from 0."
@@ -66,8 +68,8 @@ def _check_numbers(labels: np.ndarray) -> None:
         wrong = np.count_nonzero(~np.isfinite(labels.astype("float64")))
         if wrong:
             raise ValueError(
-                f"{wrong} of {labels.size} labels are NaN or infinite. Take out the "
-                "examples that have no label."
+                f"{wrong} of {labels.size} labels are NaN or infinite. Remove the "
+                "examples without a label."
             )
 
 
@@ -80,7 +82,8 @@ def _check_classes(labels: np.ndarray, classes: int, learned: bool) -> None:
     if outside.size:
         raise ValueError(
             f"{outside.size} of {labels.size} labels are outside 0 to {classes - 1}: "
-            f"{listed(np.unique(outside))}."
+            f"{listed(np.unique(outside))}. Number the classes from 0, or build the "
+            "model with more outputs."
         )
 
 
@@ -90,15 +93,16 @@ def _check_binary(labels: np.ndarray, output: tuple, learned: bool) -> None:
     outside = labels[(labels < 0) | (labels > 1)]
     if outside.size:
         raise ValueError(
-            f"{outside.size} of {labels.size} labels are outside [0, 1], as which a "
-            f"binary crossentropy takes them: {listed(np.unique(outside))}. For "
-            "numbered classes compile with 'sparse_categorical_crossentropy' and as "
-            "many outputs as classes."
+            f"{outside.size} of {labels.size} labels are outside [0, 1], the range of "
+            f"a binary crossentropy: {listed(np.unique(outside))}. For numbered "
+            "classes, compile with 'sparse_categorical_crossentropy', and build the "
+            "model with one output per class."
         )
     if learned and (labels == labels.flat[0]).all():
         raise ValueError(
-            f"All {labels.size} labels are {labels.flat[0]}: there is nothing to "
-            "distinguish. Are the data sorted by class, and cut?"
+            f"All {labels.size} labels are {labels.flat[0]}, so there are no classes "
+            "to distinguish. Pass examples of both classes. A part of data that are "
+            "sorted by class may lack a class."
         )
 
 
@@ -107,7 +111,7 @@ def _check_shape(labels: np.ndarray, output: tuple, what: str) -> None:
     same = all(size is None or size == found for found, size in pairs)
     if len(labels.shape) != len(output) or not same:
         raise ValueError(
-            f"The labels have the shape {labels.shape}, but the output of the model is "
-            f"{output}, and the loss asks for {what}. For numbered classes compile "
-            "with 'sparse_categorical_crossentropy'."
+            f"The labels have the shape {labels.shape}, but the output of the model "
+            f"has the shape {output}, and the loss needs {what}. For numbered classes, "
+            "compile with 'sparse_categorical_crossentropy'."
         )

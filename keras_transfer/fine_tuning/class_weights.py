@@ -1,4 +1,4 @@
-"""The weights of classes in any form that people have them, as Keras takes them."""
+"""Convert all common forms of class weights to the dictionary that Keras needs."""
 
 from __future__ import annotations
 
@@ -27,23 +27,24 @@ def class_weights(
     output: tuple | None = None,
     names: Sequence[str] | None = None,
 ) -> dict[int, float] | None:
-    """Return a weight for each class, 1 for those that `weights` does not name.
+    """Return a weight for each class, with 1 for classes that `weights` lacks.
 
-    Keras adds these for arrays, but not for a tf.data.Dataset.
+    Keras fills in missing classes for arrays, but not for a tf.data.Dataset.
 
     Args:
-        weights: A dictionary by the number or the name of the class; a sequence, array
-            or column with one weight a class, as scikit-learn's `compute_class_weight`
-            returns it; "balanced", which is scikit-learn's
-            `examples / (classes * examples of the class)`; or None.
+        weights: One of these: a dictionary of class number or class name to weight; a
+            sequence, array or column with one weight per class, such as the result of
+            scikit-learn's `compute_class_weight`; "balanced", which is scikit-learn's
+            `examples / (classes * examples of the class)`; None.
         labels: All labels, as numbers.
-        loss: What was given to `compile`.
-        output: Shape of the output of the model, or None if it is not known.
-        names: Names of the classes, or None.
+        loss: The loss that was passed to `compile`.
+        output: Shape of the output of the model. Defaults to None, which means unknown.
+        names: Names of the classes. Defaults to None.
 
     Raises:
-        ValueError: If an example has no one class, a class is unknown, there are not as
-            many weights as classes, or one is not a number of 0 or more.
+        ValueError: If an example does not have exactly one class, if a class is
+            unknown, if the number of weights differs from the number of classes, or if
+            a weight is not a number of at least 0.
     """
     if weights is None or isinstance(weights, Mapping) and not weights:
         return None
@@ -60,7 +61,7 @@ def class_weights(
             if each
         }
     elif hasattr(weights, "to_dict"):
-        weights = weights.to_dict()  # a column of pandas, by its index
+        weights = weights.to_dict()  # a pandas column, by its index
     elif not isinstance(weights, Mapping):
         weights = _listed_by_class(weights, count)
     found = {_number(key, count, names): value for key, value in weights.items()}
@@ -69,39 +70,40 @@ def class_weights(
         if not real or not math.isfinite(value) or value < 0:
             raise _unusable(weights, f"{value!r} is not a number of 0 or more")
     if not any(found.values()):
-        raise _unusable(weights, "all weights are 0, so nothing would be learned")
+        raise _unusable(weights, "all weights are 0, so nothing would train")
     found = {number: float(value) for number, value in found.items()}
     return dict.fromkeys(range(count), 1.0) | found
 
 
 def _class_of_each(labels: Any, loss: Any, output: tuple | None) -> np.ndarray:
-    """Return the number of the class of each example."""
+    """Return the class number of each example."""
     said = read_loss(loss)
     why = None
     if keras.tree.is_nested(labels):
         why = "the model has several outputs"
     elif said.labels == NUMBERS:
-        why = f"the loss {said.name!r} is of numbers, not of classes"
+        why = f"the loss {said.name!r} is for numbers, not for classes"
     elif said.labels == BINARY and labels.ndim > 1 and labels.shape[-1] > 1:
-        why = "each example has several labels, yes or no each"
+        why = "each example has several yes-or-no labels"
     elif labels.ndim > 2 or said.labels not in (ONE_HOT, None) and _is_wide(labels):
         why = f"each example has several labels, of shape {labels.shape[1:]}"
     elif output is not None and len(output) > 2:
         why = f"each example has several outputs, {output[1:]}"
     if why is not None:
         raise ValueError(
-            f"There is a class_weight, but an example has no one class: {why}. Give "
-            "the weights of examples, or of tokens or pixels, as sample weights in "
-            "`data`: (x, y, sample_weight)."
+            "class_weight cannot be used, because an example does not have exactly one "
+            f"class: {why}. Pass weights of examples, tokens or pixels as sample "
+            "weights in `data`: (x, y, sample_weight)."
         )
     if _is_wide(labels):
         return labels.argmax(-1)
     classes = np.round(labels.reshape(-1).astype("float64")).astype("int64")
     if (classes < 0).any():
         raise ValueError(
-            f"There is a class_weight, but {np.count_nonzero(classes < 0)} labels are "
-            f"below 0: {listed(np.unique(classes[classes < 0]))}. Take these examples "
-            "out, or give sample weights in `data`: (x, y, sample_weight)."
+            "class_weight cannot be used, because "
+            f"{np.count_nonzero(classes < 0)} labels are below 0: "
+            f"{listed(np.unique(classes[classes < 0]))}. Remove these examples, or "
+            "pass sample weights in `data`: (x, y, sample_weight)."
         )
     return classes
 
@@ -130,27 +132,28 @@ def _listed_by_class(weights: Any, count: int) -> dict:
 
 
 def _number(key: Any, count: int, names: Sequence[str] | None) -> int:
-    """Return the number of the class of a key."""
+    """Return the class number for a key of `class_weight`."""
     if isinstance(key, bytes):
         key = key.decode()
     if isinstance(key, str):
         if key not in (names or ()):
-            known = f"are {listed(names)}" if names else "have numbers, and no names"
+            known = f"are {listed(names)}" if names else "have numbers and no names"
             raise ValueError(
-                f"class_weight names the class {key!r}, but the classes {known}."
+                f"class_weight names the class {key!r}, but the classes {known}. Use "
+                "the names or numbers of the classes as keys."
             )
         return names.index(key)
     whole = isinstance(key, numbers.Real | np.number | np.bool_) and key == int(key)
     if not whole or not 0 <= key < count:
         raise ValueError(
             f"class_weight names the class {key!r}, but the classes are the whole "
-            f"numbers 0 to {count - 1}."
+            f"numbers 0 to {count - 1}. Use these numbers as keys."
         )
     return int(key)
 
 
 def _unusable(weights: Any, why: str) -> ValueError:
     return ValueError(
-        f"class_weight={weights!r} cannot be used: {why}. Pass a dictionary by the "
-        "number of the class, one weight for each class in order, or 'balanced'."
+        f"class_weight={weights!r} cannot be used: {why}. Pass a dictionary of class "
+        "number to weight, a list with one weight for each class, or 'balanced'."
     )

@@ -1,4 +1,4 @@
-"""A model taken apart below its head, where features can be cached."""
+"""Split a model below its head, so that its features can be cached."""
 
 import inspect
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import keras
 from keras_transfer import _keras
 from keras_transfer.backbones.groups import LayerGroup
 
-# Random layers that are a regularization of features, off when these are cached.
+# Random layers that only regularize features. They are off when features are cached.
 REGULARIZERS = (
     keras.layers.AlphaDropout,
     keras.layers.Dropout,
@@ -20,23 +20,24 @@ REGULARIZERS = (
 )
 REGULARIZER_NAMES = ("DropBlock2D", "DropPath", "StochasticDepth")
 
-# Packages whose random layers are recognized by the generator that they hold.
+# In these packages, each random layer has a generator by which it is recognized.
 PACKAGES = ("keras", "keras_cv", "keras_hub", "keras_transfer")
 
 
 class Cut(NamedTuple):
-    """Two models of the same layers: from inputs to features, from these to outputs."""
+    """The two parts of a model: inputs to features, and features to outputs."""
 
     body: keras.Model
     head: keras.Model
 
 
 def cut_at_head(model: keras.Model, head: LayerGroup) -> Cut:
-    """Return a functional model in two parts, the upper one with all of `head`.
+    """Split a functional model into two parts. The upper part contains all of `head`.
 
-    `Cut.head(Cut.body(x))` is `model(x)`. What has no weights and is not random, such
-    as a pooling, goes to the lower part, so that features are small; the dropout in
-    front of a classifier stays above. Both hold the layers of the model, not copies.
+    `Cut.head(Cut.body(x))` equals `model(x)`. Layers above the backbone that have no
+    weights and are not random, such as pooling, go to the lower part, so the features
+    are small. The dropout before a classifier stays in the upper part. Both parts use
+    the layers of the model, not copies.
 
     Args:
         model: A built model with one output.
@@ -46,10 +47,10 @@ def cut_at_head(model: keras.Model, head: LayerGroup) -> Cut:
         A `Cut`.
 
     Raises:
-        ValueError: If there is no such cut, with the reason: no symbolic inputs, a
-            layer that holds weights of both parts, layers of the backbone above the
-            head, a Keras mask on the features, a loss that a layer below them adds, or
-            random augmentation there.
+        ValueError: If the model cannot be split. The error says why: no symbolic
+            inputs, a layer with weights of both parts, layers of the backbone above the
+            head, a Keras mask on the features, a layer below the head that adds a loss,
+            or random augmentation below the head.
     """
     if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
         raise ValueError("the model is not functional")
@@ -64,7 +65,7 @@ def cut_at_head(model: keras.Model, head: LayerGroup) -> Cut:
         if _augments(layer)
     ]
     if augmenting:
-        raise ValueError(f"{augmenting} below the head augment at random")
+        raise ValueError(f"the layers {augmenting} below the head augment at random")
     tensors = {
         id(tensor): tensor
         for key, call in calls.items()
@@ -75,15 +76,15 @@ def cut_at_head(model: keras.Model, head: LayerGroup) -> Cut:
     tensors = list(tensors.values())
     features = tensors[0] if len(tensors) == 1 else tensors
     name = model.name
-    # `input` of a Sequential is that of its last call, perhaps in another model.
+    # `input` of a Sequential is the input of its last call, perhaps in another model.
     sequential = isinstance(model, keras.Sequential)
     inputs = model.inputs[0] if sequential else model.input
     body = keras.Model(inputs, features, name=f"{name}_below_head")
     beside = _keras.beside_outputs(body, inputs)
     if beside.masks:
-        raise ValueError("its features carry a Keras mask")
+        raise ValueError("the features have a Keras mask")
     if beside.losses:
-        raise ValueError("layers below the head add losses of their own")
+        raise ValueError("layers below the head add their own losses")
     return Cut(body, keras.Model(features, model.outputs[0], name=f"{name}_head"))
 
 
@@ -98,7 +99,7 @@ def _key(tensor: keras.KerasTensor) -> tuple[int, int]:
 
 
 def _calls(output: keras.KerasTensor) -> dict[tuple[int, int], _Call]:
-    """Return all calls that `output` depends on, each after those it depends on."""
+    """Return all calls that `output` depends on, in an order of execution."""
     calls, waiting = {}, [output]
     while waiting:
         tensor = waiting[-1]
@@ -113,15 +114,15 @@ def _calls(output: keras.KerasTensor) -> dict[tuple[int, int], _Call]:
 
 
 def _below(calls: dict, head: set[int]) -> set[tuple[int, int]]:
-    """Return the calls whose results are features, or go into them."""
-    needed = set()  # by what holds weights of the backbone
+    """Return the calls that compute the features."""
+    needed = set()  # calls with weights of the backbone, and calls below them
     for key in reversed(calls):
         weights = {id(v) for v in getattr(calls[key].operation, "weights", ())}
         if weights & head and weights - head:
             name = calls[key].operation.name
-            raise ValueError(f"the layer {name!r} holds a part of the head only")
+            raise ValueError(f"the layer {name!r} has only a part of the head")
         if weights & head and key in needed:
-            raise ValueError("layers of the backbone stand above the head")
+            raise ValueError("layers of the backbone are above the head")
         if weights - head or key in needed:
             needed.add(key)
             needed.update(map(_key, calls[key].inputs))
@@ -147,7 +148,7 @@ def _augments(layer: keras.Layer) -> bool:
 
 
 def _may_be_random(layer: keras.Layer) -> bool:
-    """Return whether a layer draws random numbers, or another's may in training."""
+    """Return whether a layer is random, or is a custom layer that may be random."""
     if _keras.is_random(layer):
         return True
     ours = type(layer).__module__.partition(".")[0] in PACKAGES

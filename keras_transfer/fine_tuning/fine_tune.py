@@ -1,4 +1,4 @@
-"""fine_tune: a pretrained model fitted to a small labeled set, in one call."""
+"""fine_tune: train a pretrained model on a small labeled set in one call."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ ClassWeight = Mapping[int | str, float] | Sequence[float] | str | None
 
 INSTEAD = {
     "sample_weight": "Put the weights into `data`: (x, y, sample_weight).",
-    "validation_split": "Pass `validation_data=`, chosen at random: the end of sorted "
-    "data, which validation_split takes, may lack whole classes.",
+    "validation_split": "Pass `validation_data=`, chosen at random. validation_split "
+    "takes the end of the data, which lacks classes if the data are sorted by class.",
     "initial_epoch": "Pass `directory=` to continue an interrupted run.",
-    "shuffle": "fine_tune shuffles arrays itself; shuffle a tf.data.Dataset yourself.",
-    "steps_per_epoch": "An epoch is one pass over `data`; pass less data.",
-    "validation_steps": "All of `validation_data` is evaluated; pass less data.",
-    "validation_batch_size": "`batch_size` holds for both.",
+    "shuffle": "fine_tune shuffles arrays itself. Shuffle a tf.data.Dataset yourself.",
+    "steps_per_epoch": "An epoch is one pass over `data`. Pass less data.",
+    "validation_steps": "All of `validation_data` is evaluated. Pass less data.",
+    "validation_batch_size": "`batch_size` applies to validation data too.",
 }
 
 
@@ -52,64 +52,71 @@ def fine_tune(
 ) -> keras.callbacks.History:
     """Train a pretrained model with a new head on a small labeled set.
 
-    The head learns first, alone, on features that the frozen backbone computes once;
-    then layer groups thaw from the head down, each at a smaller rate than the one
-    above, while the rate rises fast and falls slowly. The strategies are
+    First only the head trains, on features that the frozen backbone computes once. Then
+    layer groups are unfrozen from the head down. Each group has a smaller learning rate
+    than the group above it, and all rates rise fast and then fall slowly. The
+    strategies are
 
-    - `"probe"`: the head alone, in all epochs;
-    - `"lp-ft"`: the head in a third of the epochs, then all groups;
-    - `"gradual"`: the head in a third of the epochs, then a group more in each epoch
-      (several, if there are more groups than epochs);
-    - `"full"`: all groups from the first epoch on;
-    - `"auto"`: under 500 labels `"probe"`, to 5,000 `"gradual"` over the upper half of
-      the groups, above that `"gradual"` over all, a rule of thumb; `"full"` where there
-      is no head, as in a causal language model or a U-Net.
+    - `"probe"`: only the head, in all epochs.
+    - `"lp-ft"`: the head in the first third of the epochs, then all groups.
+    - `"gradual"`: the head in the first third of the epochs, then one more group in
+      each epoch, or several if there are more groups than epochs.
+    - `"full"`: all groups from the first epoch.
+    - `"auto"`: a rule of thumb. Under 500 labels, it is `"probe"`. Up to 5,000 labels,
+      it is `"gradual"` over the upper half of the groups. Above 5,000 labels, it is
+      `"gradual"` over all groups. For a model without a head, such as a causal language
+      model or a U-Net, it is `"full"`.
 
-    Compile the model first, with the loss and metrics of your task, be it of
-    classes, several labels at once, or regression, and an optimizer whose learning
-    rate is the one that suits the head, such as AdamW(1e-3). The optimizer is replaced
-    by its discriminative subclass: the stem learns at 1/100 of that rate, the groups
-    between in equal ratios, along `SlantedTriangular` over all epochs; the head while
-    it is alone, a mere linear probe, at 10 times that rate if it is new: if its biases
-    and scales are still as initialized. A head that was trained, and the last block of
-    a model without one, learn at the rate itself. A `discriminative`
-    optimizer keeps its factors, a schedule of your own stays, and next to a
-    LearningRateScheduler or ReduceLROnPlateau none is set. BatchNorm below the head
-    stays frozen, and so do layers whose `trainable` is False and weights that were
-    frozen one by one, in each phase; what only an earlier `fine_tune` has frozen thaws.
+    Compile the model first, with the loss and metrics of your task (classes, several
+    labels per example, or regression) and an optimizer. Choose a learning rate for the
+    head, such as AdamW(1e-3). `fine_tune` replaces the optimizer with its
+    discriminative subclass. The stem, the lowest group, trains at 1/100 of the learning
+    rate, and the groups between at equal ratios. The rate follows `SlantedTriangular`
+    over all epochs. While only the head trains, a new head has 10 times the learning
+    rate. A head is new if its biases and scales have their initial values. A trained
+    head, and the last block of a model without a head, have the learning rate itself.
 
-    Features are cached where they are the same in each epoch and the model can be cut
-    below its head; else the first phase runs the whole model. Which of the two, and
-    why, is printed, with the phases and what trains at the end. Flags stay as in the
-    last phase. `fine_tune` shuffles arrays itself, by a seed and the epoch, those of a
-    keras-hub Task too, which Keras leaves as they are; the seed follows
-    `keras.utils.set_random_seed`. A tf.data.Dataset is shuffled by its owner.
+    A `discriminative` optimizer keeps its factors, and your own learning rate schedule
+    stays. With the callbacks LearningRateScheduler and ReduceLROnPlateau, `fine_tune`
+    sets no schedule. In each phase, BatchNorm below the head, layers with
+    `trainable=False` and weights that you froze one by one stay frozen. Layers that
+    only an earlier `fine_tune` has frozen can be unfrozen.
 
-    Labels that are names are numbered in their alphabetical order, as scikit-learn's
-    LabelEncoder does, unless the model has learned them with other numbers. The names
-    are kept: `kt.report` and `kt.export_serving` find them.
+    `fine_tune` caches features if they are the same in each epoch and the model can be
+    split below its head. Otherwise the first phase runs the whole model. `fine_tune`
+    prints which of the two it does and why, the phases, and what is trainable at the
+    end. The trainable flags stay as in the last phase. `fine_tune` shuffles arrays
+    itself, also for a keras-hub Task, for which Keras does not. The order depends on
+    the epoch and on a seed, which follows `keras.utils.set_random_seed`. Shuffle a
+    tf.data.Dataset yourself.
 
-    With `directory`, the state is saved after each epoch, and the same call, after a
-    kill and with a model built in the same way, goes on there; with arrays, as if it
-    had not been interrupted. Callbacks begin anew. A run that has ended, by its epochs
-    or by a callback, gives its weights and History back and calls no callbacks. The
-    folder takes the bytes of the weights and of the optimizer, and of the features.
+    Labels that are names get numbers in alphabetical order, as in scikit-learn's
+    LabelEncoder, unless the model was trained with other numbers for the names. The
+    model stores the names, and `kt.report` and `kt.export_serving` use them.
+
+    With `directory`, the state is saved after each epoch. If the process is killed,
+    build the model in the same way and repeat the call, and the run continues. With
+    arrays, the result is the same as without the interruption. Callbacks start again.
+    A run that has ended, by its epochs or by a callback, restores its weights and
+    History and calls no callbacks. The folder needs disk space for the weights, the
+    optimizer state and the cached features.
 
     Args:
         model: A built and compiled model: functional, Sequential, a
             `TransferClassifier`, or a keras-hub Task.
         data: Tuple of arrays `(x, y)` or `(x, y, sample_weight)`, a batched, finite
-            `tf.data.Dataset` of these, or a `keras.utils.PyDataset`. Raw strings for
-            a Task with a preprocessor, and texts alone where that makes the labels, as
-            for causal and masked language models. Lists, and tables and columns of
-            pandas, are arrays.
-        validation_data: The same, evaluated after each epoch. Default None.
-        epochs: Epochs of all phases together. Default 5.
-        strategy: See above. Default "auto".
-        directory: Folder to go on from after a kill, new or of this run. Default None.
-        frozen: Names of layer groups that learn in no phase, or regular expressions
-            that are searched in the paths of layers, as in `kt.layer_groups`. Default
-            none.
+            `tf.data.Dataset` of these, or a `keras.utils.PyDataset`. Pass raw strings
+            for a Task with a preprocessor. Pass only texts if the preprocessor creates
+            the labels, as for causal and masked language models. Lists and pandas
+            tables and columns count as arrays.
+        validation_data: Data of the same types, evaluated after each epoch. Defaults to
+            None.
+        epochs: Int, epochs of all phases together. Defaults to 5.
+        strategy: Name of the strategy, see above. Defaults to `"auto"`.
+        directory: Folder for the state of the run, new or of the same run. Defaults to
+            None, which saves nothing.
+        frozen: Names of layer groups that no phase trains, or regular expressions for
+            the paths of layers, as in `kt.layer_groups`. Defaults to no names.
         batch_norm: `"frozen"` or `"train"`, as in `GradualUnfreezing`. Defaults to
             `"frozen"`.
         batch_size: Examples per batch, if the data are arrays. Defaults to 32.
@@ -123,16 +130,16 @@ def fine_tune(
     Returns:
         The History of all phases. Its logs have the `phase` of each epoch, an int, its
         `seconds`, and its `trainable_parameters`. Its `class_names` are a tuple in the
-        order of the numbers, or None where the labels or the model have no names.
+        order of the class numbers, or None if the classes have no names.
 
     Raises:
-        TypeError: If `model` is not a model or `data` of an unknown kind.
-        ValueError: If the model is not built, not compiled, or was trained; if data
-            are empty, endless, or their labels missing, out of range, of one class or
-            fewer than the classes; if a setting is unknown, the strategy does not fit
-            into the epochs, or `directory` is of another run. Whatever fails, in the
-            middle of training too, leaves the model as it was; an interrupt (Ctrl-C)
-            keeps what was trained so far.
+        TypeError: If `model` is not a Keras model, or the type of `data` is unknown.
+        ValueError: If the model is not built or not compiled, or if its optimizer has
+            made updates. If data are empty or endless, or if their labels are missing,
+            out of range, of one class or fewer than the classes. If a setting is
+            unknown, if there are too few epochs for the strategy, or if `directory`
+            belongs to another run. After any error, even during training, the model is
+            unchanged. After an interrupt (Ctrl-C), the model keeps its trained weights.
 
     Example:
         ```python
@@ -190,7 +197,7 @@ def _train(run: Run) -> None:
     if run.verbose:
         _print_start(run)
     if run.finished:
-        # The flags of the last phase; what callbacks have written stays as it is.
+        # Set the flags of the last phase, and call no callbacks of the user.
         run.unfreezing.on_epoch_begin(run.done - 1)
         run.unfreezing.on_train_end()
     else:
@@ -203,11 +210,11 @@ def _print_start(run: Run) -> None:
     for line in run.kept.said:
         print(line)
     if run.finished:
-        print(f"this run has ended after {run.done} epochs; nothing is trained")
+        print(f"this run has already ended after {run.done} epochs, nothing to train")
     elif run.done:
-        print(f"{run.done} epochs are done already")
+        print(f"this run continues after {run.done} completed epochs")
 
 
 def _print_end(run: Run) -> None:
     learning = [group.name for group in run.groups if group.trainable_variables]
-    print(f"fine_tune: what trains stays {', '.join(learning)}, as in the last phase")
+    print(f"fine_tune: trainable now, as in the last phase: {', '.join(learning)}")

@@ -1,4 +1,4 @@
-"""What fine_tune is given, checked before anything is changed."""
+"""The arguments of fine_tune, checked before anything changes."""
 
 from __future__ import annotations
 
@@ -31,73 +31,75 @@ REFUSED = (keras.callbacks.BackupAndRestore, GradualUnfreezing)
 
 
 def check_model(model: keras.Model) -> None:
-    """Check that a model is built, compiled, and was not trained.
+    """Check that a model is built and compiled, with a new optimizer.
 
     Raises:
-        TypeError: If it is not a model.
-        ValueError: If it is not ready.
+        TypeError: If `model` is not a Keras model.
+        ValueError: If the model is not built or not compiled, or if its optimizer has
+            made updates.
     """
     if not isinstance(model, keras.Model):
-        raise TypeError(f"model={model!r} is not a Keras model.")
+        raise TypeError(f"model={model!r} is not a Keras model. Pass a keras.Model.")
     if not model.compiled or model.optimizer is None:
         raise ValueError(
-            f"The model {model.name!r} is not compiled. Call model.compile(optimizer, "
-            "loss) first; the loss tells the task."
+            f"The model {model.name!r} is not compiled, so it has no loss and no "
+            "optimizer. Call model.compile(optimizer, loss) first."
         )
     if not model.built:
         raise ValueError(
-            f"The model {model.name!r} is not built, so it has no weights yet. Call it "
-            "on one batch first, or give it an Input."
+            f"The model {model.name!r} is not built, so it has no weights yet. Call "
+            "the model on one batch first, or add an Input."
         )
     optimizer = _keras.inner_optimizer(model.optimizer)
     if _keras.value(optimizer.iterations) > 0:
         raise ValueError(
             f"The {type(optimizer).__name__} of the model has made updates already, "
-            "so its moments and its schedule are those of an earlier training. Call "
-            "model.compile() with a new one."
+            "so its moments and its schedule belong to an earlier training. Call "
+            "model.compile() with a new optimizer."
         )
 
 
 def check_settings(settings: dict, data: Any) -> dict:
-    """Return the settings, checked: `batch_norm`, and those of `fit`.
+    """Return the checked settings: `batch_norm` and the settings of `fit`.
 
     Raises:
-        ValueError: If a setting contradicts another one or has an unknown value.
+        ValueError: If a setting contradicts another setting or has an unknown value.
     """
     callbacks = keras.tree.flatten(settings["callbacks"] or [])
     for callback in callbacks:
         if isinstance(callback, REFUSED):
             raise ValueError(
-                f"fine_tune has its own way of what {type(callback).__name__} does: "
-                "give `directory=` to go on after a kill, and `strategy=` for the "
-                "phases."
+                f"{type(callback).__name__} cannot be used in fine_tune, which does "
+                "the same itself. Pass `directory=` to continue an interrupted run, "
+                "or `strategy=` to choose the phases."
             )
     spec = getattr(data, "element_spec", data)
     weighted = isinstance(spec, tuple) and len(spec) == 3
     if weighted and settings["class_weight"] is not None:
         raise ValueError(
-            "There are a class_weight and sample weights in `data`, and Keras takes "
-            "one of them. Multiply the sample weights by those of the classes."
+            "You passed class_weight and sample weights in `data`, but Keras accepts "
+            "only one of the two. Multiply the sample weights by the class weights."
         )
     one_of("batch_norm", settings["batch_norm"], ("frozen", "train"))
     verbose = settings["verbose"]
-    if verbose == "auto":  # as Keras resolves it in a terminal
+    if verbose == "auto":  # Keras uses 1 in a terminal
         verbose = 1
     return settings | {"callbacks": callbacks, "verbose": verbose}
 
 
 def without_none(data: Any) -> Any:
-    """Return data without the None that stands for no sample weights."""
+    """Return data without sample weights if these are None."""
     if isinstance(data, tuple) and len(data) == 3 and data[2] is None:
         return data[:2]
     return data
 
 
 class Inputs(NamedTuple):
-    """Data with labels that are numbers, all of these labels, and their names.
+    """Data with labels that are numbers, all labels, and the class names.
 
-    `validation_data` and `held_out`, its labels, are None where there are none. Where a
-    preprocessor makes the labels, `made` is True, and `labels` only tell how many.
+    `held_out` are the labels of `validation_data`. Both are None without validation
+    data. If a preprocessor creates the labels, `made` is True, and only the number of
+    `labels` is valid.
     """
 
     data: Any
@@ -113,11 +115,12 @@ def checked_inputs(
 ) -> Inputs:
     """Return the data of a run, with labels checked against the loss.
 
-    Names are numbered, in order of the alphabet unless the model has other numbers.
+    Class names get numbers in alphabetical order, unless the model has other numbers.
 
     Raises:
-        TypeError: If data are of an unknown kind.
-        ValueError: If data are empty or endless, or their labels cannot be learned.
+        TypeError: If the type of the data is unknown.
+        ValueError: If data are empty or endless, or if the model cannot train on their
+            labels.
     """
     if makes_labels(model, data):
         return _made(model, data, validation_data, batch_size)
@@ -157,23 +160,23 @@ def checked_inputs(
 def _made(
     model: keras.Model, data: Any, validation_data: Any, batch_size: int | None
 ) -> Inputs:
-    """Return inputs of which a preprocessor makes the labels."""
+    """Return the inputs if a preprocessor creates the labels."""
     data, count = without_labels(data)
     fit_arguments(model, data, 1, batch_size)
     if validation_data is None:
         return Inputs(data, None, np.zeros(count), None, made=True)
     if not makes_labels(model, validation_data):
         raise ValueError(
-            "`data` have no labels, since the preprocessor of the model makes them, so "
-            "`validation_data` must be the same: texts alone."
+            "`data` has no labels, because the preprocessor of the model creates them, "
+            "so `validation_data` must have only texts too. Remove its labels."
         )
     held_out, held_out_count = without_labels(validation_data)
     return Inputs(data, held_out, np.zeros(count), np.zeros(held_out_count), made=True)
 
 
 def output_of(model: keras.Model) -> tuple | None:
-    """Return the shape of the one output of a model; None if it is not known."""
-    output = getattr(model, "output_shape", None)  # of a subclassed model unknown
+    """Return the shape of the single output of a model, or None if it is unknown."""
+    output = getattr(model, "output_shape", None)  # unknown for a subclassed model
     if not isinstance(output, tuple) or any(isinstance(x, tuple) for x in output):
         return None
     return output

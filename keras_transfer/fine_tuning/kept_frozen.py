@@ -1,4 +1,4 @@
-"""What stays frozen in a whole run of fine_tune: by the user's flags, or as asked."""
+"""Layers that stay frozen in a whole run of fine_tune: by flags or by `frozen=`."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from keras_transfer import _keras
 from keras_transfer.backbones.block_patterns import find_owners
 from keras_transfer.backbones.groups import LayerGroups
 
-SHOWN = 5  # names that a line holds
+SHOWN = 5  # the largest number of names in a printed line
 
-# Weights that a run of fine_tune has frozen itself, by id: they are not the user's. The
-# reference distinguishes a weight from a later one at the same address.
+# Weights that fine_tune has frozen, by id, and not the user. The reference
+# distinguishes a weight from a later weight with the same id.
 _frozen_by_runs: dict[int, weakref.ref] = {}
 
 
 class KeptFrozen(NamedTuple):
-    """What learns in no phase.
+    """Layers and weights that no phase trains.
 
     Args:
-        ids: Ids of layers and of weights.
-        before: Those of them that were frozen when the run began.
-        said: A line for each reason, to be printed.
+        ids: Ids of layers and weights.
+        before: The ids that were frozen when the run began.
+        said: Lines to print, one for each reason.
     """
 
     ids: frozenset[int]
@@ -36,19 +36,19 @@ class KeptFrozen(NamedTuple):
 
 
 def kept_frozen(groups: LayerGroups, frozen: str | Iterable[str] = ()) -> KeptFrozen:
-    """Return what is to stay frozen in a model.
+    """Return the layers and weights that stay frozen in a model.
 
-    What was frozen when a run began stays so: layers by `layer.trainable = False`, and
-    single weights. What only an earlier run of fine_tune has frozen may thaw.
+    Layers with `trainable = False` and single weights that were frozen when the run
+    began stay frozen. If an earlier run of fine_tune froze them, they can be unfrozen.
 
     Args:
         groups: The layer groups of the model.
-        frozen: Names of groups, or regular expressions that are searched in the paths
-            of layers with weights, as in `kt.layer_groups`.
+        frozen: Names of groups, or regular expressions for the paths of layers with
+            weights, as in `kt.layer_groups`. Defaults to no names.
 
     Raises:
-        TypeError: If `frozen` is not one or several str.
-        ValueError: If one of them finds nothing, or all would be frozen.
+        TypeError: If `frozen` is not a string or several strings.
+        ValueError: If a name matches nothing.
     """
     model = groups.model
     ids, flagged = set(), []
@@ -59,26 +59,26 @@ def kept_frozen(groups: LayerGroups, frozen: str | Iterable[str] = ()) -> KeptFr
         ids.update(map(id, own))
         if own and not layer.trainable:
             flagged.append(layer)
-        # A layer of statistics alone has its flag only.
+        # A layer with statistics but no trainable weights has only its own flag.
         statistics = not able and not layer.trainable and _keras.own_weights(layer)
         if statistics or own and len(own) == len(able):
             ids.add(id(layer))
     said = []
     if flagged:
         said.append(
-            f"kept frozen, since layer.trainable is False: {_shown(groups, flagged)}"
+            f"kept frozen, because layer.trainable is False: {_shown(groups, flagged)}"
         )
     before = frozenset(ids)
     asked = _named(groups, frozen)
     if asked:
         ids.update(id(layer) for layer in asked)
         ids.update(id(v) for layer in asked for v in _keras.own_weights(layer))
-        said.append(f"kept frozen, by frozen=: {_shown(groups, asked)}")
+        said.append(f"kept frozen, as set by frozen=: {_shown(groups, asked)}")
     return KeptFrozen(frozenset(ids), before, tuple(said))
 
 
 def note_frozen(model: keras.Model, kept: KeptFrozen) -> None:
-    """Note what a run has frozen itself, so that the next one may thaw it."""
+    """Record the weights that a run has frozen, so the next run can unfreeze them."""
     for key in [key for key, alive in _frozen_by_runs.items() if alive() is None]:
         del _frozen_by_runs[key]
     for layer in _keras.flat_layers(model):
@@ -95,14 +95,14 @@ def _is_of_runs(variable: keras.Variable) -> bool:
 
 
 def _named(groups: LayerGroups, frozen: str | Iterable[str]) -> list[keras.Layer]:
-    """Return the layers of groups, or of paths, that are named."""
+    """Return the layers that `frozen` names, by group or by path."""
     frozen = [frozen] if isinstance(frozen, str) else list(frozen or ())
     found = []
     for name in frozen:
         if not isinstance(name, str):
             raise TypeError(
-                f"frozen={frozen!r} must be names of layer groups, or regular "
-                "expressions for the paths of layers."
+                f"frozen={frozen!r} must be strings. Pass names of layer groups, or "
+                "regular expressions for the paths of layers."
             )
         if name in groups.names:
             found.extend(groups[name].layers)
@@ -112,9 +112,9 @@ def _named(groups: LayerGroups, frozen: str | Iterable[str]) -> list[keras.Layer
         if not matched:
             near = get_close_matches(name, groups.names, n=1, cutoff=0)
             raise ValueError(
-                f"frozen={name!r} names no layer group, and is found in no path of a "
-                f"layer with weights. Did you mean {near[0]!r}? The groups are "
-                f"{groups.names}; the paths are "
+                f"frozen={name!r} names no layer group, and no path of a layer with "
+                f"weights contains it. Did you mean {near[0]!r}? The groups are "
+                f"{groups.names}. The paths are "
                 f"{_listed([owner.path for owner in owners])}."
             )
         found.extend(matched)
@@ -122,7 +122,7 @@ def _named(groups: LayerGroups, frozen: str | Iterable[str]) -> list[keras.Layer
 
 
 def _shown(groups: LayerGroups, layers: list[keras.Layer]) -> str:
-    """Return groups all of whose layers are there, and the names of other layers."""
+    """Return the names of the complete groups among `layers`, and of other layers."""
     chosen = {id(layer) for layer in layers}
     names = []
     for group in groups:

@@ -1,4 +1,4 @@
-"""Whether the last layer group of a model is a head, and has been trained."""
+"""Whether the last layer group of a model is a head, and whether it is new."""
 
 import numpy as np
 
@@ -6,21 +6,22 @@ from keras_transfer import _keras
 from keras_transfer.backbones.groups import LayerGroup
 from keras_transfer.backbones.groups import LayerGroups
 
-NEW = "new"  # a head that has made no step yet
+NEW = "new"  # a head that was not trained yet
 TRAINED = "trained"  # a head with weights of an earlier training
-NONE = "none"  # no head: the last group is a block of the backbone
+NONE = "none"  # no head, because the last group is a block of the backbone
 
 
 def head_state(groups: LayerGroups) -> str:
     """Return NEW, TRAINED or NONE for the last layer group of a model.
 
-    A head is what follows the backbone, or a single last layer. A language model with
-    tied embeddings and a U-Net have none: their last group is a pretrained block.
+    A head is the layers after the backbone, or a single last layer. A language model
+    with tied embeddings and a U-Net have no head. Their last group is a pretrained
+    block.
 
-    It is new if each of its biases, scales and statistics is still what initializers
-    make of one: 0, 1, or one value throughout. An update changes that, and a pretrained
-    layer has other values. A head that has none of these, such as a Dense layer without
-    bias, is taken for new.
+    A head is new if all its biases, scales and statistics have initial values: each is
+    0, 1 or one constant. An update changes these values, and pretrained layers have
+    other values. A head without biases, scales and statistics, such as a Dense layer
+    without bias, counts as new.
     """
     head = groups[-1]
     if head.name != "head" and len(head.layers) > 1:

@@ -1,4 +1,4 @@
-"""One training in two fits: of the head on cached features, then of the whole."""
+"""One training in two fits: the head on cached features, then the whole model."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from keras_transfer.fine_tuning.cut_at_head import cut_at_head
 from keras_transfer.fine_tuning.run import Run
 from keras_transfer.fine_tuning.stays_finite import StaysFinite
 
-# What the head does by itself must be what the model does.
+# If the model overrides one of these, a separate head would train differently.
 STEPS = ("call", "train_step", "test_step", "compute_loss", "compute_metrics")
 
-# Logs of GradualUnfreezing, which the bar would write as 0.0000e+00.
+# Logs of GradualUnfreezing, which the progress bar would show as 0.0000e+00.
 TOLD = ("phase", "seconds", "trainable_parameters")
 
-AUTOTUNE = -1  # that of tf.data
+AUTOTUNE = -1  # tf.data.AUTOTUNE
 
 
 class PhasedFit:
-    """Fit the model of a run in phases, with callbacks that see a single training.
+    """Fit the model of a run in phases, which callbacks get as a single training.
 
-    Their `model` is the whole model in both fits. Making a PhasedFit sets it.
+    The `model` of the callbacks is the whole model in both fits. The constructor sets
+    it.
 
     Args:
-        run: The run. Its model has the optimizer that is to train it.
+        run: The run. Its model has the optimizer for this training.
     """
 
     def __init__(self, run: Run) -> None:
@@ -50,7 +51,8 @@ class PhasedFit:
         if not any(isinstance(x, keras.callbacks.TerminateOnNaN) for x in callbacks):
             callbacks.insert(0, StaysFinite())
         if self.head:
-            # GradualUnfreezing logs the seconds of the epoch; the last may stop it.
+            # _Cost changes the seconds that GradualUnfreezing logs. _Stop must be last,
+            # because any callback may stop the training.
             callbacks = [_Cost(self.head), *callbacks, _Stop(self.head)]
         self.callbacks = _AcrossFits(
             [run.unfreezing, *callbacks],
@@ -61,7 +63,7 @@ class PhasedFit:
         )
 
     def train(self) -> None:
-        """Train all epochs that are not done, and tell the callbacks."""
+        """Train all epochs that are not done, and call the callbacks."""
         run = self.run
         run.model.stop_training = False
         self.callbacks.begin()
@@ -72,16 +74,16 @@ class PhasedFit:
             if done < run.epochs and not run.model.stop_training:
                 self._fit(done)
         except KeyboardInterrupt:
-            run.unfreezing.on_train_end()  # or the rate of the phase would stay
+            run.unfreezing.on_train_end()  # removes the rate of the phase
             raise
         self.callbacks.end()
 
     def _fit_head(self) -> bool:
-        """Train the head on cached features; return False if there can be none."""
+        """Train the head on cached features, or return False if caching fails."""
         run = self.run
         try:
             if run.made_labels:
-                raise ValueError("the preprocessor may make other labels in each pass")
+                raise ValueError("the preprocessor may create new labels in each pass")
             self.head.cut()
             train, validation = repeated(run.data, "of training"), None
             if run.validation_data is not None:
@@ -91,11 +93,11 @@ class PhasedFit:
                 print(f"phase 0 runs the whole model in each epoch: {reason}")
             return False
         if run.verbose:
-            print("phase 0 runs on features that are computed once")
+            print("phase 0 uses features that are computed once")
         arrays = self._features(train, "features")
         batch_size = train.batch_size
         examples = len(keras.tree.flatten(arrays[1])[0])
-        if math.ceil(examples / batch_size) != run.num_batches:  # of several sizes
+        if math.ceil(examples / batch_size) != run.num_batches:  # batches of many sizes
             batch_size = math.ceil(examples / run.num_batches)
         settings = dict(run.settings)
         if validation is not None:
@@ -130,7 +132,7 @@ class PhasedFit:
         if isinstance(run.data, Epochs):
             arguments = {"x": run.data.dataset}
         if not isinstance(run.data, keras.utils.PyDataset):
-            arguments["shuffle"] = False  # or Keras warns that it cannot
+            arguments["shuffle"] = False  # otherwise Keras warns
         run.model.fit(
             **arguments,
             validation_data=validation_data,
@@ -143,10 +145,10 @@ class PhasedFit:
 
 
 class CachedHead:
-    """Fit a head alone, with the loss, metrics and optimizer of the whole model.
+    """Fit only a head, with the loss, metrics and optimizer of the whole model.
 
-    The head holds the layers of the model and its optimizer is the model's own, so
-    that the model has learned when the head has, and training goes on from there.
+    The head shares its layers and its optimizer with the model. Training the head
+    therefore trains the model, and the next phase continues from there.
 
     Args:
         model: A built and compiled model.
@@ -157,33 +159,33 @@ class CachedHead:
         self.model = model
         self.group = group
         self.body = self.head = None
-        self.seconds = 0.0  # of computing features, since the last epoch
+        self.seconds = 0.0  # time for computing features since the last epoch
 
     def cut(self) -> None:
-        """Take the model apart into what computes the features, and the head.
+        """Split the model into a body, which computes the features, and the head.
 
         Raises:
-            ValueError: If features cannot be cached below the head, with the reason.
+            ValueError: If features below the head cannot be cached. The error says why.
         """
         model = self.model
         for name in STEPS:
             if getattr(model, name).__module__.partition(".")[0] != "keras":
-                raise ValueError(f"{type(model).__name__} has a {name} of its own")
+                raise ValueError(f"{type(model).__name__} has its own {name}")
         if _keras.inner_optimizer(model.optimizer).use_ema:
-            raise ValueError("the optimizer keeps averages of all weights")
+            raise ValueError("the optimizer keeps moving averages of all weights")
         with _keras.scope(model):
             self.body, self.head = cut_at_head(model, self.group)
-        self.head.stop_training = False  # as `fit` sets it
+        self.head.stop_training = False  # `fit` sets this attribute too
 
     def features(self, dataset: Any, path: pathlib.Path | None, verbose: int) -> tuple:
-        """Return arrays of features, labels and, if there are, sample weights."""
+        """Return arrays of features, labels and, if available, sample weights."""
         began = time.perf_counter()
         weighted = len(dataset.element_spec) == 3
         preprocessor = getattr(self.model, "preprocessor", None)
         if preprocessor is not None:
             dataset = dataset.map(preprocessor, num_parallel_calls=AUTOTUNE)
         with warnings.catch_warnings():
-            # It may shuffle: the order of this one pass is that of the arrays.
+            # The dataset may shuffle, because only one pass is read.
             warnings.filterwarnings("ignore", message="Two passes over the dataset")
             rows = cache_features(self.body, dataset, path, verbose=verbose)
         arrays = next(rows.batch(len(rows)).as_numpy_iterator())
@@ -193,22 +195,22 @@ class CachedHead:
     def fit(
         self, train: Epochs, callbacks: keras.callbacks.CallbackList, **settings: Any
     ) -> None:
-        """Fit the head, with callbacks that see the whole model."""
+        """Fit the head, with callbacks whose `model` is the whole model."""
         arguments = _keras.compile_arguments(self.model)
-        # What the model has is wrapped for mixed precision, if it is to be.
+        # The optimizer of the model is already wrapped if mixed precision needs it.
         arguments |= {"optimizer": self.model.optimizer, "auto_scale_loss": False}
         with _keras.scope(self.model):
             self.head.compile(**arguments)
-        self.head.history = None  # it is the model's
-        # Both have the metrics that the user made, and Keras resets those of a model
-        # only once it has built them.
+        self.head.history = None  # the model gets the History
+        # Head and model share the user's metrics, and Keras resets the metrics of a
+        # model only after it has built them.
         self.model.reset_metrics()
         self.head.fit(train.dataset, callbacks=callbacks, shuffle=False, **settings)
         self.head.reset_metrics()
 
 
 class _AcrossFits(keras.callbacks.CallbackList):
-    """Callbacks to which several fits are one training."""
+    """Callbacks that get several fits as one training."""
 
     last = None
 
@@ -219,26 +221,26 @@ class _AcrossFits(keras.callbacks.CallbackList):
         super().on_train_end(self.last)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Do nothing: it has begun."""
+        """Do nothing, because the training has already begun."""
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Keep the logs for the real end."""
+        """Keep the logs for the end of the whole training."""
         self.last = logs
 
 
 class _Progress(keras.callbacks.ProgbarLogger):
-    """The progress bar of Keras without what the table of phases has told."""
+    """The progress bar of Keras, without the logs of GradualUnfreezing."""
 
-    async_safe = True  # as Keras takes its own to be
+    async_safe = True  # as Keras sets it for its own progress bar
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """End the bar with the values of the epoch."""
+        """Finish the bar with the values of the epoch."""
         shown = {k: v for k, v in (logs or {}).items() if k not in TOLD}
         super().on_epoch_end(epoch, shown)
 
 
 class _Cost(keras.callbacks.Callback):
-    """Add the seconds of computing features to those of the epoch after it."""
+    """Add the time for computing features to the `seconds` of the next epoch."""
 
     def __init__(self, cached: CachedHead) -> None:
         super().__init__()
@@ -250,9 +252,9 @@ class _Cost(keras.callbacks.Callback):
 
 
 class _Stop(keras.callbacks.Callback):
-    """Stop the fit of the head where a callback stops that of the whole model."""
+    """Stop the fit of the head when a callback stops the training of the model."""
 
-    async_safe = True  # the fit of the whole model is dispatched as without it
+    async_safe = True  # so Keras may still run the steps of the model asynchronously
 
     def __init__(self, cached: CachedHead) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A run of fine_tune as one value: what it was given, checked, and what follows."""
+"""A run of fine_tune as one value: its checked arguments and the plan."""
 
 from __future__ import annotations
 
@@ -56,29 +56,29 @@ RATE_CALLBACKS = (
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One call of `fine_tune`, known in full before anything is changed.
+    """One call of `fine_tune`, complete before anything changes.
 
     Args:
         model: The compiled model.
         groups: Its layer groups.
-        strategy: The strategy that was chosen.
+        strategy: The chosen strategy.
         unfreezing: The callback that follows the phases of the strategy.
         data: Training data: `Epochs` of arrays, a dataset, or a PyDataset.
-        validation_data: The same, or None.
+        validation_data: Validation data of the same types, or None.
         epochs: Epochs of all phases together.
-        num_batches: Batches of an epoch.
-        seed: Seed of the order of arrays, the one of the folder if that has one.
-        clock: The callback that knows the epoch, for all data of the run.
-        callbacks: Those of the user.
+        num_batches: Batches per epoch.
+        seed: Seed for the order of arrays. A folder with a seed replaces it.
+        clock: The callback that stores the current epoch for all data of the run.
+        callbacks: The callbacks of the user.
         history: The History that the training fills.
-        folder: Where the run is saved and goes on, or None.
+        folder: The folder that saves the run, or None.
         done: Epochs that were done before this call.
         finished: Whether the run ended before this call.
-        verbose: As of `fit`.
+        verbose: As in `fit`.
         settings: Other arguments of `fit`.
         class_names: Names of the classes in the order of their numbers, or None.
-        kept: What learns in no phase, by the user's will.
-        made_labels: Whether the preprocessor of the model makes the labels.
+        kept: Layers and weights that the user froze, so no phase trains them.
+        made_labels: Whether the preprocessor of the model creates the labels.
     """
 
     model: keras.Model
@@ -114,11 +114,11 @@ class Run:
         frozen: Any,
         settings: dict,
     ) -> Run:
-        """Return the run of what `fine_tune` was given; nothing is changed yet.
+        """Return the run for the arguments of `fine_tune`, without any change.
 
         Raises:
-            TypeError: If `model` or data are of an unknown kind.
-            ValueError: If they, or a setting, cannot be used; see `fine_tune`.
+            TypeError: If the type of `model` or of the data is unknown.
+            ValueError: If an argument cannot be used (see `fine_tune`).
         """
         check_model(model)
         check_replicas(model)
@@ -132,8 +132,8 @@ class Run:
         data, labels = inputs.data, inputs.labels
         if inputs.made and settings["class_weight"] is not None:
             raise ValueError(
-                "There is a class_weight, but the preprocessor of the model makes the "
-                "labels, tokens each. Leave it out."
+                "You passed class_weight, but the preprocessor of the model creates "
+                "the labels, which are tokens. Leave class_weight out."
             )
         settings["class_weight"] = class_weights(
             settings["class_weight"],
@@ -191,7 +191,7 @@ class Run:
 
     @property
     def head_epochs(self) -> int:
-        """The number of epochs, the first ones, in which the head learns alone."""
+        """The number of epochs at the start in which only the head trains."""
         phases = self.unfreezing.phases
         if phases[0].groups != (self.groups.names[-1],):
             return 0
@@ -204,7 +204,7 @@ class Run:
 
     @property
     def scheduled_batches(self) -> int | None:
-        """The batches of the rate's schedule; None where a callback sets the rate."""
+        """The batches of the schedule, or None if a callback sets the rate."""
         if any(isinstance(callback, RATE_CALLBACKS) for callback in self.callbacks):
             return None
         return self.epochs * self.num_batches
@@ -222,18 +222,18 @@ def _strategy(
     names = able_groups(groups, batch_norm, kept.ids)
     if not names:
         raise ValueError(
-            f"All of the model {groups.model.name!r} is frozen ({'; '.join(kept.said)})"
-            ", so nothing could learn. Set `trainable = True` on what is to learn, and "
-            "compile again."
+            f"The whole model {groups.model.name!r} is frozen "
+            f"({'; '.join(kept.said)}), so nothing can train. Set `trainable = True` "
+            "on the layers that must train, and compile again."
         )
     head, frozen = head_state(groups), None
     if names[-1] != groups.names[-1]:
-        head = NONE  # it is kept frozen
+        head = NONE  # the head is kept frozen
     if any(isinstance(x, FrozenBackbone) for x in _keras.flat_layers(groups.model)):
         frozen = "wrapped"
     elif len(names) == 1 and len(able_groups(groups, batch_norm, ())) > 1:
         frozen = "flags"
-    # The head of a run that goes on may have learned since it began as a new one.
+    # In a run that continues, the head may have been new at the start.
     states = [head] if began is None or head == NONE else [head, NEW, TRAINED]
     choices = [
         choose_strategy(name, names, epochs, examples, frozen=frozen, head=state)

@@ -1,4 +1,4 @@
-"""A folder in which a run of fine-tuning goes on after a kill."""
+"""A folder from which an interrupted run of fine_tune continues."""
 
 from __future__ import annotations
 
@@ -22,23 +22,25 @@ STATE = "fine_tune.json"
 START = "fine_tune_0.weights.h5"
 END = "fine_tune_end.weights.h5"
 
-CHUNK = 1024  # rows whose bytes are copied at a time
+CHUNK = 1024  # rows that are copied at a time
 
 
 class RunFolder:
-    """Save weights, optimizer, seeds and history after each epoch; give them back.
+    """Save and restore weights, optimizer, seeds and history after each epoch.
 
-    The state names the file of weights and is replaced in one step, so that a kill
-    leaves the state of the epoch before. Its `callback` must be the last of those that
-    write into the logs or, like EarlyStopping, into the weights.
+    The state file contains the name of the weights file, and is replaced in one step.
+    If the process is killed while it saves, the state of the previous epoch remains.
+    The `callback` must come after all callbacks that change the logs or, like
+    EarlyStopping, the weights.
 
     Args:
-        path: A new or empty folder, or one of the same run.
-        settings: What makes the run, JSON-plain. Another run is refused.
-        history: The History that the `fit` fills.
+        path: A new or empty folder, or the folder of the same run.
+        settings: Dict of the settings that identify the run, with values that JSON can
+            store. Other settings in the folder raise an error.
+        history: The History that `fit` fills.
 
     Raises:
-        ValueError: If the folder is of another run, or of something else.
+        ValueError: If the folder belongs to another run, or is not the folder of a run.
     """
 
     def __init__(
@@ -54,12 +56,12 @@ class RunFolder:
 
     @property
     def epoch(self) -> int:
-        """The number of epochs that are done."""
+        """The number of completed epochs."""
         return self.state["epoch"] if self.state else 0
 
     @property
     def seed(self) -> int | None:
-        """The seed of the run; None before it has begun."""
+        """The seed of the run, or None before the run has begun."""
         return self.state["seed"] if self.state else None
 
     @property
@@ -73,7 +75,7 @@ class RunFolder:
         return _Saves(self)
 
     def begin(self, model: keras.Model, seed: int) -> None:
-        """Save the start with the seed of a new run, or load what was saved last."""
+        """Save the start of a new run with its seed, or load the last saved state."""
         self.path.mkdir(parents=True, exist_ok=True)
         remove_partials(self.path)
         if self.state is None:
@@ -86,7 +88,7 @@ class RunFolder:
         self.restore_history()
 
     def restore_history(self) -> None:
-        """Give the History the epochs that are done."""
+        """Restore the completed epochs in the History."""
         self.history.epoch = list(self.state["epochs"])
         for name, values in self.state["history"].items():
             self.history.history[name] = list(values)
@@ -115,15 +117,15 @@ class RunFolder:
     def _read(self) -> dict | None:
         file = self.path / STATE
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"directory={str(self.path)!r} is a file. Name a folder.")
+            raise ValueError(f"directory={str(self.path)!r} is a file. Pass a folder.")
         if not file.exists():
             inside = self.path.iterdir() if self.path.exists() else ()
-            # A kill at the start leaves the first weights, and a partial state.
+            # A process killed at the start leaves the first weights and partial files.
             other = [x.name for x in inside if x.name != START and not is_partial(x)]
             if other:
                 raise ValueError(
-                    f"The folder {str(self.path)!r} belongs to something else: it has "
-                    f"{sorted(other)[:5]} and no {STATE}. Name a new folder."
+                    f"The folder {str(self.path)!r} is not the folder of a run. It has "
+                    f"{sorted(other)[:5]} and no {STATE}. Pass a new folder."
                 )
             return None
         try:
@@ -133,26 +135,27 @@ class RunFolder:
                 raise ValueError(f"its file {state['weights']!r} is missing")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{str(file)!r} cannot be gone on from: {error}. Delete the folder to "
-                "start again, or name a new one."
+                f"The run in {str(file)!r} cannot continue: {error}. Delete the folder "
+                "to start again, or pass a new folder."
             ) from error
         changed = [
-            f"{key}: {settings.get(key)!r} there, {self.settings.get(key)!r} here"
+            f"{key}: {settings.get(key)!r} in the folder, "
+            f"{self.settings.get(key)!r} in this call"
             for key in sorted({*settings, *self.settings})
             if settings.get(key) != self.settings.get(key)
         ]
         if changed:
             raise ValueError(
-                f"The folder {str(self.path)!r} is of another run ({'; '.join(changed)}"
-                "). Name a new folder, or delete this one."
+                f"The folder {str(self.path)!r} belongs to a run with other settings "
+                f"({'; '.join(changed)}). Pass a new folder, or delete this folder."
             )
         return state
 
 
 def begun_phases(path: str | os.PathLike | None) -> list[dict] | None:
-    """Return the phases of the run in a folder, or None where no run has begun.
+    """Return the phases of the run in a folder, or None if no run has begun.
 
-    What is wrong with a folder is `RunFolder`'s to say.
+    `RunFolder` raises the errors for a folder that cannot be used.
     """
     try:
         text = (pathlib.Path(path) / STATE).read_text(encoding="utf-8")
@@ -162,17 +165,17 @@ def begun_phases(path: str | os.PathLike | None) -> list[dict] | None:
 
 
 def identity(model: keras.Model, data: Any, labels: Any) -> dict:
-    """Return what distinguishes the model and the data of a run from those of others.
+    """Return values that identify the model and the data of a run.
 
     Args:
         model: The compiled model.
         data: Tuple of arrays, or a dataset.
-        labels: All labels of `data`, as of `read_labels`.
+        labels: All labels of `data`, as returned by `read_labels`.
     """
     optimizer = _keras.inner_optimizer(model.optimizer)
     rate = _keras.settings(optimizer)["learning_rate"]
-    # The order of arrays counts, since an epoch's follows from it and the seed; that
-    # of a dataset may be another in each pass.
+    # The order of arrays counts, because it and the seed determine the order of an
+    # epoch. The order of a dataset does not, because it may differ in each pass.
     if isinstance(data, tuple):
         arrays = keras.tree.flatten(map_arrays(np.asarray, data))
     else:
@@ -190,14 +193,14 @@ def identity(model: keras.Model, data: Any, labels: Any) -> dict:
 
 
 class _Saves(keras.callbacks.Callback):
-    """Saves into a RunFolder."""
+    """Save the state of a training to a RunFolder."""
 
     def __init__(self, folder: RunFolder) -> None:
         super().__init__()
         self.folder = folder
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Give the History, which has just begun anew, its epochs back."""
+        """Restore the epochs of the History, which Keras has just reset."""
         self.folder.restore_history()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -206,11 +209,11 @@ class _Saves(keras.callbacks.Callback):
         self.folder.save(self.model, done, name, self.folder.seed)
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Save the state again: a callback may have put the best weights back."""
+        """Save the state again, because a callback may have restored other weights."""
         folder = self.folder
         folder.save(self.model, folder.epoch, END, folder.seed, end=True)
 
 
 def _plain(value: object) -> object:
-    """Return what JSON cannot write, such as a metric of each class, as numbers."""
+    """Return a value that JSON cannot store, such as an array, as lists of numbers."""
     return np.asarray(value).tolist()

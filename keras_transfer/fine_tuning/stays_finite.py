@@ -1,4 +1,4 @@
-"""A training whose weights become NaN ends with an error."""
+"""A callback that stops a training with an error if weights become NaN."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from keras import ops
 
 
 class StaysFinite(keras.callbacks.Callback):
-    """End a training with an error once weights of the model are not finite.
+    """Stop a training with an error when weights of the model are not finite.
 
-    A dataset is not read before. With TerminateOnNaN it is for the user to judge.
+    A dataset is not checked before training, so NaN in it shows up here. If the user
+    passes TerminateOnNaN, fine_tune does not add this callback.
     """
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Look at the weights that learn."""
+        """Check the trainable weights."""
         wrong = [
             variable.path
             for variable in self.model.trainable_variables
@@ -21,8 +22,8 @@ class StaysFinite(keras.callbacks.Callback):
         ]
         if wrong:
             raise ValueError(
-                f"In epoch {epoch} {len(wrong)} weights of the model became NaN or "
-                f"infinite, such as {wrong[0]!r}. Look for features or labels that are "
-                "NaN or infinite, or take a smaller learning rate: "
-                "kt.find_learning_rate suggests one."
+                f"In epoch {epoch}, {len(wrong)} weights of the model became NaN or "
+                f"infinite, such as {wrong[0]!r}. Check the data for features or "
+                "labels that are NaN or infinite, or use a smaller learning rate. "
+                "kt.find_learning_rate suggests a learning rate."
             )

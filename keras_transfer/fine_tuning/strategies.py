@@ -1,4 +1,4 @@
-"""Strategies of fine-tuning: which layer groups learn in which epochs, how fast."""
+"""Fine-tuning strategies: which layer groups train in which epochs, at which rate."""
 
 import math
 import numbers
@@ -21,35 +21,37 @@ from keras_transfer.optimizers.schedules import SlantedTriangular
 
 STRATEGIES = ("auto", "probe", "lp-ft", "gradual", "full")
 
-# Numbers of labels at which "auto" changes its mind: a rule of thumb, no paper's.
+# Numbers of labels at which "auto" changes the strategy. This is a rule of thumb and
+# not from a paper.
 FEW = 500
 MANY = 5000
 
-# A head on features that stay as they are stands a higher rate than one on features
-# that move, and needs it, to get far in few epochs.
+# A head can train at a higher rate on fixed features than on changing features. It
+# needs this rate to converge in a few epochs.
 ALONE_RATE = 10.0
 
-# The stem learns at this share of the head's rate, and the groups between in equal
-# ratios: the rule of fastai's `fine_tune`.
+# The stem trains at this share of the head's rate, and the groups between at equal
+# ratios, as in fastai's `fine_tune`.
 STEM_SHARE = 0.01
 
 
-# Why a backbone does not thaw.
+# Why a backbone cannot be unfrozen.
 AUTO_FROZEN = {
-    "wrapped": "the backbone is a FrozenBackbone",
-    "flags": "all below the head is kept frozen",
+    "wrapped": "because the backbone is a FrozenBackbone",
+    "flags": "because all groups below the head are kept frozen",
 }
 FROZEN = {
-    "wrapped": "the model holds a FrozenBackbone, which never thaws. Build the model "
-    "on its `FrozenBackbone.layer`, or take strategy='probe'.",
-    "flags": "all of it is frozen, by `frozen=` or since layer.trainable is False, as "
-    "a file may have it too, and is kept so. Set `trainable = True` on the backbone "
-    "and compile again, name fewer groups, or take strategy='probe'.",
+    "wrapped": "the model contains a FrozenBackbone, which cannot be unfrozen. Build "
+    "the model on its `FrozenBackbone.layer`, or use strategy='probe'.",
+    "flags": "the whole backbone is kept frozen, by `frozen=` or because "
+    "layer.trainable is False (a loaded model may have this flag). Set "
+    "`trainable = True` on the backbone and compile again, name fewer groups in "
+    "`frozen=`, or use strategy='probe'.",
 }
 
 
 class Strategy(NamedTuple):
-    """A strategy by name, its phases, and why it was chosen."""
+    """The name of a strategy, its phases, and why it was chosen."""
 
     name: str
     phases: list[Phase]
@@ -65,50 +67,54 @@ def choose_strategy(
     frozen: str | None = None,
     head: str = NEW,
 ) -> Strategy:
-    """Return the strategy of a name, and for "auto" the one that suits the labels.
+    """Return the strategy with this name. "auto" chooses by the number of labels.
 
     Args:
         name: One of `STRATEGIES`.
-        names: The layer groups that can learn, stem first, head last.
+        names: The layer groups that can train, stem first, head last.
         epochs: Epochs of all phases together.
         labels: Number of labeled examples.
-        frozen: Why the backbone does not thaw: "wrapped", in a FrozenBackbone, or
-            "flags", as the user froze it. Default None: it does.
-        head: Whether the last group is a head, and a new one, as of `head_state`.
-            Only a new head learns at a higher rate while it is alone.
+        frozen: Why the backbone cannot be unfrozen: "wrapped" if it is in a
+            FrozenBackbone, "flags" if the user froze it. Defaults to None, which means
+            that the backbone can be unfrozen.
+        head: The result of `head_state`. Only a new head trains at a higher rate while
+            it trains alone. Defaults to `NEW`.
 
     Returns:
-        A `Strategy`; its last phase has no end.
+        A `Strategy`. Its last phase has no end.
 
     Raises:
-        ValueError: If the strategy is unknown, has more phases than epochs, or would
-            thaw what can never thaw.
+        ValueError: If the strategy is unknown, needs more epochs, or would unfreeze a
+            backbone that cannot be unfrozen.
     """
     one_of("strategy", name, STRATEGIES)
-    reason = "as asked"
-    lowest = 0  # the first group that learns at any time
+    reason = "as requested"
+    lowest = 0  # the lowest group that any phase trains
     rate = ALONE_RATE if head == NEW else 1.0
     if name == "auto" and frozen:
         name, reason = "probe", AUTO_FROZEN[frozen]
     elif name == "auto" and head == NONE:
-        name, reason = "full", "there is no new head that would spoil what is below it"
+        name = "full"
+        reason = "because there is no new head that could damage the layers below it"
     elif name == "auto":
         name, lowest, reason = _by_labels(labels, len(names))
     alone = (names[-1],)
     if name == "probe":
         return Strategy(name, [Phase(alone, rate=rate)], reason)
     if frozen:
-        raise ValueError(f"strategy={name!r} thaws the backbone, but {FROZEN[frozen]}")
+        raise ValueError(
+            f"strategy={name!r} unfreezes the backbone, but {FROZEN[frozen]}"
+        )
     if len(names) == 1:
-        reason = "only one layer group can learn"
+        reason = "because only one layer group can train"
         return Strategy("probe", [Phase(alone, rate=rate)], reason)
     if name == "full":
         return Strategy(name, [Phase(tuple(names))], reason)
     if epochs < 2:
         raise ValueError(
-            f"epochs={epochs} cannot hold the strategy {name!r} ({reason}): the "
-            "head learns alone first. Give 2 epochs or more, or take strategy='probe' "
-            "or 'full'."
+            f"epochs={epochs} is too few for the strategy {name!r} ({reason}), which "
+            "trains only the head in the first epochs. Use at least 2 epochs, or "
+            "strategy='probe' or 'full'."
         )
     first = max(1, epochs // 3)
     phases = [Phase(alone, first, rate)]
@@ -126,13 +132,13 @@ def choose_strategy(
 def give_slanted_rates(
     model: keras.Model, groups: LayerGroups, batches: int | None
 ) -> None:
-    """Give a compiled model smaller rates toward the stem, along a slanted triangle.
+    """Set smaller rates toward the stem, and a slanted triangular schedule.
 
     Args:
-        model: A compiled model. A `discriminative` optimizer keeps its factors, and
-            a schedule of its own stays.
+        model: A compiled model. A `discriminative` optimizer keeps its factors, and an
+            optimizer with a schedule keeps its schedule.
         groups: The layer groups of `model`.
-        batches: Length of the schedule in batches; None sets no schedule.
+        batches: Length of the schedule in batches, or None to set no schedule.
 
     Raises:
         ValueError: If the optimizer cannot have factors.
@@ -140,7 +146,7 @@ def give_slanted_rates(
     optimizer = _keras.inner_optimizer(model.optimizer)
     with _keras.scope(model):
         if isinstance(optimizer, Discriminative):
-            # A copy, so that the one of the user is as it was if training fails.
+            # A copy, so the user's optimizer is unchanged if training fails.
             table = optimizer.rate_table.excluding(optimizer)
             optimizer = with_rate_table(optimizer, table)
         else:
@@ -160,11 +166,11 @@ def give_slanted_rates(
 
 def _by_labels(labels: int, groups: int) -> tuple[str, int, str]:
     rule = (
-        f"by a rule of thumb for {labels:,} labels: under {FEW:,} the head, to "
-        f"{MANY:,} the upper half of the layer groups, above that all"
+        f"by a rule of thumb for {labels:,} labels: under {FEW:,} only the head, up "
+        f"to {MANY:,} the upper half of the layer groups, above {MANY:,} all groups"
     )
     if labels < FEW:
         return "probe", 0, rule
-    # Of two groups the head is the upper half, and one more is to thaw.
+    # With two groups, the upper half is the head only, but one more group must train.
     lowest = max(0, min(groups // 2, groups - 2))
     return "gradual", lowest if labels <= MANY else 0, rule

@@ -1,4 +1,4 @@
-"""A model as it was, after a training that failed."""
+"""Restore a model after a training that failed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras_transfer import _keras
 from keras_transfer.data.class_names import class_names_of
 from keras_transfer.data.class_names import remember_class_names
 
-# What `fit` sets on a model; absent ones are taken away again.
+# Attributes that `fit` sets on a model. Attributes that were absent are deleted.
 ATTRIBUTES = (
     "train_function",
     "test_function",
@@ -27,16 +27,16 @@ ABSENT = object()
 def unchanged_after_error(
     model: keras.Model, variables: Iterable[keras.Variable]
 ) -> Iterator[None]:
-    """Give a compiled model back all that a training changes if an error ends it.
+    """Restore everything that a training changes in a model if it ends with an error.
 
-    That is `variables`, all that no gradient changes, flags, the optimizer, the
-    compiled functions, and the names of the classes. The copy takes as many bytes of
-    host memory meanwhile. An interrupt is not an error: what was trained till then
-    stays.
+    This covers `variables`, the variables that change without a gradient, flags, the
+    optimizer, the compiled functions and the class names. The copy of the variables
+    needs host memory during the training. An interrupt is not an error, so the model
+    then keeps its trained weights.
 
     Args:
         model: A built and compiled model.
-        variables: The variables that may learn.
+        variables: The variables that any phase may train.
     """
     changing = [*variables, *_keras.untrained(model)]
     changing = list({id(variable): variable for variable in changing}.values())

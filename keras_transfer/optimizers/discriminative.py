@@ -1,4 +1,4 @@
-"""Discriminative learning rates: one optimizer, a factor for each layer group."""
+"""Discriminative learning rates: one optimizer with a factor for each layer group."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def discriminative(
     rates: Mapping[RateKey, float] | None = None,
     no_weight_decay: bool | Iterable[str] = False,
 ) -> keras.Optimizer:
-    """Return an optimizer of the same class with one factor for each layer group.
+    """Return an optimizer of the same kind with one rate factor for each layer group.
 
-    The head learns at the optimizer's learning rate and each group below it at
-    `layer_decay` times the rate of the group above: layers near the input hold general
-    features that need less change. The factor multiplies the update and the
-    decoupled weight decay, never the gradient, which Adam would be blind to.
-    There is still one `learning_rate`, so schedules and callbacks work as ever, and
-    gradients are clipped jointly. The rows of a sparse gradient, an Embedding's, are
-    added up before anything is squared, as the papers have it; Keras squares them one
-    by one. In `optax` this is `multi_transform` with scaled
-    learning rates, in PyTorch it is a list of parameter groups.
+    The head trains at the optimizer's learning rate. Each group below it trains at
+    `layer_decay` times the rate of the group above, because layers near the input have
+    general features that need less change. The factor multiplies the update and the
+    decoupled weight decay. It does not multiply the gradient, because Adam removes the
+    scale of the gradient. There is still one `learning_rate`, so schedules and
+    callbacks work as usual. Gradients are clipped jointly. The rows of a sparse
+    gradient, as of an Embedding, are summed before they are squared, as in the papers.
+    Keras squares each row first. This function corresponds to `multi_transform` with
+    scaled learning rates in `optax`, and to a list of parameter groups in PyTorch.
 
     Args:
-        optimizer: A keras SGD, Adam, AdamW, RMSprop, Adagrad, Adamax, Nadam, Lamb,
+        optimizer: A Keras SGD, Adam, AdamW, RMSprop, Adagrad, Adamax, Nadam, Lamb,
             Lion or Adafactor that has made no update yet. Its settings are copied.
         model_or_groups: The built model that will be fitted, or its `LayerGroups`.
         layer_decay: Float in (0, 1]. The factor of a group is `layer_decay ** depth`.
@@ -67,15 +67,16 @@ def discriminative(
             variables whose path contains a match. Defaults to False.
 
     Returns:
-        A new optimizer of a subclass of the class of `optimizer`. Its `rates` are a
-        dict of slot name to factor, and `set_rates({...})` changes them between
-        epochs without a retrace. They are saved and reloaded by position.
+        A new optimizer, of a subclass of the class of `optimizer`. Its `rates` are a
+        dict of slot name to factor. `set_rates({...})` changes the factors between
+        epochs without a retrace. Factors are saved and loaded by position.
 
     Raises:
-        ValueError: If the optimizer is of another class or has been used, a group is
-            unknown, a pattern matches nothing, a rate has no effect, or a factor is
-            not above 0; in the scope of several replicas, if it accumulates gradients
-            or has an ema_overwrite_frequency (see `keras_transfer.distribute.check`).
+        ValueError: If the class of the optimizer is not supported, if it has made
+            updates, if a group is unknown, if a pattern matches nothing, if a rate has
+            no effect, or if a factor is not above 0. In the scope of several replicas,
+            if the optimizer accumulates gradients or has an ema_overwrite_frequency
+            (see `keras_transfer.distribute.check`).
 
     Example:
         ```python
@@ -102,12 +103,15 @@ def discriminative(
     if layer_decay is None:
         layer_decay = 0.9 if rates is None else 1.0
     why = (
-        "above 1 the groups near the input would learn fastest. Use "
-        "rates={group: factor} if that is meant"
+        "above 1, groups near the input would have the highest rate. If you want "
+        "this, pass rates={group: factor}"
     )
     number("layer_decay", layer_decay, above=0, most=1, why=why)
     if rates is not None and not isinstance(rates, Mapping):
-        raise TypeError(f"rates={rates!r} is not a dict of group name to factor.")
+        raise TypeError(
+            f"rates={rates!r} is not a dict of group name to factor. Pass a dict such "
+            "as {'head': 2.0}."
+        )
     depths = range(len(groups) - 1, -1, -1)
     factors = {
         name: check_rate(name, layer_decay**depth)
@@ -122,54 +126,54 @@ def discriminative(
 def with_rate_table(
     optimizer: keras.Optimizer, table: RateTable, **changed: object
 ) -> keras.Optimizer:
-    """Return a new, discriminative optimizer with the settings of `optimizer`."""
+    """Return a new discriminative optimizer with the settings of `optimizer`."""
     kind = SUBCLASSES.get(type(optimizer), type(optimizer))
     return kind(**settings(optimizer) | {"layout": table} | changed)
 
 
 def as_groups(model_or_groups: keras.Model | LayerGroups) -> LayerGroups:
-    """Return the layer groups of a model, or the given ones."""
+    """Return the layer groups of a model, or the given layer groups unchanged."""
     if isinstance(model_or_groups, LayerGroups):
         return model_or_groups
     return layer_groups(model_or_groups)
 
 
 def check_supported(optimizer: keras.Optimizer) -> None:
-    """Check that `optimizer` is of a class we can extend and has made no update.
+    """Check that the class of `optimizer` is supported and that it made no update.
 
     Raises:
-        TypeError: If it is not a Keras optimizer.
-        ValueError: If its class is not supported or it has been used.
+        TypeError: If `optimizer` is not a Keras optimizer.
+        ValueError: If its class is not supported, or if it has made updates.
     """
     if not isinstance(optimizer, keras.Optimizer):
         raise TypeError(
-            f"optimizer={optimizer!r} is not a Keras optimizer object. Pass one, such "
-            "as keras.optimizers.AdamW(1e-3)."
+            f"optimizer={optimizer!r} is not a Keras optimizer object. Pass an "
+            "optimizer such as keras.optimizers.AdamW(1e-3)."
         )
     kind = type(optimizer)
     if kind not in SUBCLASSES:
-        reason = REFUSED.get(kind.__name__, "its update rule is not known to us")
+        reason = REFUSED.get(kind.__name__, "its class is not supported")
         if isinstance(optimizer, Discriminative):
-            reason = "it is discriminative already; change it with set_rates()"
+            reason = "it is discriminative already. Change its rates with set_rates()"
         names = [each.__name__ for each in SUBCLASSES]
         raise ValueError(
-            f"{kind.__name__} cannot get rates by group: {reason}. "
-            f"Supported are {names}, not their subclasses."
+            f"{kind.__name__} cannot have rates by group: {reason}. The supported "
+            f"classes are {names}, without their subclasses."
         )
     updates = value(optimizer.iterations)
     if updates > 0:
         raise ValueError(
-            f"The {kind.__name__} has made {updates} updates. It keeps no clock and no "
-            "factor for each variable, so its moments would be lost. Pass a new "
-            "optimizer (or compile() with one). A model that was saved in the middle "
-            "of GradualUnfreezing is reloaded with keras_transfer.resume(path)."
+            f"The {kind.__name__} has made {updates} updates. It has no update count "
+            "and no factor for each variable, so its moments would be lost. Pass a new "
+            "optimizer, or call compile() with a new optimizer. To load a model that "
+            "was saved during GradualUnfreezing, use keras_transfer.resume(path)."
         )
 
 
 class Discriminative:
-    """What all discriminative optimizers add to their Keras parent."""
+    """Mixin with the rate table of all discriminative optimizers."""
 
-    # The argument has the name that the table has in the config of saved files.
+    # Saved files have this argument in their config, so its name cannot change.
     def __init__(self, *args, layout: RateTable | Mapping, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if not isinstance(layout, RateTable):
@@ -182,11 +186,11 @@ class Discriminative:
         return dict(zip(self.rate_table.slots, self._slot_factors(), strict=True))
 
     def set_rates(self, rates: Mapping[RateKey, float]) -> None:
-        """Change the factors of some slots; a compiled `fit` follows.
+        """Change the factors of some slots, also for a compiled `fit`.
 
         Args:
-            rates: Dict of factors above 0, with keys as in `discriminative(rates=)`
-                that were used there, or as in the property `rates`.
+            rates: Dict of factors above 0. The keys are keys of the property `rates`,
+                or keys that were used in `discriminative(rates=)`.
 
         Raises:
             ValueError: If a key is unknown or a factor is not above 0.
@@ -196,7 +200,7 @@ class Discriminative:
             name = key if isinstance(key, str) else ":".join(key)
             if name not in new:
                 raise ValueError(
-                    f"There is no rate of the name {name!r}. {nearest(name, new)}"
+                    f"There is no rate with the name {name!r}. {nearest(name, new)}"
                 )
             new[name] = check_rate(name, rate)
         self.rate_table = self.rate_table.with_factors(new.values())
@@ -204,10 +208,10 @@ class Discriminative:
             self._factors.assign(self.bound.row_factors(self.rate_table.factors))
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Create the slots of `variables`, each bound to its rate.
+        """Create the slots of `variables`, and assign a rate to each variable.
 
         Raises:
-            ValueError: If a variable belongs to no rate.
+            ValueError: If a variable has no rate.
         """
         if self.built:
             return
@@ -217,7 +221,7 @@ class Discriminative:
         super().build(variables)
 
     def get_config(self) -> dict:
-        """Return the parent's config and the rates by position."""
+        """Return the config of the parent class, with the rates by position."""
         table = self.rate_table
         if self.built:
             table = self.bound
@@ -227,7 +231,7 @@ class Discriminative:
         return super().get_config() | {"layout": table.to_config()}
 
     def _slot_factors(self) -> tuple[float, ...]:
-        """Return the factors as they are now: a reloaded state may have set them."""
+        """Return the current factors, which a loaded state may have changed."""
         factors = list(self.rate_table.factors)
         if self.built:
             rows = zip(self.bound.rows, value(self._factors), strict=True)
@@ -262,12 +266,12 @@ SUBCLASSES = {
     )
 }
 
-# Why other optimizers of Keras cannot be given a factor.
+# Why other Keras optimizers cannot have factors.
 REFUSED = {
     "Ftrl": "it divides by the learning rate",
-    "Muon": "it has two weight decays of its own, which a factor would not reach",
+    "Muon": "it has its own two weight decays, which a factor would not change",
     "ScheduleFreeAdamW": "its averaged weights are not scaled by the learning rate",
     "Adadelta": "its step size does not come from the learning rate",
-    "LossScaleOptimizer": "pass its inner_optimizer; Keras wraps it again",
-    "MultiOptimizer": "it has one optimizer and one clipping for each group already",
+    "LossScaleOptimizer": "pass its inner_optimizer, which Keras wraps again",
+    "MultiOptimizer": "it already has one optimizer and one clipping for each group",
 }

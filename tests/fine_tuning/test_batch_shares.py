@@ -1,4 +1,4 @@
-"""Batches that are too small for all replicas: filled up, or refused."""
+"""Batches that are too small for all replicas: filled up, or an error."""
 
 import keras
 import numpy as np
@@ -39,7 +39,7 @@ def test_a_last_batch_of_one_example_is_filled_up(strategy, how):
     assert np.isfinite(history.history["val_loss"]).all()
 
 
-def test_a_dataset_with_such_a_batch_is_refused(strategy):
+def test_a_dataset_with_a_batch_of_one_example_raises(strategy):
     model = make(strategy)
     batches = tf.data.Dataset.from_tensor_slices(data(9)).batch(4)
     with pytest.raises(ValueError, match="1 of 3 batches have 1 example.*'block_1'"):
@@ -48,7 +48,7 @@ def test_a_dataset_with_such_a_batch_is_refused(strategy):
     kt.fine_tune(model, batches, epochs=1, strategy="full", verbose=0)
 
 
-def test_a_model_that_can_do_with_none_is_not_refused(strategy):
+def test_a_model_that_accepts_empty_batches_does_not_raise(strategy):
     with strategy.scope():
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
         model.compile("adam", SPARSE, jit_compile=False)

@@ -1,4 +1,4 @@
-"""The head on cached features learns what it would learn under the whole model."""
+"""Training the head on cached features equals training it in the whole model."""
 
 import contextlib
 
@@ -17,7 +17,7 @@ SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 class Counted(keras.layers.Layer):
-    """Counts its examples, in the graph."""
+    """Count the examples, in the graph."""
 
     def build(self, shape):
         self.count = self.add_weight(
@@ -30,7 +30,7 @@ class Counted(keras.layers.Layer):
 
 
 class Live(keras.Model):
-    """A model with a step of its own, so that its head is not cached."""
+    """A model with its own train step, so its features are not cached."""
 
     def train_step(self, data):
         return super().train_step(data)
@@ -43,7 +43,7 @@ def data(count=22, classes=3, seed=0):
 
 
 def make(optimizer="adam", loss=SPARSE, units=3, live=False, norm=True, **settings):
-    """Return a compiled model that is the same each time."""
+    """Return a compiled model with the same initial weights in each call."""
     keras.utils.set_random_seed(3)
     stem = keras.Sequential([keras.Input((6,)), Counted(), tiny.mlp(widths=(5,))])
     layers = [stem, keras.layers.Dense(units, kernel_regularizer="l2", name="logits")]
@@ -59,7 +59,7 @@ def make(optimizer="adam", loss=SPARSE, units=3, live=False, norm=True, **settin
 
 
 def new(thing):
-    """Return a new optimizer or metric of the same settings."""
+    """Return a new optimizer or metric with the same settings."""
     return thing if isinstance(thing, str) else thing.from_config(thing.get_config())
 
 
@@ -69,7 +69,7 @@ def counted(model):
 
 
 def both(xy, validation, settings, **compiled):
-    """Return models and histories of the head phase, on features and live."""
+    """Return models and histories of the head phase, with and without cache."""
     found = []
     for live in (False, True):
         model = make(live=live, **compiled)
@@ -156,18 +156,18 @@ CASES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_the_head_learns_as_under_the_whole_model(case):
+def test_the_cached_head_trains_as_in_the_whole_model(case):
     xy, validation, settings, compiled = CASES[case]
     found = both(xy, validation, settings, **compiled)
     assert_same(found)
     held_out = 9 if validation else 0
-    assert counted(found[0][0]) <= 22 + held_out + 1  # and a trace of one
+    assert counted(found[0][0]) <= 22 + held_out + 1  # and one example for a trace
     assert counted(found[1][0]) >= 2 * 22
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("used", [True, False])
-def test_metrics_start_anew_in_each_stage(used):
+def test_metrics_are_reset_in_each_fit(used):
     model = make(metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")])
     if used:
         model.evaluate(*data(9), verbose=0)
@@ -185,7 +185,7 @@ def test_metrics_start_anew_in_each_stage(used):
 
 
 @pytest.mark.slow
-def test_mixed_precision_learns_as_under_the_whole_model():
+def test_mixed_precision_trains_as_in_the_whole_model():
     keras.config.set_dtype_policy("mixed_float16")
     found = both(data(), data(9), {})
     assert_same(found, 2e-3)
@@ -194,11 +194,11 @@ def test_mixed_precision_learns_as_under_the_whole_model():
 
 
 @pytest.mark.slow
-def test_two_replicas_learn_as_one(strategy):
+def test_two_replicas_train_like_one(strategy):
     found = []
     for scope in (contextlib.nullcontext(), strategy.scope()):
         with scope:
-            model = make(norm=False)  # whose statistics are of each replica
+            model = make(norm=False)  # each replica would have its own statistics
         arguments = dict(epochs=2, strategy="probe", batch_size=8, verbose=0)
         history = kt.fine_tune(model, data(24), validation_data=data(9), **arguments)
         found.append((model, history))
@@ -207,7 +207,7 @@ def test_two_replicas_learn_as_one(strategy):
 
 
 @pytest.mark.slow
-def test_the_features_of_a_dataset_that_shuffles_are_shuffled_in_each_epoch():
+def test_features_of_a_dataset_that_shuffles_are_computed_once():
     shuffled = dataset().unbatch().shuffle(22).batch(8)
     model = make()
     kt.fine_tune(
@@ -222,8 +222,8 @@ def head_of(model):
     return cached
 
 
-def test_what_cannot_be_cached_is_told():
-    with pytest.raises(ValueError, match="Live has a train_step of its own"):
+def test_models_that_cannot_be_cached_raise():
+    with pytest.raises(ValueError, match="Live has its own train_step"):
         head_of(make(live=True))
 
     class Louder(keras.Model):
@@ -233,11 +233,11 @@ def test_what_cannot_be_cached_is_told():
     plain = tiny.mlp()
     model = Louder(plain.inputs, plain.outputs)
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="Louder has a call of its own"):
+    with pytest.raises(ValueError, match="Louder has its own call"):
         head_of(model)
     with pytest.raises(ValueError, match="averages"):
         head_of(make(keras.optimizers.SGD(use_ema=True)))
     patched = make()
     patched.test_step = lambda data: {}
-    with pytest.raises(ValueError, match="has a test_step of its own"):
+    with pytest.raises(ValueError, match="has its own test_step"):
         head_of(patched)

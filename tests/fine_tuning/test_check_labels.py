@@ -1,4 +1,4 @@
-"""Labels that a loss can learn from, and those that it cannot."""
+"""Labels that a loss accepts, and labels that raise an error."""
 
 import keras
 import ml_dtypes
@@ -37,7 +37,7 @@ many = np.array([[0, 1, 1], [1, 0, 1]] * 3)
         ({"a": sparse, "b": "mse"}, 3, {"a": whole, "b": -1.0 * whole}),
     ],
 )
-def test_good_labels_pass(loss, classes, labels):
+def test_correct_labels_pass(loss, classes, labels):
     labels = (
         keras.tree.map_structure(np.asarray, labels)
         if isinstance(labels, dict)
@@ -58,14 +58,14 @@ def test_labels_of_tokens_and_pixels_pass():
         check_labels(sparse, (None, 3, 3), tokens)
 
 
-def test_tokens_that_are_words_need_not_be_all_words():
+def test_tokens_of_a_large_vocabulary_need_not_have_all_words():
     tokens = np.array([[0, 7, 7], [2, 1, 3]])
     check_labels(sparse, (None, 3, 30_000), tokens)
     with pytest.raises(ValueError, match="outside 0 to 29999: 30000"):
         check_labels(sparse, (None, 3, 30_000), tokens + 29_997)
 
 
-def test_an_output_that_is_not_known_leaves_numbers_to_check():
+def test_with_an_unknown_output_only_the_numbers_are_checked():
     check_labels(sparse, None, whole + 9)
     with pytest.raises(ValueError, match="NaN"):
         check_labels(sparse, None, whole * np.nan)
@@ -97,12 +97,12 @@ def test_an_output_that_is_not_known_leaves_numbers_to_check():
         (binary, 2, many, "several classes at once"),
     ],
 )
-def test_bad_labels_are_refused(loss, classes, labels, message):
+def test_wrong_labels_raise(loss, classes, labels, message):
     with pytest.raises(ValueError, match=message):
         check_labels(loss, (None, classes), labels)
 
 
-def test_labels_of_validation_need_a_range_only():
+def test_for_validation_labels_only_the_range_is_checked():
     for good in (whole[:1], 0 * whole):
         check_labels(sparse, (None, 9), good, learned=False)
         check_labels(binary, (None, 1), 0 * good, learned=False)
@@ -112,6 +112,6 @@ def test_labels_of_validation_need_a_range_only():
         check_labels(binary, (None, 1), whole, learned=False)
 
 
-def test_a_class_without_labels_is_told():
+def test_a_class_without_labels_warns():
     with pytest.warns(UserWarning, match="1 of 4 classes have no label: 3"):
         check_labels(sparse, (None, 4), whole)

@@ -1,4 +1,4 @@
-"""Weights of classes in any form that people have them."""
+"""Class weights in all common forms."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ EXPECTED = {0: 1.0, 1: 9.0, 2: 0.5}
 
 
 @pytest.mark.parametrize("labels", [[0, 2, 1], [[0.0], [2.0]], np.eye(3)])
-def test_classes_that_have_no_weight_get_1(labels):
+def test_classes_without_a_weight_get_1(labels):
     assert class_weights({1: 9.0}, np.array(labels), None) == {0: 1.0, 1: 9.0, 2: 1.0}
     assert class_weights(None, np.array(labels), None) is None
     assert class_weights({}, np.array(labels), None) is None
@@ -32,14 +32,14 @@ def test_classes_that_have_no_weight_get_1(labels):
     ],
     ids=["NumPy", "list", "tuple", "array", "names"],
 )
-def test_all_forms_say_the_same(weights):
+def test_all_forms_give_the_same_weights(weights):
     found = class_weights(weights, LABELS, SPARSE, (None, 3), ("cat", "dog", "eel"))
     assert found == EXPECTED
     for key, value in found.items():
         assert type(key) is int and type(value) is float
 
 
-def test_a_column_of_pandas_goes_by_its_index():
+def test_a_pandas_column_is_read_by_its_index():
     pandas = pytest.importorskip("pandas")
     assert class_weights(pandas.Series([1.0, 9, 0.5]), LABELS, SPARSE) == EXPECTED
     column = pandas.Series([0.5, 9.0], index=["eel", "dog"])
@@ -48,13 +48,13 @@ def test_a_column_of_pandas_goes_by_its_index():
 
 
 @pytest.mark.parametrize("labels", [LABELS, LABELS[:, None] * 1.0, np.eye(3)[LABELS]])
-def test_balanced_is_that_of_scikit_learn(labels):
+def test_balanced_equals_scikit_learn(labels):
     expected = compute_class_weight("balanced", classes=np.arange(3), y=LABELS)
     found = class_weights("balanced", labels, None, (None, 3))
     np.testing.assert_allclose([found[each] for each in range(3)], expected)
 
 
-def test_balanced_weights_of_a_class_without_labels_and_of_yes_and_no():
+def test_balanced_weights_with_an_empty_class_and_with_booleans():
     assert class_weights("balanced", np.array([0, 0, 2, 2]), SPARSE, (None, 4)) == {
         0: 1.0,
         1: 1.0,
@@ -74,13 +74,13 @@ def test_balanced_weights_of_a_class_without_labels_and_of_yes_and_no():
         ({0: -1}, "-1 is not a number of 0 or more"),
         ({0: "2"}, "'2' is not a number of 0 or more"),
         ([1, np.nan, 1], "is not a number of 0 or more"),
-        ([0, 0, 0], "nothing would be learned"),
+        ([0, 0, 0], "nothing would train"),
         ({3: 1}, "the class 3, but the classes are the whole numbers 0 to 2"),
         ({0.5: 1}, "the class 0.5, but"),
         ({"cow": 1}, "the class 'cow', but the classes are cat, dog, eel"),
     ],
 )
-def test_weights_that_cannot_be_used(weights, message):
+def test_wrong_weights_raise(weights, message):
     names = ("cat", "dog", "eel")
     with pytest.raises(ValueError, match=f"class_weight.*{message}"):
         class_weights(weights, LABELS, SPARSE, (None, 3), names)
@@ -89,8 +89,8 @@ def test_weights_that_cannot_be_used(weights, message):
 @pytest.mark.parametrize(
     "labels, loss, output, message",
     [
-        (np.eye(3), BINARY, (None, 3), "several labels, yes or no each"),
-        (LABELS * 1.0, "mse", (None, 1), "is of numbers, not of classes"),
+        (np.eye(3), BINARY, (None, 3), "several yes-or-no labels"),
+        (LABELS * 1.0, "mse", (None, 1), "is for numbers, not for classes"),
         (np.ones((4, 7)), SPARSE, (None, 7, 3), r"several labels, of shape \(7,\)"),
         (np.ones((4, 7, 1)), SPARSE, (None, 7, 3), r"labels, of shape \(7, 1\)"),
         ({"a": LABELS, "b": LABELS}, SPARSE, None, "several outputs"),
@@ -102,6 +102,6 @@ def test_weights_that_cannot_be_used(weights, message):
         ),
     ],
 )
-def test_examples_of_no_one_class(labels, loss, output, message):
+def test_examples_without_exactly_one_class_raise(labels, loss, output, message):
     with pytest.raises(ValueError, match=message):
         class_weights("balanced", labels, loss, output)

@@ -1,4 +1,4 @@
-"""A model cut below its head: what goes where, that nothing changes, refusals."""
+"""A model split below its head: the two parts, no side effects, and errors."""
 
 import keras
 import numpy as np
@@ -12,14 +12,14 @@ from tests.contracts.compare import assert_close
 
 
 class Noise(layers.Layer):
-    """Draws from the global random state, which Keras cannot tell."""
+    """Draw from the global random state, which Keras does not detect."""
 
     def call(self, x, training=False):
         return x + keras.random.normal(keras.ops.shape(x)) if training else x
 
 
 class Foreign(layers.Layer):
-    """Has a random generator of its own, as the layers of keras-cv."""
+    """A layer with its own random generator, like the layers of keras-cv."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -34,7 +34,7 @@ def cut_of(model):
 
 
 def stack(*above, below=()):
-    """Return a nested backbone with layers below it and, under the logits, above."""
+    """Return a nested backbone, with layers below it and between it and the logits."""
     return keras.Sequential(
         [
             keras.Input((6,)),
@@ -47,7 +47,7 @@ def stack(*above, below=()):
 
 
 def two_ways():
-    """Return a model with a random layer in one of two ways to its head."""
+    """Return a model with two paths to its head, one with a random layer."""
     inputs = keras.Input((6,))
     x = layers.Dense(4, name="first")(inputs)
     x = layers.Dense(4, name="second")(x)
@@ -90,13 +90,13 @@ def test_the_parts_make_the_model(name, tmp_path):
     ids = [id(each) for each in (*parts.body.weights, *parts.head.weights)]
     assert sorted(ids) == sorted(map(id, model.weights))
     assert {id(v) for v in parts.head.weights} == {id(v) for v in groups[-1].variables}
-    # The cut adds calls to the layers, of which the saved model must know nothing.
+    # The split calls the layers again. The saved model must not contain these calls.
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     assert_close(again(x), outputs, 1e-6)
 
 
-def test_features_are_small_and_the_dropout_of_the_head_is_live():
+def test_features_are_pooled_and_the_dropout_stays_in_the_head():
     model = kt.models.TransferClassifier(tiny.convnet(), 3, dropout=0.5)
     pooled = keras.Sequential(
         [
@@ -114,12 +114,12 @@ def test_features_are_small_and_the_dropout_of_the_head_is_live():
         assert "Dropout" in [type(layer).__name__ for layer in head.layers]
 
 
-def test_two_features_are_cut_at_once():
+def test_a_model_with_two_feature_tensors_is_split():
     body, head = cut_of(two_ways())
     assert len(body.outputs) == 2 and len(head.inputs) == 2
 
 
-def test_regularizing_layers_below_are_no_augmentation():
+def test_regularizing_layers_below_the_head_are_not_augmentation():
     backbone = keras.Sequential(
         [
             keras.Input((6,)),
@@ -204,25 +204,25 @@ def images(*augmenting):
         (subclassed, "not functional"),
         (forked, "several outputs"),
         (residual, "above the head"),
-        (halved, "a part of the head only"),
+        (halved, "only a part of the head"),
         (masked, "Keras mask"),
         (masked_inside, "Keras mask"),
-        (lambda: with_loss(layers.ActivityRegularization(l2=0.1)), "losses of their"),
-        (lambda: with_loss(layers.Dense(5, activity_regularizer="l2")), "losses of"),
-        (lambda: with_loss(Auxiliary()), "losses of their own"),
+        (lambda: with_loss(layers.ActivityRegularization(l2=0.1)), "their own losses"),
+        (lambda: with_loss(layers.Dense(5, activity_regularizer="l2")), "own losses"),
+        (lambda: with_loss(Auxiliary()), "add their own losses"),
         (lambda: images(layers.RandomFlip(name="flip")), r"\['flip'\] .* at random"),
         (lambda: stack(below=[Noise(name="noise")]), r"\['noise'\] .* at random"),
         (lambda: stack(below=[Foreign(name="cv")]), r"\['cv'\] .* at random"),
     ],
 )
-def test_what_cannot_be_cut_is_refused_with_the_reason(make, message):
+def test_models_that_cannot_be_split_raise_with_the_reason(make, message):
     model = make()
     model, head = model if isinstance(model, tuple) else (model, None)
     with pytest.raises(ValueError, match=message):
         cut_at_head(model, head or kt.layer_groups(model)[-1])
 
 
-def test_what_is_looked_at_below_the_head_is_not_run():
+def test_the_check_of_layers_below_the_head_does_not_change_them():
     normalization = layers.BatchNormalization()
     model = with_loss(normalization, layers.Dropout(0.5))
     before = model.get_weights(), model.losses
@@ -231,17 +231,17 @@ def test_what_is_looked_at_below_the_head_is_not_run():
     assert model.losses == before[1] == []
 
 
-def test_a_penalty_of_kernels_is_no_loss_of_a_frozen_layer():
+def test_a_kernel_regularizer_below_the_head_is_allowed():
     body, _ = cut_of(with_loss(layers.Dense(5, kernel_regularizer="l2")))
     assert body.outputs[0].shape == (None, 4)
 
 
-def test_an_unknown_layer_above_the_backbone_stays_live():
+def test_a_custom_layer_above_the_backbone_stays_in_the_head():
     body, head = cut_of(stack(Noise(name="noise")))
     assert "noise" in [layer.name for layer in head.layers]
 
 
-def test_a_random_layer_of_keras_cv_is_known():
+def test_a_random_layer_of_keras_cv_is_detected():
     keras_cv = pytest.importorskip("keras_cv")
     with pytest.raises(ValueError, match="at random"):
         cut_of(images(keras_cv.layers.RandomFlip()))

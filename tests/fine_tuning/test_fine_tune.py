@@ -1,4 +1,4 @@
-"""One call: each strategy, all kinds of data and models, and a run gone on with."""
+"""fine_tune: each strategy, kinds of data and models, and runs that continue."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from tests import tiny
 from tests.contracts.compare import assert_close
 
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-CACHED = "phase 0 runs on features that are computed once"
+CACHED = "phase 0 uses features that are computed once"
 
 
 def data(count=12, seed=0):
@@ -24,14 +24,14 @@ def dataset(count=12):
 
 
 def compiled(model, optimizer=None, loss=SPARSE, **settings):
-    # With XLA each strategy is trained once, below.
+    # One test below trains each strategy with XLA.
     settings = dict(jit_compile=False) | settings
     model.compile(optimizer or keras.optimizers.Adam(0.01), loss, **settings)
     return model
 
 
 def make(*below, optimizer=None, seed=3, **settings):
-    """Return a compiled backbone of two groups under a head with dropout."""
+    """Return a compiled model of a backbone with two groups, dropout and a head."""
     keras.utils.set_random_seed(seed)
     layers = [tiny.mlp(widths=(5, 4)), keras.layers.Dropout(0.5), keras.layers.Dense(3)]
     model = keras.Sequential([keras.Input((6,)), *below, *layers])
@@ -46,7 +46,7 @@ def tune(model, xy=None, **settings):
 
 
 class Moved(keras.callbacks.Callback):
-    """Notes how many weights have moved in each epoch."""
+    """Count the weights that changed in each epoch."""
 
     def on_epoch_begin(self, epoch, logs=None):
         self.counts = self.counts if epoch else []
@@ -68,7 +68,7 @@ class Moved(keras.callbacks.Callback):
         ("auto", [0, 0, 0], [2, 2, 2], "head"),
     ],
 )
-def test_each_strategy_trains_what_it_says(strategy, phases, counts, end, capsys):
+def test_each_strategy_trains_its_groups(strategy, phases, counts, end, capsys):
     model, moved = make(jit_compile=True), Moved()
     history = tune(model, strategy=strategy, callbacks=[moved], verbose=2)
     assert moved.counts == counts
@@ -78,7 +78,7 @@ def test_each_strategy_trains_what_it_says(strategy, phases, counts, end, capsys
     assert type(model.optimizer).__name__ == "DiscriminativeAdam"
     assert _keras.value(model.optimizer.iterations) == 6
     said = capsys.readouterr().out
-    assert f"what trains stays {end}, as in the last phase" in said
+    assert f"trainable now, as in the last phase: {end}\n" in said
     assert (CACHED in said) == (strategy != "full")
     if strategy == "auto":
         assert "strategy 'probe', by a rule of thumb for 12 labels: under 500" in said
@@ -93,7 +93,7 @@ def test_nothing_is_printed_with_verbose_0(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_single_epoch_of_each_strategy():
+def test_a_single_epoch():
     for strategy in ("full", "auto"):
         assert tune(make(), epochs=1, strategy=strategy).epoch == [0]
 
@@ -101,7 +101,7 @@ def test_a_single_epoch_of_each_strategy():
 # Rates.
 
 
-def test_the_stem_learns_at_a_hundredth_along_a_slanted_triangle():
+def test_the_stem_trains_at_a_hundredth_of_a_slanted_triangular_rate():
     model = make()
     tune(model, strategy="full")
     rates = model.optimizer.rates
@@ -111,7 +111,7 @@ def test_the_stem_learns_at_a_hundredth_along_a_slanted_triangle():
     assert schedule.get_config() == pytest.approx(expected)
 
 
-def test_the_schedule_is_as_long_as_the_updates():
+def test_the_schedule_has_as_many_steps_as_updates():
     model = make(optimizer=keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
     tune(model, strategy="probe", epochs=2, batch_size=3)
     schedule = _keras.settings(model.optimizer)["learning_rate"]
@@ -119,7 +119,7 @@ def test_the_schedule_is_as_long_as_the_updates():
 
 
 @pytest.mark.slow
-def test_rates_and_schedules_of_the_user_stay():
+def test_rates_and_schedules_of_the_user_are_kept():
     model = make()
     adamw = keras.optimizers.AdamW(0.01, weight_decay=0.1)
     optimizer = kt.optimizers.discriminative(adamw, model, rates={"dense_0": 0.3})
@@ -140,7 +140,7 @@ def test_rates_and_schedules_of_the_user_stay():
 @pytest.mark.slow
 def test_batch_norm_below_the_head_stays_frozen():
     x = np.random.default_rng(0).normal(size=(12, 8, 8, 3))
-    # A group of frozen BatchNorm alone gets no phase of its own.
+    # A group with only frozen BatchNorm gets no phase.
     for strategy, phases in (("gradual", [0, 1, 2, 2]), ("full", [0, 0, 0, 0])):
         model = compiled(tiny.convnet())
         before = model.get_layer("norm").get_weights()
@@ -149,7 +149,7 @@ def test_batch_norm_below_the_head_stays_frozen():
         assert history.history["phase"] == phases
 
 
-def test_a_frozen_backbone_is_probed():
+def test_auto_is_probe_for_a_frozen_backbone():
     backbone = kt.backbones.FrozenBackbone(tiny.mlp(widths=(5, 4)))
     model = compiled(kt.models.TransferClassifier(backbone, 3))
     moved = Moved()
@@ -186,14 +186,14 @@ def noisy(x, y):
 @pytest.mark.parametrize(
     "make_model, xy, reason",
     [
-        (Subclassed, data(), "Subclassed has a call of its own"),
+        (Subclassed, data(), "Subclassed has its own call"),
         (lambda: make(Noise(name="noise")), data(), r"['noise'] below the head"),
         (make, Batches(), "the PyDataset of training can differ"),
         (make, dataset().map(noisy), "in each pass (the dataset of training)"),
     ],
     ids=["subclassed", "noise", "PyDataset", "augmented"],
 )
-def test_where_features_change_the_whole_model_runs(make_model, xy, reason, capsys):
+def test_if_features_change_the_whole_model_runs(make_model, xy, reason, capsys):
     model, moved = make_model(), Moved()
     model(np.ones((1, 6)))
     compiled(model)
@@ -232,7 +232,7 @@ def test_datasets_are_cached(xy, capsys):
 
 
 @pytest.mark.slow
-def test_a_task_takes_raw_strings_and_shuffles_them(capsys):
+def test_raw_strings_for_a_task_are_shuffled(capsys):
     import keras_hub
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]
@@ -264,7 +264,7 @@ def test_a_task_takes_raw_strings_and_shuffles_them(capsys):
 
 
 @pytest.mark.slow
-def test_a_task_without_a_preprocessor_takes_ids():
+def test_a_task_without_a_preprocessor_accepts_token_ids():
     model = compiled(tiny.bert_classifier(num_layers=1, dropout=0.0), metrics=[])
     ids = np.random.default_rng(0).integers(1, 64, (12, 8))
     x = dict(token_ids=ids, segment_ids=0 * ids, padding_mask=0 * ids + 1)
@@ -276,7 +276,7 @@ def test_a_task_without_a_preprocessor_takes_ids():
 
 
 @pytest.mark.slow
-def test_a_result_follows_from_the_seed():
+def test_the_seed_determines_the_result():
     def trained(seed):
         model = make()
         keras.utils.set_random_seed(seed)
@@ -288,11 +288,11 @@ def test_a_result_follows_from_the_seed():
     assert not np.array_equal(first[0], other[0])
 
 
-# What can be done afterward.
+# After fine_tune.
 
 
 @pytest.mark.slow
-def test_the_model_is_saved_with_its_optimizer_and_trained_on(tmp_path):
+def test_the_model_can_be_saved_loaded_and_trained_again(tmp_path):
     model = make()
     tune(model, strategy="gradual")
     model.save(tmp_path / "model.keras")
@@ -308,15 +308,15 @@ def test_the_model_is_saved_with_its_optimizer_and_trained_on(tmp_path):
     assert moved.counts == [2]
 
 
-# A run that goes on after a kill.
+# A run that continues after an interruption.
 
 
 class Killed(Exception):
-    """What ends the process."""
+    """An exception that stands for the end of the process."""
 
 
 class Kill(keras.callbacks.Callback):
-    """Ends the process in the middle of an epoch."""
+    """Raise `Killed` in the middle of an epoch."""
 
     def __init__(self, epoch):
         super().__init__()
@@ -337,7 +337,7 @@ def without_seconds(history):
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_each_epoch_ends_as_if_it_had_not_been(tmp_path):
+def test_a_run_killed_in_each_epoch_ends_like_an_uninterrupted_run(tmp_path):
     settings = dict(epochs=6, strategy="gradual", validation_data=data(6))
 
     def run(path, seed, *callbacks):
@@ -348,7 +348,7 @@ def test_a_run_killed_in_each_epoch_ends_as_if_it_had_not_been(tmp_path):
     assert expected.history["phase"] == [0, 0, 1, 2, 2, 2]
     for epoch in range(6):
         with pytest.raises(Killed):
-            # Another seed than at first, as in a process that sets none.
+            # Another seed than in the first run, as in a process without a seed.
             run(tmp_path / "killed", 3 + epoch, Kill(epoch))
     model, history = run(tmp_path / "killed", 9)
     assert_close(model.get_weights(), whole.get_weights())
@@ -361,7 +361,7 @@ def test_a_run_killed_in_each_epoch_ends_as_if_it_had_not_been(tmp_path):
 def test_a_finished_run_returns_at_once(tmp_path, capsys):
     class Never(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
-            raise AssertionError("a log would be written over")
+            raise AssertionError("a log file would be overwritten")
 
     stop = keras.callbacks.EarlyStopping("loss", min_delta=9, restore_best_weights=True)
     for strategy, callbacks, epochs in (("probe", [], 3), ("lp-ft", [stop], 2)):
@@ -378,7 +378,7 @@ def test_a_finished_run_returns_at_once(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_dataset_goes_on_too(tmp_path):
+def test_a_run_on_a_dataset_continues(tmp_path):
     arguments = dict(strategy="lp-ft", directory=tmp_path / "run", epochs=4)
     for epoch in (0, 2):
         with pytest.raises(Killed):
@@ -393,15 +393,15 @@ def test_a_dataset_goes_on_too(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(epochs=4), "epochs: 3 there, 4 here"),
-        (dict(strategy="lp-ft"), "strategy: 'probe' there, 'lp-ft' here"),
-        (dict(batch_size=4), "batch_size: 6 there, 4 here"),
+        (dict(epochs=4), "epochs: 3 in the folder, 4 in this call"),
+        (dict(strategy="lp-ft"), "'probe' in the folder, 'lp-ft' in this call"),
+        (dict(batch_size=4), "batch_size: 6 in the folder, 4 in this call"),
         (dict(xy=data(seed=1)), "data: "),
         (dict(optimizer=keras.optimizers.Adam(0.1)), "learning_rate: 0.0"),
-        (dict(optimizer=keras.optimizers.SGD(0.01)), "optimizer: 'Adam' there"),
+        (dict(optimizer=keras.optimizers.SGD(0.01)), "optimizer: 'Adam' in the folder"),
     ],
 )
-def test_another_run_is_refused_and_nothing_is_written(tmp_path, change, message):
+def test_another_run_raises_and_writes_nothing(tmp_path, change, message):
     arguments = dict(strategy="probe", directory=tmp_path, callbacks=[Kill(0)])
     with pytest.raises(Killed):
         tune(make(), **arguments)

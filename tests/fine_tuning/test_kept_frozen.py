@@ -1,4 +1,4 @@
-"""What the user froze, or names, learns in no phase of a run, and is said."""
+"""Layers that the user froze, or names in `frozen`, train in no phase."""
 
 import keras
 import numpy as np
@@ -35,7 +35,7 @@ def compiled(model):
 
 
 def moved(model, **settings):
-    """Return the layers that a run has moved, and the History."""
+    """Return the names of the layers that a run changed, and the History."""
     before = {layer.name: layer.get_weights() for layer in model.layers}
     settings = dict(epochs=3, batch_size=6, verbose=0) | settings
     history = kt.fine_tune(model, (X, Y), **settings)
@@ -49,17 +49,17 @@ def moved(model, **settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["full", "gradual", "lp-ft"])
-def test_layers_that_the_user_froze_stay_so_and_are_said(how, capsys):
+def test_layers_that_the_user_froze_stay_frozen_and_are_printed(how, capsys):
     model = make("block_1", "block_2_a")
     names, _ = moved(model, strategy=how, verbose=2)
     assert names == ["block_2_b", "block_3", "logits"]
     assert not model.get_layer("block_1").trainable
     said = capsys.readouterr().out
-    expected = "since layer.trainable is False: block_1, block_2_a of block_2"
+    expected = "because layer.trainable is False: block_1, block_2_a of block_2"
     assert expected in said
 
 
-def test_a_weight_that_was_frozen_by_itself_stays_so(capsys):
+def test_a_single_frozen_weight_stays_frozen(capsys):
     model = make()
     kernel = model.get_layer("block_3").kernel
     kernel.trainable = False
@@ -71,7 +71,7 @@ def test_a_weight_that_was_frozen_by_itself_stays_so(capsys):
 
 
 @pytest.mark.slow
-def test_what_an_earlier_run_froze_thaws_and_what_the_user_froze_does_not():
+def test_layers_frozen_by_an_earlier_run_are_unfrozen_but_not_the_users():
     model = make("block_2_b")
     assert moved(model, strategy="probe")[0] == ["logits"]
     names, _ = moved(compiled(model), strategy="full")
@@ -80,7 +80,7 @@ def test_what_an_earlier_run_froze_thaws_and_what_the_user_froze_does_not():
     assert moved(compiled(model), strategy="full")[0] == names[1:]
 
 
-def test_a_backbone_that_is_all_frozen_is_probed_or_told():
+def test_a_completely_frozen_backbone_is_probed_or_raises():
     model = make("block_1", "block_2_a", "block_2_norm", "block_2_b", "block_3")
     for strategy in ("full", "gradual", "lp-ft"):
         with pytest.raises(ValueError, match=f"{strategy}.*trainable is False.*= True"):
@@ -89,7 +89,7 @@ def test_a_backbone_that_is_all_frozen_is_probed_or_told():
     assert names == ["logits"] and history.history["phase"] == [0, 0, 0]
     model.trainable = False
     with pytest.raises(
-        ValueError, match="All of the model .* is frozen .kept frozen, s"
+        ValueError, match="The whole model .* is frozen .kept frozen, b"
     ):
         moved(compiled(model))
 
@@ -108,25 +108,25 @@ def test_a_backbone_that_is_all_frozen_is_probed_or_told():
         (("block_[12]",), ["block_3", "logits"], "frozen=: block_1, block_2"),
     ],
 )
-def test_groups_and_paths_that_are_named_stay_frozen(frozen, expected, said, capsys):
+def test_groups_and_paths_in_frozen_stay_frozen(frozen, expected, said, capsys):
     model = make()
     assert moved(model, strategy="gradual", frozen=frozen, verbose=2)[0] == expected
     assert said in capsys.readouterr().out
     assert moved(compiled(model), strategy="full")[0][0] == "block_1"
 
 
-def test_names_that_are_unknown():
+def test_unknown_names_raise():
     groups = kt.layer_groups(make())
     with pytest.raises(ValueError, match="frozen='blok_9' names no .* mean 'block_"):
         kept_frozen(groups, "blok_9")
-    with pytest.raises(TypeError, match="must be names of layer groups"):
+    with pytest.raises(TypeError, match="Pass names of layer groups"):
         kept_frozen(groups, [3])
-    with pytest.raises(ValueError, match="'full' thaws the backbone, but all of it"):
+    with pytest.raises(ValueError, match="'full' unfreezes the backbone, but"):
         moved(make(), strategy="full", frozen="block")
 
 
 @pytest.mark.slow
-def test_batch_norm_below_the_head_trains_if_asked():
+def test_batch_norm_train_trains_batch_norm_below_the_head():
     assert "block_2_norm" in moved(make(), strategy="full", batch_norm="train")[0]
     model = make("block_2_norm")
     assert "block_2_norm" not in moved(model, strategy="full", batch_norm="train")[0]
@@ -135,7 +135,7 @@ def test_batch_norm_below_the_head_trains_if_asked():
 
 
 @pytest.mark.slow
-def test_statistics_alone_stay_as_they_are_in_a_frozen_layer():
+def test_statistics_of_a_frozen_layer_without_weights_do_not_change():
     def build(frozen):
         inputs = keras.Input((6,))
         x = keras.layers.Dense(5, name="block_1")(inputs)

@@ -1,4 +1,4 @@
-"""Labels and weights as people have them, through a whole run."""
+"""Common forms of labels and weights, in a whole run."""
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ def tuned(data, *, loss=SPARSE, outputs=3, strategy="full", **settings):
 
 
 @pytest.mark.slow
-def test_names_are_numbered_in_order_of_the_alphabet_and_kept():
+def test_names_get_numbers_in_alphabetical_order_and_are_stored():
     numbers = np.array([NAMES.index(WORDS[y]) for y in Y])
     words = [WORDS[y] for y in Y]
     plain, history = tuned(
@@ -44,7 +44,7 @@ def test_names_are_numbered_in_order_of_the_alphabet_and_kept():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss, outputs", [(ONE_HOT, 3), (BINARY, 1)])
-def test_names_suit_each_loss_of_classes(loss, outputs):
+def test_names_work_with_each_classification_loss(loss, outputs):
     words = np.array(WORDS)[Y] if outputs > 1 else np.array(["spam", "ham"])[Y % 2]
     numbers = np.unique(words, return_inverse=True)[1]
     labels = np.eye(3)[numbers] if outputs > 1 else numbers
@@ -64,20 +64,21 @@ def test_a_second_run_keeps_the_numbers_of_the_first():
     assert history.class_names == NAMES
 
 
-def test_names_that_a_dataset_has_are_kept():
+def test_class_names_of_a_dataset_are_stored():
     batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(6)
-    batches.class_names = list(NAMES)  # as keras.utils.image_dataset_from_directory
+    # As in keras.utils.image_dataset_from_directory.
+    batches.class_names = list(NAMES)
     model, history = tuned(batches)
     assert history.class_names == class_names_of(model) == NAMES
 
 
-def test_numbers_of_regression_get_no_names():
+def test_names_with_a_regression_loss_raise():
     with pytest.raises(ValueError, match="The labels are not numbers"):
         tuned((X, [WORDS[y] for y in Y]), loss="mse", outputs=1)
 
 
 @pytest.mark.slow
-def test_all_kinds_of_containers_say_the_same():
+def test_all_kinds_of_containers_give_the_same_result():
     yes, weight = Y > 1, {0: 1.0, 1: 3.0}
     expected, _ = tuned((X, yes * 1), outputs=2, class_weight=weight)
     for data, weights in [
@@ -91,7 +92,7 @@ def test_all_kinds_of_containers_say_the_same():
         assert_close(model.get_weights(), expected.get_weights())
 
 
-def test_tables_and_columns_of_pandas():
+def test_pandas_tables_and_columns():
     pandas = pytest.importorskip("pandas")
     index = np.arange(100, 88, -1)
     table, column = (

@@ -1,4 +1,4 @@
-"""Texts alone, for language models whose preprocessor makes the labels."""
+"""Texts without labels, for language models whose preprocessor creates the labels."""
 
 import keras
 import keras_hub
@@ -60,7 +60,7 @@ def tune(model, data, **settings):
 
 
 @pytest.mark.slow
-def test_a_causal_language_model_learns_as_a_whole_from_texts(capsys):
+def test_a_causal_language_model_trains_completely_on_texts(capsys):
     model = causal()
     batches = tf.data.Dataset.from_tensor_slices(TEXTS).batch(3)
     history = tune(model, TEXTS, batch_size=3, validation_data=batches, verbose=2)
@@ -68,14 +68,14 @@ def test_a_causal_language_model_learns_as_a_whole_from_texts(capsys):
     assert len(model.trainable_variables) == len(model.weights)
     assert history.history["loss"][1] < history.history["loss"][0]
     said = capsys.readouterr().out
-    assert "strategy 'full', there is no new head" in said
+    assert "strategy 'full', because there is no new head" in said
     assert "transformer_layer_1" in said.splitlines()[2]
     assert model.optimizer.iterations == 4
     tune(compiled(model), batches, strategy="gradual")
     assert float(model.optimizer._common_factor) == 1.0
 
 
-# The pooler of BERT has no part in a masked language model.
+# A masked language model does not use the pooler of BERT.
 @pytest.mark.filterwarnings("ignore:Gradients do not exist for variables")
 @pytest.mark.slow
 def test_a_masked_language_model_has_a_new_head_and_no_cache(capsys):
@@ -83,11 +83,11 @@ def test_a_masked_language_model_has_a_new_head_and_no_cache(capsys):
     history = tune(model, (np.array(TEXTS),), strategy="lp-ft", verbose=2)
     assert history.history["phase"] == [0, 1]
     said = capsys.readouterr().out
-    assert "the preprocessor may make other labels in each pass" in said
+    assert "the preprocessor may create new labels in each pass" in said
     assert "0       0    10 " in said
 
 
-def test_all_kinds_of_texts_alone():
+def test_all_forms_of_texts_without_labels():
     model = masked()
     words = tf.data.Dataset.from_tensor_slices(TEXTS).batch(3)
     for data in (TEXTS, (TEXTS,), (TEXTS, None), np.array(TEXTS), words):
@@ -103,9 +103,9 @@ def test_all_kinds_of_texts_alone():
     assert not makes_labels(tiny.mlp(), TEXTS)
 
 
-def test_what_cannot_go_with_texts_alone():
+def test_labels_and_class_weights_with_texts_raise():
     model = masked()
-    with pytest.raises(ValueError, match="validation_data` must be the same: texts"):
+    with pytest.raises(ValueError, match="validation_data` must have only texts"):
         tune(model, TEXTS, validation_data=(TEXTS, np.zeros(6)))
     with pytest.raises(ValueError, match="class_weight, but the preprocessor"):
         tune(model, TEXTS, class_weight="balanced")

@@ -1,4 +1,4 @@
-"""Which models have a head, and when it is new."""
+"""Which models have a head, and when a head is new."""
 
 import keras
 import numpy as np
@@ -49,7 +49,7 @@ def state_of(model):
         (lambda: tiny.bert(num_layers=2), NONE),
     ],
 )
-def test_what_is_a_head(make, state):
+def test_the_state_of_the_head(make, state):
     assert state_of(make()) == state
 
 
@@ -64,7 +64,7 @@ def test_a_step_makes_a_head_trained():
 
 
 @pytest.mark.slow
-def test_only_a_new_head_learns_at_ten_times_the_rate():
+def test_only_a_new_head_trains_at_ten_times_the_rate():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     rng = np.random.default_rng(0)
 

@@ -1,4 +1,4 @@
-"""To callbacks the phases are one training of one model."""
+"""Callbacks get the phases as one training of one model."""
 
 import csv
 
@@ -39,7 +39,7 @@ def tune(model, *callbacks, **settings):
 
 
 class Spy(keras.callbacks.Callback):
-    """Notes what it is told, and of which model."""
+    """Record the calls of the callback, and their models."""
 
     def __init__(self):
         super().__init__()
@@ -70,7 +70,7 @@ class Spy(keras.callbacks.Callback):
 
 
 class TestOfKeras:
-    """The callbacks of Keras in both stages, in one training."""
+    """The callbacks of Keras in both fits of one training."""
 
     @pytest.fixture(scope="class")
     @staticmethod
@@ -91,7 +91,7 @@ class TestOfKeras:
         return path, spy, model, history
 
     @pytest.mark.slow
-    def test_all_see_the_whole_model_and_each_epoch_once(self, trained):
+    def test_callbacks_get_the_whole_model_and_each_epoch_once(self, trained):
         _, spy, model, history = trained
         assert spy.models == {id(model)}
         expected = [("begin",)]
@@ -114,7 +114,7 @@ class TestOfKeras:
         assert all(seconds > 0 for seconds in history.history["seconds"])
 
     @pytest.mark.slow
-    def test_checkpoints_of_each_phase_hold_the_whole_model(self, trained):
+    def test_checkpoints_of_each_phase_contain_the_whole_model(self, trained):
         path, _, model, history = trained
         x, y = data(6)
         for epoch in range(3):
@@ -132,7 +132,7 @@ class TestOfKeras:
 @pytest.mark.parametrize("stop, phase", [(1, 0), (3, 0), (4, 1)])
 def test_early_stopping_stops_in_any_phase_and_restores(stop, phase):
     class Judge(keras.callbacks.Callback):
-        """Makes up a value that is best at an epoch, and keeps the weights then."""
+        """Log a value that is best at one epoch, and keep the weights of that epoch."""
 
         def on_epoch_end(self, epoch, logs=None):
             logs["judged"] = abs(epoch - stop)
@@ -145,7 +145,7 @@ def test_early_stopping_stops_in_any_phase_and_restores(stop, phase):
     )
     model = make()
     history = tune(model, judge, early, epochs=15)
-    # It stops at the end of the epoch after the best. The head is alone for 5 epochs.
+    # Training stops one epoch after the best epoch. Only the head trains for 5 epochs.
     assert history.epoch == list(range(stop + 2))
     assert history.history["phase"][-1] == phase
     assert_close(model.get_weights(), judge.best)
@@ -164,7 +164,7 @@ def test_a_stop_within_an_epoch_ends_it():
 
 
 class Rates(keras.callbacks.Callback):
-    """Notes the learning rate at the end of each epoch."""
+    """Record the learning rate at the end of each epoch."""
 
     def on_train_begin(self, logs=None):
         self.rates = []
@@ -175,7 +175,7 @@ class Rates(keras.callbacks.Callback):
 
 
 @pytest.mark.slow
-def test_callbacks_that_set_the_rate_do_so_in_both_stages():
+def test_callbacks_can_set_the_learning_rate_in_both_fits():
     scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / (epoch + 1))
     rates = Rates()
     tune(make(), scheduler, rates)

@@ -1,4 +1,4 @@
-"""The folder of a run: saved and given back, refused where it is not ours."""
+"""The folder of a run: saved, restored, and errors for other folders."""
 
 import json
 import pathlib
@@ -30,7 +30,7 @@ def folder_of(path, settings=SETTINGS):
 
 
 def epoch(folder, model, number):
-    """Train an epoch, and let the callback know."""
+    """Train an epoch, and call the callback."""
     model.fit(np.ones((4, 4)), np.ones((4, 3)), verbose=0)
     folder.history.epoch.append(number)
     folder.history.history.setdefault("loss", []).append(number / 3)
@@ -45,7 +45,7 @@ def files(path):
     return sorted(each.name for each in pathlib.Path(path).iterdir())
 
 
-def test_weights_slots_seeds_and_history_come_back(tmp_path):
+def test_weights_slots_seeds_and_history_are_restored(tmp_path):
     folder, model = folder_of(tmp_path / "new" / "run"), make()
     assert folder.seed is None
     folder.begin(model, 7)
@@ -68,7 +68,7 @@ def test_weights_slots_seeds_and_history_come_back(tmp_path):
     assert folder_of(folder.path).finished
 
 
-def test_only_what_is_needed_is_kept_and_files_of_others_stay(tmp_path):
+def test_old_files_of_the_run_are_deleted_and_other_files_stay(tmp_path):
     folder, model = folder_of(tmp_path), make()
     folder.begin(model, 0)
     (tmp_path / "epoch_0.weights.h5").write_text("of a ModelCheckpoint")
@@ -81,12 +81,12 @@ def test_only_what_is_needed_is_kept_and_files_of_others_stay(tmp_path):
 
 
 class Killed(Exception):
-    """What ends the process."""
+    """An exception that stands for the end of the process."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cut", ["weights", "state"])
-def test_a_kill_while_saving_leaves_the_epoch_before(tmp_path, monkeypatch, cut):
+def test_a_kill_while_saving_keeps_the_previous_epoch(tmp_path, monkeypatch, cut):
     folder, model = folder_of(tmp_path), make()
     folder.begin(model, 0)
     epoch(folder, model, 0)
@@ -112,11 +112,11 @@ def test_a_kill_while_saving_leaves_the_epoch_before(tmp_path, monkeypatch, cut)
     assert files(tmp_path)[-1] == "fine_tune_2.weights.h5"
 
 
-# That of now, and that of version 0.1.0.
+# The name of partial files now, and in version 0.1.0.
 @pytest.mark.parametrize(
     "partial", [".fine_tune.json.0a.partial", "fine_tune.json.new"]
 )
-def test_a_kill_at_the_start_is_no_foreign_folder(partial, tmp_path):
+def test_a_folder_after_a_kill_at_the_start_is_accepted(partial, tmp_path):
     for name in ("fine_tune_0.weights.h5", partial):
         (tmp_path / name).write_text("half")
     folder = folder_of(tmp_path)
@@ -126,29 +126,29 @@ def test_a_kill_at_the_start_is_no_foreign_folder(partial, tmp_path):
     assert files(tmp_path) == ["fine_tune.json", "fine_tune_0.weights.h5"]
 
 
-def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
+def test_another_folder_raises_and_is_unchanged(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match=r"something else: it has \['thesis.txt'\]"):
+    with pytest.raises(ValueError, match=r"of a run. It has \['thesis.txt'\]"):
         folder_of(tmp_path)
     with pytest.raises(ValueError, match="is a file"):
         folder_of(tmp_path / "thesis.txt")
     assert files(tmp_path) == ["thesis.txt"]
 
 
-def test_another_run_is_refused_with_what_differs(tmp_path):
+def test_another_run_raises_with_the_differences(tmp_path):
     folder_of(tmp_path).begin(make(), 0)
-    with pytest.raises(ValueError, match="epochs: 2 there, 3 here"):
+    with pytest.raises(ValueError, match="epochs: 2 in the folder, 3 in this call"):
         folder_of(tmp_path, SETTINGS | {"epochs": 3})
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": {}}'])
-def test_a_damaged_state_is_refused(tmp_path, text):
+def test_a_damaged_state_raises(tmp_path, text):
     (tmp_path / "fine_tune.json").write_text(text)
-    with pytest.raises(ValueError, match="cannot be gone on from"):
+    with pytest.raises(ValueError, match="cannot continue"):
         folder_of(tmp_path)
 
 
-def test_missing_weights_are_refused(tmp_path):
+def test_missing_weights_raise(tmp_path):
     folder_of(tmp_path).begin(make(), 0)
     state = json.loads((tmp_path / "fine_tune.json").read_text())
     (tmp_path / state["weights"]).unlink()

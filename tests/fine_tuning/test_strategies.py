@@ -1,4 +1,4 @@
-"""Strategies: which groups learn in which epochs, and what "auto" takes."""
+"""Strategies: which groups train in which epochs, and the choice of "auto"."""
 
 import pytest
 
@@ -35,12 +35,12 @@ def lengths(phases):
 def test_phases_of_each_strategy(strategy, epochs, expected):
     made = plan(strategy, epochs)
     assert lengths(made.phases) == expected
-    assert made.name == strategy and made.reason == "as asked"
+    assert made.name == strategy and made.reason == "as requested"
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("groups", [1, 2, 3, 14])
-def test_phases_fit_into_the_epochs_and_thaw_from_the_head_down(strategy, groups):
+def test_phases_fit_into_the_epochs_and_unfreeze_from_the_head(strategy, groups):
     names = [str(i) for i in range(groups)]
     for epochs in range(2, 40):
         phases = plan(strategy, epochs, 9999, names).phases
@@ -61,48 +61,48 @@ def test_phases_fit_into_the_epochs_and_thaw_from_the_head_down(strategy, groups
         (5001, "gradual", 0),
     ],
 )
-def test_auto_follows_the_number_of_labels(labels, strategy, lowest):
+def test_auto_depends_on_the_number_of_labels(labels, strategy, lowest):
     made = plan("auto", labels=labels)
     assert made.name == strategy
     assert made.phases[-1].groups == tuple(NAMES[lowest:])
     assert f"rule of thumb for {labels:,} labels" in made.reason
 
 
-def test_auto_thaws_something_of_two_groups():
+def test_auto_unfreezes_the_backbone_of_two_groups():
     made = plan("auto", labels=600, names=["body", "head"])
     assert lengths(made.phases) == [(1, 3), (2, None)]
 
 
-def test_the_head_alone_learns_faster():
+def test_the_head_alone_trains_at_a_higher_rate():
     for strategy in ("probe", "lp-ft", "gradual"):
         rates = [phase.rate for phase in plan(strategy).phases]
         assert rates == [ALONE_RATE, *[1.0] * (len(rates) - 1)]
     assert plan("full").phases[0].rate == 1.0
 
 
-def test_a_frozen_backbone_is_probed_and_never_thawed():
+def test_a_frozen_backbone_is_probed_and_other_strategies_raise():
     made = plan("auto", labels=9999, frozen="wrapped")
     assert made.name == "probe" and "FrozenBackbone" in made.reason
-    assert plan("probe", frozen="wrapped").reason == "as asked"
+    assert plan("probe", frozen="wrapped").reason == "as requested"
     for strategy in ("lp-ft", "gradual", "full"):
         with pytest.raises(ValueError, match=r"`FrozenBackbone\.layer`"):
             plan(strategy, frozen="wrapped")
 
 
-def test_a_single_group_is_all_that_can_learn():
+def test_a_single_group_is_probed():
     made = plan("full", names=["head"])
     assert made.name == "probe" and "only one" in made.reason
 
 
-def test_too_few_epochs_and_unknown_strategies_are_refused():
+def test_too_few_epochs_and_unknown_strategies_raise():
     for strategy, labels in (("lp-ft", 1), ("gradual", 1), ("auto", 600)):
-        with pytest.raises(ValueError, match="epochs=1 cannot hold"):
+        with pytest.raises(ValueError, match="epochs=1 is too few"):
             plan(strategy, 1, labels)
     with pytest.raises(ValueError, match="'probing' must be one of"):
         plan("probing")
 
 
-def test_a_backbone_that_the_user_froze_is_probed_and_an_order_to_thaw_it_told():
+def test_a_backbone_that_the_user_froze_is_probed_and_other_strategies_raise():
     made = plan("auto", labels=9999, frozen="flags")
     assert made.name == "probe" and "kept frozen" in made.reason
     for how in ("lp-ft", "gradual", "full"):
@@ -119,7 +119,7 @@ def test_a_head_that_is_not_new_has_no_higher_rate():
             }
 
 
-def test_a_model_without_a_head_learns_as_a_whole():
+def test_a_model_without_a_head_trains_completely():
     for labels in (9, 999, 9999):
         made = plan("auto", labels=labels, head="none")
         assert made.name == "full" and "no new head" in made.reason

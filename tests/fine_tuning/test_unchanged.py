@@ -1,4 +1,4 @@
-"""Whatever fails leaves the model as it was; an interrupt keeps what was trained."""
+"""After an error the model is unchanged. After an interrupt it stays trained."""
 
 import keras
 import numpy as np
@@ -35,7 +35,7 @@ def tune(model, data=(X, Y), **settings):
 
 
 def state(model):
-    """Return what is to stay as it is: objects, and values."""
+    """Return the objects and the values that must not change."""
     return [
         id(model.optimizer),
         model.optimizer.built,
@@ -51,7 +51,7 @@ def state(model):
 
 
 def failing(error, epoch, when="on_train_batch_end"):
-    """Return a callback that fails in an epoch, after its second batch."""
+    """Return a callback that raises in an epoch, after its second batch."""
 
     class Failing(keras.callbacks.Callback):
         now = 0
@@ -69,7 +69,7 @@ def failing(error, epoch, when="on_train_batch_end"):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("epoch", [0, 2])
-def test_an_error_in_training_leaves_the_model_as_it_was(epoch):
+def test_an_error_in_training_leaves_the_model_unchanged(epoch):
     model = make()
     model.evaluate(X, Y, verbose=0)
     remember_class_names(model, ["a", "b"])
@@ -91,7 +91,7 @@ def test_an_error_in_training_leaves_the_model_as_it_was(epoch):
 
 
 @pytest.mark.slow
-def test_an_optimizer_with_factors_is_as_it_was_too():
+def test_an_error_leaves_a_discriminative_optimizer_unchanged():
     model = make()
     rates = keras.optimizers.schedules.CosineDecay(0.01, 9)
     optimizer = keras.optimizers.Adam(rates)
@@ -104,7 +104,7 @@ def test_an_optimizer_with_factors_is_as_it_was_too():
     assert model.optimizer.rates == optimizer.rates
 
 
-def test_an_interrupt_keeps_what_was_trained_and_no_rate_of_a_phase():
+def test_an_interrupt_keeps_trained_weights_and_removes_the_phase_rate():
     model = make()
     (_, values) = state(model)
     with pytest.raises(KeyboardInterrupt):
@@ -120,19 +120,19 @@ def test_an_interrupt_keeps_what_was_trained_and_no_rate_of_a_phase():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["lp-ft", "full"])
-def test_a_dataset_that_makes_weights_nan_is_told_and_undone(how):
+def test_a_dataset_that_makes_weights_nan_raises_and_is_undone(how):
     model = make()
     (before, values) = state(model)
     x = np.where(np.arange(12)[:, None] == 7, np.nan, X)
     batches = tf.data.Dataset.from_tensor_slices((x, Y)).batch(4)
-    with pytest.raises(ValueError, match="In epoch 0 .* became NaN.*or labels"):
+    with pytest.raises(ValueError, match="In epoch 0, .* became NaN.*or labels"):
         tune(model, batches, batch_size=None, strategy=how)
     after, same = state(model)
     assert after == before
     assert_close(same, values)
 
 
-def test_with_terminate_on_nan_training_ends_as_the_user_asked():
+def test_with_terminate_on_nan_training_stops_without_an_error():
     model = make()
     batches = tf.data.Dataset.from_tensor_slices((X * np.nan, Y)).batch(4)
     callbacks = [keras.callbacks.TerminateOnNaN()]

@@ -77,7 +77,7 @@ def fitted(target_mean, epochs, rate=0.02):
         "target": rng.normal(target_mean, 1.0, size=(256, 1)).astype("float32"),
     }
     body = keras.Sequential([keras.Input((1,)), layers.Dense(8, "tanh")])
-    model = ImportanceWeighting(body, layers.Dense(2), layers.Dense(1))
+    model = ImportanceWeighting(body, layers.Dense(2), domain_head=layers.Dense(1))
     model.compile(keras.optimizers.Adam(rate), LOGITS)
     y = (x["source"][:, 0] > 0).astype(int)
     history = model.fit(x, y, batch_size=64, epochs=epochs, verbose=0).history

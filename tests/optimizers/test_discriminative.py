@@ -1,4 +1,4 @@
-"""Discriminative rates against NumPy, against Keras itself, and Keras's traps."""
+"""Discriminative rates compared with NumPy and Keras, and special cases of Keras."""
 
 import keras
 import numpy as np
@@ -39,7 +39,7 @@ def distance(first, second):
 
 
 def numpy_adamw(weights, steps, lr, factors, decay, decays, clip):
-    """AdamW with a rate per weight, decoupled decay and one joint clip."""
+    """Apply AdamW with a rate per weight, decoupled decay and joint clipping."""
     weights = [each.astype("float64") for each in weights]
     m = [np.zeros_like(each) for each in weights]
     v = [np.zeros_like(each) for each in weights]
@@ -58,7 +58,7 @@ def numpy_adamw(weights, steps, lr, factors, decay, decays, clip):
 
 
 class TestDiscriminative(OptimizerContract):
-    """The promises of an optimizer."""
+    """The contract of an optimizer."""
 
     def make(self, model, learning_rate, **kwargs):
         adamw = keras.optimizers.AdamW(learning_rate, **kwargs)
@@ -87,7 +87,7 @@ def test_adamw_equals_numpy_with_decay_and_a_joint_clip():
 
 
 @pytest.mark.parametrize("kind", SUBCLASSES, ids=lambda kind: kind.__name__)
-def test_each_group_moves_as_under_its_own_optimizer(kind):
+def test_each_group_trains_as_with_its_own_optimizer(kind):
     model, twin = tiny.mlp(), tiny.mlp()
     twin.set_weights(model.get_weights())
     steps = gradients(model)
@@ -104,7 +104,7 @@ def test_each_group_moves_as_under_its_own_optimizer(kind):
     assert distance(model.get_weights(), twin.get_weights()) < 1e-6
 
 
-def test_a_factor_reaches_adafactor_where_it_caps_the_rate():
+def test_a_factor_scales_adafactor_although_it_caps_the_rate():
     model, twin = tiny.mlp(), tiny.mlp()
     twin.set_weights(model.get_weights())
     before = model.get_weights()
@@ -120,7 +120,7 @@ def test_a_factor_reaches_adafactor_where_it_caps_the_rate():
 
 
 @pytest.mark.slow
-def test_gradients_of_repeated_ids_add_up_before_they_are_squared():
+def test_gradients_of_repeated_ids_are_summed_before_they_are_squared():
     def trained(make):
         keras.utils.set_random_seed(0)
         model = keras.Sequential(
@@ -191,14 +191,14 @@ def test_a_pattern_splits_a_group():
     assert [round(float(each.mean())) for each in moved] == [1, 1, 1, 1, 1, 16]
 
 
-def test_a_rate_that_reaches_no_variable_is_refused():
+def test_a_rate_without_any_variable_raises():
     make, sgd = kt.optimizers.discriminative, keras.optimizers.SGD()
     with pytest.raises(ValueError, match=r"\['dense_2'\] have no effect"):
         make(sgd, tiny.mlp(), rates={"dense_2": 0.5, ("dense_2", "."): 2.0})
     with pytest.raises(ValueError, match=r"\['dense_2:bias'\] have no effect"):
         make(sgd, tiny.mlp(), rates={("dense_2", "bias"): 2.0, "dense_2": 0.5})
     optimizer = make(sgd, tiny.mlp(), rates={("dense_2", "."): 2.0})
-    with pytest.raises(ValueError, match="no rate of the name 'dense_2'"):
+    with pytest.raises(ValueError, match="no rate with the name 'dense_2'"):
         optimizer.set_rates({"dense_2": 0.5})
 
 
@@ -218,7 +218,7 @@ def test_set_rates_takes_effect_without_a_retrace():
     assert optimizer.rates["dense_0"] == 1e-12
 
 
-def test_plain_scaling_of_the_update_would_leave_the_decay_as_it_was():
+def test_scaling_only_the_update_would_not_scale_the_weight_decay():
     class Naive(keras.optimizers.AdamW):
         def update_step(self, gradient, variable, learning_rate):
             super().update_step(gradient, variable, learning_rate * 1e-9)
@@ -274,7 +274,7 @@ def test_an_exclusion_told_to_ours_is_kept(tmp_path):
     for layer in model.layers[1:]:
         layer.trainable = False
     model.layers[3].trainable = True
-    optimizer.build(model.trainable_variables)  # too few: it will be replaced
+    optimizer.build(model.trainable_variables)  # too few, so it will be replaced
     callback = kt.callbacks.GradualUnfreezing(model)
     model.fit(x, y, callbacks=[callback], verbose=0)
     assert model.optimizer.decay_mask == (True, False) * 3
@@ -310,7 +310,7 @@ def test_rates_and_moments_survive_reload_of_a_nested_model(tmp_path):
     assert distance(model.get_weights(), twin.get_weights()) == 0
 
 
-def test_reload_over_other_variables_fails_loudly(tmp_path):
+def test_loading_for_other_variables_raises(tmp_path):
     model = tiny.mlp()
     optimizer = kt.optimizers.discriminative(keras.optimizers.SGD(0.1), model)
     config = optimizer.get_config()
@@ -322,7 +322,7 @@ def test_reload_over_other_variables_fails_loudly(tmp_path):
         type(optimizer).from_config(config).build(other.trainable_variables)
 
 
-def test_ema_of_a_frozen_subset_stays_with_its_layer():
+def test_ema_with_frozen_layers_is_assigned_to_the_right_layers():
     x, y = data()
     model = tiny.mlp(widths=(6, 6, 3))
     sgd = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)
@@ -336,7 +336,7 @@ def test_ema_of_a_frozen_subset_stays_with_its_layer():
     assert not np.array_equal(model.get_weights()[2], moving)
 
 
-def test_stock_ema_of_a_frozen_subset_writes_into_the_wrong_layer():
+def test_stock_ema_with_frozen_layers_is_assigned_to_the_wrong_layer():
     x, _ = data()
     y = x
     model = tiny.mlp(widths=(6, 6, 6))
@@ -346,11 +346,11 @@ def test_stock_ema_of_a_frozen_subset_writes_into_the_wrong_layer():
     model.layers[1].trainable = False
     first = model.get_weights()[0]
     model.fit(x, y, epochs=2, verbose=0)
-    # If this fails, Keras fixed its pairing and ours can go.
+    # If this test fails, Keras has fixed the pairing, and our code is not needed.
     assert np.allclose(model.get_weights()[2], first)
 
 
-def test_swap_ema_weights_leaves_untrained_layers_alone():
+def test_swap_ema_weights_does_not_change_frozen_layers():
     x, y = data()
     model = tiny.mlp()
     sgd = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)
@@ -408,7 +408,7 @@ def test_learning_rate_callbacks_keep_the_ratios():
     np.testing.assert_allclose(ours[4], plain[4], rtol=1e-3, atol=1e-7)
 
 
-def test_memory_grows_by_numbers_not_by_weights():
+def test_memory_grows_by_a_few_numbers_per_variable():
     model = tiny.mlp()
     plain = keras.optimizers.Adam()
     plain.build(model.trainable_variables)
@@ -458,7 +458,7 @@ def test_bad_arguments_are_explained():
         make(adamw, model, no_weight_decay="bias")
     with pytest.raises(TypeError, match="not a Keras optimizer"):
         make("adam", model)
-    with pytest.raises(ValueError, match="no rate of the name 'hed'"):
+    with pytest.raises(ValueError, match="no rate with the name 'hed'"):
         make(sgd, model).set_rates({"hed": 1.0})
 
 
@@ -474,12 +474,12 @@ def test_bad_arguments_are_explained():
         ),
     ],
 )
-def test_optimizers_that_a_factor_would_break_are_refused(make, reason):
+def test_unsupported_optimizers_raise(make, reason):
     with pytest.raises(ValueError, match=reason):
         kt.optimizers.discriminative(make(), tiny.mlp())
 
 
-def test_a_used_or_discriminative_optimizer_is_refused():
+def test_a_used_or_discriminative_optimizer_raises():
     model = tiny.mlp()
     used = keras.optimizers.SGD()
     apply(used, model.trainable_variables, gradients(model, steps=2))
@@ -490,7 +490,7 @@ def test_a_used_or_discriminative_optimizer_is_refused():
         kt.optimizers.discriminative(ours, model)
 
 
-def test_variables_of_another_model_are_refused():
+def test_variables_of_another_model_raise():
     model, other = tiny.mlp(), tiny.mlp()
     optimizer = kt.optimizers.discriminative(keras.optimizers.SGD(), model)
     with pytest.raises(ValueError, match="belong to no layer group"):
