@@ -110,7 +110,7 @@ def lookup(groups: LayerGroups, reference: Any) -> Lookup:
         raise ValueError(
             f"reference has {len(theirs)} weights, but the model "
             f"{groups.model.name!r} has {len(weights)}. Pass weights of the same "
-            "layers. If the model has got new weights since, call "
+            "layers. If the model has new weights, call "
             "keras_transfer.analysis.record_start(model) before training instead."
         )
     numbers = {id(variable): number for number, variable in enumerate(weights)}

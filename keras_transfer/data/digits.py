@@ -2,8 +2,7 @@
 
 The images come with scikit-learn: `load_digits` (1,797 handwritten digits of 8 x 8
 pixels) and `load_sample_images` (two photographs of 427 x 640 pixels). Each digit
-belongs to only one part. The test part of the target therefore has no digit that a
-model was trained on.
+belongs to only one part, so no digit in the test part of the target is in another part.
 """
 
 from typing import NamedTuple
@@ -48,7 +47,7 @@ class Target(NamedTuple):
 
 
 def load_source() -> Source:
-    """Return the source domain, which has plain digits in white on black.
+    """Return the source domain, which has plain white digits on black.
 
     The train part has 697 digits and the test part has 150. Both are stratified by
     class. None of these digits occurs in any part of `load_target`. The split is

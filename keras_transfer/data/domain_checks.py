@@ -57,7 +57,7 @@ def unlabeled(target: Any) -> Stream:
 
 
 def check_batched(source: Stream, target: Stream, batched: bool) -> None:
-    """Check that batch_size is given exactly if the domains are not batched.
+    """Check that there is a batch_size if and only if the domains are not batched.
 
     Raises:
         ValueError: If batch_size does not fit the shapes of the domains.

@@ -85,7 +85,7 @@ def read(name: str, data: Any) -> Stream:
 def count(stream: Stream, least: int) -> int | None:
     """Return the number of elements, or None if it is unknown or infinite.
 
-    If a dataset does not know its length, its first `least` elements are read.
+    If the length of a dataset is unknown, its first `least` elements are read.
 
     Raises:
         ValueError: If there are fewer than `least` elements.

@@ -56,8 +56,8 @@ def domain_dataset(
             shuffle examples before you batch them. Defaults to `True`.
         seed: Integer of 0 or more, the seed of the orders. Defaults to 0.
         steps: Integer of 1 or more, the number of steps of an epoch. Both domains start
-            again in the next epoch. `steps` is needed if a dataset is infinite or does
-            not know its length. Defaults to `None`, one pass over the longer domain.
+            again in the next epoch. `steps` is needed if a dataset is infinite or has
+            an unknown length. Defaults to `None`, one pass over the longer domain.
 
     Returns:
         A `tf.data.Dataset` of known length. Its elements are

@@ -201,7 +201,7 @@ def same_order(dataset: tf.data.Dataset) -> bool:
 
 
 def with_length(dataset: tf.data.Dataset, examples: int) -> tf.data.Dataset:
-    """Return a dataset that knows its number of batches. Counting takes a pass.
+    """Return a dataset with a known number of batches. Counting takes a pass.
 
     If the length is unknown, `fit` finds the end with a step without data. This step
     counts as an update of the optimizer, and Keras warns about it in each epoch.

@@ -36,11 +36,11 @@ def few_labels(
     """Keep the labels of `labels_per_class` examples of each class.
 
     Use this function to measure transfer learning with few labels. The selection is
-    stratified by class. It depends only on the seed, and is the same for arrays and for
-    a dataset of the same examples. Selections with the same seed are nested. For
-    example, the 5 examples of a class are among the 10 examples that the same seed
-    selects. Report results over several seeds, because with few labels they vary a lot
-    with the selection.
+    stratified by class. With the same seed, it is the same for arrays and for a dataset
+    of the same examples. Selections with the same seed are nested. For example, a
+    selection of 10 examples per class contains the selection of 5, so a curve over the
+    number of labels only adds examples. Report results over several seeds, because with
+    few labels the results vary a lot with the selection.
 
     A `tf.data.Dataset` is read twice, to get its labels and to check that its examples
     do not change. A dataset that shuffles or augments at random raises an error,

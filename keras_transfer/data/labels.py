@@ -163,8 +163,8 @@ def choose_per_class(
 ) -> np.ndarray:
     """Return a boolean array that selects `labels_per_class` examples of each class.
 
-    The seed gives each class an order, and the first examples are selected. A smaller
-    number therefore selects a part of the selection of a larger number.
+    The seed gives each class an order, and the first examples are selected. With the
+    same seed, a larger selection therefore contains each smaller selection.
     """
     chosen = np.zeros(len(labels), bool)
     rng = np.random.default_rng(seed)

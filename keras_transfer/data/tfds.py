@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_transfer._arguments import whole_number
 from keras_transfer.data.few_labels import few_labels
 
-# Largest dataset to keep in memory. A larger dataset is shuffled in parts of this size.
+# Largest dataset to keep in memory, and largest shuffle buffer.
 CACHE_BYTES = 2**30
 
 
@@ -35,9 +35,9 @@ def from_tfds(
     With `shuffle`, each epoch has another order, and the orders are the same in each
     run. The orders also depend on the global seed of TensorFlow, for example from
     `keras.utils.set_random_seed`. A resumed run starts again with the first order. A
-    split in memory is shuffled completely, and a larger split in parts of 1 GiB. Do not
-    use `shuffle` for evaluation or for `kt.backbones.cache_features`. Shuffle the
-    dataset that `cache_features` returns instead.
+    split in memory is shuffled completely, and a larger split with a buffer of 1 GiB.
+    Do not use `shuffle` for evaluation or for `kt.backbones.cache_features`. Shuffle
+    the dataset that `cache_features` returns instead.
 
     Args:
         name: Name of a dataset in the catalog, such as "imdb_reviews" or "glue/sst2",

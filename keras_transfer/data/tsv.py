@@ -145,7 +145,7 @@ def _rows(path: pathlib.Path, columns: list[str], header: bool) -> Iterator[list
 
 
 def _lines(path: pathlib.Path) -> Iterator[str]:
-    """Yield the lines without line ends, which are "\\n" or "\\r\\n"."""
+    """Yield lines without line ends. Only "\\n" and "\\r\\n" end a line."""
     with path.open("rb") as file:
         for line, data in enumerate(file, start=1):
             try:

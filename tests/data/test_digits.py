@@ -51,7 +51,7 @@ def test_every_digit_is_in_exactly_one_part(flat_photographs):
 
 
 def test_photograph_regions_of_train_and_test_do_not_overlap(flat_photographs):
-    # A pixel from the gap or the other region would give an image that is no digit.
+    # A pixel from the gap or the other region would give an image that is not a digit.
     every = set(as_keys(np.repeat(digits._digits()[0][..., None], 3, -1)))
     for images in parts_as_plain_digits().values():
         assert every.issuperset(as_keys(images))

@@ -41,7 +41,7 @@ def proxy_a_distance(source: Any, target: Any, *, seed: int = 0) -> float:
     Args:
         source: Array of source features, `(count, size)`, with at least 5 examples.
             More axes are flattened.
-        target: Array of target features, as `source`. The count may differ.
+        target: Array of target features. Only the count may differ from `source`.
         seed: Integer, the seed of the folds. Defaults to 0.
 
     Returns:
@@ -92,7 +92,7 @@ def mmd_test(
         source: Array of source features, `(count, size)`, with at least 2 examples.
             More axes are flattened. The test takes about 28 n² bytes for n examples of
             both domains together.
-        target: Array of target features, as `source`. The count may differ.
+        target: Array of target features. Only the count may differ from `source`.
         permutations: Integer of 1 or more, the number of random assignments. The
             p-value is at least `1 / (permutations + 1)`. Defaults to 500.
         seed: Integer, the seed of the permutations. Defaults to 0.
@@ -148,9 +148,9 @@ def frechet_distance(source: Any, target: Any) -> float:
     and C the covariance of the features. This is the squared Wasserstein-2 distance
     between the two Gaussians. With Inception features of images it is the FID. With
     the features of your backbone it measures the gap between the domains in the feature
-    space of the backbone. The distance grows with the scale of the features and is
-    too large for few examples. Only compare values from the same network and the same
-    number of examples.
+    space of the backbone. The distance grows with the scale of the features, and is
+    overestimated for few examples. Only compare values from the same network and the
+    same number of examples.
 
     With `C = Rᵀ R`, the trace of the root is computed as the sum of the singular values
     of `R_s R_tᵀ`. This sum is real and not negative, even if a covariance is singular.
@@ -158,7 +158,7 @@ def frechet_distance(source: Any, target: Any) -> float:
     Args:
         source: Array of source features, `(count, size)`, with at least 2 examples.
             More axes are flattened.
-        target: Array of target features, as `source`. The count may differ.
+        target: Array of target features. Only the count may differ from `source`.
 
     Returns:
         A float of at least 0, in squared feature units.

@@ -80,7 +80,7 @@ def importance_weights(
     Args:
         source: Array of source features, `(count, size)`, with at least 5 examples.
             More axes are flattened.
-        target: Array of target features, as `source`. The count may differ.
+        target: Array of target features. Only the count may differ from `source`.
         clip: Float above 0, the largest ratio. Larger ratios are set to `clip` before
             the ratios are scaled to a mean of 1. Clipping lowers the variance and adds
             bias. Defaults to `None`, no bound.

@@ -41,14 +41,15 @@ def plot_domains(
         panels: Dict from a title, such as "before" or "after", to a pair of feature
             arrays `(source, target)`. Each array has one row for each example. More
             axes are flattened.
-        labels: Pair of class numbers `(source_labels, target_labels)`. The labels apply
-            to all panels, so all panels must contain the same examples. Pass `None` as
-            the target labels to draw the target in gray. Defaults to `None`.
+        labels: Pair `(source_labels, target_labels)` of arrays of class numbers. The
+            labels apply to all panels, so all panels must contain the same examples.
+            Pass `None` as the target labels to draw the target in gray. Defaults to
+            `None`, no labels.
         method: "pca" or "tsne". "pca" shows the two directions of largest variance, and
             their shares of the variance. "tsne" shows which examples are neighbors.
             Its distances between groups have no meaning. Defaults to "pca".
-        path: File to write, such as "features.png". The suffix decides the format.
-            Defaults to `None`, which writes no file.
+        path: String or path of the file to write, such as "features.png". The suffix
+            decides the format. Defaults to `None`, which writes no file.
         max_examples: Integer of 3 or more, the largest number of examples to draw from
             each domain. A larger domain is sampled at random. Defaults to 500.
         seed: Integer, the seed of the sampling and of t-SNE. Defaults to 0.

@@ -196,10 +196,9 @@ def importance_weighted_risk(losses: Any, weights: Any) -> float:
     """Return an estimate of the target loss from weighted source examples.
 
     The risk is `1/n Σ w_i l_i` over held-out source examples. **Lower is better**,
-    unlike the accuracy, entropy, information and density validators.
-    `TargetValidation` logs the risk with the opposite sign. With the true ratios, the
-    risk is unbiased under covariance shift. It has a high variance if a few examples
-    have most of the weight.
+    unlike for most validators. `TargetValidation` logs the risk with the opposite sign.
+    With the true ratios, the risk is unbiased under covariance shift. It has a high
+    variance if a few examples have most of the weight.
 
     Args:
         losses: Array of shape `(count,)`, the loss of each held-out source example, at
@@ -233,9 +232,8 @@ def deep_embedded_validation(losses: Any, ratios: Any) -> float:
 
     The risk is `mean(w l) + η (mean(w) - 1)`, with `η = -cov(w l, w) / var(w)`. The
     true ratios have a mean of 1, so the mean of the sampled ratios is used to correct
-    the risk. **Lower is better**, unlike the accuracy, entropy, information and density
-    validators. `TargetValidation` logs the risk with the opposite sign. The risk can be
-    negative.
+    the risk. **Lower is better**, unlike for most validators. `TargetValidation` logs
+    the risk with the opposite sign. The risk can be negative.
 
     If the standard deviation of the ratios is at most 1 % of their mean, the result is
     the weighted mean of the losses. Collapsed features give such ratios. There is then

@@ -66,8 +66,8 @@ def report(
             `record_start`.
         data: Examples to evaluate the model on: arrays `(x, y)`, a finite, batched
             `tf.data.Dataset`, or a finite `keras.utils.PyDataset`. The compiled loss
-            decides whether labels are classes, several labels at once, or numbers. If
-            the model is not compiled, the labels decide. Classes are numbered from 0 or
+            decides whether labels are classes, several labels at once, or numbers.
+            Without a compiled loss, the labels decide. Classes are numbered from 0 or
             one-hot. Outputs are logits or probabilities. If each token or pixel has a
             label, each one is evaluated. Examples, tokens and pixels are left out if
             the model masks them, the loss ignores their label, or their sample weight
@@ -75,9 +75,9 @@ def report(
             as a list, or as a dictionary with the output names that `compile` accepts.
             Each output with labels is evaluated. Defaults to `None`, no evaluation.
         class_names: List of class names in the order of the outputs. For several
-            outputs, a list or dictionary of such lists. With class names, labels can be
-            these names. Defaults to `None`, which uses the names of the dataset, then
-            the names from the data of `fine_tune`, and otherwise numbers.
+            outputs, a list or dictionary of such lists. If you pass class names, labels
+            can be these names. Defaults to `None`, which uses the names of the dataset,
+            then the names from the data of `fine_tune`, and otherwise numbers.
 
     Returns:
         A `Report`. Use `print(report)`, `report.to_dict()`, or `report.save(path)` with

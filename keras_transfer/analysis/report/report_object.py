@@ -23,10 +23,10 @@ class Report:
     Args:
         content: Dict that JSON can store, the content of the report. A value of None
             was not recorded. The key "not_recorded" contains the reasons.
-        examples: List of the inputs for `content["evaluation"]["worst"]`, shown as
-            images if they are images. For several outputs, the list contains the
-            inputs for all outputs, in the order of
-            `content["evaluation"]["by_output"]`. Defaults to `None`, no inputs.
+        examples: List of the inputs for `content["evaluation"]["worst"]`. HTML shows
+            the images among them. For several outputs, the list contains the inputs for
+            all outputs, in the order of `content["evaluation"]["by_output"]`. Defaults
+            to `None`, no inputs.
 
     Example:
         ```python
