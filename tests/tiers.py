@@ -1,11 +1,11 @@
-"""Which tests are slow: processes, replicas, real weights, and what is marked so."""
+"""Mark the slow tests: processes, replicas, real weights, and tests marked by hand."""
 
 import inspect
 import types
 
 import pytest
 
-# Modules that start a process, and fixtures of real weights and of several replicas.
+# Modules that start a process, and fixtures for real weights and several replicas.
 PROCESSES = {
     "multiprocessing",
     "subprocess",
@@ -17,9 +17,9 @@ WEIGHTS, REPLICAS = {"minilm_folder"}, {"strategy"}
 
 
 def mark(item):
-    """Mark a test as slow by what it reaches for, or as its contract says.
+    """Mark a test as slow by the modules and fixtures it uses, or by its contract.
 
-    A promise that a contract marks as dear, or that takes several replicas, is fast for
+    A contract test that is marked as dear, or that uses several replicas, is fast for
     the components whose test class sets `representative`, and slow for all others.
     """
     fixtures = set(item.fixturenames)
@@ -30,10 +30,9 @@ def mark(item):
 
 
 def reaches(function, seen=None):
-    """Return whether a function names what starts a process, by helpers of its module.
+    """Return whether a function starts a process, directly or with module helpers.
 
-    Fixtures and methods are not followed: a test that starts one by them is marked by
-    hand.
+    Fixtures and methods are not followed. Mark a test by hand if they start a process.
     """
     seen = set() if seen is None else seen
     function = inspect.unwrap(function)
@@ -55,9 +54,9 @@ def reaches(function, seen=None):
 
 
 def named(code):
-    """Return the names in a function and in those that are defined in it."""
-    found = set(code.co_names)
+    """Return the names in a function and in the functions that it defines."""
+    names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            found |= named(constant)
-    return found
+            names |= named(constant)
+    return names

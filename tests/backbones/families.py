@@ -1,4 +1,4 @@
-"""A tiny instance of every backbone family that layer_groups knows."""
+"""A tiny instance of every backbone family that layer_groups supports."""
 
 import keras
 
@@ -197,7 +197,7 @@ NAMES = [*HUB, *CV, *APPLICATIONS]
 
 
 def build(name):
-    """Return a new backbone of the family; nothing is downloaded."""
+    """Return a new backbone of the family, without a download."""
     if name in HUB:
         import keras_hub
 
@@ -214,7 +214,7 @@ def build(name):
 
 @keras.saving.register_keras_serializable(package="keras_transfer_tests")
 class Holder(keras.Model):
-    """A subclassed model that holds a backbone and a Dense head as attributes."""
+    """A subclassed model with a backbone and a Dense head as attributes."""
 
     def __init__(self, backbone, **kwargs):
         super().__init__(**kwargs)

@@ -1,6 +1,6 @@
-"""What works on which backbone family, tried on a tiny model of each.
+"""Try each strategy on a tiny model of each backbone family.
 
-`benchmarks/families.py` prints the whole table; a test tries one family of each
+`benchmarks/families.py` prints the whole table. A test tries one family of each
 architecture.
 """
 
@@ -25,7 +25,7 @@ OK, REFUSED, FAULT, KERAS = "ok", "refused", "fault", "Keras cannot"
 THEIRS = ("keras", "keras_hub", "keras_cv", "tensorflow")
 ROWS, LENGTH, WORDS = 4, 8, 40
 LABELS = np.arange(ROWS) % 2
-OWN_WEIGHTS = ("BitFit", "NormTuning")  # train some of the model's own, which stay
+OWN_WEIGHTS = ("BitFit", "NormTuning")  # train weights of the base model
 
 # One family of each architecture.
 ARCHITECTURES = {
@@ -41,9 +41,10 @@ ARCHITECTURES = {
 
 
 def clip():
-    """Return the embeddings of a tiny CLIP, which reads a picture and a text.
+    """Return a model of the embeddings of a tiny CLIP, from an image and a text.
 
-    Its own outputs compare the examples of a batch; what it says of each comes before.
+    CLIP's own outputs compare the examples of a batch. The layers before the outputs
+    compute an embedding for each example.
     """
     import keras_hub
 
@@ -65,12 +66,12 @@ NAMES = [*families.NAMES, "clip"]
 
 
 def backbone(family):
-    """Return a new backbone of the family; nothing is downloaded."""
+    """Return a new backbone of the family, without a download."""
     return clip() if family == "clip" else families.build(family)
 
 
 def examples(network):
-    """Return one batch of what a backbone takes, of words, pictures or sounds."""
+    """Return one batch of inputs for a backbone: text, images or audio."""
     rng = np.random.default_rng(0)
 
     def of(name, tensor):
@@ -91,7 +92,7 @@ def examples(network):
 
 
 def classifier(network):
-    """Return a classifier of two classes on a backbone."""
+    """Return a classifier for two classes on a backbone."""
     return kt.models.TransferClassifier(network, num_classes=2)
 
 
@@ -103,7 +104,7 @@ def compiled(model, optimizer=None):
 
 
 class Trial:
-    """A family, and what the strategies need of it."""
+    """A family, with the functions that the strategies need."""
 
     def __init__(self, family):
         self.family = family
@@ -240,8 +241,8 @@ def quantized(trial):
 
 
 def adapter(kind):
-    """Return a strategy that trains an adapter, and takes it off again."""
-    # The default size of a bottleneck is wider than these models.
+    """Return a strategy that trains an adapter and detaches it."""
+    # The default bottleneck is wider than these models.
     sized = {"size": 4} if "size" in inspect.signature(kind).parameters else {}
 
     def tried(trial):
@@ -261,7 +262,7 @@ def adapter(kind):
 
 
 def techniques():
-    """Return the recipes of all adapters but LoRA, by name."""
+    """Return the recipes of all adapters except LoRA, by name."""
     found = {}
     for name in dir(kt.adapters):
         kind = getattr(kt.adapters, name)
@@ -287,9 +288,9 @@ STRATEGIES = {
 
 
 def tried(trial, strategy):
-    """Return whether a strategy works, is refused by the package, or fails; and why.
+    """Return whether a strategy works, is refused by the package or fails, and why.
 
-    Keras cannot do it where the error comes from its code, called without ours.
+    The result is "Keras cannot" if the error comes from Keras without our code.
     """
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

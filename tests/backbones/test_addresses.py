@@ -1,4 +1,4 @@
-"""Addresses are the same for each build of a model, whatever its layers are called."""
+"""Addresses are equal for each build of a model, for any names of its layers."""
 
 import keras
 import pytest
@@ -8,7 +8,7 @@ from keras_transfer.backbones.addresses import addressed_weights
 
 
 class Block(keras.layers.Layer):
-    """Layers in attributes, in a list and in a dict, and weights without names."""
+    """A layer with children in attributes, a list and a dict, and unnamed weights."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,7 @@ def graph():
     return keras.Model(inputs, inner(Block()(Block()(inputs))))
 
 
-def test_attributes_and_the_order_of_the_graph_make_the_address():
+def test_addresses_use_attributes_and_graph_order():
     places = addressed(graph())
     assert {
         "layers/block",
@@ -59,7 +59,7 @@ def test_a_second_build_has_the_same_addresses():
     assert second["layers/block"].scale.name != "variable"
 
 
-def test_a_layer_that_was_replaced_moves_no_other():
+def test_replacing_a_layer_keeps_the_other_addresses():
     block = Block()
     before = addressed(block)
     block.second = keras.layers.Dense(4)
@@ -69,7 +69,7 @@ def test_a_layer_that_was_replaced_moves_no_other():
 
 
 @pytest.mark.parametrize("name", ["layers", "name", "a/b"])
-def test_any_key_of_a_dict_has_a_place(name):
+def test_any_key_of_a_dict_has_an_address(name):
     block = Block()
     block.by_key = {name: keras.layers.Dense(4), "b": keras.layers.Dense(4)}
     assert addressed(block)[f"by_key/{name}"] is block.by_key[name]

@@ -1,4 +1,4 @@
-"""block_name: the schemes in which networks number their blocks."""
+"""block_name: the naming schemes for the numbered blocks of networks."""
 
 import keras
 import pytest
@@ -58,11 +58,11 @@ def test_the_block_is_read_from_the_name(names):
     assert {name: block_name(name) for name in names} == names
 
 
-def test_other_numbers_are_no_blocks():
+def test_other_numbers_are_not_blocks():
     assert [block_name(name) for name in NO_BLOCK] == [None] * len(NO_BLOCK)
 
 
-def test_a_number_alone_is_a_block_only_of_layers():
+def test_a_bare_number_is_a_block_only_with_layers_inside():
     assert block_name("blocks.0.1", whole=True) == "blocks.0.1"
     assert block_name("blocks.0.1") == "blocks.0"  # a convolution in a Sequential
     assert block_name("3", whole=True) == "3"

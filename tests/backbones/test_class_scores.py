@@ -1,4 +1,4 @@
-"""A classifier on class scores is warned of."""
+"""A backbone that ends in class scores gives a warning."""
 
 import warnings
 
@@ -50,7 +50,7 @@ def test_other_networks_that_end_in_scores(head):
 
 
 @pytest.mark.slow
-def test_the_way_out_that_it_names_is_one():
+def test_the_suggested_model_gives_no_warning():
     backbone = network()
     below = keras.Model(
         backbone.input, backbone.get_layer("global_average_pooling2d").output
@@ -73,13 +73,13 @@ def test_the_way_out_that_it_names_is_one():
         lambda: headed(layers.Dense(3, activation="tanh")),
     ],
 )
-def test_features_are_not_warned_of(make):
+def test_features_give_no_warning(make):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         TransferClassifier(make(), 3)
 
 
-def test_the_way_out_names_no_layer_where_there_is_none():
+def test_the_suggestion_names_only_existing_layers():
     inputs = keras.Input((4, 3))
     after_function = keras.layers.Dense(2, "softmax")(keras.ops.mean(inputs, axis=1))
     at_once = [keras.Input((4,)), keras.layers.Dense(2, "softmax")]

@@ -10,7 +10,7 @@ import keras_transfer as kt
 from tests.backbones import family_table
 from tests.public import ROOT
 
-# What an architecture cannot do, and what the error says.
+# The strategies that an architecture does not support, and the errors.
 REFUSED = {
     ("hub_resnet", "BitFit"): "has no biases",
     ("hub_resnet", "Bottleneck"): "transformer block",
@@ -43,7 +43,7 @@ def test_the_table_has_all_families_and_techniques():
     assert "merge" in family_table.STRATEGIES
 
 
-def test_a_fault_is_told_from_a_refusal(monkeypatch):
+def test_a_fault_is_distinguished_from_a_refusal(monkeypatch):
     def refused(trial):
         kt.adapters.LoRA(rank=-1)
 

@@ -1,4 +1,4 @@
-"""cache_features: one pass, in order, kept and recognized."""
+"""cache_features: one pass in order, stored and reused."""
 
 import json
 import subprocess
@@ -20,13 +20,13 @@ from tests import tiny
 from tests.contracts.compare import assert_close
 from tests.public import ROOT
 
-CALLS = []  # the batch sizes that Counting has seen
-TRACES = []  # one for each time that it was traced
+CALLS = []  # the batch sizes of all runs of Counting
+TRACES = []  # one entry for each trace of Counting
 
 
 @keras.saving.register_keras_serializable(package="tests")
 class Counting(keras.layers.Layer):
-    """Notes each run of the compiled graph, not only its tracing."""
+    """A layer that records each run of the compiled graph, and not only the traces."""
 
     def call(self, x):
         TRACES.append(1)
@@ -50,7 +50,7 @@ def small_shards(monkeypatch):
 
 
 def network(dropout=0.0, seed=0):
-    """Return 6 numbers to 4, with all that differs in training."""
+    """Return a network from 6 to 4 numbers, with layers that differ in training."""
     return keras.Sequential(
         [
             keras.Input((6,)),
@@ -81,7 +81,7 @@ def all_of(cached):
 
 
 def token_network():
-    """Return token ids to rows with a Keras mask."""
+    """Return a network from token ids to rows with a Keras mask."""
     inputs = keras.Input((5,), dtype="int32")
     return keras.Model(inputs, layers.Embedding(9, 3, mask_zero=True)(inputs))
 
@@ -112,11 +112,11 @@ def test_equals_a_live_frozen_backbone_with_dropout_off(place):
     found = all_of(cache(backbone, dataset(), place))[0]
     assert_close(found, backbone(arrays()[0], training=True), atol=1e-6)
     live = backbone.layer(arrays()[0], training=True)
-    assert np.abs(found - live.numpy()).max() > 0.1  # dropout is there to be off
+    assert np.abs(found - live.numpy()).max() > 0.1  # the backbone has dropout
     backbone.layer.set_weights(before)
 
 
-def test_statistics_do_not_move(place):
+def test_statistics_do_not_change(place):
     backbone = network()
     before = backbone.get_weights()
     cache(backbone, dataset(), place)
@@ -150,7 +150,7 @@ def test_arrays_are_batched_and_one_function_is_traced():
     assert len(TRACES) == 1
 
 
-def test_masks_are_kept_beside_the_output(place):
+def test_masks_are_stored_next_to_the_output(place):
     backbone = token_network()
     found, _, _ = all_of(cache(backbone, (IDS, np.arange(3)), place, batch_size=2))
     assert_close(found["output"], backbone(IDS))
@@ -160,7 +160,7 @@ def test_masks_are_kept_beside_the_output(place):
     assert (frozen["mask"] == (IDS != 0)).all()
 
 
-def test_a_mask_among_several_outputs_is_found_by_name(place):
+def test_a_mask_of_one_of_several_outputs_has_its_name(place):
     inputs = keras.Input((5,), dtype="int32")
     rows = layers.Embedding(9, 3, mask_zero=True)(inputs)
     other = layers.Embedding(9, 2)(inputs)
@@ -178,7 +178,7 @@ def tokens(count=7):
     return dict(token_ids=ids, segment_ids=ids * 0, padding_mask=mask)
 
 
-def test_dictionaries_in_and_out(place):
+def test_dictionaries_of_inputs_and_outputs(place):
     backbone = tiny.bert(num_layers=1)
     x = tokens()
     found, _, _ = all_of(cache(backbone, (x, np.arange(7)), place, batch_size=3))
@@ -205,7 +205,7 @@ def test_bfloat16_keeps_its_bits(tmp_path):
 
 
 def test_one_vector_per_text_of_any_length():
-    # Batches padded to their own longest text have features of one shape.
+    # Batches that are padded to different lengths have features of the same shape.
     x = tokens()
     backbone = features(tiny.bert(num_layers=1))
 
@@ -221,7 +221,7 @@ def test_one_vector_per_text_of_any_length():
     assert_close(found, backbone(x, training=False), atol=1e-5)
 
 
-def test_features_of_different_shapes_are_refused(tmp_path):
+def test_features_of_different_shapes_raise(tmp_path):
     inputs = keras.Input((None, 2))
     backbone = keras.Model(inputs, layers.Dense(3)(inputs))
     data = tf.data.Dataset.from_generator(
@@ -232,10 +232,10 @@ def test_features_of_different_shapes_are_refused(tmp_path):
         cache(backbone, data, tmp_path / "f")
 
 
-def test_reuse_runs_nothing_whatever_the_batch_size(tmp_path):
+def test_reuse_runs_nothing_for_any_batch_size(tmp_path):
     expected = all_of(cache(network(), dataset(), tmp_path / "f"))
     CALLS.clear()
-    # The same network made again: Keras gives its layers other names.
+    # A second build of the same network, with other default names of its layers.
     again = network()
     for data in (dataset(), dataset(batch=5), arrays()):
         assert_close(all_of(cache(again, data, tmp_path / "f")), expected)
@@ -247,7 +247,7 @@ class Killed(Exception):
 
 
 def killed_after(batches):
-    """Return the dataset as arrays would be read, ending in a kill."""
+    """Return the dataset and a version that raises an error after some batches."""
 
     def fail(index, x, y):
         def check(index):
@@ -264,7 +264,7 @@ def killed_after(batches):
     return data.map(lambda i, xy: fail(i, *xy)), fail
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path):
+def test_a_killed_run_continues_at_the_same_place(tmp_path):
     data, switch = killed_after(batches=5)
     with pytest.raises(tf.errors.UnknownError, match="Killed"):
         cache(network(), data, tmp_path / "f")
@@ -312,8 +312,8 @@ def changed_input():
     ],
     ids=["input", "label", "order", "fewer", "shards fewer", "more"],
 )
-def test_other_data_is_stale(tmp_path, data, match):
-    if len(data[0]) == 23:  # else the first 22 are drawn as before
+def test_a_cache_of_other_data_is_stale(tmp_path, data, match):
+    if len(data[0]) == 23:  # otherwise the first 22 would differ too
         data = [np.concatenate([a, b[-1:]]) for a, b in zip(arrays(), data)]
     cache(network(), dataset(), tmp_path / "f")
     before = contents(tmp_path / "f")
@@ -322,7 +322,7 @@ def test_other_data_is_stale(tmp_path, data, match):
     assert contents(tmp_path / "f") == before
 
 
-def test_another_backbone_is_stale(tmp_path):
+def test_a_cache_of_another_backbone_is_stale(tmp_path):
     backbone = network()
     cache(backbone, dataset(), tmp_path / "f")
     before = contents(tmp_path / "f")
@@ -340,7 +340,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_fingerprint_is_of_what_is_computed():
+def test_a_fingerprint_depends_on_the_computation():
     def made(activation="relu", name=None):
         inputs = keras.Input((6,))
         x = layers.Dense(4, activation, kernel_initializer="ones", name=name)(inputs)
@@ -353,7 +353,7 @@ def test_a_fingerprint_is_of_what_is_computed():
     assert of_network(frozen) == of_network(made())
 
 
-def test_a_digest_does_not_depend_on_batches_but_on_order():
+def test_a_digest_depends_on_order_and_not_on_batches():
     def digest(array, cut):
         found = RowDigest()
         found.update({"x": array[:cut]})
@@ -368,7 +368,7 @@ def test_a_digest_does_not_depend_on_batches_but_on_order():
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "index.json", "shard-00000.safetensors"])
-def test_a_folder_of_something_else_is_refused(tmp_path, name):
+def test_a_folder_that_is_not_a_cache_raises(tmp_path, name):
     (tmp_path / name).write_text('{"format": "other"}')
     with pytest.raises(ValueError, match="is not a feature cache"):
         cache(network(), dataset(), tmp_path)
@@ -376,7 +376,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, name):
     assert CALLS == []
 
 
-def test_a_file_or_a_damaged_shard_is_refused(tmp_path):
+def test_a_file_or_a_damaged_shard_raises(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="is a file"):
         cache(network(), dataset(), tmp_path / "file")
@@ -390,9 +390,9 @@ def test_a_file_or_a_damaged_shard_is_refused(tmp_path):
         cache(network(), dataset(), tmp_path / "f")
 
 
-# That of now, and that of version 0.1.0.
+# The current partial file, and the partial file of version 0.1.0.
 @pytest.mark.parametrize("partial", [".index.json.0a.partial", "index.json.tmp"])
-def test_a_kill_before_the_first_index_leaves_a_free_folder(partial, tmp_path):
+def test_a_kill_before_the_first_index_leaves_a_usable_folder(partial, tmp_path):
     (tmp_path / partial).write_text("{")
     assert len(cache(network(), dataset(), tmp_path)) == 22
     assert sorted(contents(tmp_path)) == ["index.json"] + [
@@ -437,13 +437,13 @@ X, Y = arrays()
         ),
     ],
 )
-def test_bad_data_is_refused_before_anything_runs(tmp_path, data, error, match):
+def test_bad_data_raises_before_the_backbone_runs(tmp_path, data, error, match):
     with pytest.raises(error, match=match):
         cache(network(), data, tmp_path / "f")
     assert CALLS == [] and not (tmp_path / "f").exists()
 
 
-def test_bad_backbones_and_sizes_are_refused():
+def test_bad_backbones_and_batch_sizes_raise():
     with pytest.raises(TypeError, match="Pass its `.backbone`"):
         cache(tiny.bert_classifier(num_layers=1), dataset())
     with pytest.raises(ValueError, match="not built"):
@@ -456,7 +456,7 @@ def test_bad_backbones_and_sizes_are_refused():
 
 
 @pytest.mark.parametrize("upstream", ["augmentation", "shuffle"])
-def test_randomness_upstream_is_warned_of(upstream):
+def test_random_data_before_the_cache_gives_a_warning(upstream):
     data = dataset().shuffle(10)
     if upstream == "augmentation":
         data = dataset().map(lambda x, y: (x + tf.random.normal(tf.shape(x)), y))
@@ -466,7 +466,7 @@ def test_randomness_upstream_is_warned_of(upstream):
     assert len(cached) == 22
 
 
-def test_a_parallel_dataset_comes_in_order():
+def test_a_parallel_dataset_is_read_in_order():
     data = dataset(batch=1).map(lambda x, y: (x, y), num_parallel_calls=4)
     options = tf.data.Options()
     options.deterministic = False
@@ -474,7 +474,7 @@ def test_a_parallel_dataset_comes_in_order():
     assert list(found[1]) == list(range(22))
 
 
-def test_a_shard_ends_at_its_size_too(tmp_path, monkeypatch):
+def test_a_shard_ends_at_its_maximum_size(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_cache, "SHARD_BYTES", 4 * 4 * 4)  # one batch
     cache(network(), dataset(), tmp_path / "f")
     assert len(list((tmp_path / "f").glob("shard-*"))) == 6
@@ -487,7 +487,7 @@ def test_the_progress_bar_counts_batches(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_subclassed_model_has_a_cache_too(tmp_path):
+def test_a_subclassed_model_can_be_cached(tmp_path):
     class Own(keras.Model):
         def __init__(self):
             super().__init__()
@@ -515,7 +515,7 @@ def test_two_replicas_train_from_shards(tmp_path, strategy):
     assert history.history["loss"][1] < history.history["loss"][0]
 
 
-def test_a_fresh_process_reads_the_cache(tmp_path):
+def test_a_new_process_reads_the_cache(tmp_path):
     expected = all_of(cache(plain(), dataset(), tmp_path / "f"))[0]
     plain().save(tmp_path / "plain.keras")
     code = f"""

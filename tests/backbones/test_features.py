@@ -26,7 +26,7 @@ IMAGES += [*families.CV, "MobileNetV2"]
 
 
 def text_inputs(backbone, lengths=(3, 12)):
-    """Return random tokens where row i has lengths[i] tokens and then padding."""
+    """Return random tokens; row i has lengths[i] tokens and then padding."""
     rng = np.random.default_rng(0)
     keep = np.arange(12) < np.array(lengths)[:, None]
     x = {}
@@ -61,14 +61,14 @@ def test_text_families(family):
 
 
 @pytest.mark.parametrize("family", ["bert", "albert", "electra"])
-def test_pooled_is_the_backbones_own(family):
+def test_pooled_is_the_output_of_the_backbone(family):
     backbone = families.build(family)
     x, _ = text_inputs(backbone)
     pooled = run(backbone, x)["pooled_output"]
     assert_close(run(features(backbone, pooling="pooled"), x), pooled)
 
 
-def test_whisper_reads_the_encoder_without_the_decoders_mask():
+def test_whisper_uses_the_encoder_without_the_decoder_mask():
     backbone = families.build("whisper")
     x = dict(
         encoder_features=np.random.default_rng(0).normal(size=(2, 12, 8)),
@@ -115,14 +115,14 @@ def test_video_grids():
     assert features(backbone).output_shape == (None, 5)
 
 
-def test_vectors_stay_as_they_are():
+def test_vectors_stay_unchanged():
     backbone = tiny.mlp()
     x = np.ones((2, 6), "float32")
     for pooling in ("auto", None):
         assert_close(run(features(backbone, pooling=pooling), x), run(backbone, x))
 
 
-def test_keras_masks_count_where_there_is_no_padding_input():
+def test_keras_masks_are_used_without_a_padding_input():
     inputs = keras.Input((4,))
     backbone = keras.Model(inputs, layers.Embedding(9, 3, mask_zero=True)(inputs))
     x = np.array([[1, 2, 0, 0], [3, 4, 5, 6]])
@@ -143,7 +143,7 @@ def test_a_frozen_backbone_gives_the_same_features():
     assert_close(run(again, x), expected)
 
 
-def test_the_backbone_is_shared_not_copied():
+def test_the_backbone_is_shared_and_not_copied():
     backbone = tiny.mlp()
     model = features(backbone)
     backbone.set_weights([w + 1 for w in backbone.get_weights()])
@@ -186,7 +186,7 @@ class TestLastToken(TestMaskedMean):
         return LastToken()
 
 
-def test_padding_may_hold_anything():
+def test_padding_may_contain_any_value():
     x = np.array([[[1.0], [3.0], [np.nan], [np.inf]]], "float32")
     mask = np.array([[1, 1, 0, 0]])
     assert_close(MaskedMean()(x, mask=mask), np.array([[2.0]]))
@@ -220,12 +220,12 @@ def test_last_token_with_padding_on_the_left():
         (tiny.bert, None),
     ],
 )
-def test_refuses_a_pooling_that_does_not_fit(make, pooling):
+def test_a_pooling_that_does_not_fit_raises(make, pooling):
     with pytest.raises(ValueError, match="does not fit the output"):
         features(make(), pooling=pooling)
 
 
-def test_refuses_bad_backbones():
+def test_bad_backbones_raise():
     with pytest.raises(ValueError, match="must be one of"):
         features(tiny.mlp(), pooling="max")
     with pytest.raises(ValueError, match="pooled_output"):

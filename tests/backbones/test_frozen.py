@@ -1,4 +1,4 @@
-"""FrozenBackbone: nothing in it moves, whatever the model around it does."""
+"""FrozenBackbone: nothing in it changes, for every model around it."""
 
 import keras
 import numpy as np
@@ -73,8 +73,8 @@ def test_weights_and_statistics_keep_their_bits():
     assert_close(backbone.get_weights(), before)
 
 
-def test_functional_training_false_does_not_hold_batch_norm():
-    # The naive form: fit overrides the argument (keras-team/keras#20285).
+def test_functional_training_false_does_not_freeze_batch_norm():
+    # Without FrozenBackbone, fit overrides the argument (keras-team/keras#20285).
     backbone = normed()
     model = headed(None, outputs=lambda x: backbone(x, training=False))
     before = backbone.get_layer("norm").get_weights()
@@ -91,14 +91,14 @@ def test_dropout_is_off():
     x, _ = data()
     frozen = FrozenBackbone(backbone)
     assert_close(frozen(x, training=True), backbone(x, training=False))
-    # The naive form: a frozen flag leaves dropout on.
+    # Without FrozenBackbone, a frozen flag leaves dropout on.
     assert not backbone.trainable
     live = arrays(backbone(x, training=True))[0]
     assert np.abs(live - arrays(backbone(x, training=False))[0]).max() > 0.1
 
 
 def test_dropout_after_it_stays_on_in_a_subclassed_model():
-    # Keras hands the last `training` of a call to every later layer.
+    # Keras passes the last `training` of a call to every later layer.
     class Classifier(keras.Model):
         def __init__(self, backbone):
             super().__init__()
@@ -114,13 +114,13 @@ def test_dropout_after_it_stays_on_in_a_subclassed_model():
     assert (arrays(model(np.ones((4, 6)), training=False))[0] == 6).all()
 
 
-def test_outer_trainable_does_not_thaw_it():
+def test_outer_trainable_does_not_unfreeze():
     backbone = normed()
     model = headed(FrozenBackbone(backbone))
     for value in (False, True):
         model.trainable = value
     assert [v.path for v in model.trainable_variables] == ["head/kernel", "head/bias"]
-    # The plain flag is lost this way.
+    # A plain flag of a layer would be lost.
     plain = normed()
     plain.trainable = False
     model = headed(plain)
@@ -137,7 +137,7 @@ def test_setting_its_own_flag_has_no_effect():
 
 
 def test_freezes_children_that_differ_from_their_parent():
-    # Keras ignores `trainable = False` where the parent's flag is False already.
+    # Keras ignores `trainable = False` if the parent's flag is already False.
     backbone = keras.Sequential([keras.Input((6,)), normed(), layers.Dense(2)])
     backbone.trainable = False
     backbone.layers[0].get_layer("dense").trainable = True
@@ -155,7 +155,7 @@ def test_freezes_single_variables():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("distributed", [False, True])
-def test_child_thawed_afterward_does_not_move(request, distributed):
+def test_a_child_unfrozen_afterward_does_not_change(request, distributed):
     scope = tf.distribute.get_strategy().scope()
     if distributed:
         scope = request.getfixturevalue("strategy").scope()
@@ -163,10 +163,10 @@ def test_child_thawed_afterward_does_not_move(request, distributed):
         backbone = normed()
         model = headed(FrozenBackbone(backbone))
     backbone.get_layer("dense").trainable = True
-    # Keras collects by the flag of the variable, whatever the parent says.
+    # Keras uses the flag of the variable, for any flag of the parent.
     assert len(model.trainable_variables) == 4
     before = backbone.get_weights()
-    # Without the second freezing, the kernel's regularizer would move it.
+    # Without freezing it again, the regularizer would change the kernel.
     fit(model, *data(), epochs=2)
     assert_close(backbone.get_weights(), before)
     assert len(model.trainable_variables) == 2
@@ -182,7 +182,7 @@ def test_gradients_are_stopped():
 
 
 @pytest.mark.slow
-def test_layer_is_the_way_out():
+def test_the_wrapped_layer_can_be_unfrozen():
     frozen = FrozenBackbone(normed())
     probe = headed(frozen)
     fit(probe, *data())
@@ -190,13 +190,13 @@ def test_layer_is_the_way_out():
     model = headed(frozen.layer)
     assert len(model.trainable_variables) == 6
     before = frozen.layer.get_weights()
-    probe.evaluate(*data(), verbose=0)  # looking at the probe freezes nothing
+    probe.evaluate(*data(), verbose=0)  # evaluating the probe freezes nothing
     fit(model, *data())
     assert len(model.trainable_variables) == 6
     assert not np.array_equal(frozen.layer.get_weights()[0], before[0])
 
 
-def test_reloads_frozen_with_optimizer_state(tmp_path):
+def test_loads_frozen_with_optimizer_state(tmp_path):
     x = token_data(None)
     backbone = tiny.bert()
     pooled = FrozenBackbone(backbone)(backbone.input)["pooled_output"]
@@ -273,7 +273,7 @@ class NoTraining(keras.Layer):
 
 
 @pytest.mark.parametrize("make", [NoTraining, lambda: layers.Dense(2)])
-def test_layers_built_late_are_frozen(make):
+def test_layers_built_by_a_call_are_frozen(make):
     model = headed(FrozenBackbone(make()))
     assert len(model.trainable_variables) == 2
     fit(model, *data())
@@ -295,19 +295,19 @@ def test_image_backbones_stay_bit_equal(make):
     assert_close(backbone.get_weights(), before)
 
 
-def test_casts_nothing_under_a_mixed_policy():
+def test_nothing_is_cast_under_a_mixed_policy():
     backbone = normed()  # float32
     keras.config.set_dtype_policy("mixed_float16")
     x, _ = data()
     assert_close(FrozenBackbone(backbone)(x), run(backbone, x))
 
 
-def test_refuses_to_train():
+def test_trainable_true_raises():
     with pytest.raises(ValueError, match="never trains"):
         FrozenBackbone(normed(), trainable=True)
     FrozenBackbone(normed(), trainable=False)
 
 
-def test_refuses_what_is_no_layer():
+def test_objects_that_are_not_layers_raise():
     with pytest.raises(ValueError, match="layer"):
         FrozenBackbone(lambda x: x)

@@ -17,7 +17,7 @@ from tests import tiny
 from tests.backbones import families
 
 pytestmark = [
-    # keras-hub's T5 and Swin drop the mask; their layers do not say so to Keras.
+    # keras-hub's T5 and Swin drop the mask without declaring this to Keras.
     pytest.mark.filterwarnings("ignore:Layer '(.*_attention|attn)':UserWarning"),
 ]
 
@@ -238,7 +238,7 @@ EXPECTED = {
     ],
 }
 
-# Layers whose place a count does not settle.
+# Layers whose group the number of variables does not prove.
 PLACES = [
     ("bert", "transformer_layer_2", "pooled_dense"),
     ("electra", "stem", "embeddings_projection"),
@@ -271,7 +271,7 @@ PLACES = [
 
 @pytest.fixture(scope="module")
 def family():
-    """Return a function that gives the backbone of a name, built once."""
+    """Return a function that returns the backbone of a name, built once."""
     return functools.cache(families.build)
 
 
@@ -286,12 +286,12 @@ def counts(groups):
 
 
 @pytest.mark.parametrize("name", families.NAMES)
-def test_groups_are_those_written_by_hand(name, family):
+def test_groups_equal_those_written_by_hand(name, family):
     assert counts(layer_groups(family(name))) == list(rows(EXPECTED[name]))
 
 
 @pytest.mark.parametrize("name", families.NAMES)
-def test_every_weight_is_in_one_group_by_its_owner(name, family):
+def test_every_weight_is_in_the_group_of_its_owner(name, family):
     model = family(name)
     groups = layer_groups(model)
     covered = [v for group in groups for v in group.variables]
@@ -305,14 +305,14 @@ def test_every_weight_is_in_one_group_by_its_owner(name, family):
 
 
 @pytest.mark.parametrize("name, group, path", PLACES)
-def test_single_layers_are_in_their_place(name, group, path, family):
+def test_single_layers_are_in_the_right_group(name, group, path, family):
     layer = family(name)
     for part in path.split("/"):
         layer = next(x for x in flat_layers(layer) if x.name == part)
     assert any(layer is member for member in layer_groups(family(name))[group].layers)
 
 
-def test_inception_modules_are_cuts_of_the_graph(family):
+def test_inception_modules_split_the_graph(family):
     model = family("InceptionV3")
     groups = layer_groups(model)
     below = set()
@@ -325,7 +325,7 @@ def test_inception_modules_are_cuts_of_the_graph(family):
 
 
 @pytest.mark.parametrize("name", ["bert", "hub_resnet", "cv_densenet", "MobileNetV2"])
-def test_the_model_is_left_as_it_was(name, family):
+def test_the_model_does_not_change(name, family):
     model = family(name)
     layers = flat_layers(model)
     layers[3].trainable = False
@@ -353,14 +353,14 @@ def hub_task(task, name, **kwargs):
     "task, backbone, head",
     [
         ("BertTextClassifier", "bert", 2),
-        ("BertMaskedLM", "bert", 5),  # its output weights are the embedding's
-        ("RobertaTextClassifier", "roberta", 4),  # pooled_dense is the task's
+        ("BertMaskedLM", "bert", 5),  # its output weights are those of the embedding
+        ("RobertaTextClassifier", "roberta", 4),  # pooled_dense belongs to the task
         ("ResNetImageClassifier", "hub_resnet", 2),
         ("ViTImageClassifier", "hub_vit", 2),
         ("MobileNetImageClassifier", "hub_mobilenet", 4),
     ],
 )
-def test_what_a_task_adds_is_the_head(task, backbone, head):
+def test_layers_that_a_task_adds_are_the_head(task, backbone, head):
     extra = {} if task == "BertMaskedLM" else {"num_classes": 3}
     model = hub_task(task, backbone, **extra)
     expected = [*rows(EXPECTED[backbone]), ("head", head)]
@@ -381,7 +381,7 @@ def test_a_backbone_in_a_sequential():
             families.build("hub_resnet"),
             keras.layers.GlobalAveragePooling2D(),
             keras.layers.BatchNormalization(),
-            keras.layers.Dense(3, name="embedding"),  # a name is no embedding
+            keras.layers.Dense(3, name="embedding"),  # only the name of an embedding
         ]
     )
     model.build((None, 16, 16, 3))
@@ -396,7 +396,7 @@ def test_a_backbone_in_a_functional_model(frozen):
     inputs = keras.Input((32, 32, 1))
     x = keras.layers.Conv2D(3, 1)(inputs)
     x = (FrozenBackbone(backbone) if frozen else backbone)(x)
-    x = keras.layers.Conv2D(2, 1)(x)  # behind a nested backbone, so no part of it
+    x = keras.layers.Conv2D(2, 1)(x)  # after a nested backbone, so not a part of it
     x = keras.layers.Flatten()(x)
     model = keras.Model(inputs, keras.layers.Dense(3)(x))
     expected = [*rows(EXPECTED["hub_densenet"]), ("head", 4)]
@@ -404,14 +404,14 @@ def test_a_backbone_in_a_functional_model(frozen):
     assert counts(layer_groups(model)) == expected
 
 
-def test_a_backbone_that_a_subclassed_model_holds():
+def test_a_backbone_in_a_subclassed_model():
     model = families.Holder(families.build("cv_resnet"))
     model(np.zeros((1, 16, 16, 3), "float32"))
     expected = [*rows(EXPECTED["cv_resnet"]), ("head", 4)]
     assert counts(layer_groups(model)) == expected
 
 
-def test_a_backbone_named_like_a_block_is_no_block():
+def test_a_backbone_with_the_name_of_a_block_is_not_a_block():
     inputs, pooled = [], []
     for name in ("encoder_1", "encoder_2"):
         tower = tiny.bert(name=name)
@@ -437,7 +437,7 @@ def test_a_backbone_named_like_a_block_is_no_block():
 
 
 class Encoder(keras.layers.Layer):
-    """A plain layer with blocks in it, named by Keras with a number."""
+    """A plain layer with blocks in it and a default name with a number."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -449,7 +449,7 @@ class Encoder(keras.layers.Layer):
         return inputs
 
 
-def test_a_layer_that_holds_the_blocks_is_no_block():
+def test_a_layer_that_contains_the_blocks_is_not_a_block():
     inputs = keras.Input((4,), dtype="int32")
     x = keras.layers.Embedding(8, 4, name="embedding_layer_1")(inputs)
     x = keras.layers.LayerNormalization()(Encoder(name="encoder_1")(x))
@@ -503,10 +503,10 @@ def test_layers_added_to_the_graph_of_a_backbone_are_the_head(name, head):
     assert counts(layer_groups(model)) == expected
 
 
-# --- Models of no known family ---
+# --- Models of unknown families ---
 
 
-def test_numbers_that_keras_gives_are_no_blocks():
+def test_numbers_in_default_names_are_not_blocks():
     layers = [keras.layers.Dense(2) for _ in range(3)]
     model = keras.Sequential([keras.Input((4,)), *layers])
     assert layer_groups(model).names == ["dense", "dense_1", "dense_2"]
@@ -515,7 +515,7 @@ def test_numbers_that_keras_gives_are_no_blocks():
     assert counts(groups) == [("conv", 2), ("norm", 4), ("hidden", 2), ("logits", 2)]
 
 
-def test_blocks_counted_by_keras_start_without_a_number():
+def test_the_first_block_numbered_by_keras_has_no_number():
     import keras_hub
 
     inputs = keras.Input((5,), dtype="int32")
@@ -534,14 +534,14 @@ def test_blocks_counted_by_keras_start_without_a_number():
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_an_unknown_model_in_front_is_the_backbone(frozen):
+def test_an_unknown_model_at_the_start_is_the_backbone(frozen):
     backbone = FrozenBackbone(tiny.mlp()) if frozen else tiny.mlp()
     model = keras.Sequential([keras.Input((6,)), backbone, keras.layers.Dense(2)])
     expected = [("dense_0", 2), ("dense_1", 2), ("dense_2", 2), ("head", 2)]
     assert counts(layer_groups(model)) == expected
 
 
-def test_what_stands_before_an_unknown_backbone_is_the_stem():
+def test_layers_before_an_unknown_backbone_are_the_stem():
     class Scaled(keras.Model):
         def __init__(self):
             super().__init__()
@@ -561,7 +561,7 @@ def test_what_stands_before_an_unknown_backbone_is_the_stem():
     assert counts(layer_groups(model)) == [*expected, ("head", 2)]
 
 
-def test_an_unknown_model_elsewhere_is_opened():
+def test_an_unknown_model_elsewhere_is_split_into_layers():
     model = keras.Sequential(
         [keras.Input((6,)), keras.layers.Dense(6, name="dense_0"), tiny.mlp()]
     )
@@ -570,7 +570,7 @@ def test_an_unknown_model_elsewhere_is_opened():
 
 
 class Direct(keras.Model):
-    """A subclassed model with a weight of its own, a layer, a list and a composite."""
+    """A subclassed model with its own weight, a layer, a list and a composite."""
 
     def __init__(self):
         super().__init__()
@@ -596,7 +596,7 @@ def test_an_unknown_subclassed_model_is_split_by_attribute():
     assert names == ["query", "key", "value", "attention_output"]
 
 
-def test_a_variable_that_two_layers_share_is_in_the_first_one():
+def test_a_shared_variable_is_in_the_group_of_the_first_layer():
     class Tied(keras.layers.Layer):
         def __init__(self, other, **kwargs):
             super().__init__(**kwargs)
@@ -625,7 +625,7 @@ def test_patterns_make_the_groups_in_their_order():
     assert counts(groups) == [("high", 4), ("low", 6)]
 
 
-def test_patterns_see_the_path_below_the_model():
+def test_patterns_match_the_path_below_the_model():
     model = keras.Sequential([tiny.bert(name="text"), keras.layers.Lambda(len)])
     groups = layer_groups(
         model,
@@ -652,21 +652,21 @@ def test_patterns_must_cover_each_layer_once(patterns, message):
         layer_groups(tiny.convnet(), patterns=patterns)
 
 
-# --- what cannot be grouped ---
+# --- models that cannot be grouped ---
 
 
-def test_a_model_that_is_not_built():
+def test_a_model_that_is_not_built_raises():
     with pytest.raises(ValueError, match="is not built.*Call the model on a batch"):
         layer_groups(keras.Sequential([keras.layers.Dense(2)]))
 
 
-def test_a_model_without_weights():
+def test_a_model_without_weights_raises():
     model = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()])
     with pytest.raises(ValueError, match="has no weights"):
         layer_groups(model)
 
 
-def test_what_is_no_layer():
+def test_an_object_that_is_not_a_layer_raises():
     with pytest.raises(TypeError, match="not list"):
         layer_groups([tiny.mlp()])
 
@@ -684,7 +684,7 @@ def test_groups_must_cover_the_model():
 # --- the sequence ---
 
 
-def test_groups_are_a_sequence_and_found_by_name():
+def test_groups_are_a_sequence_with_access_by_name():
     model = tiny.mlp()
     groups = layer_groups(model)
     assert len(groups) == 3 and list(groups) == [groups[i] for i in range(3)]
@@ -708,7 +708,7 @@ def test_position_is_by_identity():
 def test_the_table_counts_parameters():
     model = tiny.convnet()
     groups = layer_groups(model)
-    model.get_layer("conv").trainable = False  # seen though it comes later
+    model.get_layer("conv").trainable = False  # the table shows later changes
     assert str(groups).splitlines() == [
         "group   layers  parameters  trainable",
         "-------------------------------------",
@@ -723,7 +723,7 @@ def test_the_table_counts_parameters():
     assert len(groups["norm"].trainable_variables) == 2
 
 
-# --- reload ---
+# --- loading ---
 
 RELOAD = """
 import json, pathlib, sys
@@ -744,11 +744,11 @@ print("FOUND" + json.dumps(found))
 """
 
 
-def test_grouping_is_the_same_after_reload_in_a_fresh_process(tmp_path, family):
+def test_groups_are_the_same_after_loading_in_a_new_process(tmp_path, family):
     models = {name: family(name) for name in families.NAMES}
     for name in ("dinov2", "hgnet"):
-        # keras-hub puts the name of a backbone, if one is given, before those of its
-        # layers; a config always gives one.
+        # keras-hub puts the name of a backbone, if it has one, before the names of its
+        # layers. A config always defines a name.
         models[name] = type(models[name]).from_config(models[name].get_config())
     models["task"] = tiny.bert_classifier()
     models["causal"] = hub_task("GPT2CausalLM", "gpt2", preprocessor=None)

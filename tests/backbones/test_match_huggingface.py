@@ -1,4 +1,4 @@
-"""match_huggingface: what keras-hub reads otherwise is set, and stays set."""
+"""match_huggingface: it applies the settings that keras-hub ignores, and keeps them."""
 
 import json
 import shutil
@@ -25,10 +25,10 @@ def parity(family, model):
     return peft_models.difference(family, outputs, wanted)
 
 
-# What keras-hub does. If one fails: unmatched() may let the family pass.
+# Behavior of keras-hub. If one fails: unmatched() need not report the family.
 
 
-def test_keras_hub_reads_bert_with_the_other_gelu():
+def test_keras_hub_reads_bert_with_another_gelu():
     backbone = peft_models.backbone("bert", matched=False)
     assert 1e-4 < parity("bert", backbone) < 1e-2
     assert "gelu" in unmatched(backbone)
@@ -41,17 +41,17 @@ def test_keras_hub_drops_the_token_types_of_roberta():
 
 
 @pytest.mark.parametrize("family", ["albert", "distilbert", "gpt2", "llama"])
-def test_the_other_families_are_as_they_should(family):
+def test_the_other_families_are_equal_without_matching(family):
     backbone = peft_models.backbone(family, matched=False)
     assert parity(family, backbone) < 1e-5
     assert unmatched(backbone) is None
 
 
-# What we do.
+# Behavior of match_huggingface.
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
-def test_a_matched_backbone_computes_what_pytorch_does(family):
+def test_a_matched_backbone_equals_pytorch(family):
     backbone = peft_models.backbone(family)
     assert parity(family, backbone) < 1e-5
     assert unmatched(backbone) is None
@@ -64,13 +64,13 @@ def test_without_a_folder_bert_gets_the_usual_gelu():
     assert backbone.huggingface == {"hidden_act": "gelu"}
 
 
-def test_what_was_set_is_seen_in_the_config():
+def test_the_config_contains_the_settings():
     backbone = match_huggingface(tiny.bert(), hidden_act="gelu_new")
     assert backbone.get_config()["huggingface"] == {"hidden_act": "gelu_new"}
     assert unmatched(backbone) is None
 
 
-def test_another_activation_is_taken_from_the_folder(tmp_path):
+def test_another_activation_is_read_from_the_folder(tmp_path):
     folder = tmp_path / "base"
     shutil.copytree(peft_models.GOLDEN / "distilbert" / "base", folder)
     config = json.loads((folder / "config.json").read_text())
@@ -81,7 +81,7 @@ def test_another_activation_is_taken_from_the_folder(tmp_path):
     assert np.abs(peft_models.outputs_of(backbone, "distilbert") - before).max() > 1e-3
 
 
-def test_the_epsilon_of_the_norms_is_taken_from_the_folder():
+def test_the_epsilon_of_the_norms_is_read_from_the_folder():
     # The converter of Llama leaves keras-hub's default, 1e-6.
     backbone = peft_models.backbone("llama")
     folder = peft_models.GOLDEN / "llama" / "base"
@@ -93,7 +93,7 @@ def test_the_epsilon_of_the_norms_is_taken_from_the_folder():
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
-def test_it_survives_a_reload_in_a_fresh_process(tmp_path, family):
+def test_settings_are_kept_after_loading_in_a_new_process(tmp_path, family):
     backbone = peft_models.backbone(family)
     inputs = peft_models.inputs_of(backbone, family)
     backbone.save(tmp_path / "model.keras")
@@ -104,7 +104,7 @@ def test_it_survives_a_reload_in_a_fresh_process(tmp_path, family):
     assert isinstance(loaded, type(backbone).hub_class)
 
 
-def test_it_survives_inside_a_task(tmp_path):
+def test_settings_are_kept_in_a_task(tmp_path):
     task = peft_models.classifier("bert")
     task.save(tmp_path / "model.keras")
     inputs = peft_models.inputs_of(task, "bert")
@@ -112,7 +112,7 @@ def test_it_survives_inside_a_task(tmp_path):
     assert_close(again.outputs, task(inputs, training=False))
 
 
-def test_adapters_and_a_merge_keep_it(tmp_path):
+def test_adapters_and_a_merge_keep_the_settings(tmp_path):
     backbone = peft_models.backbone("bert")
     adapters.LoRA(rank=2).attach(backbone)
     inputs = peft_models.inputs_of(backbone, "bert")
@@ -130,7 +130,7 @@ def test_adapters_and_a_merge_keep_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_the_backbone_has_traced_is_traced_anew():
+def test_traced_functions_of_the_backbone_are_retraced():
     backbone = peft_models.backbone("bert", matched=False)
     inputs = peft_models.inputs_of(backbone, "bert")
     before = backbone.predict(inputs, verbose=0)["sequence_output"]
@@ -139,7 +139,7 @@ def test_what_the_backbone_has_traced_is_traced_anew():
     assert np.abs(after - before).max() > 1e-4
 
 
-def test_a_second_time_changes_nothing():
+def test_a_second_call_changes_nothing():
     folder = peft_models.GOLDEN / "roberta" / "base"
     backbone = peft_models.backbone("roberta")
     before = arrays(backbone.weights)
@@ -148,13 +148,13 @@ def test_a_second_time_changes_nothing():
     assert [each.__name__ for each in type(backbone).__mro__].count("Matched") == 1
 
 
-def test_it_cannot_be_matched_to_two_models():
+def test_matching_to_two_models_raises():
     backbone = match_huggingface(tiny.bert())
     with pytest.raises(ValueError, match="was already matched to"):
         match_huggingface(backbone, hidden_act="relu")
 
 
-def test_adapters_come_after():
+def test_a_backbone_with_adapters_raises():
     backbone = tiny.bert()
     adapters.LoRA(rank=2).attach(backbone)
     with pytest.raises(ValueError, match="before you attach adapters"):
@@ -162,12 +162,12 @@ def test_adapters_come_after():
 
 
 @pytest.mark.parametrize("model", [tiny.mlp, tiny.bert_classifier])
-def test_it_takes_backbones_of_keras_hub(model):
+def test_only_keras_hub_backbones_are_accepted(model):
     with pytest.raises(TypeError, match="keras-hub backbone"):
         match_huggingface(model())
 
 
-def test_what_cannot_be_known_is_said(tmp_path):
+def test_missing_information_raises(tmp_path):
     with pytest.raises(ValueError, match="'quick_gelu' is not supported"):
         match_huggingface(tiny.bert(), hidden_act="quick_gelu")
     with pytest.raises(ValueError, match="does not exist"):
@@ -176,7 +176,7 @@ def test_what_cannot_be_known_is_said(tmp_path):
         match_huggingface(peft_models.backbone("llama"))
 
 
-def test_roberta_needs_its_row_of_token_types(tmp_path):
+def test_roberta_without_its_token_type_row_raises(tmp_path):
     folder = tmp_path / "base"
     shutil.copytree(peft_models.GOLDEN / "roberta" / "base", folder)
     (folder / "model.safetensors").unlink()

@@ -1,4 +1,4 @@
-"""features(output=): one of several outputs of a backbone, by its name."""
+"""features(output=): one of several outputs of a backbone, by name."""
 
 import keras
 import numpy as np
@@ -33,7 +33,7 @@ def clip():
 
 
 def pair():
-    """Return a model of two inputs and two outputs with names."""
+    """Return a model with two inputs and two named outputs."""
     image, word = keras.Input((4, 4, 3), name="image"), keras.Input((2,), name="word")
     grid = layers.Conv2D(5, 2, name="conv")(image)
     both = layers.GlobalAveragePooling2D()(grid)
@@ -59,10 +59,10 @@ def test_a_layer_by_its_name():
     x = np.ones((2, 6), "float32")
     below = keras.Model(backbone.input, backbone.get_layer("dense_1").output)
     assert_close(run(model, x), run(below, x))
-    assert len(model.weights) == 4  # nothing of what comes after it
+    assert len(model.weights) == 4  # without the layers after it
 
 
-def test_the_layers_are_the_backbones_own():
+def test_the_layers_are_shared_with_the_backbone():
     backbone = pair()
     kernel = backbone.get_layer("conv").kernel
     assert features(backbone, output="grid").weights[0] is kernel
@@ -70,7 +70,7 @@ def test_the_layers_are_the_backbones_own():
     assert frozen.trainable_variables == []
 
 
-def test_the_error_names_what_can_be_read(clip):
+def test_the_error_names_the_usable_outputs(clip):
     with pytest.raises(ValueError, match=r"output=.*\['grid', 'both'\]"):
         features(pair())
     # The outputs of CLIP are similarities within a batch.
@@ -84,7 +84,7 @@ def test_the_error_names_what_can_be_read(clip):
         features(pair(), output=1)
 
 
-def test_a_layer_that_is_called_twice_is_refused():
+def test_a_layer_that_is_called_twice_raises():
     inputs = keras.Input((3,))
     dense = layers.Dense(3, name="twice")
     model = keras.Model(inputs, layers.ReLU()(dense(dense(inputs))))
@@ -97,7 +97,7 @@ def test_clip_classifies_images(tmp_path, clip):
     model = TransferClassifier(features(clip, output="vision_projection"), 3)
     groups = layer_groups(model)
     assert groups.names == ["stem", "encoder_block_0", "encoder_block_1", "head"]
-    # The projection was trained with the rest, so it is no head.
+    # The projection is pretrained, so it is not a head.
     assert [layer.name for layer in groups["head"].layers] == ["logits"]
     x = {"images": IMAGES}
     expected = run(model, x)
@@ -105,7 +105,7 @@ def test_clip_classifies_images(tmp_path, clip):
     assert_close(run(keras.saving.load_model(tmp_path / "model.keras"), x), expected)
 
 
-def test_a_level_of_a_pyramid():
+def test_one_level_of_a_feature_pyramid():
     backbone = families.build("hgnet")
     model = features(backbone, output="stage1")
     assert model.output_shape == (None, 16)

@@ -1,4 +1,4 @@
-"""stitch: the head of a cache on the live backbone, the same to rounding."""
+"""stitch: a head of cached features on its backbone, equal except for rounding."""
 
 import keras
 import numpy as np
@@ -62,17 +62,17 @@ def test_equals_the_head_on_the_features(name, tmp_path):
     head = trained(dense(found.shape[-1]), cached, SPARSE(from_logits=True))
     model = stitch(backbone, head)
     assert_close(model(x), head(found), atol=1e-6)
-    # All that the outputs depend on trains, and nothing else is in it.
+    # The model contains only weights that the outputs depend on, and all of them train.
     still = [v for v in model.variables if not v.trainable]
     assert all("moving" in v.path or "seed" in v.path for v in still)
     model.compile(keras.optimizers.SGD(0.1), SPARSE(from_logits=True))
     before = [v.numpy() for v in model.trainable_variables]
-    model.fit(x, y, verbose=0)  # Keras warns of a weight without a gradient
+    model.fit(x, y, verbose=0)  # Keras would warn about a weight without a gradient
     moved = [
         not np.array_equal(a, v.numpy())
         for a, v in zip(before, model.trainable_variables, strict=True)
     ]
-    assert np.mean(moved) > 0.7  # a bias of attention's keys never moves
+    assert np.mean(moved) > 0.7  # the biases of attention keys never change
     if name not in ("plain", "pooled frozen", "frozen features"):
         return
     model.save(tmp_path / "model.keras")
@@ -80,7 +80,7 @@ def test_equals_the_head_on_the_features(name, tmp_path):
     assert_close(again.outputs, model(x), atol=1e-6)
 
 
-def test_holds_the_layers_themselves():
+def test_the_layers_are_not_copied():
     backbone = tiny.mlp()
     head = dense(3)
     model = stitch(FrozenBackbone(backbone), head)
@@ -97,7 +97,7 @@ def test_no_frozen_backbone_and_no_unused_weight_is_left():
     kt.callbacks.GradualUnfreezing(model)
 
 
-def test_groups_of_the_backbone_and_a_head():
+def test_the_groups_are_the_backbone_groups_and_the_head():
     bert = tiny.bert()
     groups = kt.layer_groups(bert).names
     assert kt.layer_groups(stitch(bert, both())).names == [*groups, "head"]
@@ -110,7 +110,7 @@ def test_groups_of_the_backbone_and_a_head():
 
 
 @pytest.mark.slow
-def test_gradual_unfreezing_runs_on_it():
+def test_gradual_unfreezing_trains_the_model():
     backbone = features(FrozenBackbone(tiny.bert(num_layers=2)))
     x, y = tokens(), np.arange(7) % 3
     model = stitch(backbone, dense(16))
@@ -122,7 +122,7 @@ def test_gradual_unfreezing_runs_on_it():
 
 
 def both():
-    """Return a head of two inputs by the names of BERT's outputs."""
+    """Return a head with two inputs, which have the names of BERT's outputs."""
     sequence = keras.Input((12, 16), name="sequence_output")
     pooled = keras.Input((16,), name="pooled_output")
     x = layers.GlobalAveragePooling1D()(sequence)
@@ -162,7 +162,7 @@ def masked_head():
     return keras.Model({"output": output, "mask": mask}, layers.Dense(1)(x))
 
 
-def test_masks_reach_the_head_as_they_were_cached(tmp_path):
+def test_masks_reach_the_head_as_in_the_cache(tmp_path):
     backbone = token_network()
     cached = cache_features(backbone, (IDS, np.arange(3)), verbose=0)
     found = all_of(cached)[0]
@@ -176,7 +176,7 @@ def test_masks_reach_the_head_as_they_were_cached(tmp_path):
     assert_close(again.outputs, model(IDS), atol=1e-6)
 
 
-def test_a_head_trained_without_the_mask_gets_none():
+def test_a_head_trained_without_the_mask_gets_no_mask():
     backbone = token_network()
     cached = cache_features(backbone, (IDS, np.arange(3)), verbose=0)
     found = all_of(cached)[0]["output"]
@@ -185,12 +185,12 @@ def test_a_head_trained_without_the_mask_gets_none():
     )
     model = stitch(backbone, head)
     assert_close(model(IDS), head(found), atol=1e-6)
-    # The naive form: the live mask reaches the head's pooling.
+    # Without stitch, the mask of the backbone reaches the pooling of the head.
     pool = head.layers[0]
     assert np.abs(pool(backbone(IDS)) - pool(found)).max() > 1e-4
 
 
-def test_a_layer_is_a_head():
+def test_a_single_layer_can_be_the_head():
     backbone = tiny.mlp()
     head = layers.Dense(2)
     head.build((None, 3))
@@ -198,7 +198,7 @@ def test_a_layer_is_a_head():
     assert_close(stitch(backbone, head)(x), head(backbone(x)), atol=1e-6)
 
 
-def test_what_cannot_be_stitched_is_refused():
+def test_bad_backbones_and_heads_raise():
     backbone = tiny.mlp()
     with pytest.raises(TypeError, match="head is a str"):
         stitch(backbone, "dense")

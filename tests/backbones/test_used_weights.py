@@ -1,4 +1,4 @@
-"""What the outputs of a network do not depend on: found without a batch."""
+"""The weights that the outputs of a network do not depend on, found without a batch."""
 
 import keras
 import numpy as np
@@ -21,12 +21,12 @@ from tests import tiny
 from tests.backbones import families
 
 pytestmark = [
-    # keras-hub's T5 drops the mask on purpose; its layers do not say so to Keras.
+    # keras-hub's T5 drops the mask without declaring this to Keras.
     pytest.mark.filterwarnings("ignore:Layer '.*_attention':UserWarning"),
 ]
 
 DECODERS = ["t5", "bart", "whisper"]
-# What the decoders do not tell: weights of layers that are used otherwise.
+# Weights without a use in layers that are used otherwise.
 SINGLE = {
     "llama": ["token_embedding/reverse_embeddings"],
     "xlnet": ["encoder_block_attn_mask_layer/mask_emb"],
@@ -58,7 +58,7 @@ def batch(model, rows=2, positions=6):
 
 
 def without_gradient(model):
-    """Return the paths of the flagged weights that a step gives no gradient to."""
+    """Return the paths of the trainable weights that get no gradient in a step."""
     variables = [weight for weight in model.weights if weight.trainable]
     with tf.GradientTape() as tape:
         loss = keras.ops.sum(model(batch(model), training=True) ** 2)
@@ -69,7 +69,7 @@ def without_gradient(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [*DECODERS, *SINGLE])
-def test_what_has_no_gradient_does_not_train(family):
+def test_weights_without_a_gradient_do_not_train(family):
     model = TransferClassifier(families.build(family), 2)
     training = {id(variable) for variable in model.trainable_variables}
     able = [weight for weight in model.weights if weight.trainable]
@@ -85,7 +85,7 @@ def test_what_has_no_gradient_does_not_train(family):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", DECODERS)
-def test_a_decoder_that_is_not_used_is_no_depth(family):
+def test_an_unused_decoder_does_not_count_as_depth(family):
     backbone = families.build(family)
     model = TransferClassifier(backbone, 2)
     encoder = [n for n in layer_groups(backbone).names if "encoder_layer" in n]
@@ -109,7 +109,7 @@ def own_classifier(frozen=False):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_model_of_the_users_own_is_read_too(frozen):
+def test_a_user_defined_model_works_too(frozen):
     model = own_classifier(frozen)
     groups = layer_groups(model)
     assert groups.names[0] == "unused" and groups.names[1] == "stem"
@@ -126,7 +126,7 @@ def find(model, name):
 
 
 @pytest.mark.slow
-def test_what_is_not_used_is_in_no_phase():
+def test_unused_weights_are_in_no_phase():
     model = own_classifier()
     model.compile("adam", "mse")
     unfreezing = kt.callbacks.GradualUnfreezing(model)
@@ -134,14 +134,14 @@ def test_what_is_not_used_is_in_no_phase():
         "head",
         "transformer_encoder_layer_1",
         "transformer_encoder_layer_0",
-        "unused",  # of all groups, of which nothing but the stem is new
+        "unused",  # all groups; only the stem is new
     ]
     last = unfreezing.phases.variables(unfreezing.phases[3])
     assert not any("decoder" in variable.path for variable in last)
 
 
 @pytest.mark.slow
-def test_no_adapter_goes_to_what_is_not_used():
+def test_unused_layers_get_no_adapter():
     model = own_classifier()
     for targets in (None, "all-linear", "query"):
         paths = [target.path for target in targeted(model, targets, LINEAR, "LoRA")]
@@ -162,8 +162,8 @@ def test_both_outputs_are_used_in_the_backbone_itself():
     assert idle_weights(backbone, backbone.outputs) == []
 
 
-def test_layers_beyond_the_output_are_idle():
-    # As in DeepLabV3, which holds an image encoder and reads a level inside it.
+def test_layers_after_the_output_are_idle():
+    # As in DeepLabV3, which contains an image encoder and uses an inner level of it.
     encoder = tiny.hub_resnet()
     cut = keras.Model(encoder.input, encoder.pyramid_outputs["P2"], name="cut")
     cut.image_encoder = encoder
@@ -181,7 +181,7 @@ def test_layers_outside_of_the_graph_may_be_used_by_a_loss():
     assert unreached_weights(model) == set()
 
 
-def test_a_tied_weight_is_used_where_one_of_its_layers_is():
+def test_a_tied_weight_is_used_if_one_of_its_layers_is_used():
     inputs = keras.Input((4,), dtype="int32")
     table = keras.layers.ReversibleEmbedding(9, 3, tie_weights=False)
     x = table(inputs)
@@ -213,7 +213,7 @@ def test_a_call_that_cannot_be_traced_uses_all():
     assert idle_weights(network, network.outputs) == []
 
 
-def test_gradients_that_are_stopped_reach_nothing():
+def test_weights_behind_a_stopped_gradient_are_idle():
     class Detached(keras.Layer):
         def build(self, input_shape):
             self.kept = self.add_weight(shape=(4,), name="kept")
@@ -233,7 +233,7 @@ def test_gradients_that_are_stopped_reach_nothing():
 
 def test_a_weight_of_an_added_loss_trains():
     class Codebook(keras.Layer):
-        """Learns by its loss alone, as in a VQ-VAE."""
+        """A layer that trains only on its own loss, as in a VQ-VAE."""
 
         def build(self, input_shape):
             self.code = self.add_weight(shape=(4,), name="code", initializer="ones")
@@ -277,7 +277,7 @@ def test_the_idle_weights_are_saved_with_a_model():
     assert names == ["reverse_embeddings"]
     again = TransferClassifier.from_config(dict(config))
     assert [weight.name for weight in again.idle_weights()] == names
-    # As of a version that knew of none: the optimizer in the file counts on it.
+    # As in a version without idle weights: the optimizer in the file needs them.
     for other in ({**config, "idle_weights": []}, without(config, "idle_weights")):
         again = TransferClassifier.from_config(other)
         assert again.idle_weights() == []

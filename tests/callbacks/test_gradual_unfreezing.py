@@ -85,8 +85,8 @@ class TestMonitored(CallbackContract):
     # After BackupAndRestore it raises: test_a_backup_before_a_monitor_raises.
     @pytest.mark.slow
     @pytest.mark.parametrize("backup_first", [False])
-    def test_backup_restores_as_if_never_stopped(self, tmp_path, backup_first):
-        super().test_backup_restores_as_if_never_stopped(tmp_path, backup_first)
+    def test_backup_restores_as_without_a_stop(self, tmp_path, backup_first):
+        super().test_backup_restores_as_without_a_stop(tmp_path, backup_first)
 
 
 def test_each_phase_trains_only_its_groups():

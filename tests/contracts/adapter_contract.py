@@ -1,4 +1,4 @@
-"""AdapterContract: what every recipe of adapters promises, one test a promise."""
+"""AdapterContract: what every adapter recipe guarantees, one test per guarantee."""
 
 import json
 
@@ -29,22 +29,22 @@ def small():
     rng = np.random.default_rng(1)
     for variable in model.weights:
         if variable.name in ("kernel", "bias"):
-            # BERT's own start is so small that a block hardly changes its inputs.
+            # With BERT's own small initial weights a block hardly changes its inputs.
             variable.assign(rng.normal(0, 0.3, variable.shape))
     return model
 
 
 class AdapterContract:
-    """Subclass it, define `recipe` and what follows, and add tests of meaning.
+    """Subclass this, define `recipe` and the attributes, and add specific tests.
 
-    What is costly is trained once for the class; its tests may not change that model.
+    The class trains one model for all its tests, so a test must not change it.
     """
 
-    learns = set()  # names of the weights that train, the head's left out
-    parameters = 0  # how many numbers those are in `small`
-    own = False  # whether they are the model's own weights
-    cannot_fold = ""  # what the error of `merge` says
-    no_images = ""  # what the error of attaching to a ResNet says
+    learns = set()  # names of the weights that train, without the head
+    parameters = 0  # number of parameters of these weights in `small`
+    own = False  # whether these weights belong to the base model
+    cannot_fold = ""  # pattern of the error of `merge`
+    no_images = ""  # pattern of the error of attaching to a ResNet
 
     def recipe(self, **kwargs):
         """Return a recipe for tiny models, with its default targets."""
@@ -57,7 +57,7 @@ class AdapterContract:
         return self.disturbed(model, name)
 
     def disturbed(self, model, name="default", scale=0.3):
-        """Give what the adapter trains other values, the same each time."""
+        """Change the trainable weights of the adapter, the same way each time."""
         if not self.own:
             return models.disturb(model, scale, name)
         rng = np.random.default_rng(3)
@@ -66,24 +66,24 @@ class AdapterContract:
         return model
 
     def trained(self):
-        """Return a model after two epochs, and its weights before; made once."""
+        """Return a model after two epochs and its weights before, cached per class."""
         kind = type(self)
         if "_trained" not in vars(kind):
             model = small()
             self.recipe().attach(model)
             before = [v.numpy() for v in model.weights]
-            # Cheaper than a trace; the fit after reload has one, and that under XLA.
+            # Faster than a trace. The tests of loading and XLA trace the model.
             fit(models.compiled(model, run_eagerly=True), X, Y, epochs=2)
             kind._trained = model, before
         return kind._trained
 
     def moved(self, model, before):
-        """Return what is not as it was."""
+        """Return the weights that changed."""
         pairs = zip(model.weights, before, strict=True)
         return [v for v, value in pairs if not np.array_equal(v.numpy(), value)]
 
     def names(self, model, variables):
-        """Return the names of those of `variables` that are not the head's."""
+        """Return the names of all `variables` that are not in the head."""
         head = {id(v) for v in model.layers[-1].weights}
         return {v.name for v in variables if id(v) not in head}
 
@@ -101,7 +101,7 @@ class AdapterContract:
         assert self.recipe().attach(model) is model
         assert_close(run(model, X), y)
 
-    def test_its_own_weights_train_and_the_head(self):
+    def test_its_own_weights_and_the_head_train(self):
         model = small()
         self.recipe().attach(model)
         head = model.layers[-1]
@@ -113,13 +113,13 @@ class AdapterContract:
         count = sum(v.numpy().size for v in model.trainable_variables)
         assert count == self.parameters + HEAD
 
-    def test_fit_moves_these_alone(self):
+    def test_fit_changes_only_these_weights(self):
         model, before = self.trained()
         moved = self.moved(model, before)
         assert all(v.trainable for v in moved)
         assert self.names(model, moved) == self.learns
 
-    def test_flags_thaw_nothing_else(self):
+    def test_flags_unfreeze_nothing_else(self):
         model = small()
         self.recipe().attach(model)
         paths = models.trained_paths(model)
@@ -128,7 +128,7 @@ class AdapterContract:
         model.trainable = True
         assert models.trained_paths(model) == paths
 
-    def test_reload_gives_the_same_and_goes_on_learning(self, tmp_path):
+    def test_loaded_model_has_the_same_outputs_and_trains(self, tmp_path):
         model, _ = self.trained()
         model.save(tmp_path / "model.keras")
         again = keras.models.load_model(tmp_path / "model.keras")
@@ -152,7 +152,8 @@ class AdapterContract:
         model.set_weights(before)
         fit(models.compiled(model, jit_compile=True), X, Y, epochs=2)
         for variable, expected in zip(model.weights, plain.weights, strict=True):
-            # Keys' biases have a gradient of 0, up to rounding, which Adam enlarges.
+            # Biases of keys have gradients of 0 except for rounding, and Adam enlarges
+            # the rounding.
             if "/key/bias" not in variable.path:
                 assert_close(variable, expected, 1e-4)
 
@@ -175,7 +176,7 @@ class AdapterContract:
         assert self.names(model, self.moved(model, before)) <= self.learns
         assert all(np.isfinite(v.numpy()).all() for v in model.trainable_variables)
 
-    def test_off_is_the_base_model_exactly(self):
+    def test_disabled_adapter_gives_the_base_model_exactly(self):
         model = small()
         y = run(model, X)
         self.recipe().attach(model)
@@ -224,7 +225,7 @@ class AdapterContract:
         adapters.use(model, "second")
         assert_close(run(model, X), other)
 
-    def test_a_target_that_matches_nothing_is_an_error(self):
+    def test_target_without_a_match_raises(self):
         model = small()
         classes = models.classes(model)
         with pytest.raises(ValueError, match="The nearest are"):

@@ -1,4 +1,4 @@
-"""CallbackContract: what every public callback promises, one test a promise."""
+"""CallbackContract: what every public callback guarantees, one test per guarantee."""
 
 import keras
 import numpy as np
@@ -12,23 +12,23 @@ from tests.contracts.compare import run
 
 
 class Interrupted(Exception):
-    """The power cut of the tests of BackupAndRestore."""
+    """Simulates a power cut in the tests of BackupAndRestore."""
 
 
 class CallbackContract:
-    """Subclass it, define `make_callbacks`, and add tests of meaning."""
+    """Subclass this, define `make_callbacks`, and add specific tests."""
 
     epochs = 4
 
     def make_model(self, **compile_kwargs):
-        """Return a new, compiled model without randomness in training, or XLA."""
+        """Return a new compiled model without XLA and without random training."""
         settings = dict(jit_compile=False) | compile_kwargs
         model = tiny.mlp()
         model.compile(keras.optimizers.Adam(0.01), "mse", **settings)
         return model
 
     def make_callbacks(self, model):
-        """Return the new callback, or several, as a list."""
+        """Return a list of one or several new callbacks."""
         raise NotImplementedError
 
     def data(self):
@@ -54,7 +54,7 @@ class CallbackContract:
         assert np.isfinite(self.history.history["loss"]).all()
 
     @pytest.mark.dear
-    def test_initial_epoch_goes_on_as_if_never_stopped(self):
+    def test_initial_epoch_continues_as_without_a_stop(self):
         whole = self.trained(self.make_model())
         halves = self.trained(self.make_model(), epochs=2)
         self.trained(halves, initial_epoch=2)
@@ -62,7 +62,7 @@ class CallbackContract:
 
     @pytest.mark.parametrize("backup_first", [True, False])
     @pytest.mark.dear
-    def test_backup_restores_as_if_never_stopped(self, tmp_path, backup_first):
+    def test_backup_restores_as_without_a_stop(self, tmp_path, backup_first):
         def interrupt(epoch, logs=None):
             if epoch == 2:
                 raise Interrupted
@@ -87,7 +87,7 @@ class CallbackContract:
         keep = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
         model = self.trained(self.make_model(), [keep])
         x, _ = self.data()
-        # Without compile: a plain load may drop the slots of a frozen phase.
+        # Without compile, because a plain load may drop the slots of a frozen phase.
         again = fresh.load(tmp_path / f"{self.epochs}.keras", x, compile=False)
         assert_close(again.outputs, run(model, x))
         for epoch in range(1, self.epochs):

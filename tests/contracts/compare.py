@@ -1,4 +1,4 @@
-"""What contracts compare: structures of arrays, and models trained in two ways."""
+"""Comparisons for contracts: structures of arrays, outputs and training."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ def arrays(structure):
 
 
 def assert_close(actual, expected, atol=0.0):
-    """Fail unless two structures hold equal arrays, to within `atol`."""
+    """Fail unless two structures contain the same arrays within `atol`."""
     actual, expected = arrays(actual), arrays(expected)
     assert len(actual) == len(expected)
     for a, b in zip(actual, expected, strict=True):
@@ -19,11 +19,11 @@ def assert_close(actual, expected, atol=0.0):
 
 
 def run(model, inputs):
-    """Return the outputs of `model` at inference, called eagerly."""
+    """Return the outputs of `model` in inference mode, called eagerly."""
     return model(inputs, training=False)
 
 
 def fit(model, x, y, **kwargs):
-    """Fit in a fixed order, four to a batch, and return the history."""
+    """Fit in a fixed order with a batch size of 4, and return the history."""
     settings = dict(batch_size=4, epochs=1, shuffle=False, verbose=0)
     return model.fit(x, y, **settings | kwargs)

@@ -1,4 +1,4 @@
-"""DomainContract: what every model that learns from two domains promises."""
+"""DomainContract: what every model that trains on two domains guarantees."""
 
 import inspect
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from tests.contracts.model_contract import ModelContract
 
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 LABELS = np.arange(8) % 3
-# What the loss of a method promises by itself, and the frame by each of its kinds.
+# Tests that LossContract covers for a loss, and other methods cover for the base class.
 OF_THE_LOSS = (
     "test_exports",
     "test_mixed_precision",
@@ -27,7 +27,7 @@ OF_THE_LOSS = (
     "test_two_replicas_equal_one",
     "test_xla_trains_the_same",
 )
-# What a method may define and yet be a loss in the frame, no machinery.
+# Members that a method may define if it only adds a loss to the base class.
 LOSS_ALONE = {"__init__", "get_config", "penalties"}
 TARGET_LABELS = (np.arange(8) + 1) % 3
 
@@ -40,12 +40,12 @@ def extractor(seed=0):
 
 
 def free_head(classes=3, **kwargs):
-    """Return a label head that gives logits, without a seed: it may have a twin."""
+    """Return a label head that returns logits, without a seed, for methods with two."""
     return layers.Dense(classes, name="label", **kwargs)
 
 
 def streams(size=8, target_size=None):
-    """Return examples of both domains; the target lies elsewhere."""
+    """Return examples of both domains; the target is shifted."""
     rng = np.random.default_rng(0)
     source = rng.normal(size=(size, 6)).astype("float32")
     target = rng.normal(0.5, 2.0, size=(target_size or size, 6)).astype("float32")
@@ -60,7 +60,7 @@ def loss_of(model, x, y, training=False):
 
 
 def seen(model, x):
-    """Return features and outputs of each domain at inference, in NumPy."""
+    """Return features and outputs of each domain in inference, as NumPy arrays."""
     found = {}
     for name, inputs in x.items():
         features = model.feature_extractor(inputs)
@@ -70,7 +70,7 @@ def seen(model, x):
 
 
 def only_adds_a_loss(kind):
-    """Return whether a method leaves all steps to the frame, but for its penalties."""
+    """Return whether a method overrides nothing of the base class except penalties."""
     if kind.__base__ is not DomainAdaptation or "penalties" not in vars(kind):
         return False
     own = {
@@ -82,37 +82,37 @@ def only_adds_a_loss(kind):
 
 
 class Seen(NamedTuple):
-    """What a model makes of one domain."""
+    """Features and outputs of one domain."""
 
     features: np.ndarray
     outputs: np.ndarray
 
 
 def logged(model):
-    """Return what the metrics of `model` hold."""
+    """Return the results of the metrics of `model`."""
     return {key: float(value) for key, value in model.get_metrics_result().items()}
 
 
 class DomainContract(ModelContract):
-    """Subclass it, set `kind`, and add tests of meaning.
+    """Subclass this, set `kind`, and add specific tests.
 
-    A method that has only `penalties` of its own is a loss in the frame of all others:
-    XLA, half precision and two replicas are its loss's promises, by LossContract, and
-    the frame's, here shown by the kinds that set `whole`.
+    A method that defines only `penalties` adds a loss to the base class. LossContract
+    then tests XLA, half precision and two replicas for the loss, and the methods with
+    `whole = True` test them for the base class.
 
-    Plain inputs go to what predicts, both domains to what trains.
+    Predictions get plain inputs, and training gets both domains.
     """
 
     kind = None  # the class of the model
     settings = {}  # its arguments
     loss = LOGITS
     metrics = ("accuracy",)
-    # "whole": the loss is a mean over examples, so that two replicas equal one device;
-    # "halves": it is a statistic of a batch, so that they equal the mean of two
-    # devices; else the reason why they can equal neither.
+    # "whole": the loss is a mean over examples, so two replicas equal one device.
+    # "halves": the loss is a statistic of a batch, so two replicas equal the mean of
+    # two devices. Any other text: the reason why two replicas equal neither.
     replicas = "whole"
-    random = False  # whether training draws random numbers of its own
-    whole = False  # whether a method that only adds a loss is tested as all others
+    random = False  # whether the method uses random numbers in training
+    whole = False  # whether a method that only adds a loss runs all tests
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -133,7 +133,7 @@ class DomainContract(ModelContract):
         return LABELS
 
     def compiled(self, optimizer=None, **settings):
-        """Return a new model, compiled without XLA."""
+        """Return a new model that is compiled without XLA."""
         model = self.make(**settings)
         optimizer = optimizer or keras.optimizers.SGD(0.01)
         model.compile(optimizer, self.loss, jit_compile=False)
@@ -167,7 +167,7 @@ class DomainContract(ModelContract):
             pytest.skip(self.replicas)
 
     def check_halves(self, strategy):
-        """One step on two replicas is the mean of one step on each half of a batch."""
+        """Check that a step on two replicas is the mean of a step on each half."""
         x, y = streams(), self.targets()
         model = self.compiled()
         start, weights, logs = model.get_weights(), [], []
@@ -187,7 +187,7 @@ class DomainContract(ModelContract):
         for name, (value,) in found.items():
             assert value == pytest.approx((logs[0][name][0] + logs[1][name][0]) / 2)
 
-    def test_logs_name_what_the_method_does(self):
+    def test_logs_name_the_terms_of_the_method(self):
         model = self.trained()
         found = self.history.history
         names = {"loss", "accuracy", *model.logs, *self.strength_logs(model)}
@@ -195,10 +195,10 @@ class DomainContract(ModelContract):
         assert all(np.isfinite(values).all() for values in found.values())
 
     def strength_logs(self, model):
-        """Return how the strength is named in the logs, if it is."""
+        """Return the name of the strength in the logs, if it has one."""
         return ["strength"] if isinstance(model, DomainAdaptation) else []
 
-    def test_plain_inputs_give_the_label_head_alone(self):
+    def test_plain_inputs_give_only_the_label_head(self):
         model, x = self.trained(), streams()
         for domain in x.values():
             expected = model.label_head(model.feature_extractor(domain))
@@ -224,7 +224,7 @@ class DomainContract(ModelContract):
         assert found["loss"] == pytest.approx(float(LOGITS(TARGET_LABELS, outputs)))
         assert len(model.evaluate(x, TARGET_LABELS, verbose=0)) == 2
 
-    def test_target_accuracy_is_a_count_and_only_with_labels(self):
+    def test_target_accuracy_is_a_count_and_needs_labels(self):
         model, x = self.trained(), streams()
         both = {"source": LABELS, "target": TARGET_LABELS}
         settings = dict(batch_size=3, verbose=0, return_dict=True)

@@ -1,8 +1,8 @@
-"""One more Python process that has seen nothing: it loads what a test has saved.
+"""A second Python process without any state, to load files that a test has saved.
 
-It is started at the first call and serves the whole session, for its imports take
-seconds. It knows keras and keras_transfer; keras imports keras_hub and keras_cv
-by itself when a file names them. None of the test's own objects exist there.
+The first call starts the process, and it serves the whole session because its imports
+take seconds. It imports keras and keras_transfer. Keras imports keras_hub and keras_cv
+when a file names them. Objects that a test defines do not exist there.
 """
 
 import multiprocessing
@@ -17,7 +17,7 @@ _worker = {}
 
 @dataclass
 class Reloaded:
-    """What a saved model is after reload, and after `fit` where that was asked."""
+    """State of a saved model after loading, and after `fit` if it was requested."""
 
     outputs: Any
     weights: list
@@ -30,9 +30,10 @@ class Reloaded:
 def load(path, inputs=None, *, compile=True, fit=None, imports=(), policy="float32"):
     """Load the `.keras` file at `path` in the other process and return a Reloaded.
 
-    `fit` holds keyword arguments of `fit`, run after loading and before the rest.
+    `fit` is a dictionary of keyword arguments to call `fit` with after loading.
     `imports` names packages to import first, such as "keras_cv". `policy` is the
-    global dtype policy there: Keras wraps an optimizer in a LossScaleOptimizer by it.
+    global dtype policy of the process, because Keras wraps an optimizer in a
+    LossScaleOptimizer only for a float16 policy.
     """
     if not _worker:
         context = multiprocessing.get_context("spawn")

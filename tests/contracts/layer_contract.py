@@ -1,4 +1,4 @@
-"""LayerContract: what every public layer promises, one test a promise."""
+"""LayerContract: what every public layer guarantees, one test per guarantee."""
 
 import copy
 
@@ -15,14 +15,14 @@ from tests.contracts.compare import run
 
 
 class LayerContract:
-    """Subclass it, define `make` and `inputs`, and add tests of meaning.
+    """Subclass this, define `make` and `inputs`, and add specific tests.
 
-    `make` must give a layer without randomness in training, or two replicas
-    cannot equal one.
+    `make` must return a layer without random numbers in training. Otherwise two
+    replicas cannot equal one.
     """
 
     half_tolerance = 3e-2  # float16 and bfloat16 against float32
-    mask = "kept"  # or "dropped", or None where inputs cannot have one
+    mask = "kept"  # or "dropped", or None if the inputs cannot have a mask
     _kept = {}
 
     def make(self):
@@ -38,7 +38,7 @@ class LayerContract:
         symbolic, outputs = self._symbolic(self.make())
         flat = [keras.layers.Flatten()(x) for x in keras.tree.flatten(outputs)]
         joined = keras.layers.Concatenate()(flat) if len(flat) > 1 else flat[0]
-        # A Dense of known weights, so that the test depends on no seed.
+        # A Dense with fixed weights, so the test does not depend on a seed.
         head = keras.layers.Dense(1, kernel_initializer="ones", name="head")
         return keras.Model(symbolic, head(joined))
 
@@ -47,7 +47,7 @@ class LayerContract:
             return keras.Input(x.shape[1:], dtype=str(x.dtype), name=name)
 
         inputs = self.inputs()
-        if isinstance(inputs, dict):  # keras wants the keys as names
+        if isinstance(inputs, dict):  # Keras needs the keys as names
             symbolic = {name: symbol(x, name) for name, x in inputs.items()}
         else:
             symbolic = keras.tree.map_structure(symbol, inputs)
@@ -60,7 +60,7 @@ class LayerContract:
     def trained(self, **compile_kwargs):
         """Return the model after six steps of SGD, without XLA by default.
 
-        A plain one is trained once for the class: tests may not change it.
+        A model with default arguments is shared by the tests, which must not change it.
         """
         settings = dict(jit_compile=False) | compile_kwargs
         key = (type(self), str(settings))
@@ -160,6 +160,6 @@ class LayerContract:
     def test_exports(self, tmp_path):
         model = self.trained()
         model.export(tmp_path / "served", verbose=False)
-        served = tf.saved_model.load(tmp_path / "served")  # keep it: it holds weights
+        served = tf.saved_model.load(tmp_path / "served")  # owns the weights
         inputs = keras.tree.map_structure(tf.constant, self.inputs())
         assert_close(served.serve(inputs), run(model, self.inputs()), 1e-5)

@@ -1,4 +1,4 @@
-"""LossContract: what every loss between two domains promises, one test a promise."""
+"""LossContract: what every loss of two domains guarantees, one test per guarantee."""
 
 import keras
 import numpy as np
@@ -9,13 +9,13 @@ from tests.contracts.compare import arrays
 
 
 class LossContract:
-    """Subclass it, define `make`, `inputs` and `expected`, and add cases by hand.
+    """Subclass this, define `make`, `inputs` and `expected`, and add manual examples.
 
-    `inputs` must give each replica of two an equal share: even numbers of rows.
+    `inputs` must return even numbers of rows, for equal shares of two replicas.
     """
 
-    fewest_rows = 1  # of a batch for which the loss is defined
-    bad_arguments = ()  # pairs of keyword arguments and what the error says
+    fewest_rows = 1  # smallest batch for which the loss is defined
+    bad_arguments = ()  # pairs of keyword arguments and the pattern of the error
 
     def make(self, **kwargs):
         """Return a new loss."""
@@ -26,11 +26,11 @@ class LossContract:
         raise NotImplementedError
 
     def held(self, source, target):
-        """Return what the paper holds constant when it takes the gradient."""
+        """Return the quantities that are constant in the gradient of the paper."""
         return None
 
     def expected(self, source, target, held):
-        """Return the paper's equation, transcribed in NumPy: the oracle."""
+        """Return the value of the paper's equation in NumPy: the oracle."""
         raise NotImplementedError
 
     def oracle(self, source, target):
@@ -61,7 +61,7 @@ class LossContract:
             moved = keras.tree.pack_sequence_as(inputs, leaves)
             sides.append(self.expected(*moved, held))
         slope = sum(np.sum(g * w) for g, w in zip(gradients, ways, strict=True))
-        assert abs(slope) > 1e-6  # or the test sees nothing
+        assert abs(slope) > 1e-6  # otherwise the test would check nothing
         np.testing.assert_allclose(
             slope, (sides[0] - sides[1]) / 2e-5, rtol=1e-3, atol=1e-5
         )
@@ -165,7 +165,7 @@ class LossContract:
 
         (total,), gradients = together()
         assert_same(total, (alone[0][0] + alone[1][0]) / 2)
-        # What Keras adds up over the replicas: half of each one's own gradient.
+        # Keras sums half of the gradient of each replica.
         for place, both in enumerate(gradients):
             for part, gradient in enumerate(both):
                 np.testing.assert_allclose(
@@ -195,7 +195,7 @@ def wide(structure):
 
 
 def gradients_of(loss, source, target):
-    """Return the loss and its gradients by each tensor, zeros where there is none."""
+    """Return the loss and its gradient for each tensor, or zeros without a gradient."""
     leaves = keras.tree.flatten((source, target))
     with tf.GradientTape() as tape:
         tape.watch(leaves)
@@ -204,12 +204,12 @@ def gradients_of(loss, source, target):
 
 
 def value_and_gradients(loss, source, target):
-    """Return the loss and its gradients as NumPy."""
+    """Return the loss and its gradients as NumPy arrays."""
     tensors = keras.tree.map_structure(tf.constant, (source, target))
     value, gradients = gradients_of(loss, *tensors)
     return float(value), arrays(gradients)
 
 
 def assert_same(actual, expected):
-    """Fail unless two numbers are the same but for rounding."""
+    """Fail unless two numbers are equal except for rounding."""
     np.testing.assert_allclose(float(actual), float(expected), rtol=2e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""ModelContract: what every public model promises, one test a promise."""
+"""ModelContract: what every public model guarantees, one test per guarantee."""
 
 import keras
 import numpy as np
@@ -13,10 +13,10 @@ from tests.contracts.compare import run
 
 
 class ModelContract:
-    """Subclass it, define `make`, `inputs` and `targets`, and add tests of meaning.
+    """Subclass this, define `make`, `inputs` and `targets`, and add specific tests.
 
-    `make` must give a model without randomness in training, or two replicas
-    cannot equal one; that goes for BatchNormalization that trains, too.
+    `make` must return a model without random numbers in training and without a
+    trainable BatchNormalization. Otherwise two replicas cannot equal one.
     """
 
     loss = "mse"
@@ -38,7 +38,7 @@ class ModelContract:
         raise NotImplementedError
 
     def training_inputs(self):
-        """Return what `fit` takes."""
+        """Return the inputs for `fit`."""
         return self.inputs()
 
     @classmethod
@@ -48,7 +48,7 @@ class ModelContract:
     def trained(self, optimizer=None, **compile_kwargs):
         """Return the model after three epochs of two steps, without XLA by default.
 
-        A plain one is trained once for the class: tests may not change it.
+        A model with default arguments is shared by the tests, which must not change it.
         """
         settings = dict(jit_compile=False, metrics=[*self.metrics]) | compile_kwargs
         key = (type(self), str(settings))
@@ -140,6 +140,6 @@ class ModelContract:
     def test_exports(self, tmp_path):
         model = self.trained()
         model.export(tmp_path / "served", verbose=False)
-        served = tf.saved_model.load(tmp_path / "served")  # keep it: it holds weights
+        served = tf.saved_model.load(tmp_path / "served")  # owns the weights
         inputs = keras.tree.map_structure(tf.constant, self.inputs())
         assert_close(served.serve(inputs), run(model, self.inputs()), 1e-5)

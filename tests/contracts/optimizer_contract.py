@@ -1,4 +1,4 @@
-"""OptimizerContract: what every public optimizer promises, one test a promise."""
+"""OptimizerContract: what every public optimizer guarantees, one test per guarantee."""
 
 import keras
 import numpy as np
@@ -10,9 +10,10 @@ from tests.contracts.compare import fit
 
 
 class OptimizerContract:
-    """Subclass it, define `make`, and add tests of meaning.
+    """Subclass this, define `make`, and add specific tests.
 
-    A stock optimizer breaks the last promise: Keras clips before the replicas' sum.
+    A stock optimizer fails the last test, because Keras clips the gradients before it
+    sums them over the replicas.
     """
 
     learning_rate = 0.01
@@ -36,7 +37,7 @@ class OptimizerContract:
         return x, rng.normal(size=(8, 3)).astype("float32")
 
     def compiled(self, learning_rate=None, jit_compile=False, **kwargs):
-        """Return a model that `make`'s optimizer trains; `kwargs` go to `make`."""
+        """Return a compiled model with the optimizer of `make`, which gets `kwargs`."""
         model = self.model()
         rate = self.learning_rate if learning_rate is None else learning_rate
         model.compile(self.make(model, rate, **kwargs), "mse", jit_compile=jit_compile)

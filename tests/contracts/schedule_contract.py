@@ -1,4 +1,4 @@
-"""ScheduleContract: what every learning-rate schedule promises, one test a promise."""
+"""ScheduleContract: what every schedule guarantees, one test per guarantee."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from tests.contracts.compare import fit
 
 
 class ScheduleContract:
-    """Subclass it, define `make` and `expected`, and add values solved by hand."""
+    """Subclass this, define `make` and `expected`, and add values computed by hand."""
 
     steps = 20
 
@@ -19,7 +19,7 @@ class ScheduleContract:
         raise NotImplementedError
 
     def expected(self, step):
-        """Return the rate of `step` by plain arithmetic: the oracle."""
+        """Return the rate of `step`, computed in plain Python: the oracle."""
         raise NotImplementedError
 
     def test_equals_the_oracle(self):
@@ -48,7 +48,7 @@ class ScheduleContract:
         assert again.get_config() == schedule.get_config()
 
     def test_each_step_of_fit_has_its_own_rate(self):
-        # Two epochs of one graph: a rate read once in Python would stand still.
+        # One graph for all calls: a rate that Python reads only once would not change.
         model = self.compiled()
         before = model.get_weights()[0]
         for step in range(4):

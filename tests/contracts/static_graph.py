@@ -1,22 +1,22 @@
-"""What a train step must be for XLA and a TPU: one graph of fixed shapes, no Python."""
+"""Check that a train step suits XLA and TPUs: fixed shapes and no Python calls."""
 
 import tensorflow as tf
 
-# They call back into the host. XLA and TPUs have nobody to call.
+# Operations that call the host, which XLA and TPUs cannot do.
 CALLBACKS = {"PyFunc", "PyFuncStateless", "EagerPyFunc", "XlaHostCompute"}
 CALLBACKS |= {"Print", "PrintV2"}
-# Kinds without a shape of their own.
+# Kinds of tensors that have no shape.
 SHAPELESS = {"resource", "variant"}
-# A list of axes, which XLA works out from the shapes before anything runs.
+# Its output is a list of axes, which XLA computes from the shapes before the step runs.
 FOLDED = {"BroadcastGradientArgs"}
 
 
 def assert_static(model, x, y):
-    """Fail unless the train step of a built `model` is fit for XLA as it is now.
+    """Fail unless the train step of a built `model` is suitable for XLA.
 
-    The graph that Keras would trace for a batch of this size, with all functions that
-    it calls, has no op that runs Python or talks to the host, and each tensor in it
-    has a shape that is known before it runs.
+    The graph that Keras would trace for a batch of this size, including all functions
+    that it calls, must not contain operations that run Python or call the host. The
+    shape of each tensor must be known before the step runs.
     """
     batch = tf.nest.map_structure(tf.constant, (x, y))
     step = tf.function(model.train_step).get_concrete_function(batch)
@@ -24,11 +24,11 @@ def assert_static(model, x, y):
     nodes = list(definition.node)
     for function in definition.library.function:
         nodes += function.node_def
-    assert len(nodes) > 50, "this is no train step"
+    assert len(nodes) > 50, "this is not a train step"
     callbacks = sorted({node.op for node in nodes} & CALLBACKS)
-    assert not callbacks, f"the graph talks to the host by {callbacks}"
+    assert not callbacks, f"the graph calls the host with {callbacks}"
     dynamic = [f"{node.name} ({node.op})" for node in nodes if is_dynamic(node)]
-    assert not dynamic, f"shapes that are not known before the step: {dynamic}"
+    assert not dynamic, f"shapes that are unknown before the step: {dynamic}"
 
 
 def is_dynamic(node):

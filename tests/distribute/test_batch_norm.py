@@ -1,4 +1,4 @@
-"""BatchNormalization on two replicas: each its own statistics, or those of all."""
+"""BatchNormalization on two replicas: separate or synchronized statistics."""
 
 import contextlib
 
@@ -14,7 +14,7 @@ from tests import tiny
 def images():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(8, 8, 8, 3)).astype("float32")
-    x[4:] = 3 * x[4:] + 1  # the second replica sees other images
+    x[4:] = 3 * x[4:] + 1  # the second replica gets other images
     return x, np.arange(8) % 3
 
 
@@ -36,17 +36,17 @@ def distance(one, two):
 
 @pytest.fixture(scope="module")
 def one():
-    """The weights of one device, with Keras's default BatchNormalization."""
+    """Return the weights of one device, with Keras's default BatchNormalization."""
     return trained(contextlib.nullcontext(), lambda model: None).get_weights()
 
 
 @pytest.mark.slow
-def test_alone_each_replica_has_its_own_statistics(strategy, one):
+def test_by_default_each_replica_has_its_own_statistics(strategy, one):
     model = trained(strategy.scope(), lambda model: None)
     assert distance(one, model) > 1e-2
     mean = model.get_layer("norm").moving_mean.value.values
     assert np.abs(mean[0] - mean[1]).max() > 1e-2
-    # What is saved is the first's.
+    # Keras saves the statistics of the first replica.
     np.testing.assert_array_equal(model.get_layer("norm").get_weights()[2], mean[0])
 
 
@@ -67,7 +67,7 @@ def test_frozen_two_replicas_equal_one(strategy):
     assert distance(alone, trained(strategy.scope(), freeze)) < 1e-6
 
 
-def test_it_reaches_nested_layers_and_is_saved_with_their_config(tmp_path):
+def test_nested_layers_are_synchronized_and_saved_with_their_config(tmp_path):
     def switched(model):
         kind = layers.BatchNormalization
         found = [x for x in model._flatten_layers() if isinstance(x, kind)]
@@ -81,11 +81,11 @@ def test_it_reaches_nested_layers_and_is_saved_with_their_config(tmp_path):
         assert switched(model) == {True}
         model.save(tmp_path / "model.keras")
         again = keras.saving.load_model(tmp_path / "model.keras")
-        assert switched(again) == kept  # a keras-hub backbone makes its layers anew
+        assert switched(again) == kept  # a keras-hub backbone rebuilds its layers
 
 
 @pytest.mark.slow
-def test_a_model_that_was_fitted_follows(strategy):
+def test_a_fitted_model_is_synchronized(strategy):
     x, y = images()
     with strategy.scope():
         model = tiny.convnet()
@@ -99,12 +99,12 @@ def test_a_model_that_was_fitted_follows(strategy):
     np.testing.assert_array_equal(mean[0], mean[1])
 
 
-def test_nothing_to_synchronize_is_an_error():
+def test_a_model_without_batch_norm_raises():
     with pytest.raises(ValueError, match="has no BatchNormalization"):
         synchronize_batch_norm(tiny.mlp())
 
 
-def test_a_mask_is_an_error():
+def test_a_mask_raises():
     inputs = keras.Input((3,), dtype="int32")
     x = layers.Embedding(5, 4, mask_zero=True)(inputs)
     x = layers.BatchNormalization(name="norm")(x)

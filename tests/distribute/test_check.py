@@ -1,4 +1,4 @@
-"""What Keras cannot train on several replicas is said before training."""
+"""check raises before training if Keras cannot train on several replicas."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ def compiled(optimizer=None, **settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("settings, message", IN_COMPILE + IN_OPTIMIZER, ids=str)
-def test_each_setting_is_refused_where_it_fails(strategy, settings, message):
+def test_each_setting_that_fails_raises(strategy, settings, message):
     def make():
         if (settings, message) in IN_COMPILE:
             return compiled(**settings)
@@ -51,13 +51,13 @@ def test_each_setting_is_refused_where_it_fails(strategy, settings, message):
         kt.fine_tune(model, data(), epochs=1, strategy="full", verbose=0)
     for a, b in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
-    # If this fails: Keras can do it now, and the check may go.
+    # If this fails: Keras supports the setting now, and the check can be removed.
     with pytest.raises((RuntimeError, tf.errors.InvalidArgumentError)):
         fit(model, *data())
 
 
 @pytest.mark.parametrize("settings, message", IN_OPTIMIZER, ids=str)
-def test_discriminative_refuses_where_it_is_made(strategy, settings, message):
+def test_discriminative_raises_when_it_is_made(strategy, settings, message):
     sgd = keras.optimizers.SGD(**settings)
     model = tiny.mlp()
     kt.optimizers.discriminative(sgd, model)
@@ -65,7 +65,7 @@ def test_discriminative_refuses_where_it_is_made(strategy, settings, message):
         kt.optimizers.discriminative(keras.optimizers.SGD(**settings), tiny.mlp())
 
 
-def test_the_inner_optimizer_of_float16_is_looked_at(strategy):
+def test_the_inner_optimizer_of_float16_is_checked(strategy):
     keras.config.set_dtype_policy("mixed_float16")
     with strategy.scope():
         model = compiled(keras.optimizers.SGD(**ACCUMULATE))
@@ -73,14 +73,14 @@ def test_the_inner_optimizer_of_float16_is_looked_at(strategy):
         check(model)
 
 
-def test_what_works_is_left_alone(strategy):
+def test_working_settings_raise_nothing(strategy):
     with strategy.scope():
         model = compiled(keras.optimizers.SGD(use_ema=True, clipnorm=1.0))
     check(model)
     fit(model, *data())
 
 
-def test_a_keras_distribution_is_refused():
+def test_a_keras_distribution_raises():
     devices = keras.distribution.list_devices()
     parallel = keras.distribution.DataParallel(devices=devices)
     keras.distribution.set_distribution(parallel)
@@ -91,8 +91,8 @@ def test_a_keras_distribution_is_refused():
         keras.distribution.set_distribution(None)
 
 
-def test_parameter_servers_are_refused():
-    # A cluster of this process alone: the strategy connects to nobody before a step.
+def test_parameter_servers_raise():
+    # A cluster of only this process: the strategy makes no connection before a step.
     model = compiled()
 
     class Strategy(tf.distribute.ParameterServerStrategy):

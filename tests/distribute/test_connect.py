@@ -1,4 +1,4 @@
-"""connect takes what is there, says what it took, and fails clearly."""
+"""connect uses the available devices, prints the choice, and raises clear errors."""
 
 import json
 
@@ -20,7 +20,7 @@ VARIABLES = ("COLAB_TPU_ADDR", "TPU_NAME", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS")
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch):
-    """Take away what a cloud machine may have set."""
+    """Remove the variables that a cloud machine may have set."""
     for name in ("TF_CONFIG", *VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
@@ -38,7 +38,7 @@ def test_a_cpu_gets_the_default_strategy(capsys):
 
 
 @pytest.mark.skipif(bool(GPUS), reason="this machine has a GPU")
-def test_a_gpu_that_is_not_there():
+def test_a_missing_gpu_raises():
     with pytest.raises(ValueError, match="finds no GPU"):
         connect("gpu")
     with pytest.raises(ValueError, match=r"'GPU:3'.*of this machine are .*'CPU:0'"):
@@ -60,7 +60,7 @@ def test_one_device_by_name(capsys):
 def test_several_devices_by_name(strategy, monkeypatch):
     line = "keras_transfer: 2 replicas, MirroredStrategy with CPU:0, CPU:1"
     assert describe(strategy) == line
-    # One MirroredStrategy a process.
+    # A process can have only one MirroredStrategy.
     asked = []
     monkeypatch.setattr(
         tf.distribute, "MirroredStrategy", lambda names: asked.append(names) or strategy
@@ -70,19 +70,19 @@ def test_several_devices_by_name(strategy, monkeypatch):
 
 
 @pytest.mark.parametrize("devices", [[], ["CPU:0", "CPU:0"], ["cpu"]], ids=str)
-def test_devices_must_be_distinct_and_there(devices):
+def test_devices_must_be_different_and_available(devices):
     with pytest.raises(ValueError, match="must be different devices"):
         connect(devices)
 
 
-def test_arguments():
+def test_bad_arguments_raise():
     with pytest.raises(ValueError, match="'npu' is unknown"):
         connect("npu")
     with pytest.raises(ValueError, match="no effect with devices='cpu'"):
         connect("cpu", tpu="local")
 
 
-def test_where_a_tpu_is_looked_for(monkeypatch):
+def test_a_tpu_is_found_in_the_environment(monkeypatch):
     assert find_tpu() is None
     with pytest.raises(ValueError, match="no TPU was found"):
         connect("tpu")
@@ -92,16 +92,16 @@ def test_where_a_tpu_is_looked_for(monkeypatch):
         assert find_tpu() == expected
 
 
-def test_a_tpu_that_cannot_be_reached_is_no_silent_cpu():
+def test_a_tpu_without_a_connection_raises():
     with pytest.raises(RuntimeError, match="(?s)TPU at 'local'.*tensorflow-tpu"):
         connect(tpu="local")
 
 
-def test_several_workers_are_taken_from_the_environment(monkeypatch):
+def test_several_workers_are_read_from_the_environment(monkeypatch):
     workers = {"worker": ["127.0.0.1:1"], "ps": ["127.0.0.1:2"]}
     task = {"type": "worker", "index": 0}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": workers, "task": task}))
-    assert connect("cpu")  # as asked
+    assert connect("cpu")  # as requested
     workers["worker"].append("127.0.0.1:3")
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": workers, "task": task}))
     with pytest.raises(ValueError, match="no parameter servers"):

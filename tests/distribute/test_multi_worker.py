@@ -1,4 +1,4 @@
-"""Two real processes over loopback train as one does, and go on after a kill."""
+"""Two real processes on one machine train like one process, and resume after a kill."""
 
 import contextlib
 import json
@@ -18,11 +18,11 @@ from keras_transfer.distribute.multi_worker import worker_path
 from tests.distribute import worker
 from tests.public import ROOT
 
-SECONDS = 400  # of a pair of processes; on two free cores they take some 30
+SECONDS = 400  # limit for two processes; on two free cores they take about 30
 
 
 def cluster():
-    """Return the addresses of two workers, at ports that are free now."""
+    """Return the addresses of two workers, with ports that are free now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
         for each in sockets:
@@ -36,7 +36,7 @@ def config(addresses, index):
 
 
 def run_pair(task, folder):
-    """Run worker.py in two processes; return their exit codes and their words."""
+    """Run worker.py in two processes; return their exit codes and output."""
     addresses = cluster()
     processes = []
     for index in range(2):
@@ -67,7 +67,7 @@ def run_pair(task, folder):
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
-    """The first pair: all trainings, then a run whose second worker is killed."""
+    """Run the first pair: all trainings, then a run in which worker 2 is killed."""
     folder = tmp_path_factory.mktemp("workers")
     codes, words = run_pair("train", folder)
     assert codes == [0, -signal.SIGKILL], words
@@ -76,7 +76,7 @@ def first(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone():
-    """The same trainings in this process."""
+    """Run the same trainings in this process."""
     return worker.trainings(tf.distribute.get_strategy())[0]
 
 
@@ -95,7 +95,7 @@ def test_two_workers_equal_one_process(first, alone, name):
 
 
 @pytest.mark.slow
-def test_one_file_is_saved_and_it_is_the_model(first, alone):
+def test_only_the_first_worker_saves_the_model(first, alone):
     folder, _ = first
     model = keras.saving.load_model(folder / "model.keras")
     x, _ = worker.data()
@@ -106,14 +106,14 @@ def test_one_file_is_saved_and_it_is_the_model(first, alone):
 
 
 @pytest.mark.slow
-def test_a_shuffled_epoch_shows_each_example_once(first):
+def test_a_shuffled_epoch_contains_each_example_once(first):
     _, found = first
     np.testing.assert_allclose(found["shuffled"], -0.5, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_only_what_keras_cannot_do_is_fixed(first):
-    # If this fails: _keras.fix_workers has switched itself off, and may go.
+def test_only_bugs_of_keras_are_fixed(first):
+    # If this fails: Keras has fixed the bugs, and _keras.fix_workers can be removed.
     _, found = first
     build, reduce = found["faults"]
     assert "PerReplica" in build and "dimension" in reduce, (build, reduce)
@@ -121,7 +121,7 @@ def test_only_what_keras_cannot_do_is_fixed(first):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_ends_the_others_and_all_go_on_together(first, monkeypatch):
+def test_after_a_kill_all_workers_end_and_resume_together(first, monkeypatch):
     folder, found = first
     assert found["error"] == "UnavailableError"
     assert (folder / "backup").is_dir()
@@ -134,7 +134,7 @@ def test_a_killed_worker_ends_the_others_and_all_go_on_together(first, monkeypat
         whole = worker.model_of("discriminative")
     worker.fit(whole, worker.EPOCHS)
     for each in resumed:
-        # The first worker had backed the epoch up, the killed one had not.
+        # The first worker had a backup of the epoch, and the killed worker had none.
         assert each["epochs"] == worker.EPOCHS - (worker.KILLED + 1)
         assert each["iterations"] == 3 * worker.EPOCHS
         for found, expected in zip(each["weights"], whole.get_weights(), strict=True):
@@ -153,11 +153,11 @@ def test_paths(monkeypatch, tmp_path):
     monkeypatch.setenv("TF_CONFIG", config(addresses, 1))
     own = worker_path(backup)
     assert own != str(backup) and own.endswith("backup")
-    assert worker_path(backup) != own  # nobody's else
+    assert worker_path(backup) != own  # a new path for each call
     with open(os.path.join(own, "epoch")) as file:
         assert file.read() == "1"
     assert worker_path("{epoch}.keras").endswith("{epoch}.keras")
-    # A chief, where there is one, is the first.
+    # If there is a chief, the chief is the first worker.
     both = {"chief": addresses[:1], "worker": addresses[1:]}
     task = {"type": "worker", "index": 0}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": both, "task": task}))
@@ -175,14 +175,14 @@ def test_paths(monkeypatch, tmp_path):
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
     ],
 )
-def test_a_task_that_is_not_in_the_cluster_is_an_error(text, monkeypatch):
+def test_a_task_outside_the_cluster_raises(text, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
     for call in (multi_worker, lambda: worker_path("a")):
         with pytest.raises(ValueError, match="TF_CONFIG=.* does not define"):
             call()
 
 
-def test_parameter_servers_are_refused(monkeypatch):
+def test_parameter_servers_raise(monkeypatch):
     cluster = {"worker": ["a:1"], "ps": ["b:1"]}
     task = {"type": "worker", "index": 0}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))

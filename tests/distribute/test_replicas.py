@@ -1,4 +1,4 @@
-"""Two replicas train as one device does: each component, and float16's overflow."""
+"""Two replicas train like one device: each component, and overflows of float16."""
 
 import contextlib
 
@@ -38,7 +38,7 @@ def both(strategy, make, x, y, **settings):
 def data():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(8, 6)).astype("float32")
-    # The second replica's gradients are far larger, so that it matters who clips.
+    # The second replica has much larger gradients, so the place of clipping matters.
     return x, np.concatenate([x[:4, :3], 50 * x[4:, :3]])
 
 
@@ -122,7 +122,7 @@ def test_the_feature_cache(strategy):
     assert_close(two, one, 1e-6)
 
 
-# float16. A gradient of the second replica overflows, none of the first.
+# float16. Only a gradient of the second replica overflows.
 
 
 def overflown(strategy, wrap):
@@ -138,15 +138,15 @@ def overflown(strategy, wrap):
 
 @pytest.fixture
 def stock_check(monkeypatch):
-    """Put Keras's own check for overflow back."""
+    """Restore Keras's own check for overflows."""
     kind = keras.optimizers.LossScaleOptimizer
     _keras.fix_loss_scale()
     stock = kind.check_finite.__closure__[0].cell_contents
     monkeypatch.setattr(kind, "check_finite", stock)
 
 
-def test_stock_keras_writes_what_overflowed_on_another_replica(strategy, stock_check):
-    # If this fails: _keras.fix_loss_scale has switched itself off, and may go.
+def test_stock_keras_applies_an_overflow_of_another_replica(strategy, stock_check):
+    # If this fails: Keras has fixed the bug, and _keras.fix_loss_scale can be removed.
     _, model = overflown(strategy, lambda sgd, model: sgd)
     assert not np.isfinite(model.get_weights()[0]).all()
 
@@ -165,7 +165,7 @@ def test_an_overflow_on_one_replica_skips_the_step_on_all(strategy, kind):
     assert _keras.value(model.optimizer.dynamic_scale) == 2.0**14  # half of the first
 
 
-def test_the_fixes_are_put_in_place_once():
+def test_the_fixes_are_applied_once():
     _keras.fix_loss_scale()
     _keras.fix_workers()
     assert _keras.fix_loss_scale() == _keras.fix_workers() == []

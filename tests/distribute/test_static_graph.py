@@ -1,4 +1,4 @@
-"""Train steps are fit for a TPU: static graphs, and bfloat16 with float32 adapters."""
+"""Train steps suit a TPU: static graphs, and bfloat16 with float32 adapters."""
 
 import keras
 import numpy as np
@@ -68,11 +68,11 @@ def test_frozen_backbone():
 @pytest.mark.parametrize(
     "function, fault",
     [
-        (lambda x: tf.numpy_function(np.tanh, [x], tf.float32), "talks to the host"),
-        (lambda x: tf.boolean_mask(x, x[:, 0] > 0), "not known before the step"),
+        (lambda x: tf.numpy_function(np.tanh, [x], tf.float32), "calls the host"),
+        (lambda x: tf.boolean_mask(x, x[:, 0] > 0), "unknown before the step"),
     ],
 )
-def test_each_fault_is_found(function, fault):
+def test_each_violation_is_found(function, fault):
     class Layer(layers.Layer):
         def call(self, x):
             return x + 0 * tf.reduce_sum(tf.reshape(function(x), [-1]))
@@ -89,17 +89,17 @@ def test_each_fault_is_found(function, fault):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
-def test_lora_is_float32_in_bfloat16_and_moves(policy):
+def test_lora_is_float32_in_bfloat16_and_trains(policy):
     keras.config.set_dtype_policy(policy)
     model = classifier(dropout=0.0)
     kt.adapters.LoRA(rank=2).attach(model)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # Steps so small that bfloat16 would round them away.
+    # bfloat16 would round such small steps to 0.
     model.compile(keras.optimizers.SGD(1e-4), loss)
     weights = [weight for _, part in all_parts(model) for weight in part.weights]
     assert {weight.dtype for weight in weights} == {"float32"}
     weights = [weight for weight in weights if weight.trainable]
-    assert len(weights) == 8 + 2  # and the head of its own
+    assert len(weights) == 8 + 2  # and the adapter's own head
     for weight in weights:
         if not _keras.value(weight).any():  # the second factor, the bias of the head
             weight.assign(keras.random.normal(weight.shape))

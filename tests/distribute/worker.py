@@ -1,4 +1,4 @@
-"""What each process of test_multi_worker.py runs; also run by the test as one process.
+"""Script of each process of test_multi_worker.py, also used by the test itself.
 
 Run as a script: worker.py TASK FOLDER, with TF_CONFIG set.
 """
@@ -20,12 +20,12 @@ from keras_transfer.distribute.multi_worker import multi_worker
 from keras_transfer.distribute.multi_worker import worker_path
 from tests import tiny
 
-EPOCHS = 4  # of the run that is killed
-KILLED = 1  # in the end of this epoch, before the backup of the second worker
+EPOCHS = 4  # of the run with a kill
+KILLED = 1  # at the end of this epoch, before the backup of the second worker
 
 
 def data():
-    """Return 22 examples: two full batches of 8, and one that is not."""
+    """Return 22 examples: two full batches of 8 and a batch of 6."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(22, 6)).astype("float32")
     return x, rng.normal(size=(22, 3)).astype("float32")
@@ -37,7 +37,7 @@ def fit(model, epochs=2, **settings):
 
 
 def model_of(name):
-    """Return a compiled model with the optimizer, or the adapter, of that name."""
+    """Return a compiled model with the optimizer or the adapter of this name."""
     model, optimizer = tiny.mlp(), keras.optimizers.Adam(0.01)
     if name == "discriminative":
         adamw = keras.optimizers.AdamW(0.01, weight_decay=0.1, global_clipnorm=0.1)
@@ -50,7 +50,7 @@ def model_of(name):
 
 
 def trainings(strategy):
-    """Return losses and weights of models of each kind, trained under `strategy`."""
+    """Return the losses and weights of each kind of model, trained with `strategy`."""
     found = {}
     for name in ("discriminative", "lora", "gradual"):
         with strategy.scope():
@@ -76,7 +76,7 @@ def weights(model):
 
 
 def shuffled(strategy):
-    """Return the sum of what two workers saw in one shuffled epoch: each row once."""
+    """Return the sum of the inputs of two workers in one shuffled epoch."""
     with strategy.scope():
         model = keras.Sequential([keras.Input((22,)), keras.layers.Dense(1)])
         zeros = keras.initializers.Zeros()
@@ -88,7 +88,7 @@ def shuffled(strategy):
 
 
 def stock_faults(strategy, stock):
-    """Return the messages of Keras's own functions where they fail."""
+    """Return the error messages of Keras's own functions."""
     build, reduce = stock
     with strategy.scope():
         model = model_of("adam")
@@ -109,7 +109,7 @@ def stock_faults(strategy, stock):
 
 
 class Kill(keras.callbacks.Callback):
-    """Kill this process as an operating system would, at the end of an epoch."""
+    """Kill this process at the end of an epoch, as an operating system would."""
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch == KILLED:

@@ -1,4 +1,4 @@
-"""Random looks of images: what is drawn, what is kept, and where it runs."""
+"""DomainRandomization: the random changes, their ranges, and where they run."""
 
 import math
 
@@ -22,7 +22,7 @@ class TestDomainRandomization(LayerContract):
     mask = None
 
     def make(self):
-        # All images are inverted: active in training, and nothing is left to chance.
+        # Inverting all images changes them in training without a random choice.
         return DomainRandomization(**NONE | dict(invert=1), seed=1)
 
     def inputs(self):
@@ -50,13 +50,13 @@ def network(channels=3, **kwargs):
     [("mixed_float16", False), ("mixed_float16", True), ("float32", True)],
 )
 def test_all_steps_train_in_graph_and_xla(policy, jit_compile):
-    # In float16 Keras's RandomErasing fails in a graph, and not before.
+    # In float16 Keras's RandomErasing fails only in a graph.
     keras.config.set_dtype_policy(policy)
     model = network()
     model.compile(keras.optimizers.SGD(1e-3), "mse", jit_compile=jit_compile)
     history = model.fit(images(), np.ones((8, 1)), epochs=2, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
-    # The seeds are state: a draw that was made at tracing would stand still.
+    # The seeds are variables. A random number of the trace would never change.
     states = [v.numpy() for v in model.layers[0].variables]
     assert len(states) == 7
     assert all(state[1] > 0 for state in states)
@@ -75,7 +75,7 @@ def test_all_steps_train_on_two_replicas(strategy):
 
 
 @pytest.mark.slow
-def test_saved_and_exported_it_is_the_identity(tmp_path):
+def test_saved_and_exported_layer_is_the_identity(tmp_path):
     model = network()
     expected = images().reshape(8, -1).sum(1, keepdims=True)
     model.save(tmp_path / "model.keras")
@@ -115,7 +115,7 @@ def test_gray_images_keep_three_equal_channels_in_light_and_polarity():
 
 
 @pytest.mark.parametrize("value_range", [(0, 255), (-1, 1), (100, 101)])
-def test_a_range_is_only_a_unit(value_range):
+def test_the_value_range_only_changes_the_unit(value_range):
     low, high = value_range
     unit = DomainRandomization(seed=1)(images(), training=True).numpy()
     layer = DomainRandomization(seed=1, value_range=value_range)
@@ -123,7 +123,7 @@ def test_a_range_is_only_a_unit(value_range):
     np.testing.assert_allclose((scaled - low) / (high - low), unit, atol=2e-4)
 
 
-def test_bytes():
+def test_uint8_images():
     layer = DomainRandomization(**NONE | dict(invert=1), value_range=(0, 255))
     x = np.arange(12, dtype="uint8").reshape(1, 2, 2, 3)
     assert layer(x).dtype == "float32"
@@ -133,21 +133,21 @@ def test_bytes():
 
 
 def drawn(**amounts):
-    """Return 200 draws over a gray image of 0.5, with one step alone."""
+    """Return 200 random variants of a gray image of 0.5, with only the given steps."""
     x = np.full((200, 8, 8, 1), 0.5, "float32")
     return DomainRandomization(**NONE | amounts, seed=1)(x, training=True).numpy()
 
 
-def test_light_has_the_range_that_is_said():
-    # A uniform image has no contrast: what is left is its brightness.
+def test_brightness_changes_within_its_range():
+    # A uniform image has no contrast, so only the brightness changes.
     shift = drawn(color=0.2)[:, 0, 0, 0] - 0.5
     assert abs(shift).max() <= 0.2 + 1e-6
     assert shift.min() < -0.17
     assert shift.max() > 0.17
 
 
-def test_contrast_falls_as_often_as_it_rises():
-    # Keras takes one number as from 1 to 1 + it.
+def test_contrast_decreases_as_often_as_it_increases():
+    # Keras reads a single number x as the range from 1 to 1 + x.
     x = np.full((400, 8, 8, 1), 0.45, "float32")
     x[:, ::2] = 0.55
     out = DomainRandomization(**NONE | dict(color=0.3), seed=1)(x, training=True)
@@ -157,7 +157,7 @@ def test_contrast_falls_as_often_as_it_rises():
     assert 0.4 < (spread > 1).mean() < 0.6
 
 
-def test_saturation_falls_and_rises():
+def test_saturation_decreases_and_increases():
     x = np.tile(np.array([0.6, 0.5, 0.5], "float32"), (400, 8, 8, 1))
     out = DomainRandomization(**NONE | dict(color=0.3), seed=1)(x, training=True)
     pixel = out.numpy()[:, 0, 0]
@@ -166,7 +166,7 @@ def test_saturation_falls_and_rises():
     assert spread.max() > 1.5 / 6
 
 
-def test_the_share_that_is_inverted():
+def test_the_fraction_of_inverted_images():
     x = np.full((400, 4, 4, 1), 0.25, "float32")
     layer = DomainRandomization(**NONE | dict(invert=0.3), seed=1)
     out = layer(x, training=True).numpy()[:, 0, 0, 0]
@@ -178,7 +178,7 @@ def test_the_standard_deviation_of_noise():
     assert (drawn(noise=0.1) - 0.5).std() == pytest.approx(0.1, rel=0.03)
 
 
-def test_the_area_that_is_covered():
+def test_the_covered_area():
     x = np.full((200, 32, 32, 1), 0.5, "float32")
     layer = DomainRandomization(**NONE | dict(occlusion=0.3), seed=1)
     covered = (layer(x, training=True).numpy() != 0.5).mean((1, 2, 3))
@@ -194,14 +194,14 @@ def test_strength_scales_every_amount():
     np.testing.assert_allclose(half, whole, atol=1e-6)
 
 
-def test_the_steps_draw_apart():
-    # With one seed for all, bright images would be those of high contrast.
+def test_the_steps_have_different_seeds():
+    # With one seed for all steps, bright images would also have high contrast.
     layer = DomainRandomization(seed=1)
     states = [tuple(v.numpy()) for v in layer.variables]
     assert len(set(states)) == len(states) == 7
 
 
-def test_the_same_seed_draws_the_same_and_each_call_anew():
+def test_equal_seeds_give_equal_images_and_calls_differ():
     one, two = (DomainRandomization(seed=5) for _ in range(2))
     first = one(images(), training=True).numpy()
     assert np.array_equal(first, two(images(), training=True))
@@ -210,7 +210,7 @@ def test_the_same_seed_draws_the_same_and_each_call_anew():
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, math.inf, None, "1", True])
 @pytest.mark.parametrize("name", ["strength", "color", "invert", "noise", "occlusion"])
-def test_refuses_bad_amounts(name, value):
+def test_bad_amounts_raise(name, value):
     with pytest.raises(ValueError, match=name):
         DomainRandomization(**{name: value})
 
@@ -218,17 +218,17 @@ def test_refuses_bad_amounts(name, value):
 @pytest.mark.parametrize(
     "value", [(1, 0), (0, 0), (0,), (0, 1, 2), 1, None, (0, math.inf), (math.nan, 1)]
 )
-def test_refuses_bad_ranges(value):
+def test_bad_value_ranges_raise(value):
     with pytest.raises(ValueError, match="value_range"):
         DomainRandomization(value_range=value)
 
 
 @pytest.mark.parametrize("seed", [1.5, "a", True])
-def test_refuses_bad_seeds(seed):
+def test_bad_seeds_raise(seed):
     with pytest.raises(ValueError, match="seed"):
         DomainRandomization(seed=seed)
 
 
-def test_refuses_what_is_no_image():
+def test_inputs_that_are_not_images_raise():
     with pytest.raises(ValueError, match=r"the shape \(8, 3\)"):
         DomainRandomization()(np.zeros((8, 3), "float32"))

@@ -10,7 +10,7 @@ from tests.contracts.compare import assert_close
 from tests.contracts.compare import fit
 from tests.contracts.layer_contract import LayerContract
 
-# Bits that arithmetic would lose: signed zero, infinities, the smallest and largest.
+# Values whose bits arithmetic would lose: signed zero, infinities, small and large.
 HARD = [0.0, -0.0, 1.0, -1.5, 1e-7, 3e4, -3e4, np.inf, -np.inf]
 
 
@@ -22,14 +22,14 @@ def gradient(layer, x, upstream=None, **kwargs):
 
 
 def by_hand(reversal):
-    """Return x -> w x -> reversal -> mean: the gradient of w shows the strength."""
+    """Return a model x -> w x -> reversal; the gradient of w shows the strength."""
     x = keras.Input((1,))
     hidden = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")(x)
     return keras.Model(x, reversal(hidden))
 
 
 def moves(model, **kwargs):
-    """Return how far w moves in each epoch of one step, an array."""
+    """Return an array of the changes of w in each epoch of one step."""
     seen = [float(model.get_weights()[0].squeeze())]
     keep = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: seen.append(
@@ -83,7 +83,7 @@ def test_strength_gets_no_gradient():
     assert tape.gradient(loss, strength.value) is None
 
 
-def test_variable_changed_from_outside_is_followed_in_the_graph():
+def test_a_changed_variable_is_read_in_the_graph():
     strength = keras.Variable(1.0, trainable=False)
     model = by_hand(kt.layers.GradientReversal(strength))
     model.compile(keras.optimizers.SGD(1.0), mean_of_outputs)
@@ -92,7 +92,7 @@ def test_variable_changed_from_outside_is_followed_in_the_graph():
     assert_close(moves(model), np.array([0.25]), 1e-6)
 
 
-def test_variable_comes_back_with_its_value(tmp_path):
+def test_variable_is_loaded_with_its_value(tmp_path):
     strength = keras.Variable(1.0, trainable=False)
     model = by_hand(kt.layers.GradientReversal(strength))
     model.compile(keras.optimizers.SGD(1.0), mean_of_outputs)
@@ -120,7 +120,7 @@ def test_schedule_follows_the_steps(jit_compile):
     assert optimizer.iterations not in model.variables
 
 
-def test_schedule_moves_within_an_execution_of_several_steps():
+def test_schedule_changes_within_one_execution_of_several_steps():
     optimizer = keras.optimizers.SGD(1.0)
     reversal = kt.layers.GradientReversal(linear, step=optimizer.iterations)
     model = by_hand(reversal)
@@ -131,7 +131,7 @@ def test_schedule_moves_within_an_execution_of_several_steps():
 
 
 @pytest.mark.slow
-def test_schedule_goes_on_after_reload_once_it_has_its_step(tmp_path):
+def test_schedule_continues_after_loading_with_its_step(tmp_path):
     optimizer = keras.optimizers.SGD(1.0)
     ramp_up = kt.optimizers.GaninRampUp(total_steps=10)
     model = by_hand(kt.layers.GradientReversal(ramp_up, step=optimizer.iterations))
@@ -150,7 +150,7 @@ def test_schedule_goes_on_after_reload_once_it_has_its_step(tmp_path):
     assert_close(moves(again), np.array(expected[3:]), 1e-6)
 
 
-def test_reloads_with_a_schedule_in_a_fresh_process(tmp_path):
+def test_loads_with_a_schedule_in_a_new_process(tmp_path):
     optimizer = keras.optimizers.SGD(1.0)
     ramp_up = kt.optimizers.GaninRampUp(total_steps=10)
     model = by_hand(kt.layers.GradientReversal(ramp_up, step=optimizer.iterations))
@@ -189,28 +189,28 @@ def test_schedule_under_two_replicas(strategy):
     assert_close(model.get_weights()[0], np.array([[1.3]]), 1e-6)
 
 
-def test_mask_passes():
+def test_mask_is_kept():
     layer = kt.layers.GradientReversal()
     masked = keras.layers.Masking()(np.zeros((2, 3, 1), "float32"))
     assert keras.ops.convert_to_numpy(layer(masked)._keras_mask).sum() == 0
 
 
 @pytest.mark.parametrize("strength", [-1.0, float("nan"), float("inf")])
-def test_strength_out_of_range_is_refused(strength):
+def test_strength_out_of_range_raises(strength):
     with pytest.raises(ValueError, match="finite number of 0 or more"):
         kt.layers.GradientReversal(strength)
     with pytest.raises(ValueError, match="finite number of 0 or more"):
         kt.layers.GradientReversal(keras.Variable(strength))
 
 
-def test_strength_of_another_kind_is_refused():
+def test_strength_of_another_type_raises():
     with pytest.raises(TypeError, match="Pass a number"):
         kt.layers.GradientReversal("high")
     with pytest.raises(ValueError, match=r"shape \(2,\)"):
         kt.layers.GradientReversal(keras.Variable([1.0, 2.0]))
 
 
-def test_schedule_without_a_step_is_refused():
+def test_schedule_without_a_step_raises():
     with pytest.raises(ValueError, match="the layer has no `step`"):
         kt.layers.GradientReversal(linear)
     with pytest.raises(ValueError, match="`step` has no effect"):

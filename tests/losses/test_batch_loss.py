@@ -12,7 +12,7 @@ from tests.contracts.loss_contract import value_and_gradients
 
 
 class Aligned(keras.Model):
-    """A Dense of both domains that learns from a BatchLoss alone."""
+    """A Dense for both domains that trains only on a BatchLoss."""
 
     def __init__(self, loss):
         super().__init__()
@@ -35,8 +35,8 @@ def domains():
 
 
 @pytest.mark.parametrize("kind", [CORAL, MMD])
-def test_two_replicas_learn_from_the_mean_of_their_losses(kind, strategy):
-    # A scalar from `call` would be counted twice: Keras does not scale it.
+def test_two_replicas_train_on_the_mean_of_their_losses(kind, strategy):
+    # A scalar from `call` would count twice, because Keras does not scale a scalar.
     kernel = np.random.default_rng(1).normal(size=(3, 2)).astype("float32")
     losses, steps = [], []
     for part in (slice(0, 4), slice(4, 8)):
@@ -53,7 +53,7 @@ def test_two_replicas_learn_from_the_mean_of_their_losses(kind, strategy):
     np.testing.assert_allclose(history.history["loss"], np.mean(losses), rtol=1e-5)
 
 
-def test_compile_takes_it():
+def test_compile_accepts_a_batch_loss():
     features = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     features.compile("sgd", MMD())
     source, target = domains()
@@ -68,7 +68,7 @@ def test_a_mask_of_positions_changes_nothing():
     np.testing.assert_allclose(CORAL()(source, target), expected, rtol=1e-6)
 
 
-def test_floatx_of_half_precision_changes_nothing():
+def test_half_precision_floatx_changes_nothing():
     expected = float(MMD()(*domains()))
     keras.config.set_floatx("float16")
     try:

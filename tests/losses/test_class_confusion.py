@@ -67,13 +67,13 @@ def test_probabilities_give_the_same_as_logits():
     )
 
 
-def test_source_is_not_used():
+def test_source_is_ignored():
     source, target = TestClassConfusion().inputs()
     assert float(ClassConfusion()(None, target)) == float(
         ClassConfusion()(source, target)
     )
 
 
-def test_refuses_one_class():
+def test_one_class_raises():
     with pytest.raises(ValueError, match=r"\(4, 1\).* at least 2 columns"):
         ClassConfusion()(None, np.ones((4, 1)))

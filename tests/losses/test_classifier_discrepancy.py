@@ -35,7 +35,7 @@ def test_is_symmetric_and_zero_for_one_head():
     assert float(loss(first, first)) == 0.0
 
 
-def test_refuses_other_examples_or_classes():
+def test_other_examples_or_classes_raise():
     loss = ClassifierDiscrepancy()
     with pytest.raises(ValueError, match=r"\(4, 3\) and \(5, 3\)"):
         loss(np.ones((4, 3)), np.ones((5, 3)))

@@ -1,4 +1,4 @@
-"""What a loss says of labels and outputs, in each form that compile() takes."""
+"""compiled_loss: the properties of a loss in each form that compile() accepts."""
 
 import functools
 import inspect
@@ -20,9 +20,9 @@ from tests import tiny
 
 losses = keras.losses
 SPARSE = losses.SparseCategoricalCrossentropy(from_logits=True)
-BOTH = "either"  # as the argument says; by default probabilities
+BOTH = "either"  # from the argument; by default probabilities
 
-# What each loss of Keras is expected to say: labels, from_logits, is_classifier.
+# The expected properties of each Keras loss: labels, from_logits, is_classifier.
 OF_KERAS = {
     "SparseCategoricalCrossentropy": ("sparse", BOTH, True),
     "CategoricalGeneralizedCrossEntropy": ("sparse", False, True),
@@ -52,7 +52,7 @@ PUBLIC = {each for each in dir(losses) if not each.startswith("_")} - NO_LOSSES
 
 
 def expected_of(name):
-    """Return what is expected of a class or of the function of the same name."""
+    """Return the expected properties of a class or of the function of the same name."""
     bare = {each.lower(): said for each, said in OF_KERAS.items()}
     return bare.get(name.lower().replace("_", ""))
 
@@ -67,7 +67,7 @@ def test_every_loss_of_keras(name):
     if inspect.isclass(loss):
         forms.append(loss())
     if not name.lower().replace("_", "").startswith("categoricalgeneralized"):
-        forms.append(name)  # Keras has these under no name
+        forms.append(name)  # Keras has no name for these
     for form in forms:
         found = read_loss(form)
         assert (found.name, found.labels) == (name, labels)
@@ -89,7 +89,7 @@ def test_short_names(short):
 
 
 @pytest.mark.parametrize("name", ["crossentropy", "CE"])
-def test_the_crossentropy_that_keras_chooses_by_the_labels(name):
+def test_the_crossentropy_that_keras_chooses_from_the_labels(name):
     found = read_loss(name)
     assert found == CompiledLoss(name, None, False, True)
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, "softmax")])
@@ -109,7 +109,7 @@ def test_the_crossentropy_that_keras_chooses_by_the_labels(name):
         lambda x: {"logits": x, "features": None},
     ],
 )
-def test_one_loss_in_a_structure_is_that_loss(form):
+def test_a_single_loss_in_a_structure_is_read(form):
     loss = losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
     expected = CompiledLoss(
         "SparseCategoricalCrossentropy", "sparse", True, True, False, -1
@@ -118,25 +118,25 @@ def test_one_loss_in_a_structure_is_that_loss(form):
 
 
 @pytest.mark.parametrize("none", [None, [], {}, [None], {"a": None}])
-def test_no_loss_says_nothing(none):
+def test_no_loss_has_no_properties(none):
     assert read_loss(none) == CompiledLoss()
 
 
-def test_several_losses_say_nothing():
+def test_several_losses_have_no_properties():
     found = read_loss({"a": SPARSE, "b": "mse"})
     assert found == CompiledLoss("2 losses")
 
 
-def test_a_loss_whose_arguments_cannot_be_read_says_nothing():
+def test_a_loss_without_readable_arguments_has_no_properties():
     assert read_loss(max) == CompiledLoss("max")
 
 
-def test_a_name_that_keras_does_not_know_raises():
+def test_an_unknown_name_raises():
     with pytest.raises(ValueError, match="Could not interpret"):
         read_loss("squared_crossentropy")
 
 
-# Losses of the user's own.
+# User-defined losses.
 
 
 class Smoothed(losses.SparseCategoricalCrossentropy):
@@ -144,7 +144,7 @@ class Smoothed(losses.SparseCategoricalCrossentropy):
 
 
 class Weighted(losses.Loss):
-    """A loss around another, which its config does not have."""
+    """A loss that wraps another loss, which is not in its config."""
 
     def __init__(self, inner, **kwargs):
         super().__init__()
@@ -156,15 +156,15 @@ class Weighted(losses.Loss):
 
 
 class FocalCrossentropy(Weighted):
-    """A name that tells what it is for."""
+    """A loss whose name shows that it is for a classifier."""
 
 
 class SquaredLoss(Weighted):
-    """A name that tells what it is for."""
+    """A loss whose name shows that it is for numbers."""
 
 
 def binary_crossentropy(y, outputs, from_logits=True):
-    """A function with a name of Keras and another default."""
+    """A function with the name of a Keras loss and another default."""
     return losses.binary_crossentropy(y, outputs, from_logits)
 
 
@@ -182,16 +182,16 @@ def binary_crossentropy(y, outputs, from_logits=True):
         (lambda y, outputs, *, from_logits: outputs, None, None, None, False),
     ],
 )
-def test_losses_of_ones_own(loss, labels, from_logits, is_classifier, is_binary):
+def test_user_defined_losses(loss, labels, from_logits, is_classifier, is_binary):
     found = read_loss(loss)
     said = (found.labels, found.from_logits, found.is_classifier, found.is_binary)
     assert said == (labels, from_logits, is_classifier, is_binary)
 
 
-# All who read the loss of a model.
+# All functions that read the loss of a model.
 
 
-def test_a_model_that_is_not_compiled_says_nothing():
+def test_a_model_that_is_not_compiled_has_no_properties():
     assert compiled_loss(tiny.mlp()) == CompiledLoss()
 
 
@@ -201,10 +201,10 @@ def test_a_model_that_is_not_compiled_says_nothing():
 def test_all_readers_agree(form):
     model = tiny.mlp()
     model.compile("sgd", form(SPARSE))
-    # As probabilities these rows would add up to 1.
+    # These rows add up to 1, so they could be probabilities.
     batch = Batch(None, np.array([0, 1]), np.array([[0.5, 0.3, 0.2]] * 2, "float32"))
     assert Reading.of(model, batch).outputs == "logits"
-    model.__dict__["label_head"] = model.layers[-1]  # as a model of two domains
+    model.__dict__["label_head"] = model.layers[-1]  # like a model of two domains
     assert gives_logits(model) is True
     with pytest.raises(ValueError, match="outside 0 to 2: 7"):
         check_labels(form(SPARSE), (None, 3), np.array([0, 1, 7]))

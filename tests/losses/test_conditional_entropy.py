@@ -55,6 +55,6 @@ def test_probabilities_give_the_same_as_logits():
     )
 
 
-def test_refuses_one_class():
+def test_one_class_raises():
     with pytest.raises(ValueError, match=r"\(4, 1\).* at least 2 columns"):
         ConditionalEntropy()(None, np.ones((4, 1)))

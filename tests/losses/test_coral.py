@@ -29,13 +29,13 @@ def test_a_case_by_hand():
     assert float(CORAL()(source, target)) == 0.75
 
 
-def test_is_blind_to_the_means():
+def test_ignores_the_means():
     x = np.random.default_rng(0).normal(size=(6, 3))
     assert float(CORAL()(x, x + 100)) < 1e-8
 
 
-def test_a_large_mean_costs_no_digits():
-    # E[x x^T] - m m^T would lose all of them.
+def test_a_large_mean_loses_no_digits():
+    # E[x x^T] - m m^T would lose all digits.
     source, target = TestCORAL().inputs()
     moved = CORAL()(source + 1000, target + 1000)
     np.testing.assert_allclose(moved, CORAL()(source, target), rtol=1e-3)
@@ -46,6 +46,6 @@ def test_one_row_has_no_covariance():
         CORAL()(np.ones((4, 3)), np.ones((1, 3)))
 
 
-def test_refuses_features_of_two_layers():
+def test_features_of_different_sizes_raise():
     with pytest.raises(ValueError, match=r"\(4, 3\) and target .*\(4, 5\)"):
         CORAL()(np.ones((4, 3)), np.ones((4, 5)))

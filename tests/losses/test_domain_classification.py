@@ -1,4 +1,4 @@
-"""DomainClassification against NumPy, with weights of examples and without."""
+"""DomainClassification against NumPy, with and without weights of the examples."""
 
 import keras
 import numpy as np
@@ -66,7 +66,7 @@ def test_is_keras_binary_cross_entropy():
     np.testing.assert_allclose(value, sum(map(float, halves)) / 2, rtol=1e-6)
 
 
-def test_equal_weights_are_no_weights():
+def test_equal_weights_equal_no_weights():
     source, target = TestDomainClassification().inputs()
     weighted = DomainClassification()((source, np.full((6, 1), 7.0)), target[:, 0])
     np.testing.assert_allclose(
@@ -74,7 +74,7 @@ def test_equal_weights_are_no_weights():
     )
 
 
-def test_weights_choose_examples():
+def test_weights_select_examples():
     source, target = TestDomainClassification().inputs()
     first = np.eye(6)[0]
     chosen = DomainClassification()((source, first), target)
@@ -82,7 +82,7 @@ def test_weights_choose_examples():
     np.testing.assert_allclose(chosen, alone, rtol=1e-6)
 
 
-def test_weights_of_zero_are_no_domain():
+def test_weights_of_zero_remove_a_domain():
     source, target = TestDomainClassification().inputs()
     value, gradients = value_and_gradients(
         DomainClassification(), (source, np.zeros(6, "float32")), target
@@ -91,14 +91,14 @@ def test_weights_of_zero_are_no_domain():
     assert all(np.isfinite(each).all() for each in gradients)
 
 
-def test_a_sure_and_wrong_classifier_is_finite():
+def test_a_certain_but_wrong_classifier_has_a_finite_loss():
     far = np.full((2, 1), 1e4, "float32")
     value, gradients = value_and_gradients(DomainClassification(), far, -far)
     assert value == 1e4
     np.testing.assert_allclose(gradients[0], 0.25)
 
 
-def test_refuses_what_does_not_fit():
+def test_shapes_that_do_not_fit_raise():
     source, target = TestDomainClassification().inputs()
     with pytest.raises(ValueError, match=r"target logits .*\(8, 2\)"):
         DomainClassification()(source, np.ones((8, 2)))

@@ -1,4 +1,4 @@
-"""FeatureNorm: its value is a constant, so the gradient is what is tested."""
+"""FeatureNorm: tests of the gradient, because the value is a constant."""
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def test_a_case_by_hand():
         np.testing.assert_allclose(gradient, [[-0.3, -0.4], [0, 0]], atol=1e-7)
 
 
-def test_a_step_down_the_gradient_lengthens_all_rows():
+def test_a_gradient_step_increases_all_norms():
     source, target = TestFeatureNorm().inputs()
     _, gradients = value_and_gradients(FeatureNorm(), source, target)
     for rows, gradient in zip((source, target), gradients, strict=True):

@@ -45,26 +45,26 @@ class TestJointMMD(LossContract):
 
 
 def test_a_case_by_hand():
-    # Features do not differ: all is in the probabilities, a distance of 2 across.
+    # The features are equal. The probabilities of the domains have a distance of 2.
     x, p = np.zeros((2, 1)), np.array([[1.0, 0.0], [1.0, 0.0]])
     loss = JointMMD(probability_bandwidth=2.0)
     assert abs(float(loss((x, p), (x, p[:, ::-1]))) - (2 - 2 * np.exp(-1.0))) < 1e-6
 
 
-def test_equal_predictions_leave_the_mmd_of_the_features():
+def test_equal_predictions_give_the_mmd_of_the_features():
     (source, _), (target, _) = TestJointMMD().inputs()
     joint = JointMMD()((source, np.full((6, 2), 0.5)), (target, np.full((8, 2), 0.5)))
     np.testing.assert_allclose(joint, MMD()(source, target), rtol=1e-5)
 
 
-def test_sees_swapped_classes_that_mmd_does_not():
+def test_detects_swapped_classes_that_mmd_does_not():
     x = np.random.default_rng(0).normal(size=(20, 2))
     p = np.eye(2)[(x[:, 0] > 0).astype(int)]
     same, swapped = JointMMD()((x, p), (x, p)), JointMMD()((x, p), (x, 1 - p))
     assert float(swapped) > float(same) + 0.1
 
 
-def test_refuses_what_is_no_pair():
+def test_inputs_that_are_not_pairs_raise():
     (source, classes), target = TestJointMMD().inputs()
     with pytest.raises(ValueError, match="pair .features, probabilities"):
         JointMMD()(source, target)

@@ -34,8 +34,8 @@ class TestMarginDisparity(LossContract):
 
 
 def test_a_case_by_hand():
-    # The adversary gives class 1 a probability of 3/4; the classifier chooses it on
-    # the source, and the other one on the target.
+    # The adversary gives class 1 a probability of 3/4. The classifier predicts class 1
+    # on the source and class 0 on the target.
     adversary = np.log([[1.0, 3.0]])
     source = (np.array([[0.0, 1.0]]), adversary)
     target = (np.array([[1.0, 0.0]]), adversary)
@@ -43,8 +43,8 @@ def test_a_case_by_hand():
     assert abs(value - (2 * -np.log(3 / 4) - np.log(3 / 4))) < 1e-6
 
 
-def test_a_sure_adversary_has_exact_values_and_gradients():
-    # 1 - softmax is 0 in float32 from a logit of 17 on: its log would be -inf.
+def test_a_certain_adversary_has_exact_values_and_gradients():
+    # For logits of 17 or more, 1 - softmax is 0 in float32 and its log is -inf.
     outputs = np.float32([[1, 0, 0]])
     adversary = np.float32([[100, 0, 0]])
     undecided = np.zeros((1, 3), "float32")
@@ -63,7 +63,7 @@ def test_no_gradient_reaches_the_classifier():
     assert reached == [False, True, False, True]
 
 
-def test_refuses_what_does_not_fit():
+def test_shapes_that_do_not_fit_raise():
     source, target = TestMarginDisparity().inputs()
     with pytest.raises(ValueError, match="pair .outputs, adversary_outputs"):
         MarginDisparity()(source[0], target)

@@ -23,7 +23,7 @@ def mean_distance(source, target):
 
 
 def mmd(source, target, kernel):
-    """Return the unbiased estimate, pair by pair; a row is given by its index."""
+    """Return the unbiased estimate, pair by pair; `kernel` gets the indices of rows."""
     n, m = range(len(source)), range(len(target))
     within = [kernel(source[i], source[j]) for i in n for j in n if i != j]
     other = [kernel(target[i], target[j]) for i in m for j in m if i != j]
@@ -63,13 +63,13 @@ class TestMMD(LossContract):
 
 
 def test_a_case_by_hand():
-    # Squared distances: 0 within, 4 across; of 12 pairs 8 are across: mean 8/3.
+    # Squared distances: 0 within, 4 across. 8 of 12 pairs are across: mean 8/3.
     source, target = np.zeros((2, 1)), np.full((2, 1), 2.0)
     loss = MMD(scales=[1.5])
     assert abs(float(loss(source, target)) - (2 - 2 * np.exp(-1.0))) < 1e-6
 
 
-def test_identical_rows_are_no_discrepancy():
+def test_identical_rows_have_no_discrepancy():
     x = np.full((4, 3), 0.1)
     assert float(MMD()(x, x[:3])) == 0.0
 
@@ -86,12 +86,12 @@ def test_is_unbiased():
         )
         for _ in range(200)
     ]
-    # A biased estimate is about 0.2 here.
+    # The biased estimate is about 0.2 here.
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(200) + 0.01
     assert min(values) < 0
 
 
-def test_sees_the_mean_and_the_spread():
+def test_detects_the_mean_and_the_spread():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 40, 2))
     same = float(MMD()(x, y))
@@ -105,8 +105,8 @@ def test_does_not_depend_on_the_unit():
     np.testing.assert_allclose(scaled, MMD()(source, target), rtol=1e-4)
 
 
-def test_a_far_origin_costs_no_digits():
-    # Squares of 1000 would swamp distances of 1.
+def test_a_far_origin_loses_no_digits():
+    # Next to squares of 1000, distances of 1 would lose their digits.
     source, target = TestMMD().inputs()
     moved = MMD()(source + 1000, target + 1000)
     np.testing.assert_allclose(moved, MMD()(source, target), rtol=1e-3)
@@ -118,7 +118,7 @@ def test_one_row_has_no_pairs():
 
 
 @pytest.mark.parametrize("rows", [(1, 4), (4, 1), (1, 1)])
-def test_one_row_that_only_the_graph_knows_of_is_no_discrepancy(rows):
+def test_one_row_with_an_unknown_batch_size_has_no_discrepancy(rows):
     loss = tf.function(MMD(), input_signature=[tf.TensorSpec((None, 2))] * 2)
     source, target = (tf.random.normal((count, 2)) for count in rows)
     assert float(loss(source, target)) == 0.0
