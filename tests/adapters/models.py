@@ -1,4 +1,4 @@
-"""What the tests of adapters share: tiny models with inputs, and pairs that matter."""
+"""Tiny models, inputs and helpers for the tests of adapters."""
 
 import keras
 import numpy as np
@@ -35,7 +35,7 @@ def nested():
 
 
 def flat():
-    """Return a classifier in whose graph the layers of BERT stand themselves."""
+    """Return a classifier whose graph contains the layers of BERT directly."""
     backbone = tiny.bert(num_layers=2, dropout=0.0, name="backbone")
     head = keras.layers.Dense(3, name="logits")
     return keras.Model(backbone.input, head(backbone.output["pooled_output"]))
@@ -60,12 +60,12 @@ def compiled(model, rate=0.01, **kwargs):
 
 
 def labels(rows=8):
-    """Return one label a row."""
+    """Return one label for each row."""
     return np.arange(rows) % 3
 
 
 def disturb(model, scale=0.3, name=None):
-    """Give the pairs values that change the outputs, the same each time."""
+    """Give the pairs fixed values that change the outputs."""
     rng = np.random.default_rng(3)
     for _, part in all_parts(model):
         if name in (None, part.name) and not part.replaces:
@@ -75,7 +75,7 @@ def disturb(model, scale=0.3, name=None):
 
 
 def disturb_head(model, name="default", seed=4):
-    """Give the layers that the adapter has for itself other values."""
+    """Change the values of the adapter's own layers."""
     rng = np.random.default_rng(seed)
     for _, _, part in own_places(model, name):
         for variable in part.named_weights.values():
@@ -89,11 +89,11 @@ def classes(model):
 
 
 def trained_paths(model):
-    """Return the ends of the paths of what trains."""
+    """Return the ends of the paths of the trainable weights."""
     return sorted("/".join(v.path.split("/")[-3:]) for v in model.trainable_variables)
 
 
 def base_values(model):
-    """Return the values of all weights that are no pair's, by id."""
+    """Return the values of all weights that belong to no part, by id."""
     own = {id(v) for _, part in all_parts(model) for v in part.weights}
     return {id(v): v.numpy() for v in model.weights if id(v) not in own}

@@ -1,4 +1,4 @@
-"""Plans of adapters: what is to be added, before anything changes, and with values."""
+"""Plans of adapters: planning changes nothing, and install accepts values."""
 
 import inspect
 import re
@@ -16,7 +16,7 @@ OURS = {k: v for k, v in techniques().items() if k.startswith("keras_transfer>")
 
 
 def shape_of(kind):
-    """Return the shape of an example for a layer of a class that has another than 4."""
+    """Return the shape of one example for a layer of the class `kind`."""
     name = kind.__name__
     if "Embedding" in name:
         return (3,)
@@ -27,7 +27,7 @@ def shape_of(kind):
 
 
 def host_of(kind):
-    """Return a layer of a class that an adapter can be on, or one that runs it."""
+    """Return a layer of the class `kind`, or an RNN with a cell of this class."""
     name = kind.__name__
     if name.endswith("Cell"):
         return keras.layers.RNN(kind(5, name="host"))
@@ -39,7 +39,7 @@ def host_of(kind):
 
 
 def model_on(kind):
-    """Return a model with a layer of a class below a normalization and a head."""
+    """Return a model with a layer of the class `kind`, a normalization and a head."""
     name = kind.__name__
     dtype = "int32" if "Embedding" in name else "float32"
     inputs = keras.Input(shape_of(kind), dtype=dtype)
@@ -49,7 +49,7 @@ def model_on(kind):
 
 
 def cases():
-    """Yield a recipe for each technique, class of host, and dropout if it has it."""
+    """Yield each technique with each class of host, with and without dropout."""
     for technique in OURS.values():
         given = inspect.signature(technique).parameters
         numbers = {k: 2 for k in ("rank", "size") if k in given}
@@ -64,14 +64,14 @@ def cases():
 
 @pytest.mark.parametrize("recipe, kind", [*cases()])
 class TestPlan:
-    def test_it_changes_nothing(self, recipe, kind):
+    def test_plan_does_not_change_the_model(self, recipe, kind):
         model = model_on(kind)
         before = state(model)
         plan = recipe.plan(model)
         assert state(model) == before
         assert plan.pairs or plan.trained
 
-    def test_its_specs_are_those_of_the_weights_that_are_made(self, recipe, kind):
+    def test_weight_specs_match_the_created_weights(self, recipe, kind):
         model = model_on(kind)
         plan = recipe.plan(model)
         specs = [
@@ -85,7 +85,7 @@ class TestPlan:
             assert all(getattr(part, k) is v for k, v in part.named_weights.items())
 
 
-def test_values_are_those_that_are_given():
+def test_install_assigns_the_given_values():
     model = tiny.mlp()
     plan = adapters.LoRA(rank=2, targets="dense_0").plan(model)
     target, part = plan.pairs[0]
@@ -99,7 +99,7 @@ def test_values_are_those_that_are_given():
 
 
 @pytest.mark.parametrize("path, name", [("dense_1", "lora_b"), ("dense_0", "lora_c")])
-def test_values_that_are_not_in_the_plan_are_refused(path, name):
+def test_values_outside_the_plan_raise(path, name):
     model = tiny.mlp()
     before = state(model)
     plan = adapters.LoRA(rank=2, targets="dense_0").plan(model)
@@ -109,7 +109,7 @@ def test_values_that_are_not_in_the_plan_are_refused(path, name):
     assert state(model) == before
 
 
-def test_all_registered_recipes_are_known_by_their_saved_names():
+def test_techniques_lists_registered_recipes_by_saved_name():
     kinds = techniques()
     assert kinds["keras_transfer>LoRA"] is adapters.LoRA
     assert kinds["keras_transfer>PfeifferBottleneck"] is adapters.PfeifferBottleneck

@@ -1,4 +1,4 @@
-"""Parts of adapters: which weights they may make, and whose word holds for what."""
+"""Parts of adapters: declared weights, and subclasses that override a hook."""
 
 import keras
 import numpy as np
@@ -18,21 +18,21 @@ from tests.contracts.compare import run
 
 
 class Undeclared(Part):
-    """A part that makes its weight by itself alone."""
+    """A part that creates a weight without declaring it."""
 
     def create_weights(self, host):
         self.offset = self.weight("offset", (host.units,), "zeros")
 
 
 class Declared(Undeclared):
-    """One that names it as well."""
+    """A part that also declares its weight."""
 
     def weight_specs(self, host):
         return {"offset": ((host.units,), "zeros")}
 
 
 class OfAnotherShape(Undeclared):
-    """One that names it with another shape."""
+    """A part that declares its weight with another shape."""
 
     def weight_specs(self, host):
         return {"offset": ((host.units, 1), "zeros")}
@@ -49,35 +49,35 @@ def recipe_of(kind):
 
 
 @pytest.mark.parametrize("kind", [Undeclared, OfAnotherShape])
-def test_weights_that_are_not_declared_are_refused(kind):
+def test_undeclared_weights_raise(kind):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match=r"\{'offset': \(3,\)\}.*weight_specs"):
         recipe_of(kind).attach(model)
     assert adapters.attached(model) == {}
 
 
-def test_declared_ones_may_be_made_by_the_part():
+def test_a_part_can_create_declared_weights():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     recipe_of(Declared).attach(model)
     assert [v.name for v in model.trainable_weights] == ["offset"]
 
 
 class Bent(DensePair):
-    """A pair that bends what it adds, and says no more."""
+    """A pair that overrides only `on_outputs`, with another computation."""
 
     def on_outputs(self, host, inputs, outputs, **kwargs):
         return outputs + keras.ops.tanh(super().on_outputs(host, inputs, 0.0))
 
 
 class BentHeads(EinsumPair):
-    """The same for projections."""
+    """A pair that overrides only `scaled`, with another computation."""
 
     def scaled(self, hidden):
         return keras.ops.tanh(super().scaled(hidden))
 
 
 class Noted(DensePair):
-    """A pair that only notes what passes, and says that it folds as before."""
+    """A pair that only records the inputs, and declares that it folds as before."""
 
     fold = DensePair.fold
 
@@ -87,7 +87,7 @@ class Noted(DensePair):
 
 
 class BentScale(IA3Scale):
-    """Factors that are squared, and say no more."""
+    """Factors that are applied twice, with only `on_outputs` overridden."""
 
     def on_outputs(self, host, inputs, outputs, **kwargs):
         once = super().on_outputs(host, inputs, outputs, **kwargs)
@@ -101,7 +101,7 @@ def with_parts(recipe, **kinds):
 
 
 @pytest.mark.parametrize("kind", [Bent, BentScale])
-def test_a_subclass_that_computes_otherwise_is_not_folded_as_its_parent(kind):
+def test_a_subclass_with_another_computation_does_not_fold_as_its_parent(kind):
     model, x = tiny.mlp(), np.random.default_rng(0).normal(size=(4, 6))
     technique, numbers = (
         (adapters.LoRA, {"rank": 2}) if kind is Bent else (adapters.IA3, {})
@@ -118,7 +118,7 @@ def test_a_subclass_that_computes_otherwise_is_not_folded_as_its_parent(kind):
         adapters.add_weighted(model, "sum", {"default": 0.5})
 
 
-def test_a_subclass_that_says_so_is_folded():
+def test_a_subclass_that_declares_fold_is_folded():
     model, x = tiny.mlp(), np.random.default_rng(0).normal(size=(4, 6))
     with_parts(adapters.LoRA, dense=Noted)(rank=2, targets="dense_0").attach(model)
     before = run(models.disturb(model), x)
@@ -126,7 +126,7 @@ def test_a_subclass_that_says_so_is_folded():
     assert_close(run(model, x), before, 1e-5)
 
 
-def test_a_subclass_that_computes_otherwise_is_not_what_peft_has(tmp_path):
+def test_a_subclass_with_another_computation_has_no_peft_format(tmp_path):
     model = models.nested()
     with_parts(adapters.LoRA, heads=BentHeads)(rank=2).attach(model)
     with pytest.raises(ValueError, match=r"BentHeads.*scaled.*`peft_tensors`"):

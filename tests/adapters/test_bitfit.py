@@ -1,4 +1,4 @@
-"""BitFit: the contract of recipes, one step by hand, and which biases there are."""
+"""BitFit: the contract of recipes, one step by hand, and which biases train."""
 
 import keras
 import numpy as np
@@ -49,7 +49,7 @@ def test_a_smaller_choice_of_layers():
     assert [tuple(v.shape) for v in learning] == [(2, 8), (32,)]
 
 
-def test_statistics_and_offsets_of_batches_stay():
+def test_batch_normalization_does_not_change():
     model = tiny.convnet()
     adapters.BitFit().attach(model)
     norm = model.get_layer("norm")
@@ -65,7 +65,7 @@ def test_statistics_and_offsets_of_batches_stay():
 
 
 @pytest.mark.parametrize("away", [adapters.merge, adapters.detach])
-def test_what_was_learned_stays_in_the_plain_model(away):
+def test_the_plain_model_keeps_the_trained_weights(away):
     model = small()
     classes = models.classes(model)
     adapters.BitFit().attach(model)
@@ -79,8 +79,8 @@ def test_what_was_learned_stays_in_the_plain_model(away):
     assert all(v.trainable for v in model.weights)
 
 
-def test_files_and_lists_of_the_base_model_fit(tmp_path):
-    # Keras lists what learns first: beta before the gamma that is held.
+def test_weights_of_the_base_model_load_in_the_same_order(tmp_path):
+    # Keras lists trainable weights first: beta before the frozen gamma.
     base, model, other = small(), small(), small()
     for i, variable in enumerate(base.weights):
         variable.assign(np.random.default_rng(i).normal(0, 0.5, variable.shape))
@@ -99,12 +99,12 @@ def test_files_and_lists_of_the_base_model_fit(tmp_path):
     assert_close(other(x), base(x))
 
 
-def test_a_model_without_biases_is_an_error():
+def test_a_model_without_biases_raises():
     with pytest.raises(ValueError, match="no biases below its head"):
         adapters.BitFit().attach(families.build("llama"))
 
 
-def test_stands_alone():
+def test_cannot_be_combined_with_another_adapter():
     model = small()
     adapters.LoRA(rank=2).attach(model)
     with pytest.raises(ValueError, match="combined in one model"):

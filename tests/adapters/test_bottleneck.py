@@ -1,4 +1,4 @@
-"""Bottleneck adapters: the contract of recipes, the formula by hand, the places."""
+"""Bottleneck adapters: the contract of recipes, the formula by hand, the targets."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from tests.contracts.adapter_contract import AdapterContract
 from tests.contracts.adapter_contract import small
 from tests.contracts.compare import assert_close
 
-ONE = 2 * 16 * 4 + 16 + 4  # parameters of one network, 16 wide, 4 inside
+ONE = 2 * 16 * 4 + 16 + 4  # parameters of one network of width 16 and size 4
 
 
 class TestBottleneck(AdapterContract):
@@ -52,7 +52,7 @@ def test_by_hand():
     "family, houlsby, pfeiffer",
     [("bert_of_one", 2, 1), ("t5", 8, 4), ("gemma", 6, 3), ("hub_vit", 6, 3)],
 )
-def test_two_a_block_or_one(family, houlsby, pfeiffer):
+def test_number_of_networks_in_a_block(family, houlsby, pfeiffer):
     model = families.build(family)
     adapters.Bottleneck(size=4).attach(model)
     found = [path for path, _, _ in places(model)]
@@ -65,7 +65,7 @@ def test_two_a_block_or_one(family, houlsby, pfeiffer):
     assert not any("attention" in path for path in found)
 
 
-def test_convolutions_may_be_targets():
+def test_convolutions_can_be_targets():
     model = tiny.hub_resnet()
     x = models.images()
     y = model(x)
@@ -75,7 +75,7 @@ def test_convolutions_may_be_targets():
     assert np.abs(model(x) - y).max() > 1e-3
 
 
-def test_norms_learn_too_if_asked():
+def test_norms_trains_the_normalizations():
     model = small()
     adapters.Bottleneck(size=4, norms=True).attach(model)
     norms = [v for v in model.trainable_variables if v.name in ("gamma", "beta")]
@@ -83,13 +83,13 @@ def test_norms_learn_too_if_asked():
     off = adapters.disabled(model)
     with pytest.raises(ValueError, match="switched off"), off:
         pass
-    # A BatchNormalization would move its statistics as well.
+    # BatchNormalization is left out, because it would update its statistics.
     model = tiny.convnet()
     adapters.Bottleneck(size=2, targets="conv", norms=True).attach(model)
     assert model.get_layer("norm").trainable_weights == []
 
 
-def test_an_attached_one_can_be_taken_away():
+def test_detach_restores_the_model():
     model = small()
     classes, y = models.classes(model), model(models.tokens())
     adapters.Bottleneck(size=4).attach(model)
@@ -100,12 +100,12 @@ def test_an_attached_one_can_be_taken_away():
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, True])
-def test_refuses_a_size_that_is_no_width(size):
+def test_an_invalid_size_raises(size):
     with pytest.raises(ValueError, match="size="):
         adapters.Bottleneck(size=size)
 
 
-def test_refuses_what_cannot_be():
+def test_invalid_arguments_and_models_raise():
     with pytest.raises(ValueError, match="activation"):
         adapters.Bottleneck(activation="no_such")
     with pytest.raises(ValueError, match="name of a Keras activation"):

@@ -1,4 +1,4 @@
-"""Pairs of convolutions: each equals the plain layer with the sum of the kernels."""
+"""Pairs of convolutions: each equals the plain layer with the summed kernel."""
 
 import keras
 import numpy as np
@@ -41,7 +41,7 @@ each_layer = pytest.mark.parametrize("kind", LAYERS)
 
 
 def made(kind):
-    """Return a model of one such layer, the layer and four examples."""
+    """Return a model of one layer of this kind, the layer, and four examples."""
     shape, make = LAYERS[kind]
     keras.utils.set_random_seed(0)
     layer = make()
@@ -77,7 +77,7 @@ def test_it_starts_as_the_layer_and_folds_into_it(kind):
 
 
 @each_layer
-def test_sums_and_files_hold_the_same(kind, tmp_path):
+def test_sums_and_files_keep_the_outputs(kind, tmp_path):
     model, layer, x = attached(kind, "one")
     adapters.LoRA(rank=1, alpha=1, targets=[layer]).attach(model, "two")
     models.disturb(model)
@@ -129,7 +129,7 @@ def test_dropout_is_on_the_inputs_of_a():
         assert not np.array_equal(model(x, training=True), model(x, training=True))
 
 
-def test_the_forms_of_a_and_b():
+def test_the_shapes_of_a_and_b():
     shapes = {
         "line": [(3, 4, 2), (2, 6)],
         "body": [(2, 2, 2, 3, 2), (2, 4)],
@@ -143,7 +143,7 @@ def test_the_forms_of_a_and_b():
         assert [tuple(v.shape) for v in model.trainable_weights] == wanted
 
 
-def test_a_full_one_is_two_convolutions_as_in_peft():
+def test_a_full_convolution_has_two_convolutions_as_in_peft():
     model, layer, x = attached("body")
     models.disturb(model)
     (_, _, part), *_ = places(model)
@@ -152,7 +152,7 @@ def test_a_full_one_is_two_convolutions_as_in_peft():
     assert_close(model(x), base + 1.5 * (hidden @ part.lora_b), 1e-5)
 
 
-def test_a_rank_that_is_more_than_the_window_has_is_refused():
+def test_a_rank_above_the_size_of_the_window_raises():
     model, _, _ = made("depthwise")
     with pytest.raises(ValueError, match="rank=10 is too large.*at rank 8"):
         adapters.LoRA(rank=10, targets="depthwise").attach(model)
@@ -160,7 +160,7 @@ def test_a_rank_that_is_more_than_the_window_has_is_refused():
 
 @pytest.mark.parametrize("kind", ["line", "causal", "body", "grouped"])
 @pytest.mark.parametrize("technique", [adapters.DoRA, adapters.LoHa, adapters.IA3])
-def test_other_techniques_fold_into_full_and_grouped_ones(kind, technique):
+def test_other_techniques_fold_into_full_and_grouped_convolutions(kind, technique):
     model, layer, x = made(kind)
     settings = {} if technique is adapters.IA3 else dict(rank=2)
     y = model(x).numpy()
@@ -174,7 +174,8 @@ def test_other_techniques_fold_into_full_and_grouped_ones(kind, technique):
 
 
 def test_channels_first():
-    # TensorFlow convolves so on a CPU under XLA alone: the sum of the kernels tells.
+    # On a CPU TensorFlow runs channels_first only under XLA, so only the shape of the
+    # kernel's change is checked.
     for kind in (L.Conv1D, L.Conv3D):
         size = (5,) * (1 if kind is L.Conv1D else 3)
         layer = kind(3, 2, data_format="channels_first", name="conv")
@@ -187,7 +188,7 @@ def test_channels_first():
         assert delta.shape == tuple(layer.kernel.shape)
 
 
-def test_pairs_in_groups_cannot_be_stacked(tmp_path):
+def test_grouped_and_depthwise_pairs_cannot_be_exported_together(tmp_path):
     model, _, _ = attached("grouped")
     with pytest.raises(ValueError, match="groups of channels"):
         kt.export_serving(model, tmp_path / "served", adapters=["default"])

@@ -1,4 +1,4 @@
-"""A model with adapters can be copied by all ways of Keras; HDF5 is refused."""
+"""A model with adapters can be copied in all ways of Keras, except to HDF5."""
 
 import copy
 import pickle
@@ -45,13 +45,13 @@ def functional():
 
 
 def around(inner):
-    """Return a functional model around `inner`, with a head of its own."""
+    """Return a functional model around `inner`, with a head."""
     inputs = keras.Input((6,))
     return keras.Model(inputs, keras.layers.Dense(2)(inner(inputs)))
 
 
 def adapted(make, outer=False):
-    """Return a trained model with an adapter, in it or in a model inside."""
+    """Return a trained model with an adapter. With `outer` it is in an inner model."""
     inner = make()
     model = around(inner) if outer else inner
     adapters.LoRA(rank=2, targets="all-linear").attach(inner)
@@ -91,21 +91,21 @@ def assert_same(again, model):
 
 
 @pytest.mark.parametrize("way", COPIES)
-def test_a_copy_computes_and_trains_on(model, way):
+def test_a_copy_has_the_same_outputs_and_optimizer(model, way):
     again = COPIES[way](model)
     assert_same(again, model)
     assert_close(again.optimizer.variables, model.optimizer.variables)
 
 
 @pytest.mark.parametrize("way", REMADE)
-def test_what_is_made_of_the_config_takes_the_weights(model, way):
+def test_a_model_made_from_the_config_accepts_the_weights(model, way):
     again = REMADE[way](model)
     again.set_weights(model.get_weights())
     assert_same(again, model)
 
 
 @pytest.mark.parametrize("suffix", ["h5", "hdf5"])
-def test_a_legacy_file_is_refused(model, suffix, tmp_path):
+def test_saving_a_legacy_file_raises(model, suffix, tmp_path):
     with pytest.raises(ValueError, match="legacy HDF5 .* model.save.'name.keras'"):
         model.save(tmp_path / f"model.{suffix}")
 
@@ -121,7 +121,7 @@ RECIPES = [
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda x: type(x).__name__)
-def test_a_model_of_float64_stays_one(recipe, tmp_path):
+def test_a_float64_model_keeps_its_dtype(recipe, tmp_path):
     keras.config.set_dtype_policy("float64")
     model, rows = sequential(), ROWS.astype("float64")
     before = run(model, rows)
@@ -134,4 +134,4 @@ def test_a_model_of_float64_stays_one(recipe, tmp_path):
     assert_close(run(keras.models.load_model(tmp_path / "model.keras"), rows), after)
     adapters.merge(model)
     assert {variable.dtype for variable in model.weights} == {"float64"}
-    assert_close(run(model, rows), after, 1e-6)  # what is learned is float32
+    assert_close(run(model, rows), after, 1e-6)  # the adapter's weights are float32

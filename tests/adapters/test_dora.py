@@ -45,7 +45,7 @@ def columns(kernel, part, inputs):
     return part.magnitude.numpy() * total / np.linalg.norm(total, axis=0)
 
 
-def test_the_lengths_start_as_those_of_the_weight():
+def test_the_lengths_start_at_the_norms_of_the_weight():
     layer = keras.layers.EinsumDense("abc,cde->abde", (5, 2, 3), name="it")
     _, part = adapted(layer, random(2, 5, 6), disturb=False)
     lengths = np.linalg.norm(layer.kernel.numpy(), axis=0).reshape(-1)
@@ -98,7 +98,7 @@ def test_convolution_by_hand():
     assert_close(layer.kernel, weight, 1e-6)
 
 
-def test_the_gradient_takes_the_norm_for_a_constant():
+def test_the_gradient_treats_the_norm_as_a_constant():
     x, c = random(2, 4), random(2, 3)
     model, part = adapted(keras.layers.Dense(3, name="it"), x)
     with tf.GradientTape() as tape:
@@ -113,14 +113,14 @@ def test_the_gradient_takes_the_norm_for_a_constant():
     assert_close(grads, expected, 1e-5)
 
 
-def test_dropout_is_that_of_peft():
+def test_dropout_matches_peft():
     x = random(1, 3)
     layer = keras.layers.Dense(2, name="it")
     model, part = adapted(layer, x, dropout=0.5)
     kernel, bias = layer.kernel.numpy(), layer.bias.numpy()
     weight = columns(kernel, part, 3)
     assert_close(model(x), x @ weight + bias, 1e-5)
-    # The whole change, of length and direction, sees one mask; x W sees none.
+    # One mask applies to the whole change of length and direction, none to x W.
     masks = [2 * np.array(mask) for mask in itertools.product([0, 1], repeat=3)]
     allowed = [x @ kernel + bias + (x * mask) @ (weight - kernel) for mask in masks]
     seen = set()
@@ -150,7 +150,7 @@ def test_a_column_of_zeros_gives_no_nan():
 
 
 @pytest.mark.parametrize("trained", [False, True])
-def test_base_weights_loaded_later_bring_their_lengths(trained, tmp_path):
+def test_loading_base_weights_resets_the_lengths(trained, tmp_path):
     base, model = models.nested(), models.nested()
     for i, variable in enumerate(base.weights):
         variable.assign(np.random.default_rng(i).normal(0, 0.2, variable.shape))
@@ -168,7 +168,7 @@ def test_base_weights_loaded_later_bring_their_lengths(trained, tmp_path):
         assert_close(model(models.tokens()), base(models.tokens()))
 
 
-def test_small_changes_of_length_count_in_half_precision():
+def test_small_changes_of_length_take_effect_in_half_precision():
     # Rounded to bfloat16 a length is wrong by up to 0.2 %.
     keras.config.set_dtype_policy("mixed_bfloat16")
     x = np.eye(1024, dtype="float32")
@@ -206,7 +206,7 @@ def make(x):
     return model
 
 
-def test_refuses_what_cannot_be():
+def test_invalid_arguments_and_models_raise():
     with pytest.raises(ValueError, match="rank=0"):
         adapters.DoRA(rank=0)
     model = models.nested()

@@ -1,4 +1,4 @@
-"""IA3: the contract of recipes, its formula by hand, and where it goes."""
+"""IA3: the contract of recipes, its formula by hand, and its default targets."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from tests.contracts.compare import assert_close
 
 class TestIA3(AdapterContract):
     learns = {"ia3_scale"}
-    parameters = 16 + 16 + 32  # keys, values, inside of the feed-forward network
+    parameters = 16 + 16 + 32  # keys, values, hidden features of the feed-forward net
 
     def recipe(self, **kwargs):
         return adapters.IA3(**kwargs)
@@ -68,7 +68,7 @@ def test_einsum_by_hand(equation, features, shape, bias_axes, feedforward):
     source, letters, target = equation.replace("->", ",").split(",")
     into = [x for x in letters if x not in target]
     axes = into if feedforward else [x for x in letters if x not in into]
-    names = "".join(axes)  # a factor for each, in the order of the kernel
+    names = "".join(axes)  # one factor per entry, in the order of the kernel's axes
     grid = scale.reshape([kernel.shape[letters.index(x)] for x in axes])
     if feedforward:
         scaled = np.einsum(f"{source},{names}->{source}", x, grid)
@@ -81,7 +81,7 @@ def test_einsum_by_hand(equation, features, shape, bias_axes, feedforward):
     assert_close(model(x), expected, 1e-5)
 
 
-def test_a_kernel_that_is_no_matrix():
+def test_a_kernel_that_is_not_a_matrix_raises():
     layer = keras.layers.EinsumDense("abc,acd->abd", (None, 3), name="it")
     model = keras.Sequential([keras.Input((5, 6), batch_size=2), layer])
     with pytest.raises(ValueError, match="not a matrix"):
@@ -125,7 +125,7 @@ def test_groups_of_channels():
         adapted(layer, x, feedforward=["it"])
 
 
-def test_a_weighted_sum_is_that_of_the_changes():
+def test_a_weighted_sum_adds_the_changes():
     x = random(2, 4)
     layer = keras.layers.Dense(3, name="it")
     model, first = adapted(layer, x)
@@ -146,7 +146,7 @@ def test_a_weighted_sum_is_that_of_the_changes():
     "family, keys_and_values, inside",
     [("bert_of_one", 2, 1), ("t5", 2 * 2 + 2 * 4, 4), ("gemma", 6, 3)],
 )
-def test_where_it_goes_by_default(family, keys_and_values, inside):
+def test_default_targets(family, keys_and_values, inside):
     model = families.build(family)
     adapters.IA3().attach(model)
     found = {path: part.of_inputs for path, _, part in places(model)}
@@ -154,7 +154,7 @@ def test_where_it_goes_by_default(family, keys_and_values, inside):
     assert list(found.values()).count(True) == inside
 
 
-def test_refuses_what_cannot_be():
+def test_invalid_arguments_and_models_raise():
     with pytest.raises(TypeError, match="list of expressions"):
         adapters.IA3(feedforward="output")
     with pytest.raises(TypeError, match="not a string"):

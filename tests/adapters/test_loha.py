@@ -35,7 +35,7 @@ def random(*shape):
 
 
 def adapted(layer, x, **kwargs):
-    """Return a model of one layer with LoHa, disturbed, and its part."""
+    """Return a model of one layer with a disturbed LoHa, and its part."""
     model = keras.Sequential([keras.Input(x.shape[1:]), layer])
     layer.set_weights([random(*v.shape) for v in layer.weights])
     adapters.LoHa(rank=2, alpha=3, targets=layer.name, **kwargs).attach(model)
@@ -98,7 +98,7 @@ def test_a_convolution_by_hand():
     assert_close(layer.kernel, weight, 1e-5)
 
 
-def test_the_gradient_is_that_of_the_product_of_two_matrices():
+def test_the_gradient_matches_the_product_of_two_matrices():
     x = tf.constant(random(5, 4))
     layer = keras.layers.Dense(3, use_bias=False, name="it")
     model, part = adapted(layer, x)
@@ -116,7 +116,7 @@ def test_the_gradient_is_that_of_the_product_of_two_matrices():
         assert_close(gradient, expected, 1e-4)
 
 
-def test_the_rank_of_the_change_is_the_square():
+def test_the_change_has_the_squared_rank():
     layer = keras.layers.Dense(9, name="it")
     _, part = adapted(layer, random(2, 8))
     assert np.linalg.matrix_rank(change(part)) == 4
@@ -125,7 +125,7 @@ def test_the_rank_of_the_change_is_the_square():
     assert_close(a @ b, change(part), 1e-5)
 
 
-def test_the_two_pairs_start_apart():
+def test_the_two_pairs_start_with_different_values():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="it")])
     adapters.LoHa(rank=2, targets="it").attach(model)
     weights = next(places(model))[2].named_weights
@@ -133,7 +133,7 @@ def test_the_two_pairs_start_apart():
     assert not np.any(weights["loha_a2"])
 
 
-def test_patterns_give_layers_their_own_numbers():
+def test_patterns_set_rank_and_alpha_by_layer():
     model = models.nested()
     recipe = adapters.LoHa(
         rank=2, rank_pattern={"query": 3}, alpha_pattern={"value": 5}
@@ -143,7 +143,7 @@ def test_patterns_give_layers_their_own_numbers():
     assert numbers == {"query": (3, 8 / 3), "value": (2, 5 / 2)}
 
 
-def test_a_sum_of_two_is_refused():
+def test_a_weighted_sum_raises():
     model = models.nested()
     for name in ("first", "second"):
         adapters.LoHa(rank=2).attach(model, name)
@@ -162,7 +162,7 @@ def test_a_sum_of_two_is_refused():
         (dict(alpha_pattern=[("query", 2)]), TypeError, "dict"),
     ],
 )
-def test_refuses_numbers_out_of_range(kwargs, error, match):
+def test_numbers_out_of_range_raise(kwargs, error, match):
     with pytest.raises(error, match=match):
         adapters.LoHa(**kwargs)
 
@@ -185,8 +185,8 @@ def test_a_failing_attach_changes_nothing(kwargs, match):
 
 
 @pytest.mark.slow
-def test_a_new_file_of_peft_is_read_again(tmp_path):
-    # Those of PEFT itself, and their outputs in PyTorch: tests/saving/peft.
+def test_a_saved_peft_file_loads(tmp_path):
+    # tests/saving/peft checks PEFT's own files and their outputs in PyTorch.
     model = peft_models.backbone("bert")
     recipe = adapters.LoHa(rank=2, targets="all-linear", rank_pattern={"query": 3})
     recipe.attach(model)
@@ -202,7 +202,7 @@ def test_a_new_file_of_peft_is_read_again(tmp_path):
     assert_close(peft_models.outputs_of(again, "bert"), outputs, 2e-6)
 
 
-def test_what_peft_has_beyond_it_is_refused(tmp_path):
+def test_an_unsupported_peft_setting_raises(tmp_path):
     folder = peft_models.GOLDEN / "bert" / "loha"
     config = json.loads((folder / "adapter_config.json").read_text())
     text = json.dumps(config | {"rank_dropout": 0.1})
@@ -213,14 +213,14 @@ def test_what_peft_has_beyond_it_is_refused(tmp_path):
         load_peft(peft_models.backbone("bert"), tmp_path)
 
 
-def test_a_start_of_peft_that_is_not_known_is_refused():
+def test_an_unknown_peft_initialization_raises():
     config = {"peft_type": "LOHA", "r": 2, "alpha": 4, "init_weights": "other"}
     with pytest.raises(ValueError, match="init_weights='other'") as caught:
         check_config(config, adapters.LoHa.peft)
     assert "LoRA" not in str(caught.value)
 
 
-def test_several_are_served_from_one_graph():
+def test_several_adapters_are_served_from_one_graph():
     model = many.around(keras.layers.Dense(4, name="hidden"), (6,))
     many.adapted(model, ranks=(2, 3, 1), kind=adapters.LoHa)
     x = random(len(many.WHO), 6)

@@ -1,4 +1,4 @@
-"""LoRA as a recipe: which layers, which numbers, what is refused, what is printed."""
+"""LoRA as a recipe: targets, numbers, errors, and the printed line."""
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ def test_queries_and_values_by_default():
     assert sorted(paths(model)) == expected
 
 
-def test_paths_are_those_of_layer_groups():
+def test_paths_match_layer_groups():
     model = tiny.bert_classifier()
     adapters.LoRA(rank=2, targets="all-linear").attach(model)
     owners = {owner.path for owner in find_owners(model)}
@@ -57,7 +57,7 @@ def test_equals_the_sum_of_the_matrices():
     assert_close(model(models.tokens()), before, 1e-5)
 
 
-def test_peft_counts_of_a_query_kernel():
+def test_parameter_count_of_a_query_matches_peft():
     layer = keras.layers.EinsumDense("btc,chd->bthd", (None, 12, 32), name="query")
     model = keras.Sequential([keras.Input((None, 384)), layer])
     adapters.LoRA(targets="query").attach(model)
@@ -88,13 +88,13 @@ def test_convolutions_of_the_blocks_by_default():
     out = keras.layers.GlobalAveragePooling2D()(model.output)
     head = keras.Model(model.input, keras.layers.Dense(3)(out))
     models.compiled(head).fit(models.images(), models.labels(4), verbose=0)
-    # BatchNormalization's statistics too.
+    # The statistics of BatchNormalization do not change either.
     assert_close(model.non_trainable_weights, before)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny.cv_resnet, tiny.applications_resnet])
-def test_other_families_of_convolutional_networks(make):
+def test_other_convolutional_families(make):
     model = make()
     x = models.images(size=model.input_shape[1])
     y = np.asarray(model(x))
@@ -184,7 +184,7 @@ def test_reversible_embedding_tied_output_included():
     assert_close(model(x), y, 1e-5)
 
 
-def test_an_embedding_has_no_dropout_to_draw_for():
+def test_the_pair_of_an_embedding_has_no_dropout():
     layers = [keras.layers.Embedding(9, 6, name="words"), keras.layers.Dense(5)]
     model = keras.Sequential([keras.Input((3,), dtype="int32"), *layers])
     adapters.LoRA(rank=2, dropout=0.1, targets="words|dense").attach(model)
@@ -193,7 +193,7 @@ def test_an_embedding_has_no_dropout_to_draw_for():
     assert below.pop(layers[1].name) == 2
 
 
-def test_the_mask_of_an_embedding_passes():
+def test_an_embedding_keeps_its_mask():
     layer = keras.layers.Embedding(10, 4, mask_zero=True, name="words")
     model = keras.Sequential([keras.Input((3,)), layer, keras.layers.LSTM(2)])
     x = np.array([[1, 2, 0], [3, 0, 0]])
@@ -212,7 +212,7 @@ def test_prints_one_line(capsys):
     assert "307 of " in text and "51 of them in the head" in text
 
 
-def test_the_head_that_trains_is_one_of_the_adapters_own():
+def test_the_adapters_own_head_trains():
     model = models.nested()
     head = model.layers[-1]
     own = [head.kernel, head.bias]
@@ -228,7 +228,7 @@ def test_the_head_that_trains_is_one_of_the_adapters_own():
 
 
 @pytest.mark.slow
-def test_biases_of_the_targets_or_all_learn_if_asked():
+def test_bias_trains_the_biases_of_the_targets_or_all():
     for bias, count in (("none", 0), ("lora_only", 4)):
         model = models.nested()
         adapters.LoRA(rank=2, bias=bias).attach(model)
@@ -258,12 +258,12 @@ def test_biases_of_the_targets_or_all_learn_if_asked():
         (dict(bias="some"), "bias='some'"),
     ],
 )
-def test_refuses_numbers_out_of_range(kwargs, match):
+def test_numbers_out_of_range_raise(kwargs, match):
     with pytest.raises(ValueError, match=match):
         adapters.LoRA(**kwargs)
 
 
-def test_refuses_a_pattern_that_is_no_dict():
+def test_a_pattern_that_is_not_a_dict_raises():
     with pytest.raises(TypeError, match="dict"):
         adapters.LoRA(rank_pattern=[("query", 2)])
 
@@ -298,7 +298,7 @@ def test_a_failing_attach_changes_nothing(kwargs, match):
     assert list(adapters.attached(model)) == ["first"]
 
 
-def test_an_error_in_the_midst_of_attaching_changes_nothing(monkeypatch):
+def test_an_error_during_attach_changes_nothing(monkeypatch):
     model = models.nested()
     classes, weights = models.classes(model), model.get_weights()
     flags = _keras.flags(model), [v.trainable for v in model.weights]
@@ -316,7 +316,7 @@ def test_an_error_in_the_midst_of_attaching_changes_nothing(monkeypatch):
     adapters.LoRA(rank=2).attach(model)
 
 
-def test_refuses_models_that_cannot_be_adapted():
+def test_models_that_cannot_be_adapted_raise():
     with pytest.raises(ValueError, match="not built"):
         adapters.LoRA().attach(keras.Sequential([keras.layers.Dense(3)]))
     with pytest.raises(TypeError, match="Keras model"):
@@ -338,7 +338,7 @@ def test_refuses_models_that_cannot_be_adapted():
         adapters.LoRA(rank=2).attach(tiny.bert(), "a/b")
 
 
-def test_a_subclass_with_a_call_of_its_own_is_no_target():
+def test_a_subclass_that_overrides_call_is_not_a_target():
     class Doubled(keras.layers.Dense):
         def call(self, inputs):
             return 2 * super().call(inputs)
@@ -367,7 +367,7 @@ def test_gradual_unfreezing_trains_the_pairs_and_never_the_base():
         for v in model.weights
         if id(v) in base and not np.array_equal(v.numpy(), base[id(v)])
     ]
-    assert moved == []  # not even the head: that which learns is the adapter's
+    assert moved == []  # not even the head, because the adapter's own head trains
     now = [v.numpy() for _, _, part in places(model, "idle") for v in part.weights]
     assert_close(now, idle)
     assert len(model.trainable_variables) == 8 + 2
@@ -375,7 +375,7 @@ def test_gradual_unfreezing_trains_the_pairs_and_never_the_base():
 
 
 @pytest.mark.slow
-def test_lora_plus_is_a_rate_of_its_own_for_b():
+def test_lora_plus_sets_a_learning_rate_for_b():
     model = models.nested()
     adapters.LoRA(rank=2).attach(model)
     groups = kt.layer_groups(model)
@@ -398,7 +398,7 @@ def test_lora_plus_is_a_rate_of_its_own_for_b():
         np.testing.assert_allclose(moved[variable.path], factor * step, atol=2e-6)
 
 
-def test_config_is_json_plain():
+def test_the_config_is_plain_json():
     import json
 
     recipe = adapters.RsLoRA(
@@ -410,8 +410,8 @@ def test_config_is_json_plain():
     assert again.get_config() == recipe.get_config()
 
 
-def test_a_seed_gives_the_start_that_it_always_gave():
-    # By version 0.1.0; asking what weights there will be may draw no seed.
+def test_a_seed_gives_the_same_initial_values_as_before():
+    # The values of version 0.1.0. Reading `weight_specs` must not draw seeds.
     model = tiny.mlp()
     keras.utils.set_random_seed(0)
     adapters.LoRA(rank=2, targets="dense_[01]").attach(model)
@@ -420,7 +420,7 @@ def test_a_seed_gives_the_start_that_it_always_gave():
 
 
 @pytest.mark.slow
-def test_queries_and_values_of_proteins_by_default():
+def test_queries_and_values_of_esm_by_default():
     model = families.build("esm")
     adapters.LoRA(rank=2).attach(model)
     ends = {path.rsplit("/", 1)[-1] for path in paths(model)}

@@ -1,4 +1,4 @@
-"""LoRADense and its like: the promises of a layer, and what a frozen weight means."""
+"""LoRADense and similar layers: the layer contract, and frozen weights."""
 
 import keras
 import numpy as np
@@ -10,14 +10,14 @@ from tests.contracts.layer_contract import LayerContract
 
 
 def perturbed(layer):
-    """Return a built layer whose pair is not the identity."""
+    """Give the pair of a built layer random values, and return the layer."""
     for variable in layer.trainable_weights:
         variable.assign(np.random.default_rng(1).normal(0, 0.1, variable.shape))
     return layer
 
 
 class PairContract(LayerContract):
-    """What all four promise beside the promises of a layer."""
+    """The contract of all four layers, in addition to the layer contract."""
 
     def built(self):
         layer = self.make()
@@ -28,7 +28,7 @@ class PairContract(LayerContract):
         names = [v.name for v in self.built().trainable_weights]
         assert names == ["lora_a", "lora_b"]
 
-    def test_freezing_and_thawing_leaves_the_base_frozen(self):
+    def test_the_base_stays_frozen_when_trainable_changes(self):
         layer = self.built()
         before = [v.path for v in layer.trainable_weights]
         layer.trainable = False
@@ -50,12 +50,12 @@ class PairContract(LayerContract):
         return config
 
     @pytest.mark.parametrize("rank", [0, -1, 1.5, True, 100])
-    def test_refuses_a_rank_that_cannot_be(self, rank):
+    def test_an_invalid_rank_raises(self, rank):
         with pytest.raises(ValueError, match="rank"):
             self.make(rank=rank)(self.inputs())
 
     @pytest.mark.parametrize("alpha", [0, float("nan"), float("inf"), "x"])
-    def test_refuses_an_alpha_that_is_no_scale(self, alpha):
+    def test_an_invalid_alpha_raises(self, alpha):
         with pytest.raises(ValueError, match="alpha"):
             self.make(alpha=alpha)
 
@@ -84,13 +84,13 @@ class TestLoRADense(PairContract):
         layer = adapters.LoRADense.from_dense(dense, rank=3, alpha=6)
         assert layer.name == "mine" and layer.rank == 3 and layer.alpha == 6
         assert_close(layer(x), y)
-        assert len(dense.trainable_weights) == 2  # the given layer stays as it was
+        assert len(dense.trainable_weights) == 2  # the given layer does not change
 
-    def test_from_dense_takes_an_unbuilt_one(self):
+    def test_from_dense_accepts_an_unbuilt_layer(self):
         layer = adapters.LoRADense.from_dense(keras.layers.Dense(5), rank=2)
         assert layer(self.inputs()).shape == (8, 3, 5)
 
-    def test_from_dense_refuses_what_it_cannot_take(self):
+    def test_from_dense_raises_for_other_layers(self):
         with pytest.raises(TypeError, match="Dense"):
             adapters.LoRADense.from_dense(keras.layers.Conv2D(3, 3))
         with pytest.raises(ValueError, match="already"):
@@ -101,7 +101,7 @@ class TestLoRADense(PairContract):
         with pytest.raises(ValueError, match="enable_lora"):
             adapters.LoRADense.from_dense(native)
 
-    def test_dropout_is_on_the_inputs_of_a_in_training_alone(self):
+    def test_dropout_is_on_the_inputs_of_a_only_in_training(self):
         layer = self.make(dropout=0.5)
         layer(self.inputs())
         perturbed(layer)
@@ -112,13 +112,13 @@ class TestLoRADense(PairContract):
         assert len({each.tobytes() for each in noisy}) > 1
 
     @pytest.mark.parametrize("dropout", [-0.1, 1.0, "x"])
-    def test_refuses_a_dropout_that_is_no_rate(self, dropout):
+    def test_an_invalid_dropout_raises(self, dropout):
         with pytest.raises(ValueError, match="dropout"):
             self.make(dropout=dropout)
 
 
 class TestLoRAEinsumDense(PairContract):
-    mask = None  # Keras's EinsumDense drops it
+    mask = None  # Keras's EinsumDense drops the mask
 
     def make(self, rank=2, alpha=1, **kwargs):
         settings = dict(rank=rank, alpha=alpha, bias_axes="hd")
@@ -127,7 +127,7 @@ class TestLoRAEinsumDense(PairContract):
     def inputs(self):
         return np.random.default_rng(0).normal(size=(8, 3, 6)).astype("float32")
 
-    def test_folds_the_heads_as_peft_does(self):
+    def test_folds_the_heads_as_in_peft(self):
         layer = perturbed(self.built())
         a, b = (v.numpy() for v in layer.trainable_weights)
         assert a.shape == (6, 2) and b.shape == (2, 6)
@@ -144,7 +144,7 @@ class TestLoRAEinsumDense(PairContract):
             ("abc,cde->adbe", (2, None, 3), (2, 3, 6), (6, 2), (2, 6)),
         ],
     )
-    def test_any_equation_of_a_matrix(self, equation, shape, inputs, a, b):
+    def test_equations_whose_kernel_is_a_matrix(self, equation, shape, inputs, a, b):
         layer = adapters.LoRAEinsumDense(equation, shape, rank=2)
         x = np.random.default_rng(0).normal(size=inputs).astype("float32")
         layer(x)
@@ -157,7 +157,7 @@ class TestLoRAEinsumDense(PairContract):
         assert_close(model(x), y, 1e-5)
 
     @pytest.mark.parametrize("equation", ["bc,bcd->bd", "bt,btd->btd"])
-    def test_refuses_an_equation_that_is_no_matrix(self, equation):
+    def test_an_equation_whose_kernel_is_not_a_matrix_raises(self, equation):
         layer = adapters.LoRAEinsumDense(equation, (4, 4), rank=2)
         with pytest.raises(ValueError, match="not a matrix|rank|shape|dim"):
             layer.build((3, 4))
@@ -190,7 +190,7 @@ class TestLoRAConv2D(PairContract):
         assert type(layer) is keras.layers.Conv2D
         assert_close(model(self.inputs()), y, 1e-5)
 
-    def test_groups_stay_apart(self):
+    def test_groups_stay_separate(self):
         layer = adapters.LoRAConv2D(4, 3, rank=2, groups=2)
         x = self.inputs()
         layer(x)
@@ -216,12 +216,12 @@ class TestLoRAEmbedding(PairContract):
         expected = (layer.embeddings.numpy() + a @ b / 2)[self.inputs()]
         assert_close(layer(self.inputs()), expected, 1e-5)
 
-    def test_mask_zero_passes(self):
+    def test_mask_zero_sets_the_mask(self):
         layer = self.make(mask_zero=True)
         assert_close(layer(self.inputs())._keras_mask, self.inputs() != 0)
 
 
-def test_peft_starts_a_uniform_and_b_at_zero():
+def test_initial_values_match_peft():
     layer = adapters.LoRADense(400, rank=100)
     layer.build((None, 400))
     a, b = (v.numpy() for v in layer.trainable_weights)

@@ -1,4 +1,4 @@
-"""Merge to plain Keras layers, unmerge bit for bit, detach."""
+"""Merge to plain Keras layers, unmerge bit for bit, and detach."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ np.save(sys.argv[3], model.predict(x, verbose=0))
 
 
 def state(model):
-    """Return all that attach and merge may touch."""
+    """Return everything that attach and merge can change."""
     return (
         models.classes(model),
         _keras.flags(model),
@@ -42,7 +42,7 @@ def state(model):
 
 
 def attached(make=models.nested, **kwargs):
-    """Return a model with pairs that matter."""
+    """Return a model with pairs that change its outputs."""
     model = make()
     adapters.LoRA(**{"rank": 2, "targets": "all-linear"} | kwargs).attach(model)
     return models.disturb(model)
@@ -64,7 +64,7 @@ def test_merged_equals_unmerged(make):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [models.nested, models.task])
-def test_unmerge_gives_everything_back_bit_for_bit(make):
+def test_unmerge_restores_everything_bit_for_bit(make):
     model = attached(make)
     before, weights = state(model), model.get_weights()
     y = run(model, X)
@@ -92,7 +92,7 @@ def test_convolutions_and_embeddings_merge():
 
 
 @pytest.mark.slow
-def test_only_what_is_in_use_is_folded():
+def test_only_the_adapter_in_use_is_folded():
     model = attached()
     adapters.LoRA(rank=3).attach(model, "second")
     models.disturb(model, name="second")
@@ -105,7 +105,7 @@ def test_only_what_is_in_use_is_folded():
     assert adapters.active(model) == {"default": 1.0}
 
 
-def test_a_stranger_loads_the_merged_file(tmp_path):
+def test_a_merged_file_loads_without_keras_transfer(tmp_path):
     model = models.compiled(attached())
     fit(model, X, Y)
     adapters.merge(model)
@@ -118,7 +118,7 @@ def test_a_stranger_loads_the_merged_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_compiled_model_trains_on_after_merge_and_after_unmerge():
+def test_a_compiled_model_trains_after_merge_and_after_unmerge():
     model = models.compiled(attached())
     fit(model, X, Y)
     slots = [v.numpy() for v in model.optimizer.variables]
@@ -134,7 +134,7 @@ def test_a_compiled_model_trains_on_after_merge_and_after_unmerge():
 
 
 @pytest.mark.slow
-def test_unmerge_after_a_reload_says_so(tmp_path):
+def test_unmerge_after_a_reload_raises(tmp_path):
     model = attached()
     adapters.merge(model)
     model.save(tmp_path / "model.keras")
@@ -144,7 +144,7 @@ def test_unmerge_after_a_reload_says_so(tmp_path):
 
 
 @pytest.mark.slow
-def test_unmerge_wants_no_newer_adapter():
+def test_unmerge_with_a_newer_adapter_raises():
     model = attached()
     adapters.merge(model)
     adapters.LoRA(rank=2).attach(model, "newer")
@@ -153,7 +153,7 @@ def test_unmerge_wants_no_newer_adapter():
 
 
 @pytest.mark.slow
-def test_detach_gives_the_base_back():
+def test_detach_restores_the_base_model():
     model = models.nested()
     before, y = state(model), run(model, X)
     weights = model.get_weights()
@@ -169,7 +169,7 @@ def test_detach_gives_the_base_back():
 
 
 class ScaledHead(keras.layers.Layer):
-    """A head with a weight of its own and a layer below it."""
+    """A head with an own weight and a sublayer."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -189,7 +189,7 @@ def test_no_layer_keeps_a_recipe(leave):
     head = ScaledHead(name="head")
     outputs = head(backbone(backbone.input)["pooled_output"])
     model = keras.Model(backbone.input, outputs)
-    # With biases of the model's own the head trains in place, and nothing is frozen.
+    # When the model's own biases train, the head trains in place and is not frozen.
     adapters.LoRA(rank=2, targets="query|hidden", bias="lora_only").attach(model)
     assert own_recipes(head) and first_state(head) is None
     leave(model)
@@ -197,7 +197,7 @@ def test_no_layer_keeps_a_recipe(leave):
     assert [each.name for each in layers if own_recipes(each)] == []
 
 
-def test_flags_of_before_come_back():
+def test_detach_restores_the_trainable_flags():
     model = models.nested()
     model.layers[-2].get_layer("token_embedding").trainable = False
     before = state(model)
@@ -213,7 +213,7 @@ def test_merging_an_inner_backbone(tmp_path):
     y = run(model, X)
     adapters.merge(backbone)
     assert_close(run(model, X), y, 1e-5)
-    # Its own head is not in the backbone.
+    # The adapter's own head is not in the backbone.
     assert list(adapters.attached(model)) == ["default"]
     adapters.merge(model)
     assert_close(run(model, X), y, 1e-5)
@@ -224,7 +224,7 @@ def test_merging_an_inner_backbone(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method:UserWarning")
-def test_what_cannot_be_folded_changes_nothing():
+def test_a_failing_merge_changes_nothing():
     layer = keras.layers.Dense(16, name="hidden")
     model = keras.Sequential([keras.Input((16,)), layer])
     model.quantize("int8")
@@ -241,7 +241,7 @@ def test_what_cannot_be_folded_changes_nothing():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method:UserWarning")
 @pytest.mark.parametrize("mode", ["int8", "int4"])
-def test_a_quantized_base_reloads_as_trained(mode, tmp_path):
+def test_a_quantized_base_reloads_with_the_trained_adapter(mode, tmp_path):
     model = models.nested()
     model.quantize(mode)
     adapters.LoRA(rank=2).attach(model)

@@ -1,4 +1,4 @@
-"""LoRA on the real MiniLM: PEFT's count of parameters, exact merge, time of attach."""
+"""LoRA on the real MiniLM: parameter count as in PEFT, merge, and time of attach."""
 
 import time
 
@@ -20,7 +20,7 @@ def test_minilm(minilm_folder):
     adapters.LoRA().attach(model)
     seconds = time.perf_counter() - start
     trained = sum(v.numpy().size for v in model.trainable_weights)
-    assert trained == 73_728  # as PEFT's for query and value, rank 8
+    assert trained == 73_728  # as in PEFT for query and value at rank 8
     assert_close(run(model, x), base)
     models.disturb(model, 0.02)
     y = run(model, x)
@@ -31,5 +31,5 @@ def test_minilm(minilm_folder):
     assert_close(run(model, x), y)
     adapters.detach(model)
     assert_close(run(model, x), base)
-    assert seconds < 3, seconds  # half a second on a machine of its own
+    assert seconds < 3, seconds  # half a second on an idle machine
     print(f"attached in {seconds:.2f} s")

@@ -1,4 +1,4 @@
-"""NormTuning: the contract of recipes, one step by hand, statistics of batches."""
+"""NormTuning: the contract of recipes, one step by hand, batch statistics."""
 
 import keras
 import numpy as np
@@ -37,7 +37,7 @@ def test_one_step_by_hand():
     np.testing.assert_allclose(beta, (-0.1 * slope)[0], atol=1e-5)
 
 
-def test_statistics_of_batches_follow_the_data_and_are_kept(tmp_path):
+def test_batch_statistics_follow_the_data_and_are_saved(tmp_path):
     model = tiny.convnet()
     adapters.NormTuning().attach(model)
     norm = model.get_layer("norm")
@@ -67,13 +67,13 @@ def test_a_choice_of_layers():
     assert [v.shape for v in learning] == [(16,), (16,)]
 
 
-def test_norms_of_keras_hub_and_of_groups():
+def test_normalizations_of_keras_hub_and_group_normalization():
     model = families.build("llama")
     adapters.NormTuning().attach(model)
     assert {v.name for v in model.trainable_variables} == {"scale"}
     layers = [
         keras.Input((4, 4, 6)),
-        keras.layers.Normalization(mean=0.0, variance=1.0),  # of data: nothing learns
+        keras.layers.Normalization(mean=0.0, variance=1.0),  # has no trainable weights
         keras.layers.SpectralNormalization(keras.layers.Conv2D(6, 3)),
         keras.layers.GroupNormalization(2),
         keras.layers.RMSNormalization(),
@@ -90,7 +90,7 @@ def test_norms_of_keras_hub_and_of_groups():
 
 
 @pytest.mark.parametrize("away", [adapters.merge, adapters.detach])
-def test_what_was_learned_stays_in_the_plain_model(away):
+def test_the_plain_model_keeps_the_trained_weights(away):
     model = small()
     classes = models.classes(model)
     adapters.NormTuning().attach(model)
@@ -102,6 +102,6 @@ def test_what_was_learned_stays_in_the_plain_model(away):
     assert_close(model(models.tokens()), y)
 
 
-def test_a_model_without_norms_is_an_error():
+def test_a_model_without_normalizations_raises():
     with pytest.raises(ValueError, match="no normalization with a scale"):
         adapters.NormTuning().attach(tiny.mlp())

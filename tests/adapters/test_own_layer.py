@@ -1,4 +1,4 @@
-"""Layers of an adapter of its own: what computes, what learns, and in which graph."""
+"""An adapter's own layers: switching, training, files and sums."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ def body():
 
 
 def model_of(*head, units=2):
-    """Return a model on the same body each time, with these layers in its head."""
+    """Return a model with these layers in its head, and always the same body."""
     keras.utils.set_random_seed(0)
     return keras.Sequential(
         [keras.Input((6,)), body(), *head, keras.layers.Dense(units, name="logits")]
@@ -49,7 +49,7 @@ def recurrent():
 
 
 class Counted(keras.layers.Dense):
-    """A Dense that counts how often it is computed in Python."""
+    """A Dense that counts its calls in Python."""
 
     calls = 0
 
@@ -59,7 +59,7 @@ class Counted(keras.layers.Dense):
 
 
 class Composite(keras.layers.Layer):
-    """A weight of its own, and a layer below it with an activation in its midst."""
+    """A layer with an own weight, and a sublayer with an activation."""
 
     def build(self, shape):
         self.scales = [self.add_weight(shape=(3,), initializer="ones", name="scale")]
@@ -79,7 +79,7 @@ HEADS = {
 
 
 def two(make, **kwargs):
-    """Return a model with two trained adapters, and what it gives with each."""
+    """Return a model with two trained adapters, and its outputs with each."""
     model = make()
     outputs = {"": run(model, X).numpy()}
     for name, labels in zip(NAMES, (Y, 1 - Y), strict=True):
@@ -91,14 +91,14 @@ def two(make, **kwargs):
 
 
 def values(layer):
-    """Return the weights of the layer itself by name."""
+    """Return the values of the layer's own weights by path."""
     parts = {id(v) for part in parts_of(layer) for v in part.weights}
     return {v.path: v.numpy() for v in layer.weights if id(v) not in parts}
 
 
 @pytest.mark.parametrize("kind", HEADS)
 class TestEachHead:
-    def test_is_switched_and_goes_with_its_adapter(self, kind):
+    def test_use_and_remove_switch_the_own_layer(self, kind):
         model, outputs = two(HEADS[kind])
         assert np.abs(outputs["first"] - outputs["second"]).max() > 1e-3
         for name in (*NAMES, "first"):
@@ -113,7 +113,7 @@ class TestEachHead:
         adapters.detach(model)
         assert_close(run(model, X), outputs[""], 1e-6)
 
-    def test_merges_and_comes_back(self, kind):
+    def test_merge_and_unmerge(self, kind):
         model, outputs = two(HEADS[kind])
         adapters.merge(model)
         assert not any("keras_transfer" in k.__module__ for k in models.classes(model))
@@ -124,7 +124,7 @@ class TestEachHead:
             assert_close(run(model, X), outputs[name], 1e-6)
 
     @pytest.mark.slow
-    def test_is_in_the_keras_file_and_in_its_own(self, kind, tmp_path):
+    def test_keras_files_and_adapter_files_contain_it(self, kind, tmp_path):
         custom = {"Composite": Composite}
         model, outputs = two(HEADS[kind])
         model.save(tmp_path / "model.keras")
@@ -144,7 +144,7 @@ class TestEachHead:
 
 
 @pytest.mark.slow
-def test_what_was_traced_for_inference_stays_right():
+def test_functions_traced_for_inference_stay_valid():
     model, outputs = two(model_of)
     traced = tf.function(model)
     assert_close(traced(X), outputs["second"], 1e-6)
@@ -163,7 +163,7 @@ def test_what_was_traced_for_inference_stays_right():
 
 
 @pytest.mark.slow
-def test_only_the_batch_norm_in_use_moves_its_averages():
+def test_only_the_batch_norm_in_use_updates_its_averages():
     model, _ = two(normalized)
     norm = model.get_layer("norm")
     base = values(norm)
@@ -187,7 +187,7 @@ def own_norms(model):
 
 
 @pytest.mark.slow
-def test_training_computes_one_layer_alone():
+def test_training_computes_only_the_layer_in_use():
     model = keras.Sequential([keras.Input((6,)), body(), Counted(2, name="logits")])
     for name in NAMES:
         lora().attach(model, name)
@@ -216,7 +216,7 @@ def test_a_batch_norm_of_another_adapter_leaves_the_base_frozen():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning")
-def test_training_within_disabled_trains_nothing_of_the_adapter():
+def test_training_within_disabled_does_not_train_the_adapter():
     model, outputs = two(normalized)
     fit(models.compiled(model, 0.0), X, Y)
     function, norm = model.train_function, model.get_layer("norm")
@@ -225,12 +225,12 @@ def test_training_within_disabled_trains_nothing_of_the_adapter():
         fit(model, X, Y)
         assert model.train_function is not function
     assert model.train_function is function
-    # With the base's own BatchNormalization, which is frozen.
+    # The base's own BatchNormalization was used, and it is frozen.
     assert_close(norm.weights, before)
     assert_close(run(model, X), outputs)
 
 
-def test_base_weights_loaded_later_leave_what_was_learned(tmp_path):
+def test_loading_base_weights_keeps_trained_own_layers(tmp_path):
     model, other = model_of(), model_of()
     for variable in other.weights:
         variable.assign(variable + 0.5)
@@ -247,7 +247,7 @@ def test_base_weights_loaded_later_leave_what_was_learned(tmp_path):
     assert_close(run(model, X), run(other, X), 1e-6)
 
 
-def test_the_sum_of_heads_is_that_of_their_changes():
+def test_a_sum_of_heads_adds_their_changes():
     model, outputs = two(model_of)
     base = model.layers[-1].kernel.numpy()
     own = {p.name: p.named_weights["kernel"].numpy() for _, _, p in own_places(model)}
@@ -260,7 +260,7 @@ def test_the_sum_of_heads_is_that_of_their_changes():
     assert_close(found.named_weights["kernel"], wanted, 1e-6)
 
 
-def test_heads_of_two_widths_in_one_model(tmp_path):
+def test_heads_with_different_numbers_of_outputs(tmp_path):
     outputs = {}
     for units, name in ((2, "first"), (3, "second")):
         model = model_of(units=units)
@@ -293,7 +293,7 @@ def test_heads_of_two_widths_in_one_model(tmp_path):
 
 
 def check_widths(model, outputs):
-    """Fail unless each adapter gives its own outputs, in compiled functions."""
+    """Check that each adapter gives its own outputs in compiled functions."""
     for name in (*NAMES, "first"):
         adapters.use(model, name)
         assert_close(model.predict(X, verbose=0), outputs[name], 1e-6)
@@ -302,7 +302,7 @@ def check_widths(model, outputs):
         assert_close(model.predict(X, verbose=0), outputs[name], 1e-6)
 
 
-def test_weights_are_of_the_kind_of_the_hosts():
+def test_weights_have_the_regularizers_and_constraints_of_the_host():
     dense = keras.layers.Dense(2, kernel_regularizer="l2", bias_constraint="non_neg")
     model = keras.Sequential([keras.Input((6,)), body(), dense])
     y = run(model, X)
@@ -315,7 +315,7 @@ def test_weights_are_of_the_kind_of_the_hosts():
     assert np.isclose(float(sum(model.losses)), penalty)
 
 
-def test_groups_and_rates_know_them_as_the_head():
+def test_layer_groups_put_own_layers_into_the_head():
     model = model_of()
     lora().attach(model)
     groups = kt.layer_groups(model)

@@ -1,4 +1,4 @@
-"""Layers of an adapter of its own in graphs: losses, masks, what was traced when."""
+"""An adapter's own layers in graphs: losses, masks, and functions traced earlier."""
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ class WithLoss(keras.layers.Dense):
 
 
 class Shifted(keras.layers.Layer):
-    """A weight of its own, and an embedding below it, which sets the mask."""
+    """A layer with an own weight, and an embedding below it that sets the mask."""
 
     def build(self, shape):
         self.shift = self.add_weight(shape=(), initializer="zeros", name="shift")
@@ -47,7 +47,7 @@ def with_loss():
 
 
 @pytest.mark.slow
-def test_losses_that_the_layer_adds():
+def test_losses_added_by_the_layer():
     model, losses = with_loss(), {}
     for name in ("second", "first"):
         adapters.use(model, name)
@@ -63,18 +63,18 @@ def test_losses_that_the_layer_adds():
 
 
 @pytest.mark.slow
-def test_losses_first_traced_within_disabled_are_those_of_the_adapter_after_it():
+def test_losses_after_disabled_include_the_adapter():
     model = with_loss()
     adapters.use(model, "first")
     with adapters.disabled(model):
         base = model.evaluate(X, Y, verbose=0)
     loss = model.evaluate(X, Y, verbose=0)
     assert abs(loss - base) > 1e-3
-    adapters.use(model, "first")  # which traces anew
+    adapters.use(model, "first")  # retraces
     assert np.isclose(model.evaluate(X, Y, verbose=0), loss)
 
 
-def test_a_mask_that_the_layer_sets():
+def test_a_mask_set_by_the_layer():
     tokens = np.array([[1, 2, 0, 0], [3, 0, 0, 0], [4, 5, 6, 0]])
     model = keras.Sequential(
         [
@@ -92,7 +92,7 @@ def test_a_mask_that_the_layer_sets():
     assert np.isclose(*losses)
 
 
-def test_outputs_first_traced_within_disabled_have_the_adapters_width_after_it(
+def test_outputs_after_disabled_have_the_adapters_width(
     tmp_path,
 ):
     model, wide = model_of(), model_of(units=3)
@@ -105,7 +105,7 @@ def test_outputs_first_traced_within_disabled_have_the_adapters_width_after_it(
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning")
-def test_training_first_traced_within_disabled_trains_the_adapter_after_it():
+def test_training_after_disabled_trains_the_adapter():
     model = model_of()
     lora().attach(model)
     model.compile("sgd", LOSS)

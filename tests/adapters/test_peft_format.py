@@ -1,4 +1,4 @@
-"""How a technique lies in the files of PEFT: whose a config is, which axis is what."""
+"""PEFT files: the technique of a config, and the axes of a tensor."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from keras_transfer import adapters
 from keras_transfer.adapters.peft_format import PeftTensor
 
 
-def test_a_config_is_of_one_technique():
+def test_a_config_describes_one_technique():
     config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_dora": True}
     kinds = (adapters.LoRA, adapters.RsLoRA, adapters.DoRA)
     assert [kind.peft.is_of(config) for kind in kinds] == [False, False, True]
@@ -14,7 +14,7 @@ def test_a_config_is_of_one_technique():
     assert adapters.DoRA.peft.rank_and_alpha(config) == (4, 8)
 
 
-def test_a_weight_is_the_rows_of_its_own_outputs_and_comes_back():
+def test_read_selects_rows_and_write_restores_them():
     spec = PeftTensor("lora_b", ("outputs", "rank"), ("rank", "outputs"))
     assert spec.shape({"outputs": 5, "rank": 2, "inputs": 3}) == (5, 2)
     tensor = np.arange(10, dtype="float32").reshape(5, 2)

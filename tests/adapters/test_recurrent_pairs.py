@@ -1,4 +1,4 @@
-"""Pairs of recurrent cells: they count where Keras reads the kernels, fused or not."""
+"""Pairs of recurrent cells take effect in fused and in plain computations."""
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ NAMES = {"lora_a", "lora_b", "recurrent_lora_a", "recurrent_lora_b"}
 
 
 def made(kind):
-    """Return a model of one such layer, and four examples of which some end early."""
+    """Return a model of one layer of this kind, and examples of different lengths."""
     keras.utils.set_random_seed(0)
     layers = [keras.Input((5, 4)), L.Masking(), LAYERS[kind]()]
     x = np.random.default_rng(0).normal(size=(4, 5, 4)).astype("float32")
@@ -59,7 +59,7 @@ def test_it_starts_as_the_layer_and_folds_into_it(kind, tmp_path):
     assert_close(model(x), changed)
 
 
-def test_an_lstm_equals_the_sums_of_its_kernels():
+def test_an_lstm_equals_a_plain_lstm_with_the_summed_kernels():
     model, x = made("LSTM")
     layer = model.layers[-1]
     adapters.LoRA(rank=2, alpha=3, targets=[layer]).attach(model)
@@ -96,7 +96,7 @@ def test_a_weighted_sum_adds_up_the_kernels(kind):
 
 
 def folded(host, part, name):
-    """Return what a part adds to a kernel, with its gate open."""
+    """Return the part's addition to a kernel if its gate is 1."""
     gate = float(part.gate.numpy())
     part.gate.assign(1.0)
     weights = {x: np.zeros(1) for x in ("kernel", "recurrent_kernel")}
@@ -133,7 +133,7 @@ def test_it_trains_the_same_under_xla_and_in_half_precision(kind, tmp_path):
     assert_close(np.asarray(half(x)).astype("float32"), full, 0.1)
 
 
-def test_a_cell_is_refused_by_what_cannot_adapt_it(tmp_path):
+def test_a_cell_raises_where_it_is_not_supported(tmp_path):
     model, _ = made("LSTM")
     with pytest.raises(ValueError, match="of the class LSTM.*, which DoRA cannot"):
         adapters.DoRA(rank=2, targets="lstm").attach(model)

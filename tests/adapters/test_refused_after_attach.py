@@ -1,4 +1,4 @@
-"""What would change weights under an adapter is refused, and says in which order."""
+"""Methods that would change adapted weights raise, and name the right order."""
 
 import keras
 import numpy as np
@@ -32,7 +32,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_it_is_refused_and_changes_nothing(what):
+def test_it_raises_and_changes_nothing(what):
     model = classifier()
     adapters.LoRA(rank=2, targets="all-linear").attach(model)
     before = models.classes(model), model.get_weights()
@@ -43,7 +43,7 @@ def test_it_is_refused_and_changes_nothing(what):
     assert_close(model.get_weights(), before[1])
 
 
-def test_once_the_adapter_is_gone_it_is_allowed():
+def test_it_is_allowed_after_detach():
     model = classifier()
     adapters.LoRA(rank=2, targets="all-linear").attach(model)
     adapters.detach(model)
@@ -52,7 +52,7 @@ def test_once_the_adapter_is_gone_it_is_allowed():
     assert model.backbone.layers[1].quantization_mode == "int8"
 
 
-def test_quantized_first_it_takes_an_adapter_and_reloads(tmp_path):
+def test_an_adapter_on_a_quantized_model_reloads(tmp_path):
     model = classifier()
     model.quantize("int8")
     adapters.LoRA(rank=2, targets="all-linear").attach(model)

@@ -1,4 +1,4 @@
-"""What Keras's own LoRA loses or lets move, kept here: traps of saving and flags."""
+"""Saving and trainable flags, where Keras's own LoRA loses or unfreezes weights."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ MORE = dict(x=X, y=Y, batch_size=4, epochs=2, shuffle=False, verbose=0)
 
 
 def trained(make=models.nested, recipe=None, **kwargs):
-    """Return a model with LoRA after some steps, and its losses."""
+    """Return a model with LoRA after some training steps."""
     model = models.compiled(make(), **kwargs)
     (recipe or adapters.LoRA(rank=2, alpha=5)).attach(model)
     data = X if make is not tiny.hub_resnet else models.images()
@@ -31,7 +31,7 @@ def trained(make=models.nested, recipe=None, **kwargs):
 
 @pytest.mark.filterwarnings("ignore:.*shuffle=True:UserWarning")
 @pytest.mark.parametrize("make", [models.nested, models.flat, models.task])
-def test_a_fresh_process_gives_the_same_and_goes_on_learning(make, tmp_path):
+def test_a_new_process_gives_the_same_outputs_and_continues_training(make, tmp_path):
     model = trained(make)
     model.save(tmp_path / "model.keras")
     here = fresh.load(tmp_path / "model.keras", X)
@@ -46,7 +46,7 @@ def test_a_fresh_process_gives_the_same_and_goes_on_learning(make, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["dense", "einsum", "conv", "embedding"])
-def test_neither_factor_dies_of_a_reload(kind, tmp_path):
+def test_both_factors_survive_a_reload(kind, tmp_path):
     inputs, layer = {
         "dense": (keras.Input((6,)), keras.layers.Dense(5, name="it")),
         "einsum": (
@@ -117,7 +117,7 @@ def test_weights_files_keep_pairs_and_gates(tmp_path):
 
 
 @pytest.mark.slow
-def test_backup_and_restore_goes_on_as_if_never_stopped(tmp_path):
+def test_backup_and_restore_continues_as_if_never_stopped(tmp_path):
     class Stop(Exception):
         pass
 
@@ -192,7 +192,7 @@ def test_half_precision_without_a_mixed_policy():
 
 
 @pytest.mark.parametrize("make", [models.nested, models.flat])
-def test_flags_off_and_on_thaw_nothing(make):
+def test_changing_trainable_does_not_unfreeze_weights(make):
     model = make()
     adapters.LoRA(rank=2).attach(model)
     before = models.trained_paths(model)
@@ -207,7 +207,7 @@ def test_flags_off_and_on_thaw_nothing(make):
 
 
 @pytest.mark.slow
-def test_flags_off_and_on_leave_statistics_frozen():
+def test_changing_trainable_leaves_statistics_frozen():
     backbone = tiny.hub_resnet()
     adapters.LoRA(rank=2).attach(backbone)
     pooled = keras.layers.GlobalAveragePooling2D()(backbone.output)
@@ -220,7 +220,7 @@ def test_flags_off_and_on_leave_statistics_frozen():
 
 
 @pytest.mark.slow
-def test_attaching_after_compile_and_before_training_rebuilds():
+def test_attaching_after_compile_and_before_training_renews_the_optimizer():
     model = models.compiled(models.nested())
     model.optimizer.build(model.trainable_variables)
     model.predict(X, verbose=0)
@@ -236,7 +236,7 @@ def test_attaching_after_compile_and_before_training_rebuilds():
 
 
 @pytest.mark.slow
-def test_attaching_after_training_says_how():
+def test_attaching_after_training_raises():
     model = models.compiled(models.nested())
     fit(model, X, Y)
     classes = models.classes(model)
@@ -297,7 +297,7 @@ def test_two_replicas_equal_one(strategy):
     assert_close(two.predict(X, verbose=0), y)
 
 
-def test_attaching_outside_the_scope_is_an_error(strategy):
+def test_attaching_outside_the_scope_raises(strategy):
     with strategy.scope():
         model = models.nested()
     with pytest.raises(ValueError, match="strategy.scope"):
@@ -309,7 +309,7 @@ def test_attaching_outside_the_scope_is_an_error(strategy):
 
 
 @pytest.mark.slow
-def test_exports(tmp_path):
+def test_export(tmp_path):
     model = trained()
     model.export(tmp_path / "served", verbose=False)
     served = tf.saved_model.load(tmp_path / "served")
@@ -323,7 +323,7 @@ def test_exports(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*shuffle=True:UserWarning")
-# keras-hub keeps the optimizer in the weights of a task, and cannot load it.
+# keras-hub saves the optimizer with the weights of a task, and cannot load it.
 @pytest.mark.filterwarnings("ignore:Skipping variable loading:UserWarning")
 def test_presets_of_a_task(tmp_path):
     import keras_hub
@@ -351,7 +351,7 @@ def test_presets_of_a_backbone(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_plain_reload_names_our_package_if_it_is_not_imported(tmp_path):
+def test_the_file_names_the_package_to_import(tmp_path):
     import json
     import zipfile
 
@@ -363,7 +363,7 @@ def test_a_plain_reload_names_our_package_if_it_is_not_imported(tmp_path):
     assert config["registered_name"] == "keras_transfer>Adapted"
 
 
-def test_an_outer_model_keeps_an_attached_backbone(tmp_path):
+def test_an_outer_model_reloads_with_an_adapted_backbone(tmp_path):
     backbone = tiny.bert(num_layers=2, dropout=0.0)
     adapters.LoRA(rank=2, targets="all-linear").attach(backbone)
     model = models.compiled(kt.models.TransferClassifier(backbone, 3))
@@ -375,7 +375,7 @@ def test_an_outer_model_keeps_an_attached_backbone(tmp_path):
     assert_close(again.optimizer_variables, model.optimizer.variables)
 
 
-def test_a_transfer_classifier_may_be_adapted_whole(tmp_path):
+def test_a_whole_transfer_classifier_can_be_adapted(tmp_path):
     backbone = tiny.bert(num_layers=2, dropout=0.0)
     model = models.compiled(kt.models.TransferClassifier(backbone, 3))
     adapters.LoRA(rank=2, targets=["query$", "logits"]).attach(model)
@@ -388,7 +388,7 @@ def test_a_transfer_classifier_may_be_adapted_whole(tmp_path):
 
 
 @pytest.mark.slow
-def test_copies_are_adapted_too():
+def test_a_clone_has_the_adapters():
     model = trained()
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
@@ -404,7 +404,7 @@ def test_an_outer_graph_is_stale_until_refreshed():
     old = outer.predict(X, verbose=0)
     adapters.LoRA(rank=2).attach(backbone)
     models.disturb(backbone)
-    assert_close(outer.predict(X, verbose=0), old)  # Keras's graph, traced before
+    assert_close(outer.predict(X, verbose=0), old)  # Keras traced it before
     adapters.refresh(outer)
     assert np.abs(outer.predict(X, verbose=0) - old).max() > 1e-3
     assert_close(outer.predict(X, verbose=0), run(outer, X), 1e-6)

@@ -1,4 +1,4 @@
-"""Models with layers and weights without names of their own reload with adapters."""
+"""Models whose layers and weights have automatic names reload with adapters."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ ROWS = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
 
 @keras.saving.register_keras_serializable("keras_transfer_tests")
 class Unnamed(keras.Model):
-    """A subclassed model in which Keras names the layers, by what a process counts."""
+    """A subclassed model whose layers get automatic names, numbered per process."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -42,7 +42,7 @@ class PlainNorm(keras.layers.Layer):
 
 
 def unnamed():
-    """Return a built model of the class, not the first of this process."""
+    """Return a built `Unnamed` model that is not the first in this process."""
     keras.layers.Dense(3)
     Unnamed()
     model = Unnamed(name=None)
@@ -51,14 +51,14 @@ def unnamed():
 
 
 def scaled():
-    """Return a model with weights that are numbered over all of this process."""
+    """Return a model whose weights get automatic names, numbered per process."""
     PlainNorm().build((None, 3))
     inputs = keras.Input((6,))
     return keras.Model(inputs, keras.layers.Dense(2)(PlainNorm()(inputs)))
 
 
 def vision_transformer():
-    """Return keras-hub's mixed transformer, in whose blocks no layer has a name."""
+    """Return keras-hub's mixed transformer, whose blocks have layers without names."""
     import keras_hub
 
     settings = dict(
@@ -77,7 +77,7 @@ def vision_transformer():
 
 
 def adapted(make):
-    """Return a model with an adapter that changes what it computes."""
+    """Return a model with an adapter that changes its outputs."""
     model = make()
     adapters.LoRA(rank=2, targets="all-linear").attach(model)
     return models.disturb(model)
@@ -91,7 +91,7 @@ CASES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_it_loads_where_other_layers_were_made_before(name, tmp_path):
+def test_it_loads_after_other_layers_were_created(name, tmp_path):
     make, inputs = CASES[name]
     model = adapted(make)
     model.save(tmp_path / "model.keras")
@@ -102,7 +102,7 @@ def test_it_loads_where_other_layers_were_made_before(name, tmp_path):
     assert [v.shape for v in again.trainable_variables] == shapes
 
 
-def test_it_loads_in_a_fresh_process(tmp_path):
+def test_it_loads_in_a_new_process(tmp_path):
     model, inputs = adapted(vision_transformer), models.images(2)
     model.save(tmp_path / "model.keras")
     assert_close(
@@ -110,7 +110,7 @@ def test_it_loads_in_a_fresh_process(tmp_path):
     )
 
 
-def test_a_pair_never_lands_on_a_layer_that_has_the_name_now(tmp_path):
+def test_a_pair_loads_on_its_layer_and_not_on_a_layer_of_that_name(tmp_path):
     model = Unnamed()
     model(ROWS)
     assert model.second.name == "dense_1"
@@ -126,7 +126,7 @@ def test_a_pair_never_lands_on_a_layer_that_has_the_name_now(tmp_path):
     assert_close(run(again, ROWS), run(model, ROWS))
 
 
-def test_weights_without_names_learn_again(tmp_path):
+def test_weights_without_names_are_trainable_after_loading(tmp_path):
     model = scaled()
     adapters.NormTuning().attach(model)
     learning = [v.shape for v in model.trainable_variables]
@@ -136,7 +136,7 @@ def test_weights_without_names_learn_again(tmp_path):
     assert [v.shape for v in again.trainable_variables] == learning
 
 
-def test_rates_of_weights_without_names_are_resumed(tmp_path):
+def test_resume_restores_rates_of_weights_without_names(tmp_path):
     model = scaled()
     optimizer = keras.optimizers.Adam(0.01)
     optimizer = kt.optimizers.discriminative(optimizer, model, layer_decay=0.5)
@@ -148,7 +148,7 @@ def test_rates_of_weights_without_names_are_resumed(tmp_path):
     assert_close(again.optimizer.variables, model.optimizer.variables)
 
 
-def test_a_frozen_weight_without_a_name_is_given_back(tmp_path):
+def test_detach_restores_a_frozen_weight_without_a_name(tmp_path):
     model = scaled()
     adapters.LoRA(rank=1, targets=[model.layers[-1]]).attach(model)
     model.save(tmp_path / "model.keras")
@@ -161,7 +161,7 @@ def test_a_frozen_weight_without_a_name_is_given_back(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_an_adapter_file_fits_another_build(name, tmp_path):
+def test_an_adapter_file_loads_into_another_build(name, tmp_path):
     make, inputs = CASES[name]
     model, other = make(), make()
     other.set_weights(model.get_weights())

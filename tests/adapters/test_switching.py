@@ -1,4 +1,4 @@
-"""Several adapters on one model: use, none, remove, sums; no graph goes stale."""
+"""Several adapters on one model: use, disabled, remove, and weighted sums."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ X, Y = models.tokens(), models.labels()
 
 
 def two(**kwargs):
-    """Return a compiled model, what it gives alone, and with each of two adapters."""
+    """Return a compiled model, and its outputs without and with each adapter."""
     model = models.compiled(models.nested(), **kwargs)
     outputs = {"base": run(model, X).numpy()}
     for name in ("first", "second"):
@@ -33,7 +33,7 @@ def two(**kwargs):
 
 
 class Bent(DensePair):
-    """A pair that computes something else, and says nothing about sums."""
+    """A pair that overrides only `on_outputs`, with another computation."""
 
     def on_outputs(self, host, inputs, outputs, **kwargs):
         return keras.ops.tanh(super().on_outputs(host, inputs, outputs, **kwargs))
@@ -43,7 +43,7 @@ class Bending(adapters.LoRA):
     parts = {keras.layers.Dense: Bent}
 
 
-def test_a_subclass_that_computes_otherwise_has_no_sum():
+def test_a_subclass_with_another_computation_has_no_sum():
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5)])
     for name in ("first", "second"):
         Bending(rank=2, targets="dense").attach(model, name)
@@ -53,7 +53,7 @@ def test_a_subclass_that_computes_otherwise_has_no_sum():
 
 
 @pytest.mark.slow
-def test_each_gives_its_own_outputs_without_a_stale_graph():
+def test_use_switches_the_outputs_of_traced_functions():
     model, outputs = two()
     assert np.abs(outputs["first"] - outputs["second"]).max() > 1e-3
     model.predict(X, verbose=0)
@@ -62,7 +62,7 @@ def test_each_gives_its_own_outputs_without_a_stale_graph():
         adapters.use(model, name)
         assert_close(run(model, X), outputs[name])
         assert_close(model.predict(X, verbose=0), outputs[name], 1e-6)
-    # The gate alone does it: a graph traced before is right as well.
+    # The gate is enough: a graph traced before stays valid.
     model.predict_function = traced
     adapters.use(model, "second")
     model.predict_function = traced
@@ -70,7 +70,7 @@ def test_each_gives_its_own_outputs_without_a_stale_graph():
 
 
 @pytest.mark.slow
-def test_disabled_is_the_base_model_exactly():
+def test_disabled_equals_the_base_model_exactly():
     model, outputs = two()
     traced = model.predict(X, verbose=0)
     with adapters.disabled(model):
@@ -85,14 +85,14 @@ def test_disabled_is_the_base_model_exactly():
 
 
 @pytest.mark.slow
-def test_only_the_one_in_use_trains():
+def test_only_the_adapter_in_use_trains():
     model, _ = two()
     fit(model, X, Y)
     adapters.use(model, "first")
     assert all("second" not in v.path for v in model.trainable_variables)
     still = [v.numpy() for _, _, p in places(model, "second") for v in p.weights]
     with pytest.raises(ValueError, match="Unknown variable"):
-        fit(model, X, Y)  # Adam has no slots for it
+        fit(model, X, Y)  # Adam has no slots for this adapter
     models.compiled(model)
     before = [v.numpy() for _, _, p in places(model, "first") for v in p.weights]
     fit(model, X, Y)
@@ -183,7 +183,7 @@ def test_a_weighted_sum_is_exact(tmp_path):
     adapters.merge(model)
 
 
-def test_a_sum_of_both_scalings_is_exact():
+def test_a_sum_of_lora_and_rslora_is_exact():
     model = models.nested()
     adapters.LoRA(rank=2, alpha=5, rank_pattern={"query": 1}).attach(model, "one")
     adapters.RsLoRA(rank=4, alpha=3, targets="query").attach(model, "two")
@@ -197,7 +197,7 @@ def test_a_sum_of_both_scalings_is_exact():
         assert_close(part.delta(host), wanted, 1e-6)
 
 
-def test_a_sum_is_tied_to_the_logits_as_its_summands_are():
+def test_a_sum_keeps_the_tied_setting_of_its_summands():
     import keras_hub
 
     layer = keras_hub.layers.ReversibleEmbedding(10, 6, name="tokens")
@@ -221,7 +221,7 @@ def test_a_sum_is_tied_to_the_logits_as_its_summands_are():
 
 
 @pytest.mark.slow
-def test_errors_name_what_is_there():
+def test_errors_name_the_present_adapters():
     model, outputs = two()
     classes = models.classes(model)
     for call in (adapters.use, adapters.remove):
@@ -242,7 +242,7 @@ def test_errors_name_what_is_there():
     assert_close(run(model, X), outputs["second"])
 
 
-def test_a_plain_model_has_none():
+def test_a_plain_model_has_no_adapters():
     model = models.nested()
     assert adapters.attached(model) == {} and adapters.active(model) == {}
     with adapters.disabled(model):

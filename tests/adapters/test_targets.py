@@ -1,4 +1,4 @@
-"""Which layers a recipe goes to, what is left out, and errors that help."""
+"""The target layers of a recipe, the layers that are left out, and the errors."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ L = keras.layers
 
 
 def convnext():
-    """Return three blocks like ConvNeXt's, and one of full convolutions between."""
+    """Return three blocks as in ConvNeXt, and one block with a full convolution."""
     inputs = keras.Input((8, 8, 3))
     x = L.Conv2D(8, 2, name="stem_conv")(inputs)
     for i in range(3):
@@ -28,7 +28,7 @@ def convnext():
 
 
 def mobilenet():
-    """Return blocks like MobileNet's."""
+    """Return blocks as in MobileNet."""
     inputs = keras.Input((8, 8, 3))
     x = L.Conv2D(4, 2, name="stem_conv")(inputs)
     for i in range(3):
@@ -53,7 +53,7 @@ RECIPES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", RECIPES)
-def test_convolutions_with_groups_that_nobody_named_are_left_out(kind, capsys):
+def test_grouped_convolutions_are_left_out_by_default(kind, capsys):
     model = convnext()
     RECIPES[kind].attach(model)
     wide = [f"block_{i}_{x}" for i in range(3) for x in ("wide", "narrow")]
@@ -71,14 +71,14 @@ def test_convolutions_with_groups_that_nobody_named_are_left_out(kind, capsys):
     assert "3 left out" in capsys.readouterr().out
 
 
-def test_nothing_is_said_where_nothing_is_left_out(capsys):
+def test_nothing_is_printed_if_nothing_is_left_out(capsys):
     adapters.LoRA(rank=2).attach(tiny.bert(num_layers=1))
     adapters.LoRA(rank=2).attach(tiny.hub_resnet())
     assert "left out" not in capsys.readouterr().out
 
 
 def narrow():
-    """Return a model with a Dense too narrow for rank 3, and a kernel of no matrix."""
+    """Return a model with two layers that do not fit rank 3, `two` and `each`."""
     layers = [
         L.Dense(8, name="one"),
         L.Dense(2, name="two"),
@@ -90,7 +90,7 @@ def narrow():
     return keras.Sequential([keras.Input((6,)), *layers])
 
 
-def test_all_linear_leaves_out_what_it_does_not_fit(capsys):
+def test_all_linear_leaves_out_layers_that_do_not_fit(capsys):
     model = narrow()
     adapters.LoRA(rank=3, targets="all-linear", bias="lora_only").attach(model)
     assert paths(model) == ["one", "three"]
@@ -100,7 +100,7 @@ def test_all_linear_leaves_out_what_it_does_not_fit(capsys):
     assert recipe.targets == "all-linear"
 
 
-def test_what_a_user_named_is_never_left_out():
+def test_named_layers_are_never_left_out():
     model = narrow()
     with pytest.raises(ValueError, match="is not a matrix"):
         adapters.LoRA(rank=1, targets="each").attach(model)
@@ -108,11 +108,11 @@ def test_what_a_user_named_is_never_left_out():
         with pytest.raises(ValueError, match="rank=3 is too large for the layer 'two'"):
             adapters.LoRA(rank=3, targets=targets).attach(model)
     with pytest.raises(ValueError, match="rank=9 is too large"):
-        adapters.LoRA(rank=9, targets="all-linear").attach(model)  # none is left
+        adapters.LoRA(rank=9, targets="all-linear").attach(model)  # no layer is left
     assert adapters.attached(model) == {}
 
 
-def test_what_is_left_out_stays_so_in_files(tmp_path):
+def test_files_leave_out_the_same_layers(tmp_path):
     model = mobilenet()
     adapters.LoRA(rank=2).attach(model)
     models.disturb(model)
@@ -130,10 +130,10 @@ def test_what_is_left_out_stays_so_in_files(tmp_path):
     assert adapters.attached(model)["default"].targets is None
 
 
-# What the errors say.
+# The errors.
 
 
-def test_a_target_that_cannot_be_adapted_is_not_called_missing():
+def test_the_error_says_why_a_layer_cannot_be_a_target():
     model = tiny.bert(num_layers=1)
     norm = model.get_layer("embeddings_layer_norm")
     for targets in ("norm$", ["query", "embeddings_layer_norm"], [norm]):
@@ -153,7 +153,7 @@ def test_a_target_that_cannot_be_adapted_is_not_called_missing():
         adapters.LoRA(rank=2, targets=[L.Dense(3)]).attach(model)
 
 
-def test_a_call_of_its_own_is_told_as_the_reason():
+def test_the_error_mentions_an_overridden_call():
     class Doubled(L.Dense):
         def call(self, inputs):
             return 2 * super().call(inputs)
@@ -168,13 +168,13 @@ def test_a_call_of_its_own_is_told_as_the_reason():
     "recipe",
     [adapters.Bottleneck(2), adapters.PfeifferBottleneck(2), adapters.BitFit()],
 )
-def test_what_a_network_of_convolutions_can_have_is_named(recipe):
+def test_the_error_names_techniques_for_a_convolutional_network(recipe):
     words = "for it are DoRA, IA3, LoHa, LoRA, NormTuning, RsLoRA"
     with pytest.raises(ValueError, match=words):
         recipe.attach(tiny.hub_resnet())
 
 
-def test_what_else_a_network_can_have_is_named():
+def test_the_error_names_techniques_that_fit():
     with pytest.raises(ValueError, match="for it are BitFit"):
         adapters.NormTuning().attach(tiny.mlp())
     bare = keras.Sequential([keras.Input((4,)), L.Dense(3, use_bias=False)])

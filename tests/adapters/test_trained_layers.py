@@ -1,4 +1,4 @@
-"""Which layers an adapter owns: by default the head, or those that `train` names."""
+"""The layers that an adapter owns: by default the head, or the layers of `train`."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ TOKENS, Y = models.tokens(), models.labels()
 
 
 def owned(model, name="default"):
-    """Return the paths of the layers that an adapter has for itself."""
+    """Return the paths of the layers that an adapter owns."""
     return [path for path, _, _ in own_places(model, name)]
 
 
@@ -48,7 +48,7 @@ def test_layers_by_name_and_the_head():
     assert_close(run(model, TOKENS), changed, 1e-5)
 
 
-def test_none_and_one_as_a_string_and_an_object():
+def test_train_accepts_an_empty_list_a_string_and_a_layer():
     model = model_of()
     lora().attach(model, train=[])
     assert owned(model) == []
@@ -58,18 +58,18 @@ def test_none_and_one_as_a_string_and_an_object():
     assert owned(model, "second") == owned(model, "third") == ["logits"]
 
 
-def test_by_default_what_is_trainable_in_the_head():
+def test_trainable_layers_of_the_head_by_default():
     model = normalized()
     model.get_layer("norm").trainable = False
     lora().attach(model)
     assert owned(model) == ["logits"]
-    lora().attach(model, "second")  # the first has frozen the head
+    lora().attach(model, "second")  # the first adapter has frozen the head
     assert owned(model, "second") == ["logits"]
     lora().attach(model, "third", train=["head"])
     assert owned(model, "third") == ["norm", "logits"]
 
 
-def test_a_head_that_is_a_target_gets_no_other_part():
+def test_a_head_that_is_a_target_is_not_owned():
     model = model_of()
     adapters.LoRA(rank=1, targets="hidden|logits").attach(model)
     assert owned(model) == []
@@ -77,7 +77,7 @@ def test_a_head_that_is_a_target_gets_no_other_part():
         adapters.LoRA(rank=1, targets="logits").attach(model, "b", train=["head"])
 
 
-def test_names_that_match_nothing_are_errors():
+def test_names_that_match_nothing_raise():
     model = model_of()
     classes = models.classes(model)
     for train, match in (
@@ -96,7 +96,7 @@ def test_names_that_match_nothing_are_errors():
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method:UserWarning")
-def test_of_a_quantized_head_the_bias_learns():
+def test_the_bias_of_a_quantized_head_trains():
     model = model_of()
     model.quantize("int8")
     y = run(model, X)
@@ -108,7 +108,7 @@ def test_of_a_quantized_head_the_bias_learns():
     assert names == ["bias"]
 
 
-def test_techniques_of_the_models_own_weights_train_its_head():
+def test_techniques_that_train_own_weights_train_the_models_head():
     for recipe in (adapters.BitFit(), adapters.LoRA(2, targets="hidden", bias="all")):
         model = model_of()
         head = model.layers[-1]
@@ -122,7 +122,7 @@ def test_techniques_of_the_models_own_weights_train_its_head():
 
 
 @pytest.mark.slow
-def test_two_adapters_of_other_layers_of_one_model():
+def test_two_adapters_on_different_layers():
     model = models.nested()
     y = run(model, TOKENS)
     adapters.LoRA(rank=2, targets="query").attach(model, "first", train=["_0/.*value$"])
@@ -147,7 +147,7 @@ def test_two_adapters_of_other_layers_of_one_model():
         assert_close(run(model, TOKENS), y)
 
 
-def test_layers_below_the_head_are_in_its_file(tmp_path):
+def test_the_adapter_file_contains_layers_below_the_head(tmp_path):
     model, other = models.nested(), models.nested()
     other.set_weights(model.get_weights())
     adapters.LoRA(rank=2).attach(model, train=["_1/.*layer_norm", "head"])
@@ -164,7 +164,7 @@ def test_layers_below_the_head_are_in_its_file(tmp_path):
 
 
 class Reading(keras.layers.Layer):
-    """A head that reads the kernel of a layer, calls another, and none of a third."""
+    """A head that reads one layer's kernel, calls another, and ignores a third."""
 
     def build(self, shape):
         self.read = keras.layers.Dense(4, use_bias=False, name="read")
@@ -184,7 +184,7 @@ class Reading(keras.layers.Layer):
         (["idle"], "'reading/idle'.*never runs"),
     ],
 )
-def test_what_no_adapter_can_own_is_refused_where_it_is_named(train, match):
+def test_naming_a_layer_that_no_adapter_can_own_raises(train, match):
     model = model_of(Reading(name="reading"))
     before = models.classes(model)
     with pytest.raises(ValueError, match=match):
@@ -195,7 +195,7 @@ def test_what_no_adapter_can_own_is_refused_where_it_is_named(train, match):
 
 
 @pytest.mark.parametrize("train", [["norm"], ["inner"]])
-def test_a_weight_that_two_layers_have_is_refused_where_it_is_named(train):
+def test_naming_a_layer_that_shares_a_weight_raises(train):
     inner = keras.layers.Dense(3, name="inner")
     model = model_of(keras.layers.SpectralNormalization(inner, name="norm"))
     with pytest.raises(ValueError, match="shares and reads its 'kernel'"):
@@ -212,7 +212,9 @@ HEADS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HEADS)
-def test_what_no_adapter_can_own_of_the_head_trains_in_place(name, capsys, tmp_path):
+def test_layers_of_the_head_that_no_adapter_can_own_train_in_place(
+    name, capsys, tmp_path
+):
     model, other = model_of(HEADS[name]()), model_of(HEADS[name]())
     lora().attach(model)
     assert f"'{name}'" in capsys.readouterr().out.partition("] trains in place")[0]

@@ -1,4 +1,4 @@
-"""Layers that a part cannot serve are left out, or refused where they were named."""
+"""Layers where a part has no effect are left out, or raise if they are named."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ IDS = np.arange(6).reshape(2, 3)
 
 
 class Reading(keras.Model):
-    """A model that reads the kernel of one layer, and calls the other."""
+    """A model that reads one layer's kernel, calls another, and ignores a third."""
 
     def __init__(self, name="reading"):
         super().__init__(name=name)
@@ -35,14 +35,14 @@ class Reading(keras.Model):
 
 
 class Eager(Reading):
-    """One that cannot be run on symbols."""
+    """A model that cannot run on symbolic inputs."""
 
     def call(self, x):
         return super().call(ops.convert_to_tensor(x.numpy()))
 
 
 class Tied(keras.Model):
-    """A language model whose logits are tied to the embedding by hand."""
+    """A language model that reads the embedding's weights to compute the logits."""
 
     def __init__(self):
         super().__init__(name="tied")
@@ -55,7 +55,7 @@ class Tied(keras.Model):
 
 
 def tied_in_a_graph():
-    """Return such a model as a functional one."""
+    """Return a functional model that computes as `Tied`."""
     ids = keras.Input((3,), dtype="int32")
     words = keras.layers.Embedding(9, 6, name="words")
     hidden = keras.layers.Dense(6, name="hidden")(words(ids))
@@ -73,7 +73,7 @@ def parts_on(model):
 
 
 @pytest.mark.parametrize("make", [Reading, Eager])
-def test_what_never_runs_is_left_out_by_default_and_said(make, capsys):
+def test_layers_that_never_run_are_left_out_by_default(make, capsys):
     model = called(make(), X)
     adapters.LoRA(rank=2, targets="all-linear").attach(model)
     assert parts_on(model) == ["called"]
@@ -90,7 +90,7 @@ def test_what_never_runs_is_left_out_by_default_and_said(make, capsys):
     "name, why",
     [("read", "the Reading.*reads its weights and"), ("idle", "'idle': it never runs")],
 )
-def test_what_never_runs_is_refused_where_it_was_named(name, why):
+def test_naming_a_layer_that_never_runs_raises(name, why):
     model = called(Reading(), X)
     was = models.classes(model)
     for technique, more in ((adapters.LoRA, {"rank": 2}), (adapters.IA3, {})):
@@ -102,14 +102,14 @@ def test_what_never_runs_is_refused_where_it_was_named(name, why):
 
 
 class Trained(Reading):
-    """One with a layer that runs in training alone."""
+    """A model with a layer that runs only in training."""
 
     def call(self, x, training=False):
         outputs = super().call(x)
         return outputs + self.idle(outputs)[:, :1] if training else outputs
 
 
-def test_what_runs_in_training_alone_may_be_named():
+def test_a_layer_that_runs_only_in_training_can_be_named():
     model = Trained()
     model(X)
     adapters.LoRA(rank=1, targets="idle").attach(model)
@@ -120,7 +120,7 @@ def test_what_runs_in_training_alone_may_be_named():
 
 
 class Spare(Reading):
-    """One with a layer that nothing has built."""
+    """A model with a layer that is not built."""
 
     def build(self, shape):
         self.read.build(shape)
@@ -128,7 +128,7 @@ class Spare(Reading):
 
 
 @pytest.mark.parametrize("was_called", [True, False])
-def test_a_layer_without_weights_is_left_out_or_refused(was_called):
+def test_a_layer_without_weights_is_left_out_or_raises(was_called):
     model = Spare()
     model(X) if was_called else model.build((None, 6))
     adapters.LoRA(rank=2, targets="all-linear").attach(model)
@@ -140,7 +140,7 @@ def test_a_layer_without_weights_is_left_out_or_refused(was_called):
 
 
 @pytest.mark.parametrize("make", [Tied, tied_in_a_graph])
-def test_a_weight_that_another_reads_is_refused(make):
+def test_a_layer_whose_weight_another_layer_reads_raises(make):
     model = called(make(), IDS)
     with pytest.raises(ValueError, match=r"'words': the \w+ 'tied' reads"):
         adapters.LoRA(rank=2, targets="words").attach(model)
@@ -148,7 +148,7 @@ def test_a_weight_that_another_reads_is_refused(make):
     assert parts_on(model) == ["hidden"]
 
 
-def test_what_leaves_the_weights_alone_may_go_there():
+def test_a_bottleneck_can_be_added_where_another_layer_reads_the_weights():
     class Both(Reading):
         def call(self, x):
             return self.called(self.read(x) + ops.matmul(x, self.read.kernel))
@@ -160,7 +160,7 @@ def test_what_leaves_the_weights_alone_may_go_there():
         adapters.LoRA(rank=2, targets="^read$").attach(model, "second")
 
 
-def test_merge_refuses_what_attach_could_not_know():
+def test_merge_raises_if_an_outer_model_reads_the_weights():
     ids = keras.Input((3,), dtype="int32")
     words = keras.layers.Embedding(9, 6, name="words")
     inner = keras.Model(ids, words(ids))
@@ -174,7 +174,7 @@ def test_merge_refuses_what_attach_could_not_know():
     assert parts_on(inner) == ["words"]
 
 
-def test_a_pass_on_symbols_leaves_no_trace():
+def test_a_symbolic_pass_does_not_change_the_model():
     inputs = keras.Input((6,))
     x = keras.layers.BatchNormalization()(keras.layers.Dense(6)(inputs))
     model = keras.Model(inputs, keras.layers.Dropout(0.5)(x))
@@ -192,7 +192,7 @@ def test_a_pass_on_symbols_leaves_no_trace():
     assert not any(map(_keras.was_called, [never, *never.layers]))
 
 
-def test_a_feed_forward_network_that_its_block_computes_itself():
+def test_a_feed_forward_network_computed_by_its_block():
     import keras_hub
 
     model = keras_hub.models.Gemma4Backbone(

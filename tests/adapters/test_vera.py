@@ -1,4 +1,4 @@
-"""VeRA: the contract of recipes, its formula by hand, matrices that no file holds."""
+"""VeRA: the contract of recipes, its formula by hand, and its shared matrices."""
 
 import keras
 import numpy as np
@@ -24,18 +24,18 @@ class TestVeRA(AdapterContract):
         return adapters.VeRA(rank=8, **kwargs)
 
 
-# Of seed 0: the first row of A and the first column of B, without their scale.
+# The first row of A and the first column of B for seed 0, before scaling.
 GOLDEN_A = [-0.6985654830932617, -0.6089145541191101]
 GOLDEN_B = [-0.7740113735198975, -0.1643422693014145]
 
 
 def shared(model):
-    """Return the holders of the two matrices, once each."""
+    """Return the layers that contain the two matrices, without duplicates."""
     return list({id(p.projection): p.projection for _, _, p in places(model)}.values())
 
 
 def matrices(seed, rank, inputs, outputs):
-    """Return A and B of the paper, Kaiming uniform, from NumPy's own generator."""
+    """Return A and B as in the paper, Kaiming uniform, from NumPy's generator."""
     a, b = (
         2 * np.random.RandomState([seed, i]).random_sample((size, rank)) - 1
         for i, size in enumerate((inputs, outputs))
@@ -50,7 +50,7 @@ def sequential(widths=(5, 3)):
     return model
 
 
-def test_by_hand_in_layers_of_several_sizes():
+def test_layers_of_several_sizes_by_hand():
     x = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
     model = sequential()
     adapters.VeRA(rank=7, targets="layer", seed=3).attach(model)
@@ -72,7 +72,7 @@ def test_by_hand_in_layers_of_several_sizes():
 
 
 def test_the_numbers_of_the_seed_never_change():
-    # Files hold the seed alone. If this fails, all that were saved are worthless.
+    # Files contain only the seed. If this fails, all saved files are worthless.
     model = sequential((2,))
     adapters.VeRA(rank=2, targets="layer").attach(model)
     held = shared(model)[0]
@@ -81,7 +81,7 @@ def test_the_numbers_of_the_seed_never_change():
 
 
 @pytest.mark.slow
-def test_one_pair_for_all_layers_and_seeds_apart():
+def test_one_pair_for_all_layers_and_another_for_another_seed():
     model = models.nested()
     adapters.VeRA(rank=8, targets="all-linear").attach(model)
     held = shared(model)
@@ -94,12 +94,12 @@ def test_one_pair_for_all_layers_and_seeds_apart():
     adapters.VeRA(rank=8).attach(models.nested(), "again")
     third = models.nested()
     adapters.VeRA(rank=8).attach(third)
-    assert_close(shared(third)[0].a, large_a)  # the first rows of more
+    assert_close(shared(third)[0].a, large_a)  # the first rows of a larger matrix
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [models.nested, models.flat])
-def test_no_file_holds_the_matrices(make, tmp_path):
+def test_files_do_not_contain_the_matrices(make, tmp_path):
     model = make()
     adapters.VeRA(rank=4096, targets="all-linear").attach(model)
     models.disturb(model)
@@ -119,7 +119,7 @@ def test_no_file_holds_the_matrices(make, tmp_path):
     assert_close(other(x), model(x))
 
 
-def test_the_matrices_are_in_groups_and_exports_once(tmp_path):
+def test_groups_and_exports_contain_the_matrices_once(tmp_path):
     model = sequential()
     adapters.VeRA(rank=8, targets="layer").attach(model)
     models.disturb(model)
@@ -129,7 +129,7 @@ def test_the_matrices_are_in_groups_and_exports_once(tmp_path):
     )
     assert len({v.path for v in model.weights if v.name in ("vera_a", "vera_b")}) == 2
     x = np.ones((3, 4), "float32")
-    # Here each layer is made anew by itself, the smaller one first.
+    # Loading creates the layers one by one, the smaller layer first.
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     assert len(shared(again)) == 1
@@ -181,7 +181,7 @@ def test_two_replicas_equal_one(strategy):
         dict(seed=1.5),
     ],
 )
-def test_refuses_numbers_out_of_range(kwargs):
+def test_numbers_out_of_range_raise(kwargs):
     with pytest.raises(ValueError, match=f"{next(iter(kwargs))}="):
         adapters.VeRA(**kwargs)
 
@@ -194,7 +194,7 @@ def test_there_is_no_weighted_sum():
         adapters.add_weighted(model, "sum", {"first": 0.5, "second": 0.5})
 
 
-def test_a_network_of_convolutions_is_told_what_can_adapt_it():
+def test_the_error_for_convolutional_networks_names_lora():
     layers = [keras.layers.Conv2D(4, 3, name=f"block_{i}_conv") for i in range(2)]
     head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)]
     model = keras.Sequential([keras.Input((8, 8, 3)), *layers, *head])

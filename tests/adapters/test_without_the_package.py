@@ -1,4 +1,4 @@
-"""A file with adapters says which package it needs where nobody has imported it."""
+"""Loading a file with adapters without keras_transfer names the missing import."""
 
 import subprocess
 import sys

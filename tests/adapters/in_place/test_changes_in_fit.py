@@ -1,4 +1,4 @@
-"""A callback that changes the adapters in the midst of `fit`: what trains follows."""
+"""A callback changes the adapters during `fit`, and the right weights train."""
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ def evaluate_another(model):
     adapters.use(model, "second")
 
 
-# What is done, at the beginning of which epoch, to which adapters.
+# Name of the change -> (epoch at whose beginning it happens, adapters, change).
 CHANGES = {
     "attach": (0, (), lambda model: LORA.attach(model)),
     "use": (0, ("first", "second"), lambda model: adapters.use(model, "first")),
@@ -41,7 +41,7 @@ CHANGES = {
 
 
 class Change(keras.callbacks.Callback):
-    """Does something once, and keeps what the weights were after it."""
+    """Call `act` once, and keep the weights after it."""
 
     def __init__(self, epoch, act):
         super().__init__()
@@ -61,7 +61,7 @@ def compiled(model, optimizer=None):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_trains_is_what_the_model_says(change):
+def test_the_trainable_weights_train_after_the_change(change):
     epoch, names, act = CHANGES[change]
     model = compiled(tiny.mlp())
     for name in names:
@@ -79,7 +79,7 @@ def test_what_trains_is_what_the_model_says(change):
 
 
 class Noting(keras.callbacks.Callback):
-    """Keeps the function of each epoch; drops what was traced at one."""
+    """Record the train function of each epoch, and retrace at one epoch."""
 
     def __init__(self, change_at):
         super().__init__()
@@ -92,7 +92,7 @@ class Noting(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("epoch, kept", [(None, True), (1, False)])
-def test_gradual_unfreezing_keeps_no_function_of_before_a_change(epoch, kept):
+def test_gradual_unfreezing_drops_functions_from_before_a_change(epoch, kept):
     model = tiny.mlp()
     compiled(model, discriminative(keras.optimizers.SGD(0.1), model))
     phases = [Phase("dense_2", 1), Phase(["dense_1", "dense_2"], 1), Phase("dense_2")]

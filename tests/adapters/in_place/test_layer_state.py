@@ -1,4 +1,4 @@
-"""The state of a layer: what adapters change of it, and its way back."""
+"""LayerState: record the state of a layer, and restore it."""
 
 import gc
 import weakref
@@ -22,7 +22,7 @@ def dense(trainable=True):
 
 
 @pytest.mark.parametrize("trainable", [True, False])
-def test_a_layer_is_given_back_as_it_was(trainable):
+def test_the_state_restores_a_layer(trainable):
     layer = dense(trainable)
     before, was = state(layer), LayerState.of(layer)
     adapters.LoRA(rank=2, targets=[layer]).attach(layer)
@@ -33,7 +33,7 @@ def test_a_layer_is_given_back_as_it_was(trainable):
     assert first_state(layer) is None
 
 
-def test_an_adapter_is_given_back_with_its_gate():
+def test_the_state_restores_an_adapter_with_its_gate():
     layer = dense()
     adapters.LoRA(rank=2, targets=[layer]).attach(layer)
     before, was = state(layer), LayerState.of(layer)
@@ -44,7 +44,7 @@ def test_an_adapter_is_given_back_with_its_gate():
     assert adapters.active(layer) == {"default": 1.0}
 
 
-def test_what_ends_a_block_gives_all_layers_and_values_back():
+def test_an_error_in_the_block_restores_layers_and_values():
     model = small()
     kernel = model.get_layer("logits").kernel
     before = state(model)

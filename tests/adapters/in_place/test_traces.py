@@ -1,4 +1,4 @@
-"""What was traced speaks as the model computes now, whoever keeps the function."""
+"""Traced functions compute as the model does now, even if the user keeps them."""
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ TECHNIQUES = {
 
 
 def shared():
-    """Return a model, and its sibling, which has all of its layers but the last."""
+    """Return a model, and a second model that shares all layers except the last."""
     numbers, words = keras.Input((8,)), keras.Input((3,), dtype="int32")
     x = keras.layers.Dense(6, activation="relu", name="a")(numbers)
     x = keras.layers.LayerNormalization(name="norm")(x)
@@ -43,7 +43,7 @@ def shared():
 
 
 def changed(model):
-    """Give all that trains other values."""
+    """Change the values of all trainable weights."""
     rng = np.random.default_rng(1)
     for variable in model.trainable_variables:
         variable.assign(variable + rng.normal(0, 0.3, variable.shape))
@@ -51,7 +51,7 @@ def changed(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("technique", TECHNIQUES)
-def test_a_graph_of_the_users_own_is_right_once_the_adapter_is_away(technique):
+def test_a_users_tf_function_stays_valid_after_the_adapter_is_removed(technique):
     model, sibling = shared()
     x = [X, np.arange(12).reshape(4, 3) % 9]
     base = run(model, x)
@@ -79,7 +79,7 @@ def test_a_graph_of_the_users_own_is_right_once_the_adapter_is_away(technique):
     check(with_adapter if technique in ("bitfit", "norm_tuning") else base)
 
 
-def test_a_graph_of_two_adapters_follows_use_and_the_removal_of_one():
+def test_a_users_tf_function_follows_use_and_remove():
     model, _ = shared()
     x = [X, np.zeros((4, 3), "int32")]
     for name in ("first", "second"):
@@ -96,7 +96,7 @@ def test_a_graph_of_two_adapters_follows_use_and_the_removal_of_one():
 
 
 class Compiled(keras.Model):
-    """A model whose methods are tf.functions, one of them in an attribute."""
+    """A model with tf.functions as methods, and one in an attribute."""
 
     def __init__(self):
         super().__init__()
@@ -115,7 +115,7 @@ class Compiled(keras.Model):
         return self.hidden(x)
 
 
-def test_methods_that_are_tf_functions_are_traced_anew():
+def test_methods_that_are_tf_functions_are_retraced():
     model = Compiled()
     base = model(X)
     model.serve(X), model.embed(X)
@@ -133,7 +133,7 @@ def test_methods_that_are_tf_functions_are_traced_anew():
 
 
 def language_model():
-    """Return a tiny GPT-2 that continues greedily."""
+    """Return a tiny GPT-2 with greedy sampling."""
     import keras_hub
 
     keras.utils.set_random_seed(0)
@@ -151,7 +151,7 @@ def language_model():
 
 
 @pytest.mark.slow
-def test_a_language_model_generates_as_it_computes(tmp_path):
+def test_generate_follows_the_adapter_in_use(tmp_path):
     model = language_model()
     ids, mask = np.zeros((3, 5), "int32"), np.zeros((3, 5), "int32")
     ids[:, :2], mask[:, :2] = [[3, 7], [9, 4], [1, 2]], 1
