@@ -1,6 +1,6 @@
-"""Files that earlier versions have saved load, and go on as they did then.
+"""Files that earlier versions saved can be loaded, and give the same results.
 
-They are made by tests/golden/make_saved.py, which tells when.
+tests/golden/make_saved.py makes these files and says when to run it.
 """
 
 import json
@@ -35,13 +35,13 @@ def each_of(pattern):
 
 
 def arrays_of(path):
-    """Return the arrays that stand next to a saved file."""
+    """Return the arrays in the `.npz` file of a saved file."""
     with np.load(path.with_suffix(".npz")) as arrays:
         return dict(arrays)
 
 
 def inputs_in(arrays):
-    """Return the inputs as the model takes them."""
+    """Return the inputs in the form that the model takes."""
     if "inputs" in arrays:
         return arrays["inputs"]
     keys = [key for key in arrays if key.startswith("inputs/")]
@@ -49,7 +49,7 @@ def inputs_in(arrays):
 
 
 def assert_same(actual, expected):
-    """Fail unless numbers are equal to within the tolerance, and texts equal."""
+    """Fail unless numbers are equal within the tolerance, and strings are equal."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     if expected.dtype.kind in "US":
         assert actual.tolist() == expected.tolist()
@@ -58,7 +58,10 @@ def assert_same(actual, expected):
 
 
 def with_own_head(arrays, model):
-    """Return the arrays of a version whose adapters trained the model's own head."""
+    """Return arrays of an old version, in which adapters had no own head.
+
+    The paths of the model's head are replaced by the paths of the adapter's head.
+    """
     owned = {
         variable.path: mine.path
         for _, host, part in own_places(model)
@@ -69,14 +72,14 @@ def with_own_head(arrays, model):
 
 
 def assert_as_saved(model, arrays):
-    """Fail unless outputs, what trains, strengths and optimizer are as they were."""
+    """Fail unless outputs, trainable weights, strengths and optimizer are the same."""
     current = facts(model, inputs_in(arrays))
     assert {"outputs", "outputs/0", "outputs/pooled_output"} & current.keys()
     if isinstance(model, kt.models.SourceOnly | kt.models.ImportanceWeighting):
-        # Their files record a constant, which had no effect and is gone.
+        # Old files record a constant that had no effect and no longer exists.
         assert current.pop("strengths").size == 0
         arrays = {k: value for k, value in arrays.items() if k != "strengths"}
-    # What training gives besides is compared where the training goes on.
+    # test_a_training_continues compares the loss and the final weights.
     recorded = {k for k in arrays if k not in ("loss", "weights")}
     assert current.keys() == recorded
     for name, value in current.items():
@@ -84,11 +87,11 @@ def assert_as_saved(model, arrays):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_each_kind_has_its_file(name):
+def test_each_kind_has_a_golden_file(name):
     assert (SAVED / name).exists(), "run python -m tests.golden.make_saved"
 
 
-def test_each_technique_is_among_them():
+def test_each_technique_has_a_golden_file():
     kinds = techniques()
     ours = {kind for name, kind in kinds.items() if name.startswith("keras_transfer>")}
     assert {type(recipe) for recipe in RECIPES.values()} == ours
@@ -101,7 +104,7 @@ def test_a_model_loads(path):
 
 @pytest.mark.slow
 @each_of("trainings/*.keras")
-def test_a_training_goes_on(path):
+def test_a_training_continues(path):
     training, arrays = TRAININGS[path.stem], arrays_of(path)
     model = training.load(path)
     assert_as_saved(model, arrays)
@@ -117,7 +120,7 @@ def test_an_adapter_loads_onto_its_base(path):
 
 
 @each_of("peft/*")
-def test_a_folder_of_peft_loads_onto_its_base(path):
+def test_a_peft_folder_loads_onto_its_base(path):
     model = kt.load_adapter(bases.distil_bert(), path)
     assert_as_saved(model, with_own_head(arrays_of(path), model))
 
@@ -132,7 +135,7 @@ def without_modules(config):
 @each_of("objects/*.json")
 def test_an_object_has_the_same_config(path):
     text = path.read_text(encoding="utf-8")
-    # Keras writes into the config that it reads.
+    # Keras changes the config that it reads, so it gets a copy.
     restored = keras.saving.deserialize_keras_object(json.loads(text))
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(restored)))
     assert without_modules(config) == without_modules(json.loads(text))
@@ -140,7 +143,7 @@ def test_an_object_has_the_same_config(path):
 
 @pytest.mark.slow
 @each_of("runs/*")
-def test_a_run_of_fine_tune_goes_on(path, tmp_path):
+def test_a_run_of_fine_tune_continues(path, tmp_path):
     shutil.copytree(path, tmp_path / "run")
     model, arrays = bases.classifier_of_run(), arrays_of(path)
     history = bases.go_on(model, tmp_path / "run")
@@ -157,7 +160,7 @@ def test_a_run_of_fine_tune_goes_on(path, tmp_path):
     ],
 )
 def test_features_cached_below_an_adapter_are_not_stale(name, fingerprint):
-    # As it was before the classes of adapted layers moved to another module.
+    # The fingerprints from before the classes of adapted layers moved to a new module.
     model = keras.models.load_model(SAVED / "models" / f"{name}.keras", compile=False)
     assert of_network(model) == fingerprint
 
@@ -177,7 +180,7 @@ def test_cached_features_are_read(path, tmp_path):
 
 
 @each_of("served/*")
-def test_a_saved_model_answers(path):
+def test_a_saved_model_gives_the_same_outputs(path):
     serve = tf.saved_model.load(str(path / "1")).signatures["serving_default"]
     arrays = arrays_of(path)
     _, wanted = serve.structured_input_signature

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Iterable
 from collections.abc import Mapping
 
 import tensorflow as tf
@@ -30,12 +31,12 @@ def foreign_notice(
     names = sorted(set().union(*found.values()))
     if not names:
         return None
-    strings = {
-        f"{key!r} of {signature!r}"
+    strings = [
+        (key, signature)
         for signature, operations in found.items()
         for key, spec in entries[signature].specs.items()
         if operations and spec.dtype == tf.string
-    }
+    ]
     if all(_of_tensorflow_text(name) for name in names):
         text = (
             f"The graph contains operations of {PACKAGE}: {', '.join(names)}. A Python "
@@ -49,7 +50,8 @@ def foreign_notice(
             "Load the library of these operations before the SavedModel."
         )
     if strings:
-        text += f" Send strings as {', '.join(sorted(strings))}."
+        inputs, signatures = (_quoted(each) for each in zip(*strings, strict=True))
+        text += f" Send strings as {inputs} (signatures {signatures})."
     return text
 
 
@@ -60,6 +62,10 @@ def foreign_operations(function: tf.types.experimental.ConcreteFunction) -> set[
     nodes = [graph.node, *(each.node_def for each in graph.library.function)]
     used = {node.op for each in nodes for node in each} - own
     return {each for each in used if not hasattr(tf.raw_ops, each)}
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, sorted(set(names))))
 
 
 def _of_tensorflow_text(operation: str) -> bool:

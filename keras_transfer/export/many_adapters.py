@@ -53,7 +53,7 @@ class ManyAdapters:
     Raises:
         TypeError: If `names` is not a list of strings.
         ValueError: If a name is unknown or repeated, or if an adapter changes more than
-            low-rank pairs, such as those of LoRA, RsLoRA and LoHa, and its own layers.
+            the low-rank pairs of a LoRA, RsLoRA or LoHa and its own layers.
     """
 
     def __init__(self, model: keras.Model, names: Sequence[str]) -> None:

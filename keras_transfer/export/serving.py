@@ -52,9 +52,9 @@ def export_serving(
 
     - `serving_default` takes what `model.predict` takes: strings for a text Task of
       keras-hub, images with values from 0 to 255 for an image Task, and the model's
-      own inputs for other models.
-    - `preprocessed` takes the model's own inputs. It exists if `serving_default` takes
-      raw data.
+      own inputs for other models. With a `kt.export.RawText` it takes strings.
+    - `preprocessed` takes the model's own inputs. It exists if `serving_default` runs
+      a preprocessor.
     - `image_bytes` takes JPEG or PNG files. It exists for an image Task of keras-hub
       and with a `kt.export.ImageBytes`.
     - `features` takes what `serving_default` takes, and returns the pooled vector of
@@ -64,8 +64,9 @@ def export_serving(
     contains any, one printed line names these operations and the string inputs:
     `text`, or the names of a `kt.export.RawText`. A Python client must then run
     `import tensorflow_text` before `tf.saved_model.load`. TensorFlow Serving is built
-    with TensorFlow Text, but an older release can lack some of the operations. A
-    request to it fails with "Op type not registered" (tensorflow/serving#2267).
+    with TensorFlow Text, but an older release can lack some of the operations, so test
+    the model with the release that you deploy. If an operation is missing, requests
+    fail with "Op type not registered" (tensorflow/serving#2267).
 
     A single input is named `inputs`, and a list of inputs `inputs_0`, `inputs_1`, ....
     Outputs are named `outputs` in the same way. A dictionary keeps its keys.

@@ -45,9 +45,9 @@ class StackedPairs:
             self.sum = _sum_of(host)
         except ValueError as problem:
             raise ValueError(
-                f"{problem} The path of the layer is {where!r}. Low-rank pairs alone, "
-                "such as those of LoRA and LoHa, can be chosen by example. Export this "
-                "adapter without adapters=, which folds it into the weights."
+                f"{problem} The path of the layer is {where!r}. Only low-rank pairs, "
+                "such as the pairs of LoRA and LoHa, can be chosen by example. Export "
+                "this adapter without adapters=, which folds it into the weights."
             ) from problem
         self.host = host
         self.rank = max(len(b) for _, b in factors)

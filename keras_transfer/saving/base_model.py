@@ -151,12 +151,12 @@ def check_same(found: Fingerprint, wanted: Fingerprint, model: keras.Layer) -> N
         )
     if found.weights != wanted.weights:
         raise ValueError(
-            f"The adapter was trained on other weights than those of {model.name!r}, "
-            "although the layers are the same. Either the pretrained model differs, or "
-            "the weights of this model were trained, cast or quantized, or an adapter "
-            "was merged into them, which would then act twice. Load the adapter into "
-            "the base that it was trained on. If the difference is intended, pass "
-            "check_base=False."
+            f"The adapter was trained on other weights than the weights of "
+            f"{model.name!r}, although the layers are the same. Either the pretrained "
+            "model differs, or the weights of this model were trained, cast or "
+            "quantized, or an adapter was merged into them, which would then act "
+            "twice. Load the adapter into the base that it was trained on. If the "
+            "difference is intended, pass check_base=False."
         )
 
 

@@ -85,12 +85,13 @@ def load_file(
         of_parts.setdefault(where, {})[weight] = values[key]
     plan.install(model, name, of_parts, [(v, values[key]) for key, v in own.items()])
     if not of_head:
-        about = "it has no head"
+        about = "which has no head"
     elif of_head <= wanted:
-        about = f"its head too, {len(of_head)} weights"
+        about = f"with its head ({len(of_head)} weights)"
     else:
-        about = "its head was left out" + ("" if has_head else ": the model has none")
-    return f"{plan.summary(model, name)}; from {path.name!r}, {about}"
+        why = "" if has_head else " because the model has no head"
+        about = f"without its head{why}"
+    return f"{plan.summary(model, name)}; loaded from {path.name!r} {about}"
 
 
 def _targets(

@@ -42,8 +42,8 @@ def layers_in(
 
     Returns:
         A list of layers with their parts, as in a plan. And a dict of a tensor's name
-        to the path of its layer and the name of the weight. The own layers are those
-        in the file and those of the plan.
+        to the path of its layer and the name of the weight. The own layers are the
+        layers in the file and the own layers of the plan.
 
     Raises:
         ValueError: If the file lacks a weight of a layer, or has another shape, or if

@@ -46,10 +46,11 @@ def save_adapter(
     An existing file is replaced in one step. If the process is killed, either the old
     or the new file is complete.
 
-    The file also contains the adapter's own layers: its head and the layers that
-    `attach` got as `train`. Their weights have the paths of the model's own weights. In
-    Hugging Face PEFT these layers are `modules_to_save`. The model's own layers above
-    the backbone are saved too if they train or have a pair.
+    The file also contains the adapter's own layers: its head and the layers that were
+    passed to `attach` as `train`. The weights of these layers have the paths of the
+    model's weights that they replace. In Hugging Face PEFT these layers are
+    `modules_to_save`. The model's own layers above the backbone are saved too if they
+    train or have a pair.
 
     Args:
         model: A model with adapters: a backbone, or a model with a backbone, such as a

@@ -1,4 +1,4 @@
-"""What the tests of the export share: sizes, images and strings."""
+"""Helpers for tests of the export: sizes of files, images and text models."""
 
 import io
 import pathlib
@@ -11,23 +11,23 @@ TEXTS = ["the quick foxes", "", "a brown fox, the ü"]
 
 
 def everything(folder):
-    """Return the paths of all that is in a folder, hidden ones too."""
+    """Return the paths of everything in a folder, including hidden files."""
     folder = pathlib.Path(folder)
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 def size(folder):
-    """Return the bytes of all files in a folder."""
+    """Return the total size of all files in a folder in bytes."""
     return sum(p.stat().st_size for p in pathlib.Path(folder).rglob("*") if p.is_file())
 
 
 def size_of_weights(model):
-    """Return the bytes of the weights of a model."""
+    """Return the total size of the weights of a model in bytes."""
     return sum(np.prod(w.shape) * np.dtype("float32").itemsize for w in model.weights)
 
 
 def pictures(count=3, height=20, width=30):
-    """Return smooth images of different sizes, as JPEG changes noise too much."""
+    """Return smooth images of different sizes, because JPEG changes noise too much."""
     found = []
     for i in range(count):
         y, x = np.mgrid[0 : height + i, 0:width]
@@ -37,20 +37,20 @@ def pictures(count=3, height=20, width=30):
 
 
 def encoded(images):
-    """Return images as files: JPEG, PNG, JPEG, ..."""
+    """Return images as the content of files: JPEG, PNG, JPEG, ..."""
     kinds = [tf.io.encode_jpeg, tf.io.encode_png]
     return [kinds[i % 2](image).numpy() for i, image in enumerate(images)]
 
 
 def pillow(file):
-    """Return the values of an encoded image as another library reads them."""
+    """Return the values of an encoded image as Pillow decodes them."""
     from PIL import Image
 
     return np.asarray(Image.open(io.BytesIO(file)).convert("RGB")).astype("float32")
 
 
 def text_preprocessor(length=12):
-    """Return a keras-hub preprocessor of BERT with ten words."""
+    """Return a keras-hub preprocessor of BERT with a vocabulary of eleven tokens."""
     import keras_hub
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -75,7 +75,7 @@ def text_task(preprocessor=None):
 
 
 def shaken(model, scale=0.3):
-    """Give all weights values that are no start values; statistics stay positive."""
+    """Add positive noise to all weights, so statistics stay positive."""
     rng = np.random.default_rng(7)
     for weight in model.weights:
         change = np.abs(rng.normal(0, scale, weight.shape)).astype("float32")

@@ -1,6 +1,7 @@
-"""A process with TensorFlow and without Keras or this package, as a server has it.
+"""A process with TensorFlow, but without Keras and this package, as on a server.
 
-Started at the first call, once a session, for the import takes seconds.
+The first call starts the process for the whole session, because the import takes
+seconds.
 """
 
 import importlib.util
@@ -13,12 +14,12 @@ _worker = {}
 
 
 def serve(folder, requests, *, text=False):
-    """Return what the SavedModel in `folder` answers, in the other process.
+    """Return the outputs of the SavedModel in `folder`, computed in the process.
 
     Args:
-        folder: That of a version.
+        folder: Folder of a version.
         requests: Pairs of a signature and its arrays by name.
-        text: Whether the operations of tensorflow-text are there; they stay.
+        text: Whether to load the operations of tensorflow_text, for all later calls.
     """
     if not _worker:
         context = multiprocessing.get_context("spawn")
@@ -35,7 +36,7 @@ def serve(folder, requests, *, text=False):
 
 def _serve(pipe):
     for name in ("keras", "keras_transfer", "keras_hub", "keras_cv"):
-        sys.modules[name] = None  # an import of it is an error
+        sys.modules[name] = None  # importing it raises an error
     import tensorflow as tf
 
     operations = []

@@ -57,7 +57,7 @@ def test_a_tokenizer_of_keras_hub_is_announced(tmp_path, capsys, make):
     operations = ", ".join(TOKENIZERS[make])
     assert f"operations of tensorflow_text: {operations}." in printed
     assert "must run `import tensorflow_text` before" in printed
-    assert "Send strings as 'review' of 'serving_default'." in printed
+    assert "Send strings as 'review' (signatures 'serving_default')." in printed
 
 
 @pytest.mark.slow
@@ -69,7 +69,7 @@ def test_a_task_names_its_operations_and_the_strings_of_each_signature(
     assert printed.count("\n") == 1
     assert "TFText>RoundRobinTrim" in printed
     assert "TensorFlow Serving" in printed
-    assert "strings as 'text' of 'features', 'text' of 'serving_default'." in printed
+    assert "as 'text' (signatures 'features', 'serving_default')." in printed
     assert str(tmp_path / "review" / "1") in printed
 
 

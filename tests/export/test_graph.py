@@ -37,27 +37,27 @@ def names_in(folder):
 
 
 @pytest.mark.parametrize("make", [am.nested, am.flat, am.task])
-def test_lora_is_folded_and_the_model_stays_bit_equal(tmp_path, make):
+def test_lora_is_folded_and_the_model_does_not_change(tmp_path, make):
     model = make()
     kt.adapters.LoRA(rank=2, targets=["query", "value", "token_embedding"]).attach(
         model
     )
     am.disturb(model)
     before = state(model)
-    features = make is not am.flat  # whose backbone is no model any more
+    features = make is not am.flat  # a flat model has no backbone
     folder = export_serving(model, tmp_path, samples=am.tokens(), features=features)
     check_unchanged(model, before)
     right = model(am.tokens(), training=False)
     np.testing.assert_allclose(serve(folder, am.tokens()), right, rtol=0, atol=1e-6)
     assert not [name for name in names_in(folder) if "lora" in name or "gate" in name]
-    # And it is not the base that was exported.
+    # The base without the adapter gives other outputs.
     kt.adapters.detach(model)
     base = model(am.tokens(), training=False)
     assert np.abs(base - right).max() > 1e-4
 
 
 @pytest.mark.slow
-def test_the_model_goes_on_learning(tmp_path):
+def test_training_continues_as_without_an_export(tmp_path):
     def run(export):
         keras.utils.set_random_seed(3)
         model = am.nested()
@@ -95,7 +95,7 @@ def test_convolutions_with_batch_norm(tmp_path, make, images):
 
 
 class Subclassed(keras.Model):
-    """No functional graph; a layer that a config cannot rebuild."""
+    """A model without a functional graph, with a layer that no config can rebuild."""
 
     def __init__(self, layer):
         super().__init__()
@@ -106,7 +106,7 @@ class Subclassed(keras.Model):
         return self.head(self.layer(inputs))
 
 
-def test_a_subclassed_model_that_has_no_config(tmp_path):
+def test_a_subclassed_model_without_a_config(tmp_path):
     model, x = Subclassed(keras.layers.Dense(4, "relu")), np.ones((2, 5), "float32")
     model(x)
     kt.adapters.LoRA(rank=2, targets="all-linear").attach(model)
@@ -141,7 +141,7 @@ def test_other_adapters(tmp_path, adapter):
     assert len(names_in(folder)) <= len(model.weights)
 
 
-def test_a_bottleneck_cannot_be_folded_and_is_served_as_it_runs(tmp_path):
+def test_a_bottleneck_is_served_without_folding(tmp_path):
     model = kt.adapters.Bottleneck(size=4).attach(am.nested())
     am.disturb(model)
     before = state(model)
@@ -151,7 +151,7 @@ def test_a_bottleneck_cannot_be_folded_and_is_served_as_it_runs(tmp_path):
     np.testing.assert_allclose(serve(folder, am.tokens()), right, rtol=0, atol=1e-6)
 
 
-def test_only_the_adapter_in_use_is_served(tmp_path):
+def test_only_the_active_adapter_is_served(tmp_path):
     model = am.nested()
     kt.adapters.LoRA(rank=2).attach(model, "a")
     kt.adapters.LoRA(rank=2).attach(model, "b")
@@ -198,7 +198,7 @@ def test_lora_on_two_replicas(tmp_path, strategy):
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 @pytest.mark.parametrize("mode", ["int8", "int4"])
-def test_lora_beside_a_quantized_kernel_stays_beside_it(tmp_path, mode):
+def test_lora_on_a_quantized_kernel_is_not_folded(tmp_path, mode):
     model = am.nested()
     model.quantize(mode)
     kt.adapters.LoRA(rank=2, targets=["query", "value"]).attach(model)
@@ -211,7 +211,7 @@ def test_lora_beside_a_quantized_kernel_stays_beside_it(tmp_path, mode):
     assert [name for name in names_in(folder) if "lora" in name]
 
 
-def test_an_error_within_the_block_gives_the_classes_back():
+def test_an_error_inside_the_block_restores_the_classes():
     model = am.nested()
     kt.adapters.LoRA(rank=2).attach(model)
     before, folded = am.classes(model), Folded(model)

@@ -21,7 +21,7 @@ def resnet():
 
 
 def same_model():
-    """Return a model that gives back its own input."""
+    """Return a model that returns its input."""
     inputs = keras.Input((16, 16, 3))
     return keras.Model(inputs, keras.layers.Identity()(inputs))
 
@@ -49,7 +49,7 @@ def test_a_resnet_takes_jpeg_and_png_in_plain_tensorflow(tmp_path):
     right = model(x, training=False).numpy()
     scale = np.abs(right).max()
     assert np.abs(by_floats["outputs"] - right).max() < 1e-6 * scale
-    # Two decoders of JPEG may differ by some units of 255.
+    # Two JPEG decoders can differ by some units of 255.
     assert np.abs(by_bytes["outputs"] - right).max() < 0.003 * scale
     assert np.abs(right[0] - right[1]).max() > 0.03 * scale
 
@@ -80,7 +80,7 @@ def test_a_function_of_keras_applications(tmp_path):
     np.testing.assert_allclose(answer["outputs"], right, rtol=0, atol=1e-3)
 
 
-def test_resizing_is_that_of_image_dataset_from_directory(tmp_path):
+def test_images_are_resized_as_by_image_dataset_from_directory(tmp_path):
     (tmp_path / "pictures").mkdir()
     path = tmp_path / "pictures" / "1.png"
     path.write_bytes(tf.io.encode_png(files.pictures(1)[0]).numpy())
@@ -99,7 +99,7 @@ def test_resizing_is_that_of_image_dataset_from_directory(tmp_path):
     np.testing.assert_allclose(answer["outputs"], batch, rtol=0, atol=1e-4)
 
 
-def test_a_gray_image_for_colors_and_the_other_way(tmp_path):
+def test_a_gray_image_for_models_of_color_and_gray_images(tmp_path):
     gray = files.pictures(1)[0][..., :1]
     png = tf.io.encode_png(gray).numpy()
     for channels in (1, 3):
@@ -131,7 +131,7 @@ def image_task():
     )
 
 
-def test_an_image_task_takes_what_predict_takes_and_files(tmp_path):
+def test_an_image_task_takes_images_as_predict_does_and_files(tmp_path):
     task = image_task()
     pictures = files.pictures()
     folder = export_serving(
@@ -157,7 +157,7 @@ def test_an_image_task_takes_what_predict_takes_and_files(tmp_path):
     np.testing.assert_allclose(got, right, rtol=1e-6, atol=1e-5)
 
 
-def test_samples_of_arrays_are_refused_where_files_are_taken(tmp_path):
+def test_arrays_are_refused_as_samples_of_image_files(tmp_path):
     with pytest.raises(ValueError, match="image files as bytes"):
         export_serving(
             same_model(),
@@ -178,7 +178,7 @@ def test_samples_of_arrays_are_refused_where_files_are_taken(tmp_path):
         ((16, 16, 3), ImageBytes(1, size=(8, 8)), None),
     ],
 )
-def test_models_of_other_inputs_are_refused(tmp_path, shape, raw, match):
+def test_models_with_other_inputs_are_refused(tmp_path, shape, raw, match):
     inputs = keras.Input(shape)
     model = keras.Model(inputs, keras.layers.Identity()(inputs))
     with pytest.raises((ValueError, TypeError), match=match):
@@ -208,6 +208,6 @@ def test_a_size_for_a_model_of_any_size(tmp_path):
         dict(scale=1, offset=(1, 2)),
     ],
 )
-def test_what_image_bytes_refuses(arguments):
+def test_image_bytes_refuses_invalid_arguments(arguments):
     with pytest.raises(ValueError, match=r"is|numbers|must be one of"):
         ImageBytes(**arguments)

@@ -1,4 +1,4 @@
-"""Names of classes as outputs of a signature, output by output."""
+"""Class names as outputs of a signature, for one and several outputs."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ ANIMALS, COLORS = ["cat", "dog", "Füchse"], ["red", "blue"]
 
 
 def signature(model, folder, x, **kwargs):
-    """Return what the exported model answers."""
+    """Export a model and return the outputs of the SavedModel."""
     path = export_serving(model, folder, samples=x, **kwargs)
     serve = tf.saved_model.load(str(path)).signatures["serving_default"]
     answer = serve(inputs=tf.constant(x))
@@ -54,7 +54,7 @@ def test_each_token_or_pixel_has_a_label(tmp_path, kind):
 
 
 def several(form):
-    """Return a model with animals, colors and a number for an example."""
+    """Return a model with the outputs animal, color and weight (a number)."""
     inputs = keras.Input((6,))
     outputs = [
         layers.Dense(size, name=name)(inputs)
@@ -78,7 +78,7 @@ X = np.random.default_rng(0).normal(size=(20, 6)).astype("float32") * 9
         (list, [ANIMALS, COLORS, None], ("outputs_0", "outputs_1")),
     ],
 )
-def test_several_outputs_have_labels_of_their_own(tmp_path, form, labels, names):
+def test_each_of_several_outputs_has_its_own_labels(tmp_path, form, labels, names):
     model = several(form)
     answer = signature(model, tmp_path, X, labels=labels)
     added = {f"{name}_{what}" for name in names for what in ("label", "label_id")}
@@ -110,7 +110,7 @@ def test_labels_that_fit_no_output_are_refused(tmp_path, labels, match):
     assert not files.everything(tmp_path)
 
 
-def test_an_output_of_that_name_is_not_overwritten(tmp_path):
+def test_an_existing_output_is_not_overwritten_by_a_label(tmp_path):
     inputs = keras.Input((6,))
     outputs = {"a": layers.Dense(2)(inputs), "a_label": layers.Dense(2)(inputs)}
     model = keras.Model(inputs, outputs)
@@ -118,7 +118,7 @@ def test_an_output_of_that_name_is_not_overwritten(tmp_path):
         export_serving(model, tmp_path, labels={"a": COLORS})
 
 
-def test_the_names_that_the_data_had_are_taken(tmp_path):
+def test_the_class_names_of_the_data_are_the_default(tmp_path):
     model = files.shaken(tiny.mlp())
     remember_class_names(model, ANIMALS)
     answer = signature(model, tmp_path / "own", X)
@@ -129,7 +129,7 @@ def test_the_names_that_the_data_had_are_taken(tmp_path):
     assert set(answer["label"]) <= {b"x", b"y", b"z"}
 
 
-def test_names_that_have_no_place_are_left_out(tmp_path):
+def test_class_names_that_do_not_fit_are_left_out(tmp_path):
     one = tiny.mlp((4, 1))
     remember_class_names(one, COLORS)
     assert set(signature(one, tmp_path / "one", X)) == {"outputs"}
@@ -139,7 +139,7 @@ def test_names_that_have_no_place_are_left_out(tmp_path):
     assert set(answer) == {"animal", "color", "weight"}
 
 
-def test_names_that_fine_tune_has_numbered_come_to_report_and_export(tmp_path):
+def test_report_and_export_have_the_class_names_of_fine_tune(tmp_path):
     model = tiny.mlp()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss)

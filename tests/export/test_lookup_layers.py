@@ -1,4 +1,4 @@
-"""Models whose own layers look words and numbers up: their tables are in the file."""
+"""Models with lookup layers, whose tables are saved in the file."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ NUMBERS = np.array([[10, 20, 30], [20, 20, 7]])
 
 
 def classifier(inputs, numbers):
-    """Return a model of two classes on what a layer gives as whole numbers."""
+    """Return a model with two logits on a tensor of whole numbers."""
     x = layers.Embedding(40, 4)(numbers)
     x = layers.GlobalAveragePooling1D()(x)
     return files.shaken(keras.Model(inputs, layers.Dense(2)(x)))
@@ -59,7 +59,7 @@ def hashing():
 
 
 def columns():
-    """Return a model of a table's columns, each with a layer of its own."""
+    """Return a model of the columns of a table, with one layer for each column."""
     inputs = {
         "city": keras.Input((1,), dtype="string", name="city"),
         "age": keras.Input((1,), name="age"),
@@ -83,7 +83,7 @@ def columns():
 
 
 def names_of_classes():
-    """Return a model that gives the name of the class beside the logits."""
+    """Return a model that returns the name of the class in addition to the logits."""
     inputs = keras.Input((3,))
     logits = layers.Dense(2)(inputs)
     names = layers.StringLookup(
@@ -104,7 +104,7 @@ def augmentation():
 
 
 class Owner(layers.Layer):
-    """A layer of the user's own, with a table."""
+    """A custom layer with a table."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -154,7 +154,7 @@ def test_a_process_with_tensorflow_alone_looks_up_the_same(tmp_path, make):
             np.testing.assert_allclose(answer[name], value, rtol=0, atol=1e-6)
 
 
-def test_samples_may_leave_out_the_axis_of_one(tmp_path):
+def test_samples_can_omit_the_last_axis_of_size_one(tmp_path):
     model, _ = vectorization()
     folder = export_serving(model, tmp_path, samples=TEXTS, labels=["no", "yes"])
     serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
@@ -191,12 +191,12 @@ def test_adapters_of_a_model_with_a_table(tmp_path):
     for name in ("a", "b"):
         adapter = kt.adapters.LoRA(rank=2, targets=["dense.*", "embedding.*"])
         files.shaken(adapter.attach(model, name=name))
-    # Each example is compared with each adapter by itself.
+    # The export compares each example with each adapter separately.
     folder = export_serving(model, tmp_path, samples=TEXTS, adapters=["a", "b"])
     assert len(_tables(tf.saved_model.load(str(folder)))) == len(_tables(model))
 
 
-def test_a_table_that_is_not_used_is_not_written(tmp_path):
+def test_an_unused_table_is_not_written(tmp_path):
     model, samples = integers()
     model.spare = layers.StringLookup(vocabulary=["a", "b"])
     assert len(_tables(model)) == 2
@@ -215,7 +215,7 @@ def test_a_table_that_no_layer_owns_is_refused(tmp_path):
 
 
 class Drifting(layers.Layer):
-    """Gives another word each time."""
+    """A layer that returns different strings in each call."""
 
     def call(self, inputs):
         number = tf.random.uniform(tf.shape(inputs)[:1])

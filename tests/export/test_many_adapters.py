@@ -1,4 +1,4 @@
-"""One graph with many adapters gives each example what its own merged model gives."""
+"""A graph with several adapters gives each example its merged model's outputs."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ WHO = ["dog", "", "cow", "cat", "dog"]
 
 
 def adapted(model, targets="hidden", ranks=(2, 3, 1), kind=kt.adapters.LoRA, **more):
-    """Return the model with an adapter of each name, of other ranks and numbers."""
+    """Return the model with an adapter for each name, with different ranks."""
     rng = np.random.default_rng(0)
     for name, rank in zip(NAMES, ranks, strict=True):
         kind(rank=rank, targets=targets, **more).attach(model, name)
@@ -31,7 +31,7 @@ def adapted(model, targets="hidden", ranks=(2, 3, 1), kind=kt.adapters.LoRA, **m
 
 
 def function_of(model, names=NAMES):
-    """Return the traced function of inputs and names, as a signature calls it."""
+    """Return the traced function of inputs and adapter names of a signature."""
     many, plain = ManyAdapters(model, names), plain_entry(model)
     compute = many.forward(model, plain, "outputs")
 
@@ -47,7 +47,7 @@ def function_of(model, names=NAMES):
 
 
 def merged_rows(model, x, who):
-    """Return what the merged models give, each for its rows."""
+    """Return the outputs of the merged models, each for its rows."""
     found = None
     for name in dict.fromkeys(who):
         if name:
@@ -65,7 +65,7 @@ def merged_rows(model, x, who):
 
 
 def around(layer, shape):
-    """Return a functional model of one layer and something nonlinear behind it."""
+    """Return a functional model of one layer, a tanh and a Dense layer."""
     dtype = "int32" if isinstance(layer, keras.layers.Embedding) else "float32"
     x = keras.Input(shape, dtype=dtype)
     return keras.Model(
@@ -99,7 +99,7 @@ ACTIVATED = (keras.layers.Dense, einsum)
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_each_host_equals_the_merged_models(name):
+def test_each_host_gives_the_outputs_of_the_merged_models(name):
     make, arguments, shape = LAYERS[name]
     more = {} if make is conv or make is einsum else {"name": "hidden"}
     more |= {"activation": "gelu"} if make in ACTIVATED else {}
@@ -134,7 +134,7 @@ def test_bert_equals_the_merged_models(targets):
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
 
-def test_tied_embeddings_count_where_they_give_logits():
+def test_tied_embeddings_also_change_the_logits():
     layer = keras.layers.ReversibleEmbedding(20, 6, name="hidden")
     x = keras.Input((5,), dtype="int32")
     model = adapted(keras.Model(x, layer(keras.ops.tanh(layer(x)), reverse=True)))
@@ -149,7 +149,7 @@ def test_tied_embeddings_count_where_they_give_logits():
     assert np.abs(alone[0] - wanted[0]).max() > 1e-2
 
 
-def test_adapters_at_other_layers_and_of_other_scalings():
+def test_adapters_on_different_layers_with_different_scalings():
     model = tiny.mlp()
     kt.adapters.LoRA(rank=2, alpha=1, targets="dense_0").attach(model, "cat")
     kt.adapters.RsLoRA(rank=3, alpha=5, targets="dense_[01]").attach(model, "dog")
@@ -161,7 +161,7 @@ def test_adapters_at_other_layers_and_of_other_scalings():
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
 
-def test_an_adapter_that_is_not_exported_has_no_part_in_it():
+def test_an_adapter_that_is_not_exported_has_no_effect():
     model = adapted(tiny.mlp(), "dense_[01]")
     x = np.random.default_rng(1).normal(size=(5, 6)).astype("float32")
     wanted = merged_rows(model, x, ["dog", ""] * 2 + ["dog"])
@@ -188,7 +188,7 @@ def test_any_batch_size(rows):
     assert found.shape == (rows, 3)
 
 
-def test_an_unknown_name_is_an_error_with_the_known_ones():
+def test_an_unknown_name_raises_with_the_known_names():
     run = function_of(adapted(tiny.mlp(), "dense_0"))
     x = np.ones((2, 6), "float32")
     for who in (["dog", "bird"], ["Dog", "dog"], ["dog ", "dog"]):
@@ -209,7 +209,7 @@ def test_each_example_has_one_name(count):
 
 
 @pytest.mark.slow
-def test_the_model_stays_as_it_is_and_learns_on():
+def test_the_model_does_not_change_and_can_train():
     model = adapted(tiny.mlp(), "dense_[01]")
     model.compile("sgd", "mse")
     x = np.random.default_rng(1).normal(size=(5, 6)).astype("float32")
@@ -248,31 +248,31 @@ def test_a_failed_trace_leaves_no_hooks():
 def test_other_techniques_are_refused(kind, more):
     model = tiny.mlp()
     kind(targets="dense_0", **more).attach(model, "other")
-    with pytest.raises(ValueError, match="dense_0.*Low-rank pairs alone"):
+    with pytest.raises(ValueError, match="dense_0.*Only low-rank pairs"):
         ManyAdapters(model, ["other"])
 
 
 class Bent(DensePair):
-    """A pair that multiplies what it adds."""
+    """A pair with another computation than A B."""
 
     def scaled(self, hidden):
         return keras.ops.tanh(super().scaled(hidden))
 
 
 class Straight(Bent):
-    """One that says that it is A B all the same."""
+    """A subclass that declares that it still computes A B."""
 
     low_rank_factors = DensePair.low_rank_factors
 
 
 class Row(keras.layers.Layer):
-    """A layer of somebody else's."""
+    """A custom layer."""
 
     def call(self, x):
         return x
 
 
-def test_a_subclass_that_computes_otherwise_is_refused():
+def test_a_subclass_with_another_computation_is_refused():
     host = tiny.mlp().get_layer("dense_0")
     pairs = [kind(2, 1.0, name="cat") for kind in (Bent, Straight)]
     for pair in pairs:
@@ -282,7 +282,7 @@ def test_a_subclass_that_computes_otherwise_is_refused():
     assert StackedPairs(host, pairs[1:], "dense_0").rank == 2
 
 
-def test_a_layer_without_a_sum_is_refused():
+def test_an_unsupported_layer_is_refused():
     pair = DensePair(2, 1.0, name="cat")
     pair.create(tiny.mlp().get_layer("dense_0"))
     with pytest.raises(ValueError, match="'row' is a .*Supported layers are .*Dense"):
@@ -311,7 +311,7 @@ def test_wrong_names_are_refused(names, error, text):
         ManyAdapters(adapted(tiny.mlp(), "dense_0"), names)
 
 
-def test_a_layer_that_does_not_see_the_batch_is_refused():
+def test_a_layer_whose_first_axis_is_not_the_batch_is_refused():
     x = keras.Input((3, 4))
     rows = keras.layers.Lambda(lambda t: keras.ops.reshape(t, (-1, 4)))(x)
     model = keras.Model(x, keras.layers.Dense(5, name="hidden")(rows))
@@ -320,14 +320,14 @@ def test_a_layer_that_does_not_see_the_batch_is_refused():
     assert all(not set(vars(p)) & {"on_outputs"} for p in parts_of(model.layers[-1]))
 
 
-def test_an_input_of_that_name_is_refused():
+def test_an_input_named_adapter_is_refused():
     x = keras.Input((4,), name="adapter")
     model = keras.Model({"adapter": x}, keras.layers.Dense(5, name="hidden")(x))
     with pytest.raises(ValueError, match="Rename"):
         function_of(adapted(model))
 
 
-def test_the_saved_model_grows_by_the_adapters_alone(tmp_path):
+def test_the_saved_model_grows_only_by_the_adapters(tmp_path):
     layers = [keras.layers.Dense(256, name=f"hidden_{i}") for i in range(3)]
     model = keras.Sequential([keras.Input((256,)), *layers])
     x = np.random.default_rng(1).normal(size=(2, 256)).astype("float32")

@@ -11,7 +11,7 @@ from tests.adapters import models as am
 from tests.export import files
 
 RUNTIMES = {"onnx": ("tf2onnx", "onnxruntime"), "litert": ("ai_edge_litert",)}
-# tf2onnx and LiteRT speak of their own affairs.
+# These warnings come from tf2onnx and from quantization.
 pytestmark = [
     pytest.mark.export,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:tf2onnx"),
@@ -50,7 +50,7 @@ def test_bert_with_lora(tmp_path, format):
         model, tmp_path / f"bert.{format}", format=format, samples=am.tokens()
     )
     run = runner(format, path)
-    for rows, length in ((8, 8), (3, 5)):  # batch and length are open
+    for rows, length in ((8, 8), (3, 5)):  # batch size and length are free
         x = am.tokens(rows, length=length)
         answer = run(x)
         assert list(answer) == ["outputs"]
@@ -71,7 +71,7 @@ def test_a_network_with_batch_norm(tmp_path, format):
 
 
 @each_format
-def test_quantized_models_are_written_right_or_refused(tmp_path, format):
+def test_quantized_models_are_written_correctly_or_refused(tmp_path, format):
     needs(format)
     for mode in ("int8", "int4"):
         model = am.nested()
@@ -90,7 +90,7 @@ def test_quantized_models_are_written_right_or_refused(tmp_path, format):
 
 
 @each_format
-def test_a_file_that_is_there_is_not_overwritten(tmp_path, format):
+def test_an_existing_file_is_not_overwritten(tmp_path, format):
     needs(format)
     (tmp_path / "model").write_text("mine")
     with pytest.raises(FileExistsError, match="exists already"):
@@ -112,7 +112,7 @@ def test_a_missing_package_is_named(tmp_path, format, monkeypatch):
     assert files.everything(tmp_path) == []
 
 
-def test_another_format_and_no_model_are_refused(tmp_path):
+def test_an_unknown_format_and_a_layer_are_refused(tmp_path):
     with pytest.raises(ValueError, match="must be one of"):
         export_file(tiny.mlp(), tmp_path / "x", format="coreml")
     with pytest.raises(TypeError, match=r"keras\.Model"):

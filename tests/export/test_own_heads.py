@@ -1,4 +1,4 @@
-"""One graph with many adapters gives each example the head of its own adapter."""
+"""A graph with several adapters uses for each example the head of its adapter."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ LEAST = np.finfo("float32").min
 
 
 def with_heads(make, folder, widths, **more):
-    """Return a model with an adapter for each width of a head, and each's outputs."""
+    """Return a model with an adapter for each head width, and the outputs of each."""
     model = make(**more)
     outputs = {"": model(X).numpy()}
     for seed, (name, units) in enumerate(widths.items()):
@@ -34,28 +34,28 @@ def with_heads(make, folder, widths, **more):
 
 
 def function_of(model, names):
-    """Return the traced function of inputs and names."""
+    """Return the traced function of inputs and adapter names."""
     many, plain = ManyAdapters(model, names), plain_entry(model)
     compute = many.forward(model, plain, "outputs")
     return lambda x, who: compute({"inputs": x, "adapter": tf.constant(who)})["outputs"]
 
 
 @pytest.mark.slow
-def test_each_layer_of_its_own_counts_for_its_examples(tmp_path):
+def test_each_adapters_own_layers_compute_its_examples(tmp_path):
     model, outputs = with_heads(
         normalized, tmp_path, dict.fromkeys(("cat", "dog", "cow"))
     )
     found = function_of(model, ["cat", "dog", "cow"])(tf.constant(X), WHO).numpy()
     for row, name in enumerate(WHO):
         np.testing.assert_allclose(found[row], outputs[name][row], rtol=0, atol=1e-5)
-    # One that is left out does nothing.
+    # Adapters that are not exported have no effect.
     found = function_of(model, ["dog"])(tf.constant(X), ["dog", ""] * 6).numpy()
     np.testing.assert_allclose(found[::2], outputs["dog"][::2], rtol=0, atol=1e-5)
     np.testing.assert_allclose(found[1::2], outputs[""][1::2], rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_heads_of_other_widths_and_their_labels(tmp_path):
+def test_heads_of_different_widths_and_their_labels(tmp_path):
     widths = {"cat": 2, "dog": 4, "cow": 3}
     model, outputs = with_heads(model_of, tmp_path, widths)
     labels = {
@@ -93,7 +93,7 @@ def test_probabilities_are_filled_up_with_zeros(tmp_path):
     assert (found[1::2, 2] == 0).all()
 
 
-def test_the_one_in_use_is_exported_with_its_width(tmp_path):
+def test_the_active_adapter_is_exported_with_its_head(tmp_path):
     model, outputs = with_heads(model_of, tmp_path, {"cat": 2, "dog": 3})
     for name in ("dog", "cat"):
         kt.adapters.use(model, name)

@@ -44,7 +44,7 @@ def test_a_task_takes_strings_in_plain_tensorflow(tmp_path):
     assert set(signatures) == {"serving_default", "preprocessed", "features"}
 
 
-def test_token_ids_are_taken_as_well(tmp_path):
+def test_a_text_task_also_takes_token_ids(tmp_path):
     task = files.shaken(files.text_task(), 0.1)
     folder = export_serving(task, tmp_path, samples=TEXTS)
     ids = {k: v.numpy() for k, v in task.preprocessor(TEXTS).items()}
@@ -70,7 +70,7 @@ def test_a_task_without_its_preprocessor_needs_no_tensorflow_text(tmp_path):
     np.testing.assert_allclose(answer["outputs"], right, rtol=0, atol=1e-6)
 
 
-def test_pairs_have_two_names(tmp_path):
+def test_pairs_of_texts_have_two_names(tmp_path):
     task = files.shaken(files.text_task(), 0.1)
     raw = RawText(task.preprocessor, ("premise", "hypothesis"))
     pair = (TEXTS, ["a fox", "the", ""])
@@ -147,7 +147,7 @@ def test_a_function_of_string_operations(tmp_path):
     np.testing.assert_allclose(answer["outputs"], model(np.array([[3.0]])), atol=1e-6)
 
 
-def test_a_table_behind_a_function_is_refused(tmp_path):
+def test_a_table_inside_a_function_is_refused(tmp_path):
     layer = vectors()
     with pytest.raises(ValueError, match="layer that owns the table"):
         export_serving(
@@ -156,7 +156,7 @@ def test_a_table_behind_a_function_is_refused(tmp_path):
     assert files.everything(tmp_path) == []
 
 
-def test_python_in_the_preprocessor_is_refused(tmp_path):
+def test_a_preprocessor_of_python_code_is_refused(tmp_path):
     def python(text):
         return [[len(each.numpy())] for each in text]
 
@@ -174,12 +174,12 @@ def test_a_preprocessor_of_another_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("samples", ["the fox", [["the"], ["fox"]], [1, 2]])
-def test_samples_are_a_list_of_strings(tmp_path, samples):
+def test_samples_that_are_not_a_list_of_strings_are_refused(tmp_path, samples):
     with pytest.raises(ValueError, match="strings"):
         export_serving(files.text_task(), tmp_path / "x", samples=samples)
 
 
-def test_what_raw_text_refuses():
+def test_raw_text_refuses_invalid_arguments():
     with pytest.raises(TypeError, match="function from strings"):
         RawText("bert")
     for names in ((), ("a", "a"), ("a b",)):

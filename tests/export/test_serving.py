@@ -47,14 +47,14 @@ def test_dict_inputs_and_outputs_keep_their_names(tmp_path):
     np.testing.assert_array_equal(answer["sum"], np.full((2, 3), 2.0))
 
 
-def test_a_batch_of_nothing(tmp_path):
+def test_an_empty_batch(tmp_path):
     folder = export_serving(tiny.mlp(), tmp_path)
     nothing = {"inputs": np.zeros((0, 6), "float32")}
     (answer,) = plain_tensorflow.serve(folder, [("serving_default", nothing)])
     assert answer["outputs"].shape == (0, 3)
 
 
-def test_lists_are_numbered(tmp_path):
+def test_inputs_and_outputs_in_lists_are_numbered(tmp_path):
     inputs = [keras.Input((2,)), keras.Input((2,))]
     model = keras.Model(inputs, [inputs[1], keras.layers.Dense(1)(inputs[0])])
     x = [np.zeros((2, 2)), np.ones((2, 2))]
@@ -64,7 +64,7 @@ def test_lists_are_numbered(tmp_path):
     assert set(serve.structured_outputs) == {"outputs_0", "outputs_1"}
 
 
-def test_two_keys_of_one_name_are_refused(tmp_path):
+def test_two_keys_with_the_same_name_are_refused(tmp_path):
     a, b = keras.Input((3,), name="a.b"), keras.Input((3,), name="a-b")
     model = keras.Model({"a.b": a, "a-b": b}, keras.layers.Add()([a, b]))
     with pytest.raises(ValueError, match="become the same name"):
@@ -91,8 +91,8 @@ def test_each_weight_is_written_once_and_no_optimizer_state(tmp_path):
     assert weights > 8e6
     folder = export_serving(model, tmp_path / "ours", samples=np.ones((2, 1000)))
     assert files.size(folder) <= 1.02 * weights
-    # What Keras does itself, keras-team/keras#23553. Equal sizes would mean that it
-    # is mended, and graph.write could go.
+    # Keras writes weights twice, keras-team/keras#23553. If this fails, Keras is fixed,
+    # and graph.write can be removed.
     model.export(tmp_path / "keras", verbose=False)
     assert files.size(tmp_path / "keras") > 1.9 * weights
 
@@ -108,7 +108,7 @@ def test_the_file_of_a_text_model_is_as_large_as_its_weights(tmp_path):
     assert files.size(folder) >= 0.98 * used
 
 
-def test_an_existing_version_is_not_touched(tmp_path):
+def test_an_existing_version_does_not_change(tmp_path):
     folder = export_serving(tiny.convnet(), tmp_path)
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     with pytest.raises(FileExistsError, match="next version"):
@@ -137,7 +137,7 @@ def test_a_file_that_differs_from_the_model_is_not_published(tmp_path):
     assert files.everything(tmp_path) == []
 
 
-def test_a_failed_export_keeps_the_folder_that_was_there(tmp_path):
+def test_a_failed_export_keeps_the_existing_folder(tmp_path):
     (tmp_path / "model").mkdir()
     with pytest.raises(ValueError, match="gives another"):
         export_serving(Unlike(), tmp_path / "model", samples=np.ones((2, 3)))
@@ -167,7 +167,7 @@ def test_samples_that_do_not_fit_are_refused(tmp_path, samples, match):
     assert files.everything(tmp_path) == []
 
 
-def test_rows_must_agree(tmp_path):
+def test_samples_with_different_numbers_of_rows_are_refused(tmp_path):
     x = am.tokens(4)
     x["token_ids"] = x["token_ids"][:2]
     with pytest.raises(ValueError, match="rows"):
@@ -175,14 +175,14 @@ def test_rows_must_agree(tmp_path):
 
 
 @pytest.mark.parametrize("version", ["1", 1.0, True])
-def test_a_version_is_a_whole_number(tmp_path, version):
+def test_a_version_that_is_not_a_whole_number_is_refused(tmp_path, version):
     with pytest.raises(TypeError, match="whole number"):
         export_serving(tiny.mlp(), tmp_path, version)
     with pytest.raises(ValueError, match="0 or"):
         export_serving(tiny.mlp(), tmp_path, -1)
 
 
-def test_a_model_is_asked_for(tmp_path):
+def test_a_layer_is_refused(tmp_path):
     with pytest.raises(TypeError, match="Sequential"):
         export_serving(keras.layers.Dense(2), tmp_path)
 
@@ -197,11 +197,11 @@ def test_a_model_of_two_domains_is_exported_with_its_label_branch(tmp_path):
     np.testing.assert_allclose(answer["outputs"], model(x), rtol=0, atol=1e-6)
     reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
     shapes = [s for s in reader.get_variable_to_shape_map().values() if s]
-    assert sorted(shapes) == [[3], [4], [4, 3], [6, 4]]  # and none of the domain head
+    assert sorted(shapes) == [[3], [4], [4, 3], [6, 4]]  # without the domain head
 
 
 class Subclassed(keras.Model):
-    """No functional graph, and dropout in call."""
+    """A model without a functional graph, with dropout in `call`."""
 
     def __init__(self):
         super().__init__()
@@ -213,7 +213,7 @@ class Subclassed(keras.Model):
         return {"scores": self.dropout(x, training=training)}
 
 
-def test_a_subclassed_model_is_read_off_its_samples(tmp_path):
+def test_the_inputs_of_a_subclassed_model_come_from_its_samples(tmp_path):
     x = {"a": np.ones((2, 3)), "b": np.arange(6).reshape(2, 3)}
     model = Subclassed()
     right = model({"a": x["a"].astype("float32"), "b": x["b"].astype("int32")})
@@ -235,7 +235,7 @@ def test_a_subclassed_model_without_samples_is_refused(tmp_path):
     assert files.everything(tmp_path) == []
 
 
-def test_numbers_in_lists_tell_no_shape(tmp_path):
+def test_samples_of_single_numbers_are_refused(tmp_path):
     with pytest.raises(ValueError, match="one array for each input"):
         export_serving(Subclassed(), tmp_path / "x", samples=[[1.0, 2.0], [3.0, 4.0]])
 
@@ -258,7 +258,7 @@ def test_a_sequential_and_a_frozen_backbone(tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_half_precision_comes_out_as_float32(tmp_path, policy):
+def test_half_precision_outputs_become_float32(tmp_path, policy):
     keras.config.set_dtype_policy(policy)
     model = files.shaken(tiny.convnet())
     assert model(photos()).dtype != tf.float32
@@ -282,11 +282,11 @@ def test_a_model_of_two_replicas(tmp_path, strategy):
     )
     right = model(photos(), training=False)
     np.testing.assert_allclose(answer["outputs"], right, rtol=0, atol=1e-6)
-    # The first replica's statistics, as in every file that Keras writes.
+    # The file contains the first replica's statistics, as all files of Keras.
     assert files.size(folder / "variables") < 8000
 
 
-def test_exporting_within_fit_changes_nothing(tmp_path):
+def test_exporting_during_fit_changes_nothing(tmp_path):
     def fit(callbacks=()):
         keras.utils.set_random_seed(3)
         model = am.nested()
@@ -366,7 +366,7 @@ def test_features(tmp_path):
     )
 
 
-def test_features_of_a_nested_model_and_by_another_pooling(tmp_path):
+def test_features_of_a_nested_model_with_another_pooling(tmp_path):
     model = am.nested()
     folder = export_serving(model, tmp_path, samples=am.tokens(), features="mean")
     (answer,) = plain_tensorflow.serve(folder, [("features", am.tokens())])
@@ -382,7 +382,7 @@ def test_features_without_a_backbone_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_asking_for_features_leaves_the_model_savable(tmp_path):
+def test_a_model_can_be_saved_after_an_export_of_features(tmp_path):
     model = am.nested()
     export_serving(model, tmp_path, samples=am.tokens(), features=True)
     model.save(tmp_path / "model.keras")

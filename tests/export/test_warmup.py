@@ -8,7 +8,7 @@ from keras_transfer.export import warmup
 from tests import tiny
 from tests.export import files
 
-# What tensorflow-serving-api 2.21 writes of this request.
+# The bytes that tensorflow-serving-api 2.21 writes for this request.
 X = np.array([[1, 2, 3]], "float32")
 GOLDEN = (
     b"2>\n<\n\x14\n\x01m\x1a\x0fserving_default\x12$\n\x06inputs\x12\x1a"
@@ -22,7 +22,7 @@ def records(folder):
     return [each.numpy() for each in tf.data.TFRecordDataset(str(path))]
 
 
-def test_the_bytes_are_those_of_tensorflow_serving_api():
+def test_the_bytes_equal_those_of_tensorflow_serving_api():
     assert warmup.prediction_log("m", "serving_default", {"inputs": X}) == GOLDEN
 
 
@@ -32,7 +32,7 @@ def test_lengths_above_127_take_two_bytes():
     assert warmup._varint(128) == b"\x80\x01"
 
 
-def test_there_is_one_request_a_signature(tmp_path):
+def test_there_is_one_request_per_signature(tmp_path):
     pictures = files.encoded(files.pictures(2))
     folder = export_serving(
         tiny.convnet(),
@@ -43,7 +43,7 @@ def test_there_is_one_request_a_signature(tmp_path):
     assert len(records(folder)) == 2
 
 
-def test_tensorflow_serving_reads_them(tmp_path):
+def test_tensorflow_serving_api_reads_the_requests(tmp_path):
     logs = pytest.importorskip(
         "tensorflow_serving.apis.prediction_log_pb2",
         reason="needs tensorflow-serving-api (the extra 'serving')",
@@ -63,7 +63,7 @@ def test_tensorflow_serving_reads_them(tmp_path):
         seen[signature] = loaded.signatures[signature](
             **{k: tf.constant(v) for k, v in tensors.items()}
         )
-        # The other way: what the package itself writes of the same request.
+        # The package itself encodes the same request to the same bytes.
         again = logs.PredictionLog()
         again.predict_log.request.model_spec.name = "news"
         again.predict_log.request.model_spec.signature_name = signature

@@ -1,1 +1,1 @@
-"""Files that earlier versions have saved, and what makes them."""
+"""Files that earlier versions saved, and the scripts that make them."""

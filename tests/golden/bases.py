@@ -1,4 +1,4 @@
-"""What the golden files need to be there again: models with fixed weights, and data."""
+"""The models, with fixed weights, and the data of the golden files."""
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ def exact(model, scale=1.0):
 
 
 def bert(head=True, num_classes=3):
-    """Return a classifier on a BERT of one block, or that BERT alone."""
+    """Return a classifier on a BERT with one block, or only the BERT."""
     backbone = tiny.bert(**BERT)
     if not head:
         return exact(backbone)
@@ -38,7 +38,7 @@ def bert(head=True, num_classes=3):
 
 
 def distil_bert():
-    """Return a DistilBERT of one block, which PEFT's files fit without a match."""
+    """Return a DistilBERT with one block, which needs no match for PEFT's files."""
     import keras_hub
 
     settings = {k: v for k, v in BERT.items() if k != "name"} | {"num_heads": 2}
@@ -91,7 +91,7 @@ def mlp():
 
 
 def pooled_bert():
-    """Return the network whose features are cached: BERT and a mean of its tokens."""
+    """Return the network of the cached features: a BERT and the mean of its tokens."""
     return kt.backbones.features(bert(head=False), "mean")
 
 
@@ -104,7 +104,7 @@ def classifier_of_run():
 
 
 def go_on(model, directory, callbacks=()):
-    """Begin or go on with the run of `fine_tune` that is in `directory`."""
+    """Start or continue the run of `fine_tune` in `directory`."""
     return kt.fine_tune(
         model,
         (vectors(16), labels(16)),

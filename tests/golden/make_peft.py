@@ -1,11 +1,11 @@
-"""Make the golden files of tests/saving/test_peft_format.py with the real PEFT.
+"""Make the golden files of tests/saving/peft/test_load.py with the real PEFT.
 
-Run by hand, in an environment with `pip install keras_transfer[peft]`:
+Run this script by hand in an environment with `pip install keras_transfer[peft]`:
 
     python tests/golden/make_peft.py
 
-Each family has a folder: `base`, a tiny random Hugging Face model; one folder a case,
-what PEFT saved; and `outputs.npz`, the inputs and what PyTorch computed.
+Each family has a folder. It contains `base`, a tiny random Hugging Face model, one
+folder of PEFT for each case, and `outputs.npz`, the inputs and PyTorch's outputs.
 """
 
 import pathlib
@@ -17,7 +17,7 @@ import torch
 import transformers
 
 FOLDER = pathlib.Path(__file__).parent / "peft"
-LENGTHS = (7, 4)  # tokens of the two rows; the rest is padding
+LENGTHS = (7, 4)  # number of tokens in the two rows before the padding
 
 BERT = transformers.BertConfig(
     vocab_size=20,
@@ -92,8 +92,8 @@ LLAMA = transformers.LlamaConfig(
     tie_word_embeddings=False,
 )
 
-# Family: its config, the model that its base is saved from, and the cases. A case has
-# the kind of model and PEFT's settings.
+# For each family: its config, the kind of model that saves the base, and the cases. A
+# case has the kind of model and PEFT's settings.
 FAMILIES = {
     "bert": (
         BERT,
@@ -222,7 +222,7 @@ def outputs_of(model, ids, mask):
 
 
 def randomize(model, seed):
-    """Give all that trains values as training would leave them: none is its start."""
+    """Change all trainable weights, so no weight has its initial value."""
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -242,7 +242,7 @@ def make(family, config, base_kind, cases):
     auto = getattr(transformers, f"AutoModelFor{base_kind}")
     whole = auto.from_config(config)
     with torch.no_grad():
-        for weight in whole.parameters():  # biases and norms too, which start at 0 or 1
+        for weight in whole.parameters():  # also biases and norms, which are 0 or 1
             weight += 0.1 * torch.randn_like(weight)
     whole.save_pretrained(base)
     (base / "generation_config.json").unlink(missing_ok=True)
@@ -259,7 +259,7 @@ def make(family, config, base_kind, cases):
         model = peft.get_peft_model(model, adapter)
         randomize(model, seed)
         pairs = [each for name, each in model.named_parameters() if "lora_" in name]
-        if case == "half":  # what is saved, and what gave the outputs
+        if case == "half":  # the outputs use the rounded values that are saved
             for weight in pairs:
                 weight.data = weight.data.half().float()
         arrays[case] = outputs_of(model, ids, mask)
@@ -268,13 +268,13 @@ def make(family, config, base_kind, cases):
                 weight.data = weight.data.half()
         config_saved = model.peft_config["default"]
         config_saved.base_model_name_or_path = f"tiny/{family}"
-        # A set, which Python would write in another order each time.
+        # Python would write this set in a different order each time.
         config_saved.target_modules = sorted(config_saved.target_modules)
         model.save_pretrained(folder / case)
         (folder / case / "README.md").unlink()
     np.savez_compressed(folder / "outputs.npz", **arrays)
     for path in folder.glob("*/*.safetensors"):
-        path.chmod(0o644)  # safetensors writes for the owner alone
+        path.chmod(0o644)  # safetensors allows only the owner to read
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Make the golden files of tests/test_golden.py with the version that is here.
+"""Make the golden files of tests/test_golden.py with the current version.
 
     python -m tests.golden.make_saved
 
-It writes what is not there yet and prints its name. Run it only after a kind of file
-was added to tests/golden/models.py, trainings.py, objects.py or below, and commit what
-it wrote. Never delete a file to have it made again: that the files of an earlier
-version load in this one is what they are for. A kind whose files change on purpose
-gets a second case, next to the first.
+The script writes the files that do not exist and prints their names. Run it only after
+you add a kind of file to tests/golden/models.py, trainings.py, objects.py or this file,
+and commit the new files. Never delete a file to create it again, because the test
+checks that the files of earlier versions can be loaded. If the files of a kind change
+on purpose, add a second case and keep the first.
 
-Each `.keras` file is packed again with compression, as it is: HDF5 has 70 kB of
-padding in a model of 900 parameters. Next to each file stands an `.npz` with what the
-test compares: inputs and outputs, the paths of what trains, the optimizer's variables.
+Each `.keras` file is packed again with compression, because HDF5 has 70 kB of padding
+in a model of 900 parameters. Each file has an `.npz` file with the values that the
+test compares: inputs, outputs, paths of trainable weights, the optimizer's variables.
 """
 
 import json
@@ -37,11 +37,11 @@ SAVED = pathlib.Path(__file__).parent / "saved"
 
 
 class Killed(Exception):
-    """What ends a run of fine_tune."""
+    """Ends a run of fine_tune."""
 
 
 def flat(name, structure):
-    """Return the leaves of a structure as arrays, named for an `.npz` file."""
+    """Return the leaves of a structure as arrays, by their names in an `.npz` file."""
     if isinstance(structure, dict):
         return {f"{name}/{k}": np.asarray(v) for k, v in structure.items()}
     if isinstance(structure, list | tuple):
@@ -56,14 +56,14 @@ def joined(variables):
 
 
 def strengths(model):
-    """Return how strong the reversals and the like are, of schedules in step 3."""
+    """Return the strengths of all layers that have one; schedules are at step 3."""
     given = [getattr(layer, "strength", None) for layer in flat_layers(model)]
     now = [each(3) if callable(each) else each for each in given if each is not None]
     return np.array([float(keras.ops.convert_to_numpy(each)) for each in now])
 
 
 def facts(model, inputs):
-    """Return what the test compares of a model, by name of the array."""
+    """Return the values of a model that the test compares, by name."""
     named = flat("inputs", inputs)
     named |= flat("outputs", model(inputs, training=False))
     named["trainable"] = np.array([v.path for v in model.trainable_variables])
@@ -81,7 +81,7 @@ def write_arrays(path, arrays):
 
 
 def pack(path):
-    """Compress a `.keras` file, whose members stay as they are."""
+    """Compress a `.keras` file without changing its members."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -90,7 +90,7 @@ def pack(path):
 
 
 def make_model(path):
-    """Save a model whole, with the facts of what this version loads."""
+    """Save a whole model, and the facts of the model that is loaded from the file."""
     model, inputs = MODELS[path.stem]()
     expected = model(inputs, training=False)
     count = len(model.trainable_variables)
@@ -107,7 +107,7 @@ def make_model(path):
 
 
 def make_training(path):
-    """Save a model in the middle of a training, and the weights at the end of it."""
+    """Save a model in the middle of a training, and the weights at the end."""
     training = TRAININGS[path.stem]
     model = training.make()
 
@@ -127,7 +127,7 @@ def make_training(path):
 
 
 def make_adapter(path):
-    """Save an adapter of BERT by itself."""
+    """Save an adapter of BERT."""
     model = bases.bert()
     RECIPES[path.stem].attach(model)
     kt.save_adapter(disturb(model), path)
@@ -146,7 +146,7 @@ def make_half_adapter(path):
 
 
 def make_adapter_with_layers(path):
-    """Save an adapter that has layers of its own and a head of two classes."""
+    """Save an adapter that has own layers and a head with two classes."""
     model = bases.bert(num_classes=2)
     recipe = adapters.LoRA(rank=2)
     recipe.attach(model, train=["feedforward_layer_norm$", "head"])
@@ -155,7 +155,7 @@ def make_adapter_with_layers(path):
 
 
 def make_peft(path):
-    """Save a LoRA as a folder of PEFT."""
+    """Save a LoRA as a PEFT folder."""
     model = bases.distil_bert()
     adapters.LoRA(rank=2, alpha=3, targets="all-linear").attach(model)
     kt.save_adapter(disturb(model), path, format="peft")
@@ -165,13 +165,13 @@ def make_peft(path):
 
 
 def make_object(path):
-    """Save an object by its config."""
+    """Save the config of an object."""
     config = keras.saving.serialize_keras_object(OBJECTS[path.stem]())
     path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
 def make_run(path):
-    """Save the folder of a run of fine_tune, and what it ends with."""
+    """Save the folder of a run of fine_tune, and the final weights and losses."""
     kill_in, killed = path.name.removeprefix("killed_in_epoch_"), None
 
     def kill(epoch, logs=None):
@@ -184,7 +184,7 @@ def make_run(path):
     except Killed as error:
         killed = error
     if (killed is None) != (path.name == "finished"):
-        raise ValueError(f"{path.name} was not killed there.")
+        raise ValueError(f"{path.name} was not killed in this epoch.")
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(path, folder, dirs_exist_ok=True)
         model = bases.classifier_of_run()
@@ -202,7 +202,7 @@ def make_features(path):
 
 
 def make_one_served(path):
-    """Save a SavedModel of a model with its adapter folded in."""
+    """Save a SavedModel of a model with a folded adapter."""
     model, inputs = bases.mlp(), bases.vectors(3)
     adapters.LoRA(rank=2, targets="dense_0").attach(model)
     outputs = disturb(model)(inputs)
@@ -212,7 +212,7 @@ def make_one_served(path):
 
 
 def make_many_served(path):
-    """Save a SavedModel with two adapters, one of them or none for each example."""
+    """Save a SavedModel with two adapters, which each example can choose."""
     model, inputs = bases.mlp(), bases.vectors(3)
     outputs = {"": model(inputs)}
     for name in ("first", "second"):
@@ -243,7 +243,7 @@ MAKERS = {
 
 
 def main():
-    """Write all that is not there yet."""
+    """Write all files that do not exist."""
     for name, make in MAKERS.items():
         path = SAVED / name
         if path.exists():

@@ -14,7 +14,7 @@ from tests.contracts.domain_contract import extractor
 from tests.contracts.domain_contract import free_head
 from tests.golden import bases
 
-# One for each technique; `make_saved.py` saves an adapter file of each as well.
+# Recipes of each technique. `make_saved.py` also saves an adapter file of each.
 RECIPES = {
     "lora": adapters.LoRA(rank=2, alpha=3, targets="all-linear"),
     "lora_query_value": adapters.LoRA(rank=2, alpha=5, dropout=0.1),
@@ -50,7 +50,7 @@ DOMAIN_MODELS = {
 
 
 def disturb(model):
-    """Change all that trains, so that no weight has the value that it starts with."""
+    """Change all trainable weights, so no weight has its initial value."""
     rng = np.random.default_rng(0)
     for variable in model.trainable_variables:
         variable.assign_add(rng.normal(0, 0.3, variable.shape))
@@ -78,7 +78,7 @@ def trained(model, inputs, num_classes=3):
 
 
 def two_adapters():
-    """Return BERT with two adapters, of which the second is in use."""
+    """Return BERT with two adapters, of which the second is active."""
     model = bases.bert()
     adapters.LoRA(rank=2, alpha=5).attach(model, "first")
     disturb(model)
@@ -87,7 +87,7 @@ def two_adapters():
 
 
 def two_heads():
-    """Return BERT with an adapter of two classes, in use, and one of three."""
+    """Return BERT with an active adapter of two classes, and an adapter of three."""
     model, other = bases.bert(), bases.bert(num_classes=2)
     recipe = adapters.LoRA(rank=2)
     recipe.attach(other, "second", train=["feedforward_layer_norm$", "head"])
@@ -111,7 +111,7 @@ def weighted_adapters():
 
 
 def merged():
-    """Return BERT with LoRA, which is merged."""
+    """Return BERT with a merged LoRA."""
     model, inputs = adapted(RECIPES["lora"])
     adapters.merge(model)
     return model, inputs
@@ -150,7 +150,7 @@ def lora_conv_net():
 
 
 def lora_of_convolutions_and_cells():
-    """Return a model with LoRA on each other kind of convolution, and on cells."""
+    """Return a model with LoRA on several kinds of convolutions and on RNN cells."""
     inputs = keras.Input((6, 4))
     x = layers.Conv1D(4, 2, padding="causal", name="conv_line")(inputs)
     x = layers.DepthwiseConv1D(2, name="conv_depthwise")(x)
@@ -167,7 +167,7 @@ def lora_of_convolutions_and_cells():
 
 
 def lora_layers():
-    """Return a model of the layers that have a pair from the start."""
+    """Return a model of layers that are created with a pair, such as `LoRADense`."""
     inputs = keras.Input((6,), dtype="int32")
     x = adapters.LoRAEmbedding(12, 8, rank=2, alpha=3)(inputs)
     x = adapters.LoRAEinsumDense("abc,cd->abd", (None, 8), bias_axes="d", rank=2)(x)
@@ -190,7 +190,7 @@ def frozen_classifier():
 
 
 def half_frozen_classifier():
-    """Return a TransferClassifier of which some layers of the backbone are frozen."""
+    """Return a TransferClassifier with a partly frozen backbone."""
     backbone = bases.bert(head=False)
     for name in ("token_embedding", "position_embedding", "segment_embedding"):
         for layer in backbone.layers:
@@ -207,12 +207,12 @@ def lora_classifier():
 
 
 def matched():
-    """Return a BERT that computes what Hugging Face's does."""
+    """Return a BERT that computes the same as Hugging Face's BERT."""
     return kt.backbones.match_huggingface(bases.bert(head=False)), bases.tokens()
 
 
 def stitched():
-    """Return a head on its backbone, with the mask as an input of the head."""
+    """Return a head on its backbone, where the mask is an input of the head."""
     given = {
         "output": keras.Input((6, 8), name="output"),
         "mask": keras.Input((6,), dtype="bool", name="mask"),
@@ -228,7 +228,7 @@ def stitched():
 
 
 def reversals():
-    """Return a model with reversals of a number, a variable and a schedule."""
+    """Return a model with three reversals: a number, a variable and a schedule."""
     optimizer = keras.optimizers.SGD(0.1)
     ramp_up = kt.optimizers.GaninRampUp(total_steps=10)
     x = inputs = keras.Input((6,))
@@ -254,7 +254,7 @@ def randomization():
 
 
 def pooling():
-    """Return a model of the mean and the last of its tokens."""
+    """Return a model that returns the mean of its tokens and the last token."""
     inputs, pooled = keras.Input((6,), dtype="int32"), []
     for kind in ("mean", "last"):
         tokens = keras.Input((6,), dtype="int32")

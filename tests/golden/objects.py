@@ -1,4 +1,4 @@
-"""The objects of the golden JSON files, which are saved by their config alone."""
+"""The objects of the golden JSON files, which contain only their configs."""
 
 import keras
 
@@ -27,7 +27,7 @@ def decaying():
 
 
 def unfreezing():
-    """Return the callback with phases of its own."""
+    """Return the callback with custom phases."""
     groups = kt.layer_groups(tiny.mlp())
     phases = [(("dense_2",), 2), (("dense_1", "dense_2"), 1, 0.5)]
     return kt.callbacks.GradualUnfreezing(

@@ -1,4 +1,4 @@
-"""The trainings of the golden files: each is saved half-way, and then goes on."""
+"""The trainings of the golden files, which are saved halfway and then continue."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from tests.contracts.domain_contract import extractor
 from tests.contracts.domain_contract import free_head
 from tests.golden import bases
 
-EPOCHS, HALF = 4, 2  # of each training, and of them before the file was saved
+EPOCHS, HALF = 4, 2  # epochs of each training, and epochs before the file is saved
 
 
 class Training(NamedTuple):
-    """A model, how it is fitted, and how its file is loaded."""
+    """A model, its data and callbacks, and the function that loads its file."""
 
     make: Callable
     data: Callable
@@ -22,7 +22,7 @@ class Training(NamedTuple):
     load: Callable = keras.models.load_model
 
     def fit(self, model, *, initial_epoch=0, also=()):
-        """Train to the last epoch, in a fixed order."""
+        """Train to the last epoch, with examples in a fixed order."""
         return model.fit(
             *self.data(),
             batch_size=4,
@@ -35,12 +35,12 @@ class Training(NamedTuple):
 
 
 def unfreezing(model):
-    """Return the callback that thaws a group more in each epoch."""
+    """Return the callback that unfreezes one more group in each epoch."""
     return [kt.callbacks.GradualUnfreezing(model)]
 
 
 def unfreezing_by_loss(model):
-    """Return the callback that may end a phase before its epochs are over."""
+    """Return the callback that can end a phase early, depending on the loss."""
     groups = kt.layer_groups(model)
     names = groups.names
     phases = [((names[-1],), 3), (tuple(names[-2:]), 3, 0.5), (tuple(names), 1)]
@@ -52,7 +52,7 @@ def unfreezing_by_loss(model):
 
 
 def mlp(optimizer, **rates):
-    """Return a compiled stack of Dense layers with a rate for each."""
+    """Return a compiled stack of Dense layers with different learning rates."""
     model = bases.mlp()
     discriminative = kt.optimizers.discriminative(optimizer, model, **rates)
     model.compile(discriminative, bases.LOGITS, metrics=["accuracy"])
@@ -60,14 +60,14 @@ def mlp(optimizer, **rates):
 
 
 def bert():
-    """Return a compiled BERT; the callback makes its optimizer discriminative."""
+    """Return a compiled BERT, whose optimizer the callback makes discriminative."""
     model = bases.bert()
     model.compile(keras.optimizers.Adam(0.01), bases.LOGITS)
     return model
 
 
 def domain_model(kind):
-    """Return a compiled model of two domains, with Ganin's rise of the strength."""
+    """Return a compiled model of two domains with Ganin's schedule of the strength."""
     model = kind(extractor(), free_head())
     optimizer = keras.optimizers.SGD(kt.optimizers.GaninDecay(0.05, 8), momentum=0.9)
     model.compile(optimizer, bases.LOGITS, metrics=["accuracy"])
@@ -85,7 +85,7 @@ def tokens():
 
 
 def domains():
-    """Return both domains, and labels of the source."""
+    """Return both domains and the labels of the source."""
     source = bases.vectors()
     return {"source": source, "target": source * 2 + 0.5}, bases.labels()
 

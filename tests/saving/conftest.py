@@ -15,7 +15,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def saved(path):
-    """An adapter on `small`, in a file, and a model that it can go into."""
+    """Return a `small` model with a saved adapter, and a model with the same base."""
     model, other = small(), small("other")
     other.set_weights(model.get_weights())
     trained(model, adapters.LoRA(rank=2, targets="wide|narrow"))

@@ -1,4 +1,4 @@
-"""What the tests of adapter files share: small models, their state, bytes to change."""
+"""Helpers for tests of adapter files: small models, their state, edited files."""
 
 import json
 
@@ -13,14 +13,14 @@ from tests.adapters import models
 
 
 def split(path):
-    """Return the header of a safetensors file as a dict, and the bytes behind it."""
+    """Return the header of a safetensors file as a dict, and the bytes after it."""
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     return json.loads(content[8 : 8 + length]), content[8 + length :]
 
 
 def join(path, header, data):
-    """Write a safetensors file of a header, a dict or bytes, and the bytes behind."""
+    """Write a safetensors file with a header (dict or bytes) and the bytes after it."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
     return path
@@ -32,7 +32,7 @@ def recipe(path):
 
 
 def set_recipe(path, said):
-    """Put another recipe, a dict or text, into an adapter file."""
+    """Replace the recipe in an adapter file by a dict or text."""
     header, data = split(path)
     text = said if isinstance(said, str) else json.dumps(said)
     header["__metadata__"]["keras_transfer"] = text
@@ -40,7 +40,7 @@ def set_recipe(path, said):
 
 
 def state(model):
-    """Return what a refused file must not have changed."""
+    """Return everything that a refused file must not change."""
     optimizer = getattr(model, "optimizer", None)
     layers = _keras.flat_layers(model)
     return {
@@ -81,7 +81,7 @@ def twin(make, model):
 
 
 def trained(model, recipe=None, name="default"):
-    """Attach an adapter that changes what the model computes, head included."""
+    """Attach an adapter and change its weights and its head."""
     (recipe or adapters.LoRA(rank=2, alpha=3)).attach(model, name)
     rng = np.random.default_rng(5)
     for variable in model.trainable_variables:
@@ -101,7 +101,7 @@ def assert_equal(first, second):
 
 
 def base_weights(model):
-    """Return the weights of `small` without those of its adapters."""
+    """Return the weights of `small` without the weights of its adapters."""
     owners = [model.get_layer("body").get_layer("wide")]
     owners += [model.get_layer("body").get_layer("narrow"), model.get_layer("logits")]
     return [layer.get_weights()[i] for layer in owners for i in (0, 1)]

@@ -1,4 +1,4 @@
-"""The tiny Hugging Face models of tests/golden in keras-hub, as the tests need them."""
+"""The tiny Hugging Face models of tests/golden, loaded with keras-hub."""
 
 import pathlib
 
@@ -13,11 +13,11 @@ CASES = sorted(
     for path in GOLDEN.glob("*/*/adapter_config.json")
 )
 FAMILIES = ("albert", "bert", "distilbert", "gpt2", "llama", "roberta")
-MATCHED = ("bert", "roberta")  # where keras-hub's backbone differs from Hugging Face's
+MATCHED = ("bert", "roberta")  # keras-hub's backbones differ from Hugging Face's
 
 
 def backbone(family, *, matched=True):
-    """Return the base model of a family, read by keras-hub."""
+    """Return the base model of a family, loaded with keras-hub."""
     import keras_hub
 
     folder = GOLDEN / family / "base"
@@ -50,7 +50,7 @@ def causal_lm(family):
 
 
 def model_of(case):
-    """Return the Keras model that a case is an adapter of, and the case's folder."""
+    """Return the Keras model for the adapter of a case, and the folder of the case."""
     family, name = case.split("/")
     folder = GOLDEN / case
     if name.endswith("seq_cls"):
@@ -61,7 +61,7 @@ def model_of(case):
 
 
 def inputs_of(model, family):
-    """Return the token ids of a family's outputs.npz as `model` takes them."""
+    """Return the inputs in a family's outputs.npz in the form for `model`."""
     arrays = np.load(GOLDEN / family / "outputs.npz")
     inputs = {key: arrays[key].astype("int32") for key in ("token_ids", "padding_mask")}
     if any(
@@ -72,7 +72,7 @@ def inputs_of(model, family):
 
 
 def outputs_of(model, family):
-    """Return what `model` makes of them: features, or logits."""
+    """Return the outputs of `model` for these inputs, features or logits."""
     outputs = model(inputs_of(model, family), training=False)
     if isinstance(outputs, dict):
         outputs = outputs["sequence_output"]
@@ -80,12 +80,12 @@ def outputs_of(model, family):
 
 
 def expected(family, name):
-    """Return what PyTorch made of them, `name` a case or "base"."""
+    """Return PyTorch's outputs for a case, or for the name "base"."""
     return np.load(GOLDEN / family / "outputs.npz")[name]
 
 
 def difference(family, actual, wanted):
-    """Return the largest difference of two outputs, padding left out."""
+    """Return the largest difference of two outputs, without padding."""
     found = np.abs(actual - wanted)
     if found.ndim == 3:
         mask = np.load(GOLDEN / family / "outputs.npz")["padding_mask"]

@@ -1,4 +1,4 @@
-"""Adapter files: what comes back, into which models, and what is refused."""
+"""Adapter files: round trips, the models that they fit, and refused files."""
 
 import os
 import subprocess
@@ -46,7 +46,7 @@ BERTS = [models.task, transfer_classifier, models.nested, models.flat]
 
 
 def same_base(other, model):
-    """Give a model the weights of the backbone of another, by name; return it."""
+    """Copy the backbone weights of `model` to `other` by name, and return `other`."""
     mine, theirs = (weight_names(places_of(each)) for each in (other, model))
     names = {name for name in mine if not name.startswith("head:")}
     assert names == {name for name in theirs if not name.startswith("head:")}
@@ -106,7 +106,7 @@ class TestRoundTrip:
         assert_equal(outputs(other), outputs(model))
 
     @pytest.mark.slow
-    def test_learns_on_after_loading(self, saved, path):
+    def test_training_after_loading(self, saved, path):
         _, other = saved
         kt.load_adapter(models.compiled(other), path)
         base = models.base_values(other.get_layer("body"))
@@ -185,7 +185,7 @@ class TestWhere:
         assert set(tensors(path)) == pairs | head
 
     @pytest.mark.parametrize("make", BERTS)
-    def test_a_bare_backbone_gets_all_but_the_head(self, make, path, capsys):
+    def test_a_bare_backbone_gets_everything_except_the_head(self, make, path, capsys):
         model = make()
         backbone = same_base(bare(), model)
         trained(model)
@@ -193,7 +193,7 @@ class TestWhere:
         capsys.readouterr()
         kt.load_adapter(backbone, path)
         text = capsys.readouterr().out
-        assert "its head was left out: the model has none" in text
+        assert "without its head because the model has no head" in text
         assert text.count("\n") == 1
         inner = keras.Model(model.input, model.layers[-1].input)
         if make in (models.nested, models.flat):
@@ -211,7 +211,7 @@ class TestWhere:
         assert len(list(places(other))) == 2
 
     def test_targets_that_name_the_outer_model(self, path):
-        # Attached with paths of the Task, loaded where these do not exist.
+        # The targets are paths in the Task, which do not exist in the backbone.
         model = models.task()
         backbone = bare()
         backbone.set_weights(model.backbone.get_weights())
@@ -228,7 +228,7 @@ class TestWhere:
         recipe = adapters.attached(backbone)["default"]
         name = "transformer_layer_0/self_attention_layer/query"
         assert recipe.rank_pattern == {name: 1}
-        # The recipe stands by itself: it attaches the same to a third model.
+        # The recipe alone attaches the same parts to a third model.
         third = bare()
         recipe.attach(third)
         found = [(p, part.rank) for p, _, part in places(third)]
@@ -243,7 +243,7 @@ class TestWhere:
         recipe = adapters.attached(other)["default"]
         assert type(recipe) is adapters.RsLoRA and recipe.targets == "all-linear"
 
-    def test_names_that_keras_numbers_may_differ(self, path):
+    def test_names_with_keras_numbers_can_differ(self, path):
         def make():
             return keras.Sequential(
                 [
@@ -276,7 +276,7 @@ class TestWhere:
         assert_equal(outputs(other), outputs(model))
 
     @pytest.mark.slow
-    def test_biases_that_learn_too(self, path):
+    def test_trained_biases(self, path):
         for bias in ("lora_only", "all"):
             model = models.nested()
             other = twin(models.nested, model)
@@ -291,25 +291,25 @@ class TestWhere:
         other.get_layer("logits").kernel.assign(np.zeros((4, 3)))
         trained(model, adapters.LoRA(rank=2, targets="wide|logits"))
         kt.save_adapter(model, path)
-        # The kernel below the pair is frozen, and goes along all the same.
+        # The kernel under the pair is frozen, but is saved too.
         assert "head:logits/kernel" in tensors(path)
         kt.load_adapter(other, path)
         assert_equal(outputs(other, X), outputs(model, X))
         kt.load_adapter(third, path, head=False)
         assert [p for p, _, _ in places(third)] == ["body/wide"]
 
-    def test_a_layer_in_front_of_the_backbone(self, path):
+    def test_an_adapter_on_a_layer_before_the_backbone_is_refused(self, path):
         inputs = keras.Input((6,))
         body = small().get_layer("body")
         x = keras.layers.Dense(6, name="before")(inputs)
         model = keras.Model(inputs, keras.layers.Dense(2, name="logits")(body(x)))
-        assert backbone_of(model) is model  # it is a part of what was trained
+        assert backbone_of(model) is model  # `before` is part of the base
         model.backbone = body
         adapters.LoRA(rank=2, targets="before|wide").attach(model)
         with pytest.raises(ValueError, match=r"also on \['before'\]"):
             kt.save_adapter(model, path)
 
-    def test_a_normalization_in_front_belongs_to_no_backbone(self, path):
+    def test_a_normalization_before_the_backbone_is_not_part_of_it(self, path):
         inputs = keras.Input((6,))
         norm = keras.layers.Normalization()
         body = small().get_layer("body")
@@ -319,7 +319,7 @@ class TestWhere:
 
 
 class TestNames:
-    def test_the_name_in_the_file_or_another(self, path):
+    def test_the_name_is_that_of_the_file_or_an_argument(self, path):
         model = small()
         other = twin(small, model)
         trained(model, adapters.LoRA(rank=2, targets="wide"), "mine")
@@ -341,12 +341,12 @@ class TestNames:
             kt.load_adapter(model, path, name="../x")
         assert files.state(model) == before
 
-    def test_which_one_is_saved(self, path):
+    def test_the_saved_adapter_is_the_active_the_named_or_the_only_one(self, path):
         model = small()
         for name in ("first", "second"):
             adapters.LoRA(rank=2, targets="wide").attach(model, name)
         kt.save_adapter(model, path)
-        assert files.recipe(path)["name"] == "second"  # it is the one in use
+        assert files.recipe(path)["name"] == "second"  # the active adapter
         kt.save_adapter(model, path, name="first")
         assert files.recipe(path)["name"] == "first"
         with pytest.raises(ValueError, match="no adapter 'third'"):
@@ -354,7 +354,7 @@ class TestNames:
         adapters.remove(model, "second")
         adapters.LoRA(rank=2, targets="wide").attach(model, "second")
         adapters.remove(model, "second")
-        kt.save_adapter(model, path)  # none is in use, but there is one alone
+        kt.save_adapter(model, path)  # the only adapter, which is not active
         assert files.recipe(path)["name"] == "first"
 
     def test_a_model_without_adapters_is_refused(self, path):
@@ -370,7 +370,7 @@ class TestNames:
 
 class TestHead:
     @pytest.mark.slow
-    def test_all_of_a_layer_that_trains(self, path):
+    def test_all_weights_of_a_layer_that_trains_are_saved(self, path):
         def make():
             inputs = keras.Input((6,))
             body = small().get_layer("body")
@@ -393,16 +393,16 @@ class TestHead:
         kt.save_adapter(model, path)
         assert "0 of the head" in capsys.readouterr().out
         kt.load_adapter(twin(small, adapters.detach(model)), path)
-        assert "it has no head" in capsys.readouterr().out
+        assert "which has no head" in capsys.readouterr().out
 
-    def test_a_head_frozen_with_all_the_model_goes_along(self, path):
+    def test_a_head_that_is_frozen_with_the_whole_model_is_saved(self, path):
         model = small()
         trained(model, adapters.LoRA(rank=2, targets="wide"))
         model.trainable = False
         kt.save_adapter(model, path)
         assert "head:logits/kernel" in tensors(path)
 
-    def test_can_be_left_out_of_the_file_and_of_the_model(self, path, capsys):
+    def test_a_head_can_be_left_out_of_the_file_and_of_the_model(self, path, capsys):
         model = small()
         other = twin(small, model)
         trained(model, adapters.LoRA(rank=2, targets="wide"))
@@ -410,7 +410,7 @@ class TestHead:
         kernel = other.get_layer("logits").kernel.numpy()
         kt.load_adapter(other, path, head=False)
         assert np.array_equal(other.get_layer("logits").kernel, kernel)
-        assert "its head was left out" in capsys.readouterr().out
+        assert "without its head" in capsys.readouterr().out
         kt.save_adapter(model, path, head=False)
         assert not any(name.startswith("head:") for name in tensors(path))
         kt.load_adapter(other, path, name="second")
@@ -438,7 +438,7 @@ class TestHead:
         ],
         ids=["shape", "name", "more"],
     )
-    def test_one_that_does_not_fit_is_refused(self, saved, path, top, message):
+    def test_a_head_that_does_not_fit_is_refused(self, saved, path, top, message):
         model, _ = saved
         inputs = keras.Input((6,))
         body = small().get_layer("body")
@@ -457,7 +457,7 @@ class TestHead:
 
 class TestBase:
     @pytest.mark.parametrize("make", [bare, *BERTS])
-    def test_the_fingerprint_is_that_of_the_base_alone(self, make):
+    def test_the_fingerprint_depends_only_on_the_base(self, make):
         model = models.nested()
         base = fingerprint(backbone_of(model))
         assert base.name == "BertBackbone"
@@ -467,7 +467,7 @@ class TestBase:
         assert other.weights == base.weights
 
     @pytest.mark.slow
-    def test_the_fingerprint_does_not_see_adapters(self):
+    def test_the_fingerprint_does_not_depend_on_adapters(self):
         model = small()
         base = fingerprint(backbone_of(model))
         trained(model, adapters.LoRA(rank=2, targets="wide"))
@@ -482,7 +482,7 @@ class TestBase:
         adapters.detach(model)
         assert fingerprint(backbone_of(model)) == base
 
-    def test_of_statistics_too(self):
+    def test_the_fingerprint_includes_statistics(self):
         model = tiny.hub_resnet()
         base = fingerprint(model)
         for variable in model.weights:
@@ -511,7 +511,7 @@ class TestBase:
             kt.load_adapter(model, path)
         assert files.state(model) == before
 
-    def test_a_base_trained_since_is_refused(self, saved, path):
+    def test_a_base_that_was_trained_is_refused(self, saved, path):
         _, other = saved
         models.compiled(other).fit(X, models.labels(), verbose=0)
         with pytest.raises(ValueError, match="trained on other weights"):
@@ -534,7 +534,7 @@ class TestBase:
             kt.load_adapter(deeper, path, check_base=False, head=False)
         assert files.state(deeper) == before
 
-    def test_what_an_adapter_trains_does_not_count(self, path):
+    def test_the_fingerprint_ignores_weights_that_an_adapter_trains(self, path):
         model = models.nested()
         other = twin(models.nested, model)
         trained(model, adapters.LoRA(rank=2, bias="all"))
@@ -544,7 +544,7 @@ class TestBase:
 
 
 class TestRefusesTheModel:
-    def test_whatever_ends_attaching(self, saved, path, monkeypatch):
+    def test_an_interrupted_load_changes_nothing(self, saved, path, monkeypatch):
         _, other = saved
         models.compiled(other)
         before = files.state(other)
@@ -552,7 +552,7 @@ class TestRefusesTheModel:
         def kill(*args):
             raise KeyboardInterrupt
 
-        # After the head has its values.
+        # This is called after the head has its new values.
         monkeypatch.setattr("keras_transfer.adapters.plan.retrace", kill)
         with pytest.raises(KeyboardInterrupt):
             kt.load_adapter(other, path)
@@ -560,7 +560,7 @@ class TestRefusesTheModel:
         monkeypatch.undo()
         kt.load_adapter(other, path)
 
-    def test_whose_optimizer_has_made_updates(self, saved, path):
+    def test_a_model_whose_optimizer_has_made_updates_is_refused(self, saved, path):
         _, other = saved
         models.compiled(other, rate=0.0).fit(X, models.labels(), verbose=0)
         before = files.state(other)
@@ -568,7 +568,7 @@ class TestRefusesTheModel:
             kt.load_adapter(other, path)
         assert files.state(other) == before
 
-    def test_of_another_strategy(self, saved, path, strategy):
+    def test_a_model_of_another_strategy_is_refused(self, saved, path, strategy):
         model, _ = saved
         with strategy.scope():
             other = small()
@@ -578,7 +578,7 @@ class TestRefusesTheModel:
             kt.load_adapter(other, path)
         assert files.state(other) == before
 
-    def test_that_is_none(self, path):
+    def test_a_string_is_refused(self, path):
         for verb in (kt.save_adapter, kt.load_adapter):
             with pytest.raises(TypeError, match="Keras model"):
                 verb("model", path)
@@ -586,14 +586,14 @@ class TestRefusesTheModel:
 
 @keras.saving.register_keras_serializable("keras_transfer_tests")
 class Stronger(adapters.LoRA):
-    """A technique of somebody else's."""
+    """A technique of a user."""
 
     def scaling(self, rank, alpha):
         return 2 * super().scaling(rank, alpha)
 
 
 class TestTechniques:
-    def test_one_of_the_users_own(self, path):
+    def test_a_technique_of_a_user(self, path):
         model = small()
         other = twin(small, model)
         trained(model, Stronger(rank=2, targets="wide"))
@@ -603,7 +603,7 @@ class TestTechniques:
         assert_equal(outputs(other, X), outputs(model, X))
 
     @pytest.mark.parametrize("kind", [adapters.LoRA, adapters.RsLoRA, adapters.LoHa])
-    def test_numbers_of_numpy_are_kept_as_those_of_python(self, kind, path):
+    def test_numpy_numbers_become_python_numbers(self, kind, path):
         recipe = kind(
             rank=np.int64(2),
             alpha=np.float32(4),
@@ -621,7 +621,7 @@ class TestTechniques:
         kt.load_adapter(other, path)
         assert_equal(outputs(other, X), outputs(model, X))
 
-    def test_numbers_that_json_does_not_have_are_refused(self, path):
+    def test_numpy_numbers_in_a_config_are_refused(self, path):
         model, recipe = small(), Stronger(rank=2, targets="wide")
         recipe.alpha = np.float32(4)
         recipe.attach(model)
@@ -629,7 +629,7 @@ class TestTechniques:
             kt.save_adapter(model, path)
         assert not path.exists()
 
-    def test_one_that_is_not_registered_is_refused(self, path):
+    def test_an_unregistered_technique_is_refused(self, path):
         class Unknown(adapters.LoRA):
             pass
 
@@ -648,7 +648,7 @@ class TestTechniques:
         assert_equal(outputs(other, X), outputs(model, X))
         assert models.trained_paths(other) == models.trained_paths(model)
 
-    def test_a_loaded_model_is_saved_whole(self, saved, path):
+    def test_a_model_with_a_loaded_adapter_can_be_saved(self, saved, path):
         model, other = saved
         kt.load_adapter(other, path)
         whole = path.with_suffix(".keras")
@@ -681,7 +681,7 @@ class TestFile:
         ):
             assert np.array_equal(a.numpy().astype("float16"), b.numpy())
 
-    def test_what_float16_cannot_hold_is_refused(self, saved, path):
+    def test_values_that_are_too_large_for_float16_are_refused(self, saved, path):
         model, _ = saved
         before = path.read_bytes()
         part = next(places(model))[2]
@@ -710,7 +710,7 @@ class TestFile:
         kt.load_adapter(other, path)
         assert_equal(outputs(other, X), expected)
 
-    def test_saved_twice_it_is_the_same(self, saved, path):
+    def test_saving_twice_gives_the_same_file(self, saved, path):
         model, other = saved
         before = path.read_bytes()
         kt.save_adapter(model, path)
@@ -746,7 +746,7 @@ class TestFile:
         with pytest.raises(ValueError, match="has no adapter_config.json"):
             kt.load_adapter(other, path.parent)
 
-    def test_a_folder_is_one_of_peft(self, tmp_path):
+    def test_a_folder_is_loaded_as_a_peft_folder(self, tmp_path):
         model = match_huggingface(bare())
         other = same_base(match_huggingface(bare()), model)
         trained(model)
@@ -764,7 +764,7 @@ def before_file(path, content):
 
 
 def exact(shape):
-    """Return values that are the same on each machine."""
+    """Return values that are the same on every machine."""
     return (np.arange(np.prod(shape)).reshape(shape) % 7 - 3) / 8
 
 
@@ -776,8 +776,8 @@ def golden():
 
 
 def test_the_golden_file_of_format_1():
-    # Saved by the first version, from LoRA(2, 3, "wide|narrow", rank_pattern=
-    # {"wide": 1}) on golden(), with exact() for each weight that learns. Never remade.
+    # Saved by the first version from LoRA(2, 3, "wide|narrow", rank_pattern=
+    # {"wide": 1}) on golden(), with exact() for each trainable weight. Do not recreate.
     model = golden()
     kt.load_adapter(model, ROOT / "tests" / "golden" / "adapter_1.safetensors")
     found = {p: (part.rank, part.scaling) for p, _, part in places(model)}

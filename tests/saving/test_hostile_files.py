@@ -1,4 +1,4 @@
-"""Adapter files that are damaged or made to do harm: refused, and nothing changes."""
+"""Damaged or malicious adapter files are refused, and nothing changes."""
 
 import json
 import os
@@ -187,7 +187,7 @@ class TestHostileFiles:
         assert_equal(outputs(other, X), predictions)
         assert capsys.readouterr().out == ""
 
-    def test_the_file_is_sound_without_the_change(self, saved, path):
+    def test_the_file_is_valid_without_the_change(self, saved, path):
         model, other = saved
         files.join(path, *files.split(path))
         kt.load_adapter(other, path)
@@ -203,7 +203,7 @@ class TestHostileFiles:
             kt.load_adapter(other, path, check_base=False)
         assert files.state(other) == before
 
-    def test_all_lengths_of_a_cut_file(self, saved, path):
+    def test_a_truncated_file_of_any_length_is_refused(self, saved, path):
         _, other = saved
         content = path.read_bytes()
         before = files.state(other)
@@ -213,7 +213,7 @@ class TestHostileFiles:
                 kt.load_adapter(other, path)
         assert files.state(other) == before
 
-    def test_any_byte_may_be_wrong(self, saved, path):
+    def test_any_byte_can_be_wrong(self, saved, path):
         _, other = saved
         content = path.read_bytes()
         end = 8 + int.from_bytes(content[:8], "little")
@@ -226,7 +226,7 @@ class TestHostileFiles:
                 kt.load_adapter(other, path)
             except ValueError:
                 assert files.state(other) == before
-            else:  # such as a digit of a version
+            else:  # the byte has no effect, such as a digit of a version
                 adapters.detach(other)
                 before = files.state(other)
 

@@ -1,4 +1,4 @@
-"""What save_peft writes is read by the real PEFT, and computes the same in PyTorch."""
+"""The real PEFT reads the folders of save_peft, and PyTorch computes the same."""
 
 import warnings
 
@@ -14,7 +14,7 @@ from tests.saving import peft_models
 
 pytestmark = [
     pytest.mark.peft,
-    # Of torch's and transformers' own.
+    # These come from torch and transformers.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
@@ -47,7 +47,7 @@ HEADS = ("albert", "bert", "distilbert", "roberta")
 
 @pytest.fixture(scope="module")
 def torch():
-    """Return torch, where all three packages are installed; skip elsewhere."""
+    """Return torch, or skip the test unless all three packages are installed."""
     reason = "needs the extra: pip install keras_transfer[peft]"
     for name in ("peft", "transformers"):
         pytest.importorskip(name, reason=reason)
@@ -55,24 +55,24 @@ def torch():
 
 
 def disturb(model):
-    """Give all that learns values that no two layers share."""
+    """Give all trainable weights different values in each layer."""
     rng = np.random.default_rng(0)
     for variable in model.trainable_variables:
         variable.assign(variable + rng.normal(size=variable.shape) * 0.1)
 
 
 def in_pytorch(family, folder, kind, *, merged=False):
-    """Return what the base model with the adapter in `folder` computes."""
+    """Return the outputs of the base model with the adapter in `folder`."""
     import peft
     import torch
     import transformers
 
     base = peft_models.GOLDEN / family / "base"
     with warnings.catch_warnings():
-        # It tells of each file that it reads.
+        # Loading the base model warns about each file.
         warnings.simplefilter("ignore")
         model = getattr(transformers, f"AutoModel{kind}").from_pretrained(base)
-        # A tensor that PEFT did not find, or one that it did not want, is a warning.
+        # PEFT warns about missing and unexpected tensors.
         warnings.simplefilter("error", UserWarning)
         model = peft.PeftModel.from_pretrained(model, folder)
     model = model.merge_and_unload() if merged else model
@@ -123,7 +123,7 @@ def test_pytorch_computes_the_same_logits_of_words(torch, family, tmp_path):
     assert peft_models.difference(family, ours, theirs) < 1e-5
 
 
-def test_what_pytorch_trains_on_comes_back(torch, tmp_path):
+def test_an_adapter_saved_again_by_pytorch_can_be_loaded(torch, tmp_path):
     import peft
     import transformers
 

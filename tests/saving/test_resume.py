@@ -1,4 +1,4 @@
-"""Reloading half-way through a schedule, beside what Keras does by itself."""
+"""Reloading in the middle of a schedule, compared with Keras's own loading."""
 
 import warnings
 
@@ -58,7 +58,7 @@ def compiled(model, optimizer=None):
 
 
 def half_way(model, data, path, **settings):
-    """Train the head alone, then one group more, and save."""
+    """Train the head alone, then one more group, and save the model."""
     fit(model, *data, epochs=2, callbacks=[GradualUnfreezing(model, **settings)])
     model.save(path)
     return path
@@ -70,7 +70,7 @@ def trainable(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [bert, nested_bert, task])
-def test_training_goes_on_as_if_never_stopped(tmp_path, make):
+def test_training_continues_as_if_never_stopped(tmp_path, make):
     model = compiled(make())
     path = half_way(model, tokens(), tmp_path / "half.keras")
     again = kt.resume(path)
@@ -96,7 +96,7 @@ def test_keras_alone_loses_the_moments_of_a_partly_frozen_bert(tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         again = keras.saving.load_model(tmp_path / "stock.keras")
-    # If this fails, Keras keeps flags of sub-layers, and resume() can be simpler.
+    # If this fails, Keras saves the flags of sub-layers, and resume() can be simpler.
     assert len(again.trainable_variables) > len(model.trainable_variables)
     assert _keras.value(again.optimizer.iterations) == 0
     assert any("Skipping variable loading" in str(w.message) for w in caught)
@@ -104,7 +104,7 @@ def test_keras_alone_loses_the_moments_of_a_partly_frozen_bert(tmp_path):
         kt.resume(tmp_path / "stock.keras")
 
 
-def test_a_plain_load_half_way_names_resume(tmp_path):
+def test_load_model_names_resume_in_its_error(tmp_path):
     path = half_way(compiled_mlp(), vectors(), tmp_path / "half.keras")
     with pytest.raises(ValueError, match=r"keras_transfer\.resume"):
         keras.saving.load_model(path)
@@ -116,7 +116,7 @@ def compiled_mlp(optimizer=None):
     return model
 
 
-def test_rates_and_phase_come_back(tmp_path):
+def test_rates_and_phase_are_restored(tmp_path):
     model = tiny.mlp()
     adamw = keras.optimizers.AdamW(1e-3, weight_decay=0.1)
     rates = {"dense_0": 0.5, "dense_2": 2.0}
@@ -135,7 +135,7 @@ def test_rates_and_phase_come_back(tmp_path):
 
 
 @pytest.mark.slow
-def test_mixed_precision_comes_back_with_its_scale(tmp_path):
+def test_mixed_precision_is_restored_with_its_loss_scale(tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     model = compiled_mlp()
     path = half_way(model, vectors(), tmp_path / "half.keras")
@@ -159,7 +159,7 @@ def test_resumes_under_a_strategy(tmp_path, strategy):
     assert_close(again.get_weights(), model.get_weights(), 1e-6)
 
 
-def test_a_stock_optimizer_over_everything_is_loaded_as_keras_does(tmp_path):
+def test_an_optimizer_of_all_variables_is_loaded_as_by_keras(tmp_path):
     model = compiled_mlp()
     fit(model, *vectors())
     model.save(tmp_path / "all.keras")
@@ -175,7 +175,7 @@ def test_the_legacy_format_is_refused(tmp_path):
         kt.resume(path)
 
 
-def test_what_cannot_be_resumed_is_refused(tmp_path):
+def test_files_that_cannot_be_resumed_are_refused(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         kt.resume(tmp_path / "none.keras")
     tiny.mlp().save(tmp_path / "bare.keras")
@@ -189,7 +189,7 @@ def test_what_cannot_be_resumed_is_refused(tmp_path):
         kt.resume(tmp_path / "untrained.keras")
 
 
-def test_layers_of_statistics_alone_stay_as_they_were(tmp_path):
+def test_layers_with_statistics_only_keep_their_flag(tmp_path):
     norm = keras.layers.BatchNormalization(center=False, scale=False)
     model = keras.Sequential([keras.Input((6,)), norm, keras.layers.Dense(3)])
     optimizer = kt.optimizers.discriminative(keras.optimizers.Adam(), model)
@@ -211,7 +211,7 @@ def test_custom_objects_are_passed_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_compile_of_the_models_own_is_called_as_keras_does(tmp_path):
+def test_a_custom_compile_is_called_as_by_keras(tmp_path):
     class Own(keras.Model):
         def compile(self, optimizer, scale):
             super().compile(optimizer, "mse")

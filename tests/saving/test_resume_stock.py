@@ -1,4 +1,4 @@
-"""Stock optimizers keep their slots, wherever an adapter was attached, or none was."""
+"""Keras's own optimizers keep their slots, with and without adapters."""
 
 import keras
 import numpy as np
@@ -79,7 +79,7 @@ def flags(model):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*shuffle=True:UserWarning")
 @pytest.mark.parametrize("make", MAKERS)
-def test_training_goes_on_as_if_never_stopped(make, tmp_path):
+def test_training_continues_as_if_never_stopped(make, tmp_path):
     model = trained(make)
     model.save(tmp_path / "model.keras")
     again = kt.resume(tmp_path / "model.keras")
@@ -102,13 +102,13 @@ OPTIMIZERS = [
 
 
 def body():
-    """Return a model of layers of three widths."""
+    """Return a model with layers of three widths."""
     layers = [keras.layers.Dense(width) for width in (5, 4, 3)]
     return keras.Sequential([keras.Input((6,)), *layers])
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda x: x.name)
-def test_what_the_slots_are_for_is_found_by_their_shapes(optimizer):
+def test_the_variables_of_slots_are_found_by_their_shapes(optimizer):
     model = body()
     fresh = type(optimizer).from_config(optimizer.get_config())
     wanted = [*model.layers[0].weights, model.layers[2].kernel]
@@ -119,7 +119,7 @@ def test_what_the_slots_are_for_is_found_by_their_shapes(optimizer):
     assert [id(v) for v in found] == [id(v) for v in wanted]
 
 
-def test_several_choices_are_none():
+def test_several_choices_return_none():
     model = keras.Sequential([keras.Input((4,)), *map(keras.layers.Dense, (4, 4))])
     adam = keras.optimizers.Adam()
     adam.build(model.layers[0].weights)
@@ -128,7 +128,7 @@ def test_several_choices_are_none():
 
 
 def language_model():
-    """Return a tiny causal language model that draws words in a way of its own."""
+    """Return a tiny causal language model with its own sampler."""
     import keras_hub
 
     sizes = dict(num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=8)

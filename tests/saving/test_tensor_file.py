@@ -1,4 +1,4 @@
-"""Safetensors files: a sound one is read, any other refused; writing is one step."""
+"""Safetensors files: valid files are read, others are refused; one-step writing."""
 
 import errno
 import json
@@ -45,7 +45,7 @@ def test_round_trip(path):
         assert np.array_equal(value, TENSORS[name])
 
 
-def test_values_that_do_not_lie_in_order(path):
+def test_values_that_are_not_contiguous(path):
     value = np.arange(6, dtype="float32").reshape(2, 3).T
     write_tensors(path, {"x": value, "y": np.float32(3)})
     read = TensorFile(path).read(["x", "y"])
@@ -59,7 +59,7 @@ def test_the_same_tensors_give_the_same_bytes(path, tmp_path):
     assert path.read_bytes() == other.read_bytes()
 
 
-def test_spaces_behind_the_header_are_allowed(path):
+def test_spaces_after_the_header_are_allowed(path):
     join(path, json.dumps(HEADER).encode() + b"    ", bytes(12))
     assert set(TensorFile(path).specs) == {"a/x", "a/y"}
 
@@ -83,7 +83,7 @@ def test_a_bad_beginning_is_refused(path, content, message):
         TensorFile(path)
 
 
-def test_a_header_too_long_is_refused_unread(path):
+def test_a_header_that_is_too_long_is_refused_before_it_is_read(path):
     with path.open("wb") as stream:  # a file with a hole takes no space
         stream.write((LONGEST_HEADER + 1).to_bytes(8, "little") + b"{")
         stream.truncate(LONGEST_HEADER + 100)
@@ -136,7 +136,7 @@ def test_a_bad_header_is_refused(path, header, message):
     ],
     ids=lambda value: str(value)[-60:],
 )
-def test_a_tensor_not_where_it_should_be_is_refused(path, header, message):
+def test_a_tensor_with_invalid_offsets_is_refused(path, header, message):
     join(path, header, bytes(12))
     with pytest.raises(ValueError, match=message):
         TensorFile(path)
@@ -159,7 +159,7 @@ def test_a_tensor_not_where_it_should_be_is_refused(path, header, message):
         "a" * 2000,
     ],
 )
-def test_a_name_that_is_no_path_downwards_is_refused(path, name):
+def test_a_name_that_is_not_a_relative_path_is_refused(path, name):
     header = {"a/x": HEADER["a/x"], name: HEADER["a/y"]}
     join(path, header, bytes(12))
     with pytest.raises(ValueError, match="not a path of layers"):
@@ -181,7 +181,7 @@ def test_values_that_are_not_finite_are_refused(path, bad, dtype):
         write_tensors(path, {"x": np.array([bad], dtype)})
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_a_path_that_is_not_a_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         TensorFile(tmp_path / "none.safetensors")
     with pytest.raises(ValueError, match="is not a file"):
@@ -190,7 +190,7 @@ def test_what_is_no_file_is_refused(tmp_path):
         write_tensors(tmp_path / "none" / "x.safetensors", TENSORS)
 
 
-def test_what_a_variable_expects(path):
+def test_tensors_that_do_not_fit_a_variable_are_refused(path):
     write_tensors(path, TENSORS)
     file = TensorFile(path)
     file.expect("a/lora_b", (2,), "float32")
@@ -220,12 +220,12 @@ def test_a_kill_or_a_full_disk_leaves_the_old_file(path, monkeypatch, where):
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_no_moment_without_a_whole_file(path, monkeypatch):
+def test_a_complete_file_exists_at_every_moment(path, monkeypatch):
     write_tensors(path, TENSORS)
     replace, seen = os.replace, []
 
     def look(source, target):
-        seen.append(set(TensorFile(source).specs))  # whole before it is in place
+        seen.append(set(TensorFile(source).specs))  # complete before it is renamed
         seen.append(set(TensorFile(target).specs))
         replace(source, target)
 

@@ -1,4 +1,4 @@
-"""What attaching, saving and loading print, and that verbose=0 silences all of it."""
+"""attach, save_adapter and load_adapter print one line each, or none if verbose=0."""
 
 import pytest
 

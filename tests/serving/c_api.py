@@ -1,8 +1,8 @@
-"""SavedModels through the TensorFlow C API, in a process without TensorFlow's Python.
+"""Run SavedModels with the TensorFlow C API, without TensorFlow's Python code.
 
-`TF_LoadSessionFromSavedModel` is the loader that TensorFlow Serving uses. Run as a
-module, it does the jobs of a pickle: a list of (folder, signature, arrays by name) or
-(library, path) in, a list of outputs by name (or the text of an error) out.
+`TF_LoadSessionFromSavedModel` is the loader that TensorFlow Serving uses. As a module,
+this file runs a pickled list of jobs. A job is (folder, signature, arrays by name) or
+(library, path). The result is a list of outputs by name or texts of errors.
 
     python -m tests.serving.c_api jobs.pickle results.pickle
 """
@@ -35,7 +35,7 @@ STRING_SIZE = 24  # of a TF_TString, in bytes
 
 
 class Failure(Exception):
-    """What the C API reports: a code, which is that of gRPC as well, and a text."""
+    """An error of the C API with a text and a code, which equals the code in gRPC."""
 
     def __init__(self, code, text):
         super().__init__(text)
@@ -53,7 +53,7 @@ class Buffer(ctypes.Structure):
 
 
 class Output(ctypes.Structure):
-    """TF_Output: one of the results of an operation."""
+    """TF_Output: one output of an operation."""
 
     _fields_ = [("operation", ctypes.c_void_p), ("index", ctypes.c_int)]
 
@@ -64,9 +64,9 @@ def package_folder(name):
 
 
 def only_messages():
-    """Make `import tensorflow.core...` find the protocol messages, and no more.
+    """Make `import tensorflow.core...` import only the protocol messages.
 
-    Importing the package itself would load all of TensorFlow's Python.
+    Importing the package itself would load all of TensorFlow's Python code.
     """
     if "tensorflow" not in sys.modules:
         found = importlib.util.find_spec("tensorflow")
@@ -74,9 +74,9 @@ def only_messages():
 
 
 def library():
-    """Return the library with the C API, loaded."""
+    """Load and return the library of the C API."""
     folder = package_folder("tensorflow")
-    # The custom operations look for their symbols in this one.
+    # The custom operations need the symbols of this library.
     ctypes.CDLL(str(folder / "libtensorflow_framework.so.2"), ctypes.RTLD_GLOBAL)
     found = ctypes.CDLL(str(folder / "libtensorflow_cc.so.2"), ctypes.RTLD_GLOBAL)
     pointer, size, whole = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
@@ -132,7 +132,7 @@ def library():
 
 
 class TensorFlow:
-    """The C API, as far as loading and running takes it."""
+    """The part of the C API that loads and runs a SavedModel."""
 
     def __init__(self):
         self.c = library()
@@ -144,7 +144,7 @@ class TensorFlow:
 
     @contextlib.contextmanager
     def status(self):
-        """Give a TF_Status, and raise what it holds when the block ends."""
+        """Yield a TF_Status, and raise its error at the end of the block."""
         status = self.c.TF_NewStatus()
         try:
             yield status
@@ -156,7 +156,7 @@ class TensorFlow:
             self.c.TF_DeleteStatus(status)
 
     def tensor(self, array, dtype):
-        """Return a new TF_Tensor of an array."""
+        """Return a new TF_Tensor with the content of an array."""
         dims = (ctypes.c_int64 * array.ndim)(*array.shape)
         strings = dtype == STRING
         size = array.size * STRING_SIZE if strings else array.nbytes
@@ -187,7 +187,7 @@ class TensorFlow:
         return found
 
     def delete(self, tensor, own_strings=False):
-        """Delete a TF_Tensor; the strings that we put into one are ours to free."""
+        """Delete a TF_Tensor, and free its strings if we created them."""
         if own_strings and self.c.TF_TensorType(tensor) == STRING:
             data = self.c.TF_TensorData(tensor)
             for start in range(0, self.c.TF_TensorByteSize(tensor), STRING_SIZE):
@@ -223,7 +223,7 @@ class SavedModel:
         self.signatures = {
             name: each
             for name, each in graph.signature_def.items()
-            if not name.startswith("__")  # an operation to run once, done by now
+            if not name.startswith("__")  # the initializer, which has already run
         }
 
     def close(self):
@@ -266,7 +266,7 @@ class SavedModel:
         finally:
             for each in filter(None, outputs):
                 self.tensorflow.delete(each)
-            for each in inputs:  # last: an output may lie in the memory of an input
+            for each in inputs:  # last, as an output can use the memory of an input
                 self.tensorflow.delete(each, own_strings=True)
 
     def _output(self, name):
@@ -276,7 +276,7 @@ class SavedModel:
 
 
 def text_operations():
-    """Return the libraries with the operations of tensorflow-text."""
+    """Return the paths of the libraries with the operations of tensorflow_text."""
     folder = package_folder("tensorflow_text") / "python" / "ops"
     return sorted(folder.glob("*.so"))
 

@@ -1,4 +1,4 @@
-"""Tiny models as kt.export_serving writes them, with what Keras gives for requests."""
+"""Tiny models exported with kt.export_serving, with requests and Keras's outputs."""
 
 import dataclasses
 import os
@@ -24,7 +24,7 @@ TEXTS = ["the film is good", "", "Film \u00e9t\u00e9 \u6620\u753b"]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A request to a signature of a SavedModel, and the answer of Keras."""
+    """A request to a signature of a SavedModel, and the outputs of Keras."""
 
     folder: pathlib.Path
     signature: str
@@ -34,7 +34,7 @@ class Case:
 
 
 def run(jobs, folder):
-    """Run jobs by the C API in a fresh process; return results and its modules."""
+    """Run jobs with the C API in a new process. Return results and loaded modules."""
     source, target = folder / "jobs.pickle", folder / "results.pickle"
     source.write_bytes(pickle.dumps(jobs))
     command = [sys.executable, "-m", "tests.serving.c_api", source, target]
@@ -47,19 +47,19 @@ def run(jobs, folder):
 
 
 def environment():
-    """Return the environment of a process that is no worker of pytest's."""
+    """Return the environment for a process outside pytest."""
     return os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def with_lora(model, **settings):
-    """Return the model with a LoRA that has learned something."""
+    """Return the model with a LoRA whose weights have random values."""
     LoRA(**settings).attach(model)
-    learned(model)
+    disturb(model)
     return model
 
 
-def learned(model, seed=0):
-    """Give all pairs other numbers, as if they had learned."""
+def disturb(model, seed=0):
+    """Give all pairs random values, as if they were trained."""
     rng = np.random.default_rng(seed)
     for _, part in all_parts(model):
         for variable in part.named_weights.values():
@@ -67,7 +67,7 @@ def learned(model, seed=0):
 
 
 def text_model():
-    """Return a keras-hub Task of text with its preprocessor."""
+    """Return a text Task of keras-hub with its preprocessor."""
     import keras_hub
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -79,7 +79,7 @@ def text_model():
 
 
 def vision_cases(folder, name, model, rng):
-    """Return the cases of a model of images, which it also takes as files."""
+    """Export an image model and return its cases, for arrays and files."""
     shape = model.input_shape[1:]
     images = rng.integers(0, 256, (3, *shape)).astype("uint8")
     files = [tf.io.encode_png(each).numpy() for each in images]
@@ -114,7 +114,7 @@ def vision_cases(folder, name, model, rng):
 
 
 def text_cases(folder, name, model):
-    """Return the cases of a model of text, by strings and by numbers."""
+    """Export a text model and return its cases, for strings and token ids."""
     export_serving(model, folder / name, samples=TEXTS)
     path = folder / name / "1"
     tokens = keras.tree.map_structure(
@@ -128,7 +128,7 @@ def text_cases(folder, name, model):
 
 
 def cases(folder):
-    """Export a model of each kind; return the cases by name."""
+    """Export a model of each kind and return the cases by name."""
     rng = np.random.default_rng(0)
     adapted = with_lora(tiny.convnet(), rank=2, targets=["conv", "hidden"])
     return {

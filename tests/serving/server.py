@@ -1,13 +1,13 @@
-"""A stand-in for TensorFlow Serving: PredictionService over gRPC, by the C API.
+"""A small replacement for TensorFlow Serving: PredictionService with the C API.
 
-It loads the largest version of a model by `TF_LoadSessionFromSavedModel`, sends itself
-the warm-up requests, and answers Predict and GetModelMetadata. Nothing of TensorFlow's
-Python, Keras or keras_transfer is in the process. It is for tests: one model, one
-version, no batching.
+It loads the largest version of a model with `TF_LoadSessionFromSavedModel`, runs the
+warm-up requests, and serves Predict and GetModelMetadata. The process does not import
+TensorFlow's Python code, Keras or keras_transfer. The server is for tests: it serves
+one version of one model, without batching.
 
     python -m tests.serving.server FOLDER_OF_MODEL [PORT]
 
-The port, a free one by default, is printed as it listens on the loopback.
+The server listens on the loopback and prints its port, by default a free port.
 """
 
 import pathlib
@@ -30,7 +30,7 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc  # noqa: E402
 
 WARMUP = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 CODES = {code.value[0]: code for code in grpc.StatusCode}
-# The field of a TensorProto that holds numbers one by one.
+# The field of a TensorProto with a list of numbers, by dtype.
 FIELDS = {
     1: "float_val",
     2: "double_val",
@@ -62,7 +62,7 @@ def array_of(message):
     else:
         raise c_api.Failure(3, f"give tensor_content for dtype {message.dtype}")
     size = int(np.prod(shape))
-    if len(values) < size and len(values):  # the last one stands for those missing
+    if len(values) < size and len(values):  # the last value fills the rest
         values = np.concatenate([values, np.repeat(values[-1:], size - len(values))])
     if len(values) != size:
         raise c_api.Failure(3, f"{len(values)} values for a tensor of shape {shape}")
@@ -82,7 +82,7 @@ def message_of(array, dtype):
 
 
 def records(path):
-    """Yield the records of a TFRecord file; the check sums are passed over."""
+    """Yield the records of a TFRecord file, without checking the checksums."""
     content = path.read_bytes()
     start = 0
     while start < len(content):
@@ -92,7 +92,7 @@ def records(path):
 
 
 class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """One model, in its largest version."""
+    """The service for the largest version of one model."""
 
     def __init__(self, folder):
         folder = pathlib.Path(folder).resolve()
@@ -100,7 +100,7 @@ class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         self.name, self.version = folder.name, max(numbers)
         path = folder / str(self.version)
         tensorflow = c_api.TensorFlow()
-        for library in c_api.text_operations():  # as those in TensorFlow Serving
+        for library in c_api.text_operations():  # TensorFlow Serving also has them
             tensorflow.load_operations(library)
         self.model = c_api.SavedModel(tensorflow, path)
         self.warmed = 0
@@ -118,7 +118,7 @@ class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
             raise c_api.Failure(5, text)
 
     def describe(self, spec, signature=""):
-        """Fill in which model answered."""
+        """Write the name and version of the model into a response."""
         spec.name, spec.signature_name = self.name, signature
         spec.version.value = self.version
 
@@ -150,7 +150,7 @@ class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         """Return the signatures."""
         self.check(request.model_spec)
         if list(request.metadata_field) != ["signature_def"]:
-            raise c_api.Failure(3, "metadata_field is to be 'signature_def'")
+            raise c_api.Failure(3, "metadata_field must be 'signature_def'")
         signatures = get_model_metadata_pb2.SignatureDefMap()
         for name, each in self.model.signatures.items():
             signatures.signature_def[name].CopyFrom(each)
@@ -159,7 +159,7 @@ class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         response.metadata["signature_def"].Pack(signatures)
         return response
 
-    # The names are the protocol's.
+    # The protocol requires these names.
     def Predict(self, request, context):
         return self.reply(self.answer, request, context)
 
@@ -167,7 +167,7 @@ class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         return self.reply(self.metadata, request, context)
 
     def reply(self, function, request, context):
-        """Return the result, or end the call with the code and text of a failure."""
+        """Return the result, or abort the call with the code and text of an error."""
         try:
             return function(request)
         except c_api.Failure as failure:

@@ -1,4 +1,4 @@
-"""What is exported runs without Python's TensorFlow, by the loader of TF Serving."""
+"""Exported models run with TF Serving's loader, without TensorFlow's Python code."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answers(made, tmp_path_factory):
-    """Return the results by name, the error before tensorflow-text, the modules."""
+    """Return the results, the error without tensorflow_text, and loaded modules."""
 
     def job(case):
         return str(case.folder), case.signature, case.arrays
@@ -44,7 +44,7 @@ def test_same_outputs_as_keras(name, made, answers):
     assert not isinstance(found[name], str), found[name]
     allowed = 1e-6 * max(1, np.abs(wanted).max())
     np.testing.assert_allclose(found[name]["outputs"], wanted, rtol=0, atol=allowed)
-    assert np.ptp(wanted) > 1e-3  # they say something
+    assert np.ptp(wanted) > 1e-3  # the outputs differ
 
 
 def test_labels_are_strings(made, answers):
@@ -53,16 +53,16 @@ def test_labels_are_strings(made, answers):
     assert list(found["vision, labels"]["label"]) == list(case.wanted)
 
 
-def test_lora_counts(made):
+def test_lora_changes_the_outputs(made):
     for name in ("vision", "text"):
         lora = made[f"{name} with LoRA"].wanted
         assert np.abs(made[name].wanted - lora).max() > 1e-3
 
 
-def test_neither_keras_nor_we_are_in_the_process(answers):
+def test_the_process_imports_neither_keras_nor_this_package(answers):
     _, _, modules = answers
     assert modules & HEAVY == set()
-    assert "tensorflow.core.protobuf.meta_graph_pb2" in modules  # messages alone
+    assert "tensorflow.core.protobuf.meta_graph_pb2" in modules  # only messages
 
 
 def test_strings_need_the_operations_of_tensorflow_text(answers):
@@ -70,7 +70,7 @@ def test_strings_need_the_operations_of_tensorflow_text(answers):
     assert "Op type not registered" in before
 
 
-def test_errors_come_as_text(tmp_path):
+def test_errors_are_returned_as_text(tmp_path):
     model = tiny.mlp()
     export_serving(model, tmp_path / "mlp")
     path, x = str(tmp_path / "mlp" / "1"), np.ones((2, 6), "float32")
@@ -90,8 +90,8 @@ def test_errors_come_as_text(tmp_path):
     assert results[4]["outputs"].shape == (0, 3)
 
 
-def test_a_wrong_shape_does_not_end_the_process(tmp_path):
-    # oneDNN's convolutions abort: tensor_format.h, "Check failed: index >= 0".
+def test_a_wrong_shape_does_not_abort_the_process(tmp_path):
+    # The convolutions of oneDNN would abort the process ("Check failed: index >= 0").
     export_serving(tiny.convnet(), tmp_path / "conv")
     path, x = str(tmp_path / "conv" / "1"), np.ones((8, 8, 3), "float32")
     jobs = [(path, "serving_default", {"inputs": x})]
@@ -99,7 +99,7 @@ def test_a_wrong_shape_does_not_end_the_process(tmp_path):
     assert "[8,8,3]" in text and "[?,8,8,3]" in text
 
 
-def test_strings_survive_the_way_in_and_out(tmp_path):
+def test_strings_are_not_changed_by_the_c_api(tmp_path):
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="text")])
     def twice(text):
         return {"same": text, "twice": text + text}

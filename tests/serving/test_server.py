@@ -1,4 +1,4 @@
-"""TensorFlow Serving's protocol over what is exported, by gRPC and the C API."""
+"""Exported models behind TensorFlow Serving's protocol, with gRPC and the C API."""
 
 import contextlib
 import subprocess
@@ -21,7 +21,7 @@ REASON = "needs the extra: pip install keras_transfer[serving]"
 
 @contextlib.contextmanager
 def started(folder):
-    """Start the server on a free port of the loopback; give its port and words."""
+    """Start the server on a free port of the loopback, and yield its first line."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.serving.server", str(folder)],
         cwd=public.ROOT,
@@ -40,7 +40,7 @@ def started(folder):
 
 
 class Client:
-    """What a client of TensorFlow Serving sends."""
+    """A client of TensorFlow Serving."""
 
     def __init__(self, port, model):
         self.grpc = pytest.importorskip("grpc", reason=REASON)
@@ -72,7 +72,7 @@ class Client:
         return self.send(self.request(tensors, signature))
 
     def refused(self, request):
-        """Return the code and text with which a request is refused."""
+        """Return the code and text of the error for a request."""
         with pytest.raises(self.grpc.RpcError) as info:
             self.send(request)
         return info.value.code().name, info.value.details()
@@ -80,7 +80,7 @@ class Client:
 
 @pytest.fixture(scope="module")
 def reviews(tmp_path_factory):
-    """Return a model of text with LoRA, and a client of the server that has it."""
+    """Yield a text model with LoRA, a client of its server, and the server's line."""
     pytest.importorskip("grpc", reason=REASON)
     pytest.importorskip("tensorflow_serving", reason=REASON)
     folder = tmp_path_factory.mktemp("models") / "reviews"
@@ -94,7 +94,7 @@ def reviews(tmp_path_factory):
         client.channel.close()
 
 
-def test_predict_gives_what_keras_gives(reviews):
+def test_predict_returns_the_outputs_of_keras(reviews):
     model, client, _ = reviews
     found = client.predict({"text": exported.TEXTS})
     wanted = model.predict(exported.TEXTS, verbose=0)
@@ -104,13 +104,13 @@ def test_predict_gives_what_keras_gives(reviews):
     assert set(found["label"]) <= {b"bad", b"good", b"fine"}
 
 
-def test_the_server_has_no_python_of_tensorflow_and_no_keras(reviews):
+def test_the_server_imports_neither_keras_nor_tensorflows_python(reviews):
     _, _, words = reviews
     assert words[4:] == []
 
 
 def test_the_server_reads_the_warm_up_requests(reviews):
-    # Parsed by the messages of tensorflow-serving-api, one for each signature.
+    # There is one request for each signature.
     _, _, words = reviews
     assert words[2:4] == ["warmed", "3"]
 
@@ -121,7 +121,7 @@ def test_metadata_lists_the_signatures(reviews):
     request.model_spec.name = "reviews"
     request.metadata_field.append("signature_def")
     response = client.stub.GetModelMetadata(request, timeout=60)
-    assert response.model_spec.version.value == 10  # the largest, not the last name
+    assert response.model_spec.version.value == 10  # the largest number
     found = client.metadata_messages.SignatureDefMap()
     response.metadata["signature_def"].Unpack(found)
     signatures = found.signature_def
@@ -134,7 +134,7 @@ def test_metadata_lists_the_signatures(reviews):
     assert signatures["features"].method_name == "tensorflow/serving/predict"
 
 
-def test_wrong_requests_are_refused_and_the_server_goes_on(reviews):
+def test_wrong_requests_are_refused_and_the_server_continues(reviews):
     _, client, _ = reviews
     good = {"text": exported.TEXTS}
     request = client.request(good)
@@ -154,7 +154,7 @@ def test_wrong_requests_are_refused_and_the_server_goes_on(reviews):
     assert len(client.predict(good)["outputs"]) == 3
 
 
-def test_the_filter_chooses_outputs(reviews):
+def test_the_output_filter_selects_outputs(reviews):
     _, client, _ = reviews
     request = client.request({"text": ["good"]})
     request.output_filter.append("label")
@@ -163,8 +163,8 @@ def test_the_filter_chooses_outputs(reviews):
     assert client.refused(request)[0] == "INVALID_ARGUMENT"
 
 
-def test_numbers_one_by_one_and_left_out_ones(reviews):
-    # Clients write small tensors so; the last number stands for those left out.
+def test_tensors_with_repeated_last_values(reviews):
+    # Clients can omit the last values of a tensor if they equal the last given value.
     model, client, _ = reviews
     tokens = np.full((2, 8), 5, "int32")
     arrays = {"token_ids": tokens, "segment_ids": np.zeros_like(tokens)}
@@ -177,7 +177,7 @@ def test_numbers_one_by_one_and_left_out_ones(reviews):
     np.testing.assert_array_equal(client.send(request)["outputs"], wanted)
 
 
-def test_requests_at_once_get_their_own_answers(reviews):
+def test_concurrent_requests_get_their_own_answers(reviews):
     model, client, _ = reviews
     texts = [f"the film is {word}" for word in exported.WORDS]
     wanted = model.predict(texts, verbose=0)
@@ -193,7 +193,7 @@ def test_one_batch_mixes_adapters(tmp_path):
     model, names = tiny.mlp(), ["cat", "dog"]
     for name in names:
         kt.adapters.LoRA(rank=2, targets="dense_[01]").attach(model, name)
-    exported.learned(model)
+    exported.disturb(model)
     x = np.random.default_rng(1).normal(size=(3, 6)).astype("float32")
     export_serving(model, tmp_path / "pets", samples=x, adapters=names)
     wanted = []

@@ -125,7 +125,8 @@ def load_peft(
     origin = Origin(file.text, file.config, layout.prefix, layout.names, dtypes)
     origins[plan.pairs[0][1]] = origin
     return (
-        f"{plan.summary(model, name)}; from PEFT's folder {pathlib.Path(path).name!r}"
+        f"{plan.summary(model, name)}; loaded from the PEFT folder "
+        f"{pathlib.Path(path).name!r}"
     )
 
 

@@ -123,8 +123,8 @@ def save_peft(
         )
     write(path, text, tensors)
     return (
-        f"{type(attached(model)[name]).__name__} {name!r} of {model.name!r} saved for "
-        f"PEFT to the folder {pathlib.Path(path).name!r}: {len(tensors)} tensors"
+        f"{type(attached(model)[name]).__name__} {name!r} of {model.name!r} saved to "
+        f"the PEFT folder {pathlib.Path(path).name!r}: {len(tensors)} tensors"
     )
 
 

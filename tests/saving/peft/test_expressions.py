@@ -1,4 +1,4 @@
-"""Expressions of a stranger: what `re` says, in steps that are counted."""
+"""Untrusted expressions match as in `re`, in a limited number of steps."""
 
 import random
 import re
@@ -14,7 +14,7 @@ REPEATS = ("*", "+", "?", "{2}", "{1,3}", "*?", "+?")
 
 
 def made_up(rng, depth):
-    """Return an expression of all kinds of parts."""
+    """Return a random expression with all kinds of parts."""
     kind = rng.random()
     if depth == 0 or kind < 0.3:
         return rng.choice(LEAVES)
@@ -28,7 +28,7 @@ def made_up(rng, depth):
     return rng.choice((f"(?={one})", f"(?!{one})", "(?<=a)", "(?<!b)")) + two
 
 
-def test_it_says_what_re_says():
+def test_expressions_match_as_re_does():
     rng, found = random.Random(0), 0
     for _ in range(2000):
         text = made_up(rng, 4)
@@ -50,13 +50,13 @@ def test_it_says_what_re_says():
         "(?=(.*)*!)" * 20,
     ],
 )
-def test_what_takes_re_for_ever_takes_some_hundred_steps(text):
+def test_expressions_that_are_slow_in_re_take_few_steps(text):
     matcher = Expressions()
     assert not matcher.fullmatch(text, 2 * NAME)
     assert expressions.MOST_STEPS - matcher.left < 3000
 
 
-def test_all_of_a_file_share_the_steps():
+def test_all_expressions_of_a_file_share_the_steps():
     matcher = Expressions(steps=99)
     with pytest.raises(ValueError, match="take too long"):
         for _ in range(100):
@@ -65,7 +65,7 @@ def test_all_of_a_file_share_the_steps():
         Expressions(steps=30).fullmatch("(.*)*" * 10 + "!", NAME)
 
 
-def test_the_end_of_a_name_is_whole_names():
+def test_the_end_of_a_name_begins_at_a_dot():
     for text in ("query", "self.query", r"self\.query", NAME, "(key|query)", ".*query"):
         assert Expressions().ends(text, NAME), text
         assert re.match(rf"(.*\.)?({text})$", NAME)
@@ -87,7 +87,7 @@ def test_the_end_of_a_name_is_whole_names():
         "(?<=a|bc)d",
     ],
 )
-def test_what_cannot_be_matched_is_refused(text):
+def test_unsupported_expressions_are_refused(text):
     with pytest.raises(ValueError, match="cannot be matched as a regular"):
         Expressions().ends(text, NAME)
 
@@ -97,8 +97,8 @@ def test_flags_of_a_group_are_named_in_the_error():
         Expressions().ends("(?i:a)", NAME)
 
 
-def test_one_that_is_nested_too_deep_to_match_is_refused():
-    depth = 250  # Python's parser takes it, as a rule
+def test_an_expression_that_is_nested_too_deeply_is_refused():
+    depth = 250  # Python's parser usually accepts this depth
     with pytest.raises(ValueError, match="too deep|recursion"):
         Expressions().fullmatch(
             "(?=" * depth + "b" + ")" * depth + "b" * 600, "b" * 600

@@ -1,4 +1,4 @@
-"""The mapping to Hugging Face's names, and what of keras-hub it is derived from."""
+"""The mapping to Hugging Face's names, and keras-hub's private code that it uses."""
 
 import inspect
 
@@ -17,7 +17,7 @@ from tests.saving import peft_models
 each_family = pytest.mark.parametrize("family", peft_models.FAMILIES)
 
 
-# keras-hub's private side. If one fails: hub_mapping.py is to be changed.
+# Private code of keras-hub. If one of these tests fails, change hub_mapping.py.
 
 
 def test_the_converters_are_found_by_the_class_of_their_backbone():
@@ -29,7 +29,7 @@ def test_the_converters_are_found_by_the_class_of_their_backbone():
     assert sum(hasattr(each, "backbone_cls") for each in modules) >= 30
 
 
-def test_the_converters_ask_a_loader_to_port_weights():
+def test_the_converters_call_port_weight_of_a_loader():
     from keras_hub.src.utils.transformers import safetensor_utils
 
     loader = safetensor_utils.SafetensorLoader
@@ -50,7 +50,7 @@ def test_a_hook_gets_the_tensor_and_the_shape():
 
 
 @each_family
-def test_each_weight_of_the_backbone_has_its_tensor(family):
+def test_each_weight_of_the_backbone_has_a_tensor(family):
     backbone = peft_models.backbone(family)
     mapping = read_mapping(backbone)
     found = {id(x.variable) for shares in mapping.shares.values() for x in shares}
@@ -66,7 +66,7 @@ def test_reading_the_mapping_changes_nothing(family):
 
 
 @each_family
-def test_the_index_maps_make_the_kernels_that_keras_hub_makes(family):
+def test_the_index_maps_give_the_kernels_of_keras_hub(family):
     mapping = read_mapping(peft_models.backbone(family))
     rng = np.random.default_rng(0)
     count = 0
@@ -105,7 +105,7 @@ def test_gpt2_has_one_tensor_for_three_kernels():
     np.testing.assert_array_equal(joined, np.arange(27))
 
 
-def test_the_untied_output_of_llama_takes_no_pair():
+def test_the_untied_output_of_llama_cannot_have_a_pair():
     mapping = read_mapping(peft_models.backbone("llama"))
     with pytest.raises(ValueError, match="reverse_embeddings"):
         mapping.factors("lm_head")
@@ -118,7 +118,7 @@ def test_models_without_a_converter_are_refused():
         read_mapping(tiny.hub_resnet())
 
 
-def test_a_converter_that_does_more_is_refused():
+def test_a_converter_that_reads_values_is_refused():
     import keras_hub
 
     backbone = keras_hub.models.XLMRobertaBackbone(

@@ -1,6 +1,6 @@
-"""PEFT's files both ways, against what the real PEFT wrote and PyTorch computed.
+"""Load and save PEFT's folders, compared with the real PEFT and PyTorch.
 
-The golden files are made by tests/golden/make_peft.py.
+tests/golden/make_peft.py makes the golden files.
 """
 
 import functools
@@ -32,7 +32,7 @@ each_case = pytest.mark.parametrize("case", peft_models.CASES)
 
 
 def train(model, case):
-    """Train a few steps on nothing in particular, so that all that learns moves."""
+    """Train two steps on arbitrary data to change all trainable weights."""
     family = case.split("/")[0]
     inputs = peft_models.inputs_of(model, family)
     model.compile("sgd", "mse", metrics=[])
@@ -44,7 +44,7 @@ def train(model, case):
 
 
 def disturb(model, name="default"):
-    """Give the pairs of a new adapter values that no two layers share."""
+    """Give the pairs of a new adapter different values in each layer."""
     rng = np.random.default_rng(0)
     for _, _, part in places(model, name):
         for weight in part.named_weights.values():
@@ -52,7 +52,7 @@ def disturb(model, name="default"):
 
 
 def copy_of(case, folder):
-    """Return a copy of a case's folder that a test may damage."""
+    """Return a copy of a case's folder that a test can change."""
     shutil.copytree(peft_models.GOLDEN / case, folder)
     return folder
 
@@ -76,11 +76,11 @@ def names_in(folder):
     return set(load_file(folder / files.WEIGHTS))
 
 
-# What the real PEFT wrote.
+# Folders of the real PEFT.
 
 
 @each_case
-def test_outputs_are_those_of_pytorch_and_the_files_come_back_bitwise(case, tmp_path):
+def test_outputs_equal_pytorch_and_the_files_are_saved_bit_for_bit(case, tmp_path):
     family, name = case.split("/")
     model, folder = peft_models.model_of(case)
     load_peft(model, folder)
@@ -90,7 +90,7 @@ def test_outputs_are_those_of_pytorch_and_the_files_come_back_bitwise(case, tmp_
     assert peft_models.difference(family, outputs, wanted) < 1e-5
     base = peft_models.expected(family, "base")
     if wanted.shape == base.shape:
-        assert peft_models.difference(family, base, wanted) > 0.1  # it does something
+        assert peft_models.difference(family, base, wanted) > 0.1  # it has an effect
     save_peft(model, tmp_path)
     for each in FILES:
         assert (tmp_path / each).read_bytes() == (folder / each).read_bytes()
@@ -98,7 +98,7 @@ def test_outputs_are_those_of_pytorch_and_the_files_come_back_bitwise(case, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["bert/query_value", "bert/seq_cls", "llama/dora"])
-def test_after_training_the_file_keeps_names_types_and_config(case, tmp_path):
+def test_after_training_the_file_keeps_names_dtypes_and_config(case, tmp_path):
     model, folder = peft_models.model_of(case)
     load_peft(model, folder)
     train(model, case)
@@ -115,7 +115,7 @@ def test_after_training_the_file_keeps_names_types_and_config(case, tmp_path):
     )
 
 
-def test_the_recipe_is_that_of_the_file():
+def test_the_recipe_has_the_settings_of_the_file():
     model, folder = peft_models.model_of("bert/patterns")
     load_peft(model, folder, name="theirs")
     recipe = adapters.attached(model)["theirs"]
@@ -128,7 +128,7 @@ def test_the_recipe_is_that_of_the_file():
     assert parts[f"{block}/attention_output"].scaling == 6 / np.sqrt(1)
 
 
-def test_what_learns_is_the_adapter_and_the_head():
+def test_the_adapter_and_the_head_are_trainable():
     model, folder = peft_models.model_of("bert/seq_cls")
     load_peft(model, folder)
     names = {each.path.split("/")[-1] for each in model.trainable_variables}
@@ -136,14 +136,14 @@ def test_what_learns_is_the_adapter_and_the_head():
     assert len(model.trainable_variables) == 2 * 4 + 2
 
 
-def test_trained_biases_learn_on():
+def test_trained_biases_stay_trainable():
     model, folder = peft_models.model_of("bert/bias_lora_only")
     load_peft(model, folder)
     biases = [each for each in model.trainable_variables if each.name == "bias"]
     assert len(biases) == 6
 
 
-def test_numbers_of_sixteen_bits_come_back_as_such(tmp_path):
+def test_half_precision_tensors_are_saved_as_such(tmp_path):
     for dtype in ("float16", ml_dtypes.bfloat16):
         folder = copy_of("bert/query_value", tmp_path / str(np.dtype(dtype)))
 
@@ -158,7 +158,7 @@ def test_numbers_of_sixteen_bits_come_back_as_such(tmp_path):
         assert content == (folder / files.WEIGHTS).read_bytes()
 
 
-def test_old_files_have_no_base_layer_in_the_names_of_biases(tmp_path):
+def test_old_names_of_biases_without_base_layer_are_read(tmp_path):
     folder = copy_of("bert/bias_lora_only", tmp_path / "old")
 
     def rename(tensors):
@@ -175,7 +175,7 @@ def test_old_files_have_no_base_layer_in_the_names_of_biases(tmp_path):
     assert names_in(tmp_path / "again") == names_in(folder)
 
 
-def test_a_file_may_be_for_some_of_the_layers(tmp_path):
+def test_a_file_can_have_pairs_for_some_layers_only(tmp_path):
     folder = copy_of("bert/query_value", tmp_path / "some")
     edit(folder, layers_to_transform=[1])
 
@@ -194,8 +194,8 @@ def test_a_file_may_be_for_some_of_the_layers(tmp_path):
         assert (tmp_path / "again" / each).read_bytes() == (folder / each).read_bytes()
 
 
-def test_an_output_that_shares_the_embedding_is_without_its_pair():
-    # As in PEFT; the golden logits tell. Folded in it would count there too.
+def test_an_output_that_shares_the_embedding_does_not_use_its_pair():
+    # As in PEFT. If the pair was merged, it would also change the logits.
     model, folder = peft_models.model_of("gpt2/embeddings")
     load_peft(model, folder)
     with pytest.raises(ValueError, match="computes the logits too"):
@@ -203,7 +203,7 @@ def test_an_output_that_shares_the_embedding_is_without_its_pair():
 
 
 @pytest.mark.parametrize("case", ["bert/embeddings", "bert/dora", "gpt2/fused"])
-def test_a_merge_keeps_what_pytorch_computes(case):
+def test_a_merge_keeps_the_outputs_of_pytorch(case):
     family, name = case.split("/")
     model, folder = peft_models.model_of(case)
     load_peft(model, folder)
@@ -213,7 +213,7 @@ def test_a_merge_keeps_what_pytorch_computes(case):
     assert peft_models.difference(family, outputs, wanted) < 1e-5
 
 
-def test_a_model_around_the_backbone_can_be_passed():
+def test_a_model_that_contains_the_backbone_can_be_passed():
     backbone = peft_models.backbone("distilbert")
     model = kt.models.TransferClassifier(backbone, 3)
     folder = peft_models.GOLDEN / "distilbert" / "all_linear"
@@ -223,7 +223,7 @@ def test_a_model_around_the_backbone_can_be_passed():
     assert peft_models.difference("distilbert", outputs, wanted) < 1e-5
 
 
-# What we write of our own.
+# New folders of save_peft.
 
 
 def test_a_new_file_is_for_the_bare_model(tmp_path):
@@ -236,7 +236,7 @@ def test_a_new_file_is_for_the_bare_model(tmp_path):
     config = config_in(tmp_path)
     assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (3, 5, 0.1)
     assert config["task_type"] is None
-    # Without the number of the block: a deeper model is seen to lack pairs.
+    # The names have no block number, so a deeper model is found to lack pairs.
     names = ["attention.self.query", "attention.self.value"]
     assert config["target_modules"] == names
 
@@ -271,11 +271,11 @@ RECIPES = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "family, recipe",
-    # The logits of a GPT-2 count in a pair on its embedding: its test is a refusal.
+    # A pair on the embedding of GPT-2 changes its logits, so it cannot be saved.
     [("bert", each) for each in RECIPES]
     + [("gpt2", each) for each in RECIPES if each != "embedding"],
 )
-def test_a_new_file_is_read_again(family, recipe, tmp_path):
+def test_a_new_file_can_be_loaded(family, recipe, tmp_path):
     model = peft_models.backbone(family)
     RECIPES[recipe].attach(model)
     disturb(model)
@@ -290,7 +290,7 @@ def test_a_new_file_is_read_again(family, recipe, tmp_path):
     assert len(again.trainable_variables) >= len(model.trainable_variables)
 
 
-def test_pairs_of_a_fused_projection_become_one_of_the_ranks_together(tmp_path):
+def test_pairs_of_a_fused_projection_become_one_with_the_sum_of_the_ranks(tmp_path):
     model = peft_models.backbone("gpt2")
     adapters.LoRA(rank=2, alpha=3).attach(model)  # query and value, not key
     disturb(model)
@@ -306,7 +306,7 @@ def test_pairs_of_a_fused_projection_become_one_of_the_ranks_together(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_fused_pair_that_was_trained_grows(tmp_path):
+def test_a_trained_fused_pair_has_a_larger_rank(tmp_path):
     model, folder = peft_models.model_of("gpt2/fused")
     load_peft(model, folder)
     train(model, "gpt2/fused")
@@ -321,7 +321,7 @@ def test_a_fused_pair_that_was_trained_grows(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sum_of_adapters_can_be_written(tmp_path):
+def test_a_sum_of_adapters_can_be_saved(tmp_path):
     model = peft_models.backbone("bert")
     for each in ("first", "second"):
         adapters.LoRA(rank=2).attach(model, each)
@@ -335,8 +335,8 @@ def test_a_sum_of_adapters_can_be_written(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sum_of_more_ranks_than_the_weight_has_loads_again(tmp_path):
-    # PEFT sets no limit to a rank either.
+def test_a_sum_with_a_rank_above_the_weights_can_be_loaded(tmp_path):
+    # PEFT also has no limit for a rank.
     model = peft_models.backbone("bert")
     names = [f"number_{i}" for i in range(4)]
     for each in names:
@@ -355,7 +355,7 @@ def test_a_sum_of_more_ranks_than_the_weight_has_loads_again(tmp_path):
     assert_close(peft_models.outputs_of(again, "bert"), outputs, 2e-6)
 
 
-def test_a_sum_of_one_untied_embedding_is_it():
+def test_a_sum_of_one_untied_embedding_equals_it():
     model, folder = peft_models.model_of("gpt2/embeddings")
     load_peft(model, folder, name="one")
     outputs = peft_models.outputs_of(model, "gpt2")
@@ -363,7 +363,7 @@ def test_a_sum_of_one_untied_embedding_is_it():
     assert_close(peft_models.outputs_of(model, "gpt2"), outputs, 1e-5)
 
 
-# What is refused, with nothing changed.
+# Refused folders and models, which do not change.
 
 
 def test_an_unmatched_base_is_refused():
@@ -426,7 +426,7 @@ def test_saving_from_an_unmatched_base_warns(tmp_path):
         (dict(alpha_pattern={r"(a)\1": 2}), "groupref is not supported"),
     ],
 )
-def test_settings_that_cannot_be_kept_are_refused(settings, words, tmp_path):
+def test_unsupported_settings_are_refused(settings, words, tmp_path):
     folder = copy_of("bert/query_value", tmp_path / "file")
     edit(folder, **settings)
     refused(folder, words)
@@ -508,7 +508,7 @@ def test_tensors_that_do_not_fit_are_refused(damage, tmp_path):
 
 @functools.cache
 def untouched():
-    """Return the one model of all tests of refusals, which are to leave it alone."""
+    """Return the model for all tests of refusals, which must not change the model."""
     return peft_models.backbone("bert")
 
 
@@ -523,7 +523,7 @@ def refused(folder, words):
     assert [each.trainable for each in model.weights] == flags
 
 
-def test_a_cut_file_is_refused(tmp_path):
+def test_a_truncated_file_is_refused(tmp_path):
     folder = copy_of("bert/query_value", tmp_path / "file")
     content = (folder / files.WEIGHTS).read_bytes()
     (folder / files.WEIGHTS).write_bytes(content[:-1])
@@ -534,7 +534,7 @@ def test_a_cut_file_is_refused(tmp_path):
     refused(folder, "not a dict")
 
 
-def test_an_expression_that_takes_for_ever_does_not(tmp_path):
+def test_expressions_that_are_slow_in_re_are_matched_fast(tmp_path):
     folder = copy_of("bert/query_value", tmp_path / "file")
     endless = "([a-z0-9.]+)+!"
     patterns = {"rank_pattern": {endless: 2}, "alpha_pattern": {endless: 2}}
@@ -548,10 +548,10 @@ def test_an_expression_that_takes_for_ever_does_not(tmp_path):
     refused(folder, "does not name")
 
 
-def test_a_missing_pair_is_told_also_with_excluded_modules(tmp_path):
+def test_a_missing_pair_is_refused_with_excluded_modules_too(tmp_path):
     model = peft_models.backbone("bert")
     config = model.get_config() | {"num_layers": 3, "name": "more"}
-    more = type(model).from_config(config)  # matched as the other
+    more = type(model).from_config(config)  # also matched
     adapters.LoRA(rank=2).attach(model)
     save_peft(model, tmp_path)
     edit(tmp_path, exclude_modules=["pooler.dense"])
@@ -574,8 +574,8 @@ def test_a_missing_pair_is_told_also_with_excluded_modules(tmp_path):
         ),
     ],
 )
-def test_the_head_of_another_task_stays_out_of_a_classifier(settings, tmp_path):
-    # BertForTokenClassification calls its head `classifier`, too.
+def test_the_head_of_another_task_is_refused(settings, tmp_path):
+    # The head of BertForTokenClassification is also called `classifier`.
     folder = copy_of("bert/seq_cls", tmp_path / "file")
     edit(folder, **settings)
     model = peft_models.classifier("bert")
@@ -587,7 +587,7 @@ def test_the_head_of_another_task_stays_out_of_a_classifier(settings, tmp_path):
     load_peft(model, folder)
 
 
-def test_a_head_of_another_number_of_labels_is_the_adapters_own(tmp_path):
+def test_a_head_with_another_number_of_labels_is_the_adapters_own(tmp_path):
     import keras_hub
 
     model = keras_hub.models.BertTextClassifier(
@@ -608,7 +608,7 @@ def test_a_head_of_another_number_of_labels_is_the_adapters_own(tmp_path):
 
 
 @pytest.mark.slow
-def test_layers_of_its_own_are_modules_to_save(tmp_path):
+def test_own_layers_are_saved_as_modules_to_save(tmp_path):
     model = peft_models.classifier("bert")
     adapters.LoRA(rank=2).attach(model, train=["_1/.*layer_norm$", "head"])
     disturb(model)
@@ -638,13 +638,13 @@ def test_a_pickle_is_not_read(tmp_path):
         load_peft(peft_models.backbone("bert"), folder)
 
 
-def test_another_size_of_the_model_is_refused():
+def test_a_model_of_another_size_is_refused():
     model = match_huggingface(tiny.bert(num_layers=2))
     with pytest.raises(ValueError, match="shape"):
         load_peft(model, peft_models.GOLDEN / "bert" / "query_value")
 
 
-def test_another_base_is_seen_where_the_file_holds_some_of_it(tmp_path):
+def test_another_base_is_refused_if_the_file_has_base_weights(tmp_path):
     model, folder = peft_models.model_of("llama/embeddings")
     embedding = model.backbone.token_embedding.embeddings
     embedding.assign(embedding + 0.1)
@@ -661,7 +661,7 @@ def test_a_name_that_is_taken_is_refused():
     assert_close(model.weights, before)
 
 
-def test_half_a_head_is_told(tmp_path):
+def test_an_incomplete_head_warns(tmp_path):
     folder = copy_of("distilbert/seq_cls", tmp_path / "file")
 
     def drop(tensors):
@@ -674,7 +674,7 @@ def test_half_a_head_is_told(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_head_is_not_lost_on_the_way_out(tmp_path):
+def test_saving_without_the_head_is_refused(tmp_path):
     model = peft_models.classifier("bert")
     adapters.LoRA(rank=2).attach(model)
     with pytest.raises(ValueError, match="SEQ_CLS"):
@@ -690,7 +690,7 @@ def test_a_head_is_not_lost_on_the_way_out(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_file_without_a_head_cannot_take_one_back(tmp_path):
+def test_a_loaded_adapter_with_a_new_head_needs_a_task_type(tmp_path):
     model = peft_models.classifier("bert")
     load_peft(model, peft_models.GOLDEN / "bert" / "query_value")
     with pytest.raises(ValueError, match="SEQ_CLS"):
@@ -700,7 +700,7 @@ def test_a_file_without_a_head_cannot_take_one_back(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_peft_cannot_hold_is_not_written(tmp_path):
+def test_adapters_that_peft_does_not_support_are_refused(tmp_path):
     model = peft_models.backbone("bert")
     with pytest.raises(ValueError, match="has no adapter"):
         save_peft(model, tmp_path)

@@ -1,4 +1,4 @@
-"""Which modules a PEFT config names: PEFT's own rules, case by case."""
+"""The modules that a PEFT config names, by PEFT's own rules."""
 
 import pytest
 
@@ -24,7 +24,7 @@ NAMES = [BERT.format(i, name) for i in (0, 1) for name in ("query", "key", "valu
         (dict(target_modules=["key"], layers_to_transform=1), [4]),
         (dict(target_modules=["key"], layers_to_transform=[0, 1]), [1, 4]),
         (dict(target_modules=["key"], layers_to_transform=[]), [1, 4]),
-        # With an expression, or a full name, they count for nothing.
+        # PEFT ignores layers_to_transform with an expression or a full name.
         (dict(target_modules=r".*key", layers_to_transform=[1]), [1, 4]),
         (dict(target_modules=[NAMES[1]], layers_to_transform=[1]), [1]),
         (
@@ -45,7 +45,7 @@ def test_the_rules_of_peft(config, wanted):
     assert found == wanted
 
 
-def test_short_names_stand_for_these_modules_and_no_others():
+def test_short_names_match_these_modules_and_no_others():
     assert short_names([NAMES[0], NAMES[3]], NAMES) == ["attention.self.query"]
     assert short_names([NAMES[0], NAMES[4]], NAMES) == [NAMES[0], NAMES[4]]
     known = [*NAMES, "pooler.dense"]
