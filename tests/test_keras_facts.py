@@ -60,7 +60,7 @@ def test_frozen_parent_hides_a_trainable_child_that_the_grandparent_lists():
 def test_a_flag_is_passed_on_to_variables():
     layer = tiny.mlp().layers[1]
     layer.trainable = False
-    assert not any(each.trainable for each in layer.variables)
+    assert not any(variable.trainable for variable in layer.variables)
 
 
 def test_dropout_of_a_frozen_layer_is_active():
@@ -113,11 +113,11 @@ def test_building_an_optimizer_again_loses_the_moments():
     model.compile(adam, "mse")
     fit(model, *data())
     moments = arrays(adam.variables)[2:]
-    assert any(each.any() for each in moments)
+    assert any(moment.any() for moment in moments)
     adam.built = False
     adam.build(model.trainable_variables)
     momentums = [v for v in adam.variables if "momentum" in v.path]
-    assert not any(each.any() for each in arrays(momentums)[-6:])
+    assert not any(moment.any() for moment in arrays(momentums)[-6:])
 
 
 @pytest.mark.slow
@@ -294,11 +294,11 @@ def test_a_dataset_of_unknown_length_causes_extra_updates():
     known = tf.data.Dataset.from_tensor_slices(data()).batch(4)
     unknown = known.filter(lambda x, y: True)
     updates = []
-    for each in (known, unknown):
+    for dataset in (known, unknown):
         model = tiny.mlp()
         model.compile("adam", "mse")
         with warnings.catch_warnings(record=True, action="always") as caught:
-            model.fit(each, epochs=2, shuffle=False, verbose=0)
+            model.fit(dataset, epochs=2, shuffle=False, verbose=0)
         updates.append(_keras.value(model.optimizer.iterations).item())
     assert updates == [4, 6]
     assert "ran out of data" in str(caught[0].message)
@@ -367,7 +367,7 @@ def test_all_private_methods_that_we_override_exist(kind):
 
 def test_all_private_attributes_that_we_read_exist():
     model = tiny.mlp()
-    assert [type(each).__name__ for each in model._layers][1:] == ["Dense"] * 3
+    assert [type(child).__name__ for child in model._layers][1:] == ["Dense"] * 3
     layer = model.layers[1]
     assert [v.name for v in layer._trainable_variables] == ["kernel", "bias"]
     assert layer._non_trainable_variables == []
@@ -376,8 +376,8 @@ def test_all_private_attributes_that_we_read_exist():
     adam = keras.optimizers.Adam(use_ema=True)
     adam.build(model.trainable_variables)
     assert _keras.trained_by(adam) == model.trainable_variables
-    shapes = [each.shape for each in _keras.moving_averages(adam)]
-    assert shapes == [each.shape for each in model.trainable_variables]
+    shapes = [average.shape for average in _keras.moving_averages(adam)]
+    assert shapes == [variable.shape for variable in model.trainable_variables]
     assert _keras.variable_index(adam, layer.bias) == 1
     assert _keras.decays(adam, layer.kernel)
     assert hasattr(adam, "_distribution_strategy")

@@ -41,15 +41,15 @@ def exchanged(
         state = _running.setdefault(key, [0, []])
         if state[0] == 0:
             places = [x for layer, own, _ in pairs for x in places_of(layer, own)]
-            news = [new for layer, own, new in pairs for _ in places_of(layer, own)]
-            olds = [container[place] for container, place in places]
+            after = [new for layer, own, new in pairs for _ in places_of(layer, own)]
+            before = [container[place] for container, place in places]
             for layer, values in settings:
                 for name, value in values.items():
                     places.append((vars(layer), name))
-                    olds.append(vars(layer)[name])
-                    news.append(value)
-            state[1] = list(zip(places, olds, strict=True))
-            for (container, place), new in zip(places, news, strict=True):
+                    before.append(vars(layer)[name])
+                    after.append(value)
+            state[1] = list(zip(places, before, strict=True))
+            for (container, place), new in zip(places, after, strict=True):
                 _put(container, place, new)
         state[0] += 1
     try:

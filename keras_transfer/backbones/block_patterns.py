@@ -272,7 +272,7 @@ def _children(layer: Layer) -> list[Layer]:
 def _owners(layer: Layer, parent: str, seen: set[int]) -> list[Owner]:
     """Return the owners in and below `layer` that are not in `seen`, and add them."""
     layers = walk(layer, joined(parent, layer.name), seen, _children)
-    return [Owner(each, path) for path, each in layers if own_weights(each)]
+    return [Owner(owner, path) for path, owner in layers if own_weights(owner)]
 
 
 def _itself(layer: Layer, path: str, seen: set[int]) -> list[Owner]:

@@ -29,9 +29,9 @@ def features(
     `(batch, features)`, so heads, probes, caches and distances work on one shape. The
     model contains the backbone itself, not a copy, so training one trains the other.
 
-    To fine-tune a backbone, use `kt.models.TransferClassifier`. It leaves out the
+    To fine-tune a backbone, use `kt.models.TransferClassifier`. It does not train the
     weights that the vector does not depend on, such as BERT's pooler under a mean of
-    the tokens. Keras warns that these weights have no gradient.
+    the tokens. Without it, Keras warns that these weights have no gradient.
 
     Padding never counts. The mask is the keras-hub input `padding_mask`
     (`encoder_padding_mask` if the output is that of an encoder), or else the Keras

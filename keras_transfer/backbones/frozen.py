@@ -17,8 +17,8 @@ class FrozenBackbone(keras.layers.Wrapper):
 
     Use this wrapper if the features must be the same before, during and after `fit`:
     for a linear probe, a feature cache or a teacher. `backbone.trainable = False` does
-    not turn off dropout. `backbone(x, training=False)` in a functional model has no
-    effect in `fit` (keras-team/keras#20285).
+    not turn off dropout. In a functional model, `fit` overrides the argument of
+    `backbone(x, training=False)` (keras-team/keras#20285).
 
     The wrapper guarantees:
 
@@ -157,7 +157,7 @@ class _StopGradient(keras.Layer):
 def _freeze(layer: keras.Layer) -> None:
     # Keras passes a flag to the children only if the flag changes. A parent that is
     # already False does not reach a child that is True, so the loop sets each layer.
-    for each in _keras.flat_layers(layer):
-        each.trainable = False
+    for child in _keras.flat_layers(layer):
+        child.trainable = False
     for variable in layer.weights:
         variable.trainable = False

@@ -52,8 +52,8 @@ def match_huggingface(
             and before you run a model that contains the backbone.
         folder: String or path, the folder of the Hugging Face model, with config.json
             and, for RoBERTa, model.safetensors. Defaults to `None`, the usual settings
-            of the family: exact GELU, and for RoBERTa zero token types, as in
-            roberta-base.
+            of the family: for BERT exact GELU, and for RoBERTa also token types of
+            zero, as in roberta-base.
         hidden_act: String, Hugging Face's name of the feed-forward activation. Pass it
             if you do not have the folder and the activation is unusual. Defaults to
             `None`.

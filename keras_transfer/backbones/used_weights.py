@@ -19,9 +19,8 @@ class Unused(NamedTuple):
 
     Args:
         weights: All these weights.
-        of_layers: Only the weights of whole layers without influence. A saved model of
-            an old version does not list its idle weights, and only these were left
-            out of its training.
+        of_layers: Only the weights of whole layers without influence. Old versions
+            left out only these weights in training, and did not list them in files.
     """
 
     weights: list[keras.Variable]
@@ -44,7 +43,7 @@ def idle_weights(
     """Return the weights of a functional network that `outputs` do not depend on.
 
     The graph shows the layers that do not lead to the outputs, such as a decoder if
-    the output is that of the encoder. For layers that are not plain Keras layers, one
+    only the encoder's output is used. For layers that are not plain Keras layers, one
     trace of each kind shows the single weights that its call does not use, such as the
     mask token of DINOv2. A weight that only affects an added loss counts as used.
     """

@@ -13,16 +13,16 @@ def synchronize_batch_norm(model: keras.Model) -> keras.Model:
     on each replica. The moving averages also differ between replicas, and Keras saves
     and evaluates the averages of the first replica. A synchronized layer adds up the
     count, the sum and the sum of squares over all replicas. Every replica then gets
-    the same statistics as one device with the whole batch of `n` positions:
+    the statistics that one device computes from the whole batch of `n` positions:
 
         mean = sum x / n,  variance = sum x^2 / n - mean^2
 
     This costs three all-reduces for each layer and step. A frozen BatchNormalization
-    uses its moving averages and does not need this function. `GradualUnfreezing` and
-    `FrozenBackbone` freeze these layers by default, below the head. The function sets
-    the layer's own argument `synchronized`. A saved model keeps the setting. A
-    keras-hub backbone does not, because it rebuilds its layers from its own config:
-    call this function again after loading one.
+    uses its moving averages and does not need this function. By default
+    `GradualUnfreezing` and `FrozenBackbone` freeze it in the backbone. The function
+    sets the layer's argument `synchronized`. A saved model keeps this setting, except
+    in a keras-hub backbone, which rebuilds its layers from its own config. Call this
+    function again after you load a keras-hub backbone.
 
     Args:
         model: `keras.Model` that contains `keras.layers.BatchNormalization` at any

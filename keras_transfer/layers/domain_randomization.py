@@ -21,9 +21,9 @@ class DomainRandomization(keras.layers.Layer):
 
     Use this layer if you have no images of the target domain. It trains the model on
     so many variations of the source that the target looks like one more variation.
-    Do not randomize a property that separates the classes: pass `color=0` to
-    distinguish ripe from unripe fruit, and `invert=0` to distinguish dark from light.
-    Each image gets its own random values. These layers of Keras run in this order:
+    Do not randomize a property that separates the classes. For example, pass `color=0`
+    for ripe and unripe fruit, and `invert=0` if the classes differ in brightness. Each
+    image gets its own random values. These layers of Keras run in this order:
 
         brightness    RandomBrightness, +- color of the range
         contrast      RandomContrast, times 1 - color to 1 + color

@@ -20,8 +20,8 @@ class ConditionalEntropy(BatchLoss):
 
     `p_ij` is the probability of class `j` of `m` for example `i` of `n`. The loss is 0
     if all predictions are certain and `log m` if all are uniform. Predicting one class
-    for all examples also minimizes this loss. Add it to the loss of the source labels,
-    and as VADA does, to virtual adversarial training.
+    for all examples also minimizes this loss, so add it to the loss of the source
+    labels. VADA also adds virtual adversarial training.
 
     Call the loss as `loss(source, target)`, where `target` is the outputs `(batch,
     m)` for the target examples. `source` is not used and may be `None`.

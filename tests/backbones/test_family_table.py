@@ -60,9 +60,9 @@ def test_a_fault_is_distinguished_from_a_refusal(monkeypatch):
         "Keras cannot": keras_alone,
     }
     monkeypatch.setattr(family_table, "STRATEGIES", strategies)
-    found = {name: family_table.tried(None, name)[0] for name in strategies}
-    assert found.pop("fine") == "ok"
-    assert found == {name: name for name in found}
+    outcomes = {name: family_table.tried(None, name)[0] for name in strategies}
+    assert outcomes.pop("fine") == "ok"
+    assert outcomes == {name: name for name in outcomes}
 
 
 def test_the_script_prints_a_table_with_notes(monkeypatch, capsys):

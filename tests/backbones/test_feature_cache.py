@@ -100,8 +100,8 @@ def test_rows_in_order_with_the_last_partial_batch(place):
     cached = cache(backbone, dataset(), place)
     assert CALLS == [4, 4, 4, 4, 4, 2]
     assert int(cached.cardinality()) == 22
-    found, label, weight = all_of(cached)
-    assert_close(found, backbone(x), atol=1e-6)
+    stored, label, weight = all_of(cached)
+    assert_close(stored, backbone(x), atol=1e-6)
     assert_close([label, weight], [y, np.ones(22, "float32")])
     assert len(CALLS) == 7  # reading the cache ran nothing
 
@@ -109,10 +109,10 @@ def test_rows_in_order_with_the_last_partial_batch(place):
 def test_equals_a_live_frozen_backbone_with_dropout_off(place):
     backbone = FrozenBackbone(network(dropout=0.5))
     before = backbone.get_weights()
-    found = all_of(cache(backbone, dataset(), place))[0]
-    assert_close(found, backbone(arrays()[0], training=True), atol=1e-6)
+    stored = all_of(cache(backbone, dataset(), place))[0]
+    assert_close(stored, backbone(arrays()[0], training=True), atol=1e-6)
     live = backbone.layer(arrays()[0], training=True)
-    assert np.abs(found - live.numpy()).max() > 0.1  # the backbone has dropout
+    assert np.abs(stored - live.numpy()).max() > 0.1  # the backbone has dropout
     backbone.layer.set_weights(before)
 
 
@@ -129,17 +129,17 @@ def test_pairs_survive_shuffling(place):
     shuffled = cached.shuffle(22, seed=1)
     expected = backbone(arrays()[0]).numpy()
     for _ in range(2):
-        found, label, _ = all_of(shuffled)
+        stored, label, _ = all_of(shuffled)
         assert list(label) != list(range(22)) and set(label) == set(range(22))
-        assert_close(found, expected[label], atol=1e-6)
+        assert_close(stored, expected[label], atol=1e-6)
 
 
 def test_weights_and_structures_of_labels_are_kept(place):
     x, y = arrays()
     labels = {"a": y, "b": np.eye(22, dtype="float32")}
     weight = {"a": np.linspace(0, 1, 22, dtype="float32"), "b": y * 0.5}
-    found = all_of(cache(network(), (x, labels, weight), place, batch_size=5))
-    assert_close(found[1:], (labels, weight))
+    stored = all_of(cache(network(), (x, labels, weight), place, batch_size=5))
+    assert_close(stored[1:], (labels, weight))
 
 
 def test_arrays_are_batched_and_one_function_is_traced():
@@ -152,9 +152,9 @@ def test_arrays_are_batched_and_one_function_is_traced():
 
 def test_masks_are_stored_next_to_the_output(place):
     backbone = token_network()
-    found, _, _ = all_of(cache(backbone, (IDS, np.arange(3)), place, batch_size=2))
-    assert_close(found["output"], backbone(IDS))
-    assert (found["mask"] == (IDS != 0)).all()
+    stored, _, _ = all_of(cache(backbone, (IDS, np.arange(3)), place, batch_size=2))
+    assert_close(stored["output"], backbone(IDS))
+    assert (stored["mask"] == (IDS != 0)).all()
     # A FrozenBackbone passes the mask on.
     frozen, _, _ = all_of(cache(FrozenBackbone(backbone), (IDS, np.arange(3))))
     assert (frozen["mask"] == (IDS != 0)).all()
@@ -165,10 +165,10 @@ def test_a_mask_of_one_of_several_outputs_has_its_name(place):
     rows = layers.Embedding(9, 3, mask_zero=True)(inputs)
     other = layers.Embedding(9, 2)(inputs)
     backbone = keras.Model(inputs, {"other": other, "rows": rows})
-    found, _, _ = all_of(cache(backbone, (IDS, np.arange(3)), place))
-    assert set(found) == {"output", "mask"} and list(found["mask"]) == ["rows"]
-    assert_close(found["output"], backbone(IDS))
-    assert (found["mask"]["rows"] == (IDS != 0)).all()
+    stored, _, _ = all_of(cache(backbone, (IDS, np.arange(3)), place))
+    assert set(stored) == {"output", "mask"} and list(stored["mask"]) == ["rows"]
+    assert_close(stored["output"], backbone(IDS))
+    assert (stored["mask"]["rows"] == (IDS != 0)).all()
 
 
 def tokens(count=7):
@@ -181,17 +181,17 @@ def tokens(count=7):
 def test_dictionaries_of_inputs_and_outputs(place):
     backbone = tiny.bert(num_layers=1)
     x = tokens()
-    found, _, _ = all_of(cache(backbone, (x, np.arange(7)), place, batch_size=3))
-    assert set(found) == {"sequence_output", "pooled_output"}
-    assert_close(found, backbone(x, training=False), atol=1e-6)
+    stored, _, _ = all_of(cache(backbone, (x, np.arange(7)), place, batch_size=3))
+    assert set(stored) == {"sequence_output", "pooled_output"}
+    assert_close(stored, backbone(x, training=False), atol=1e-6)
 
 
 def test_a_list_of_outputs_becomes_a_tuple(place):
     inputs = keras.Input((6,))
     backbone = keras.Model(inputs, [layers.Dense(2)(inputs), layers.Dense(3)(inputs)])
-    found, _, _ = all_of(cache(backbone, arrays(), place))
-    assert isinstance(found, tuple)
-    assert_close(found, backbone(arrays()[0]), atol=1e-6)
+    stored, _, _ = all_of(cache(backbone, arrays(), place))
+    assert isinstance(stored, tuple)
+    assert_close(stored, backbone(arrays()[0]), atol=1e-6)
 
 
 def test_bfloat16_keeps_its_bits(tmp_path):
@@ -217,8 +217,8 @@ def test_one_vector_per_text_of_any_length():
     data = tf.data.Dataset.from_generator(
         batches, output_signature=(spec, tf.TensorSpec([None], "int64"))
     )
-    found, _, _ = all_of(cache(backbone, data))
-    assert_close(found, backbone(x, training=False), atol=1e-5)
+    stored, _, _ = all_of(cache(backbone, data))
+    assert_close(stored, backbone(x, training=False), atol=1e-5)
 
 
 def test_features_of_different_shapes_raise(tmp_path):
@@ -355,10 +355,10 @@ def test_a_fingerprint_depends_on_the_computation():
 
 def test_a_digest_depends_on_order_and_not_on_batches():
     def digest(array, cut):
-        found = RowDigest()
-        found.update({"x": array[:cut]})
-        found.update({"x": array[cut:]})
-        return found.value()
+        rows = RowDigest()
+        rows.update({"x": array[:cut]})
+        rows.update({"x": array[cut:]})
+        return rows.value()
 
     for array in (arrays()[0], np.array([b"a", b"bc", b"d"], object)):
         assert digest(array, 1) == digest(array, 2)
@@ -470,8 +470,8 @@ def test_a_parallel_dataset_is_read_in_order():
     data = dataset(batch=1).map(lambda x, y: (x, y), num_parallel_calls=4)
     options = tf.data.Options()
     options.deterministic = False
-    found = all_of(cache(network(), data.with_options(options)))
-    assert list(found[1]) == list(range(22))
+    stored = all_of(cache(network(), data.with_options(options)))
+    assert list(stored[1]) == list(range(22))
 
 
 def test_a_shard_ends_at_its_maximum_size(tmp_path, monkeypatch):
@@ -499,8 +499,8 @@ def test_a_subclassed_model_can_be_cached(tmp_path):
     backbone = Own()
     expected = backbone(arrays()[0])
     for _ in range(2):
-        found = all_of(cache(backbone, dataset(), tmp_path / "f"))[0]
-        assert_close(found, expected, atol=1e-6)
+        stored = all_of(cache(backbone, dataset(), tmp_path / "f"))[0]
+        assert_close(stored, expected, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -525,11 +525,11 @@ x = np.random.default_rng(0).normal(size=(22, 6)).astype("float32")
 cached = kt.backbones.cache_features(
     backbone, (x, np.arange(22)), {str(tmp_path / "f")!r}, verbose=0
 )
-np.save({str(tmp_path / "found.npy")!r}, np.stack([f for f, _, _ in cached]))
+np.save({str(tmp_path / "stored.npy")!r}, np.stack([f for f, _, _ in cached]))
 """
     before = contents(tmp_path / "f")
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, check=True)
-    assert_close(np.load(tmp_path / "found.npy"), expected)
+    assert_close(np.load(tmp_path / "stored.npy"), expected)
     assert contents(tmp_path / "f") == before
 
 

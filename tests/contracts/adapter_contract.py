@@ -61,8 +61,9 @@ class AdapterContract:
         if not self.own:
             return models.disturb(model, scale, name)
         rng = np.random.default_rng(3)
-        for each in model.trainable_variables:
-            each.assign(each.numpy() + rng.normal(0, scale, each.shape))
+        for variable in model.trainable_variables:
+            noise = rng.normal(0, scale, variable.shape)
+            variable.assign(variable.numpy() + noise)
         return model
 
     def trained(self):

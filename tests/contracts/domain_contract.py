@@ -61,12 +61,12 @@ def loss_of(model, x, y, training=False):
 
 def seen(model, x):
     """Return features and outputs of each domain in inference, as NumPy arrays."""
-    found = {}
+    results = {}
     for name, inputs in x.items():
         features = model.feature_extractor(inputs)
         outputs = model.label_head(features).numpy()
-        found[name] = Seen(features.numpy(), outputs)
-    return found
+        results[name] = Seen(features.numpy(), outputs)
+    return results
 
 
 def only_adds_a_loss(kind):
@@ -180,19 +180,19 @@ class DomainContract(ModelContract):
         with strategy.scope():
             two = self.compiled()
         two.set_weights(start)
-        found = fit(two, x, y, batch_size=8).history
+        results = fit(two, x, y, batch_size=8).history
         mean = [sum(pair) / 2 for pair in zip(*weights, strict=True)]
         assert_close(two.get_weights(), mean, 1e-6)
-        assert found.keys() == logs[0].keys()
-        for name, (value,) in found.items():
+        assert results.keys() == logs[0].keys()
+        for name, (value,) in results.items():
             assert value == pytest.approx((logs[0][name][0] + logs[1][name][0]) / 2)
 
     def test_logs_name_the_terms_of_the_method(self):
         model = self.trained()
-        found = self.history.history
+        results = self.history.history
         names = {"loss", "accuracy", *model.logs, *self.strength_logs(model)}
-        assert found.keys() == names
-        assert all(np.isfinite(values).all() for values in found.values())
+        assert results.keys() == names
+        assert all(np.isfinite(values).all() for values in results.values())
 
     def strength_logs(self, model):
         """Return the name of the strength in the logs, if it has one."""
@@ -212,28 +212,28 @@ class DomainContract(ModelContract):
 
     def test_two_streams_can_be_predicted(self):
         model, x = self.trained(), streams()
-        found = model.predict(x, batch_size=5, verbose=0)
-        assert_close(found["target"], run(model, x["target"]), 1e-6)
-        assert all(len(each) == 8 for each in keras.tree.flatten(found))
+        results = model.predict(x, batch_size=5, verbose=0)
+        assert_close(results["target"], run(model, x["target"]), 1e-6)
+        assert all(len(each) == 8 for each in keras.tree.flatten(results))
 
     def test_plain_evaluation_shows_no_key_of_the_method(self):
         model, x = self.trained(), streams()["target"]
-        found = model.evaluate(x, TARGET_LABELS, verbose=0, return_dict=True)
-        assert found.keys() == {"loss", "accuracy"}
+        results = model.evaluate(x, TARGET_LABELS, verbose=0, return_dict=True)
+        assert results.keys() == {"loss", "accuracy"}
         outputs = run(model, x)
-        assert found["loss"] == pytest.approx(float(LOGITS(TARGET_LABELS, outputs)))
+        assert results["loss"] == pytest.approx(float(LOGITS(TARGET_LABELS, outputs)))
         assert len(model.evaluate(x, TARGET_LABELS, verbose=0)) == 2
 
     def test_target_accuracy_is_a_count_and_needs_labels(self):
         model, x = self.trained(), streams()
         both = {"source": LABELS, "target": TARGET_LABELS}
         settings = dict(batch_size=3, verbose=0, return_dict=True)
-        found = model.evaluate(x, both, **settings)
+        results = model.evaluate(x, both, **settings)
         for key, name in (("accuracy", "source"), ("target_accuracy", "target")):
             chosen = np.argmax(arrays(run(model, x[name]))[0], axis=1)
-            assert found[key] == pytest.approx(np.mean(chosen == both[name]))
+            assert results[key] == pytest.approx(np.mean(chosen == both[name]))
         without = model.evaluate(x, LABELS, **settings)
-        assert without.keys() == found.keys() - {"target_accuracy"}
+        assert without.keys() == results.keys() - {"target_accuracy"}
 
     def test_labels_of_the_target_in_training_raise(self):
         both = {"source": LABELS, "target": TARGET_LABELS}
@@ -263,7 +263,7 @@ class DomainContract(ModelContract):
 
     def test_streams_may_differ_in_length(self):
         model = self.trained()
-        found = loss_of(model, streams(8, 4), LABELS)
-        assert np.isfinite(float(found))
+        results = loss_of(model, streams(8, 4), LABELS)
+        assert np.isfinite(float(results))
         outputs = run(model, streams(8, 4))
         assert outputs["target"].shape == (4, 3)

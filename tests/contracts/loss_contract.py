@@ -25,18 +25,18 @@ class LossContract:
         """Return source and target: float32 arrays or tuples of them."""
         raise NotImplementedError
 
-    def held(self, source, target):
+    def constants(self, source, target):
         """Return the quantities that are constant in the gradient of the paper."""
         return None
 
-    def expected(self, source, target, held):
+    def expected(self, source, target, constants):
         """Return the value of the paper's equation in NumPy: the oracle."""
         raise NotImplementedError
 
     def oracle(self, source, target):
         """Return the oracle's value in float64."""
         source, target = wide(source), wide(target)
-        return self.expected(source, target, self.held(source, target))
+        return self.expected(source, target, self.constants(source, target))
 
     def test_equals_the_oracle(self):
         source, target = self.inputs()
@@ -51,7 +51,7 @@ class LossContract:
         _, gradients = value_and_gradients(self.make(), *inputs)
         rng = np.random.default_rng(1)
         ways = [rng.normal(size=x.shape) for x in keras.tree.flatten(inputs)]
-        held = self.held(*wide(inputs))
+        constants = self.constants(*wide(inputs))
         sides = []
         for sign in (1, -1):
             leaves = [
@@ -59,7 +59,7 @@ class LossContract:
                 for x, way in zip(keras.tree.flatten(inputs), ways, strict=True)
             ]
             moved = keras.tree.pack_sequence_as(inputs, leaves)
-            sides.append(self.expected(*moved, held))
+            sides.append(self.expected(*moved, constants))
         slope = sum(np.sum(g * w) for g, w in zip(gradients, ways, strict=True))
         assert abs(slope) > 1e-6  # otherwise the test would check nothing
         np.testing.assert_allclose(

@@ -22,17 +22,17 @@ class TestClassConfusion(LossContract):
         rng = np.random.default_rng(0)
         return np.ones((4, 2), "float32"), 3 * rng.normal(size=(8, 3)).astype("float32")
 
-    def held(self, source, target):
+    def constants(self, source, target):
         y = softmax(target / 2.5, axis=1)
         weight = 1 + np.exp(np.sum(y * np.log(y), axis=1))
         return len(y) * weight / weight.sum()
 
-    def expected(self, source, target, held):
+    def expected(self, source, target, constants):
         y = softmax(target / 2.5, axis=1)
         confusion = np.zeros((3, 3))
         for j in range(3):
             for k in range(3):
-                confusion[j, k] = y[:, j] @ np.diag(held) @ y[:, k]
+                confusion[j, k] = y[:, j] @ np.diag(constants) @ y[:, k]
         confusion /= confusion.sum(axis=1, keepdims=True)
         return (confusion.sum() - np.trace(confusion)) / 3
 

@@ -16,7 +16,7 @@ class TestClassifierDiscrepancy(LossContract):
         rng = np.random.default_rng(0)
         return tuple(rng.normal(size=(2, 8, 3)).astype("float32"))
 
-    def expected(self, source, target, held):
+    def expected(self, source, target, constants):
         difference = softmax(source, axis=1) - softmax(target, axis=1)
         return np.mean(np.mean(np.abs(difference), axis=1))
 

@@ -18,7 +18,7 @@ class TestConditionalEntropy(LossContract):
         rng = np.random.default_rng(0)
         return np.ones((4, 2), "float32"), 3 * rng.normal(size=(8, 3)).astype("float32")
 
-    def expected(self, source, target, held):
+    def expected(self, source, target, constants):
         return entropy(softmax(target, axis=1), axis=1).mean()
 
 

@@ -18,7 +18,7 @@ class TestCORAL(LossContract):
         source = rng.normal(size=(6, 3)).astype("float32")
         return source, rng.normal(1, 2, size=(8, 3)).astype("float32")
 
-    def expected(self, source, target, held):
+    def expected(self, source, target, constants):
         difference = np.cov(source, rowvar=False) - np.cov(target, rowvar=False)
         return np.linalg.norm(difference, "fro") ** 2 / (4 * source.shape[1] ** 2)
 

@@ -24,7 +24,7 @@ class TestDomainClassification(LossContract):
         source = rng.normal(size=(6, 1)).astype("float32")
         return source, rng.normal(size=(8, 1)).astype("float32")
 
-    def expected(self, source, target, held):
+    def expected(self, source, target, constants):
         of_source = cross_entropy(source, 0).mean()
         return 0.5 * (of_source + cross_entropy(target, 1).mean())
 
@@ -42,7 +42,7 @@ class TestWeightedDomainClassification(LossContract):
 
         return domain(6), domain(8)
 
-    def expected(self, source, target, held):
+    def expected(self, source, target, constants):
         def half(logits, weights, label):
             weights = weights / weights.mean()
             return 0.5 * np.mean(weights * cross_entropy(logits, label))

@@ -22,13 +22,13 @@ class TestFeatureNorm(LossContract):
         source = rng.normal(size=(6, 3)).astype("float32")
         return source, rng.normal(1, 2, size=(8, 3)).astype("float32")
 
-    def held(self, source, target):
+    def constants(self, source, target):
         return np.linalg.norm(source, axis=1), np.linalg.norm(target, axis=1)
 
-    def expected(self, source, target, held):
+    def expected(self, source, target, constants):
         return sum(
             np.mean((np.linalg.norm(features, axis=1) - before - 1) ** 2)
-            for features, before in zip((source, target), held, strict=True)
+            for features, before in zip((source, target), constants, strict=True)
         )
 
 

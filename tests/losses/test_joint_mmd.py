@@ -32,13 +32,13 @@ class TestJointMMD(LossContract):
 
         return domain(6, 0), domain(8, 1)
 
-    def held(self, source, target):
+    def constants(self, source, target):
         return mean_distance(source[0], target[0])
 
-    def expected(self, source, target, held):
+    def expected(self, source, target, constants):
         def kernel(x, y):
             squares = np.sum((x[1] - y[1]) ** 2)
-            return gaussian(x[0], y[0], held) * np.exp(-squares / 1.68)
+            return gaussian(x[0], y[0], constants) * np.exp(-squares / 1.68)
 
         pairs = [list(zip(*domain, strict=True)) for domain in (source, target)]
         return mmd(*pairs, kernel)

@@ -24,7 +24,7 @@ class TestMarginDisparity(LossContract):
         source = rng.normal(size=(2, 6, 3)).astype("float32")
         return tuple(source), tuple(rng.normal(size=(2, 8, 3)).astype("float32"))
 
-    def expected(self, source, target, held):
+    def expected(self, source, target, constants):
         def chosen(outputs, adversary):
             probabilities = softmax(adversary, axis=1)
             return probabilities[np.arange(len(outputs)), outputs.argmax(axis=1)]

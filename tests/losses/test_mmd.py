@@ -55,11 +55,11 @@ class TestMMD(LossContract):
         source = rng.normal(size=(6, 3)).astype("float32")
         return source, rng.normal(1, 2, size=(8, 3)).astype("float32")
 
-    def held(self, source, target):
+    def constants(self, source, target):
         return mean_distance(source, target)
 
-    def expected(self, source, target, held):
-        return mmd(source, target, lambda x, y: gaussian(x, y, held))
+    def expected(self, source, target, constants):
+        return mmd(source, target, lambda x, y: gaussian(x, y, constants))
 
 
 def test_a_case_by_hand():
