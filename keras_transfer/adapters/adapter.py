@@ -113,24 +113,24 @@ class Adapter:
         """Add this adapter to `model` in place, freeze the rest, and use the adapter.
 
         The adapter gets its own head, a copy of the trainable layers in the group
-        `"head"` of `kt.layer_groups`. The copy trains, and the model computes with it
-        while the adapter is in use. It is saved, loaded and removed with the adapter.
-        The model's own head and all other weights are frozen. Neither
-        `model.trainable = True` nor gradual unfreezing unfreezes them.
+        `"head"` of `kt.layer_groups`. The copy trains, and the model computes with the
+        copy while the adapter is in use. The copy is saved, loaded and removed with the
+        adapter. The model's own head and all other weights are frozen, even after
+        `model.trainable = True` and during gradual unfreezing.
 
-        In two cases the model's own head trains instead. First, some techniques change
-        the model's own weights (BitFit, NormTuning, LoRA with biases), and cannot be
-        switched off anyway. Second, an adapter cannot own a layer of the head if
-        another layer reads one of its weights, as a SpectralNormalization does. The
-        printed line names this layer.
+        In two cases the model's own head trains instead of a copy. First, techniques
+        that change the model's own weights (BitFit, NormTuning, LoRA with biases) train
+        the model's own head, because they cannot be switched off anyway. Second, a
+        layer of the head trains itself if another layer reads one of its weights, as a
+        SpectralNormalization does. The printed line names this layer.
 
         Attach before or after `compile`. To distribute the model, attach inside
         `strategy.scope()`. Attach to the outermost model. If another model contains
         this model or shares layers with it, and has run before, call
-        `kt.adapters.refresh(other)`. Your own `tf.function` from before attaching
-        computes without the adapter, so create it again. A `tf.function` from after
-        attaching stays valid in inference, even after the adapter is merged or removed.
-        For training see `kt.adapters.use`.
+        `kt.adapters.refresh(other)`. If you traced your own `tf.function` before
+        attaching, it computes without the adapter, so create it again. A `tf.function`
+        that you trace after attaching stays valid for inference, even after the adapter
+        is merged or removed. For training see `kt.adapters.use`.
 
         Args:
             model: A built model or composite layer.
@@ -149,10 +149,10 @@ class Adapter:
         Raises:
             TypeError: If `model` is not a Keras layer.
             ValueError: If the model is not built, the name is taken, no layer matches,
-                or a number does not fit a layer. If a layer that `targets` names is
-                never called, has a weight that another layer reads, or is also in
-                `train`. If the model's strategy is not entered, or its optimizer has
-                made updates. The model does not change then.
+                a number does not fit a layer, a layer that `targets` names is never
+                called, has a weight that another layer reads or is also in `train`, the
+                model's strategy is not entered, or the optimizer has made updates. The
+                model does not change then.
         """
         check_name(model, name)
         plan = self.plan(model, train=train)
@@ -217,8 +217,8 @@ class Adapter:
         """Return the constructor arguments.
 
         Raises:
-            ValueError: If `targets` contains layers. The recipe in
-                `kt.adapters.attached(model)` has their paths.
+            ValueError: If `targets` contains layers. After attaching, use the recipe in
+                `kt.adapters.attached(model)`, which has the paths of these layers.
         """
         if not _is_plain(self.targets):
             raise ValueError(

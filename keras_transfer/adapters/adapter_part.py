@@ -216,10 +216,11 @@ def uniform() -> dict:
 
 
 def drawn(kind: str, **config: object) -> dict:
-    """Return a config of a random initializer, which draws its seed per weight.
+    """Return the config of a random initializer, instead of an initializer object.
 
-    An initializer object draws its seed at once. Then reading specs would draw seeds,
-    and two weights of one shape with the same object would be equal.
+    An object draws its seed when it is created, so calling `weight_specs` would draw
+    seeds. And two weights of the same shape would get equal values from one object. A
+    config gets a new seed for each weight.
     """
     return {"class_name": kind, "config": config}
 

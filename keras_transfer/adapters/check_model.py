@@ -15,8 +15,9 @@ def check_model(model: keras.Layer, names: Iterable[str]) -> None:
     """Check that an adapter can be attached to `model`, which has the adapters `names`.
 
     Raises:
-        ValueError: If the model is not built, contains pairs of no adapter or a
-            FrozenBackbone, or was created in another distribution strategy.
+        ValueError: If the model is not built, contains a FrozenBackbone, contains pairs
+            that belong to none of these adapters, or was created in another
+            distribution strategy.
     """
     if not model.built or not model.weights:
         raise ValueError(

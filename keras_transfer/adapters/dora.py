@@ -130,8 +130,9 @@ class DoRA(LoRA):
     `kt.adapters.merge` replaces W by W'. Dense, EinsumDense and Conv1D to Conv3D can be
     targets if they are not quantized.
 
-    If you load weights of the base model after attaching, m is set to their norms. If
-    you assign weights, m does not change, so assign weights before you attach.
+    If you load weights of the base model after attaching, m is set to the norms of the
+    loaded weights. If you assign weights, m does not change. So assign weights before
+    you attach.
 
     Args:
         rank: As in `LoRA`.

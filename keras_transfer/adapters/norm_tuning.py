@@ -15,11 +15,11 @@ from keras_transfer.adapters.weight_selection import OwnWeights
 class NormTuning(OwnWeights):
     """Train the scales and offsets of normalizations, and the head.
 
-    In `gamma * (x - mean) / deviation + beta` gamma and beta train. These are the
-    weights of LayerNormalization, BatchNormalization, GroupNormalization,
-    RMSNormalization (which only has gamma), and keras-hub's own classes with `Norm` in
-    their name. All other weights are frozen. In BERT-base 38,400 parameters train
-    (0.04 %). PEFT has this for LayerNorm as `LNTuningConfig`.
+    In `gamma * (x - mean) / deviation + beta` gamma and beta train. All other weights
+    below the head are frozen. This applies to LayerNormalization, BatchNormalization,
+    GroupNormalization, RMSNormalization (which only has gamma), and keras-hub's own
+    classes with `Norm` in their name. In BERT-base 38,400 parameters train (0.04 %).
+    PEFT has this for LayerNorm as `LNTuningConfig`.
 
     A BatchNormalization that trains works as in Keras. In training it normalizes by the
     batch, and its moving mean and variance follow the new data, as in Frankle et al.

@@ -241,7 +241,7 @@ def weights_below(host: keras.Layer) -> dict[str, keras.Variable]:
 
 
 def own_name(key: str) -> str:
-    """Return the name in the part of the host's weight with the key `key`."""
+    """Return the part's name for the host's weight with the key `key`."""
     name = key.replace("#", "_").replace("/", ".")
     return f"host_{name}" if name == "gate" else name
 

@@ -37,7 +37,7 @@ class Plan:
     Args:
         recipe: The `Adapter` to keep with the model, with paths instead of layers.
         pairs: The layers that get a part, each with its part, still without weights.
-        owned: The layers that the adapter gets an own copy of, each with its part,
+        owned: The layers of which the adapter gets its own copy, each with its part,
             still without weights.
         trained: The model's own weights that also train.
         in_place: The layers of the head that train in place. These are all layers of
@@ -135,7 +135,7 @@ class Plan:
         return f"; {names} trains {why}" if names else ""
 
     def _spared(self, model: keras.Layer) -> tuple[set[int], list[keras.Variable]]:
-        """Return ids of the head's layers without a part, and their trained weights."""
+        """Return ids of the layers that train in place, and their trainable weights."""
         hosts = {id(host) for host, _ in all_parts(model)}
         hosts |= {id(target.layer) for target, _ in self.pairs}
         spared = [layer for layer in self.in_place if id(layer) not in hosts]

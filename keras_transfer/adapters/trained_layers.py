@@ -27,11 +27,11 @@ HEAD = "head"  # the name of the group of `kt.layer_groups`
 def own_layers(
     model: keras.Layer, train: object, hosts: Iterable[Target]
 ) -> tuple[list[tuple[Target, OwnLayer]], list[keras.Layer]]:
-    """Return the layers that an adapter owns, and the head's that train in place.
+    """Return two lists: layers that an adapter owns, and layers that train in place.
 
     Each owned layer comes with a part that has no weights yet. A layer of the head
-    trains in place if another layer reads one of its weights, because no adapter can
-    own it.
+    trains in place if another layer reads one of its weights, because then no adapter
+    can own the layer.
 
     Args:
         model: A built model.

@@ -42,7 +42,7 @@ def freeze_all_but(
     `spared` contains ids of layers.
 
     Returns:
-        The layers that have to be upgraded because of it, see `freeze`.
+        The layers that have to be upgraded, see `freeze`.
     """
     of_parts = {
         id(layer) for _, part in all_parts(model) for layer in _keras.flat_layers(part)
@@ -59,7 +59,7 @@ def freeze_all_but(
 def train_parts_and(
     model: keras.Layer, spared: Set[int], variables: Iterable[keras.Variable]
 ) -> None:
-    """Train `variables` and the parts, and freeze layers without trainable weights.
+    """Train `variables` and the parts, and freeze all layers that cannot train.
 
     Layers with ids in `spared` keep their flags.
     """

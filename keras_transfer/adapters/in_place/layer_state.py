@@ -153,7 +153,7 @@ def check_name(model: keras.Layer, name: str) -> None:
 
     Raises:
         TypeError: If `model` is not a Keras layer.
-        ValueError: If the name is taken or contains other characters.
+        ValueError: If the name is taken or contains characters that are not allowed.
     """
     if not isinstance(model, keras.Layer):
         raise TypeError(

@@ -81,10 +81,12 @@ def made_again(layer: keras.Layer, state: Mapping) -> list[tuple[keras.Layer, Pa
 
 
 def set_trainable(layer: keras.Layer, state: Mapping) -> list[keras.Layer]:
-    """Freeze and unfreeze weights as in the saved layer, by address and weight name.
+    """Give the layers and weights in `layer` the trainable flags of the saved layer.
+
+    Layers are found by address, and weights by name.
 
     Returns:
-        The layers that have to be upgraded because of it, see `freeze`.
+        The layers that have to be upgraded, see `freeze`.
     """
     places, names = _places(layer, state), _naming(state)
     flagged, free = set(state["learning"]["layers"]), state["learning"]["weights"]
