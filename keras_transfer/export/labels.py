@@ -129,7 +129,7 @@ def _named(
 
 
 def _is_names(labels: Any) -> bool:
-    """Return whether `labels` is for one output, not a structure of sequences."""
+    """Return whether `labels` are names for one output, not for several outputs."""
     if isinstance(labels, str):
         return True
     if not isinstance(labels, Sequence) and not hasattr(labels, "tolist"):

@@ -85,7 +85,7 @@ class ManyAdapters:
             yield
 
     def _own_applied(self) -> contextlib.AbstractContextManager:
-        """Let the adapters' own layers compute for one adapter inside the block."""
+        """Inside the block, let the adapters' own layers use adapter `self.number`."""
         return self._hooked([each for each in self.hooks if each[0].replaces])
 
     @contextlib.contextmanager
@@ -182,7 +182,7 @@ class ManyAdapters:
         return call
 
     def requests(self, requests: Mapping[str, Mapping]) -> dict[str, dict]:
-        """Return requests with each example for no adapter and for each adapter."""
+        """Return requests that repeat each example for no and for each adapter."""
         names = [BASE, *self.names]
         found = {}
         for signature, arrays in requests.items():
@@ -206,7 +206,7 @@ class ManyAdapters:
         return call
 
     def _probe(self, call: Callable, plain: Entry) -> None:
-        """Trace once with a known number of rows, which the hooks check."""
+        """Trace once with `PROBE` rows, so the hooks can check the first axes."""
 
         def probe(tensors: dict[str, tf.Tensor]) -> None:
             with self.applied():

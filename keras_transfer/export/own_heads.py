@@ -43,7 +43,7 @@ class OwnHeads:
     def each_its_own(
         self, otherwise: Callable, compute: Callable, index: tf.Tensor
     ) -> object:
-        """Return the outputs, each example's from its own adapter.
+        """Return the outputs, computed for each example with its own adapter.
 
         Args:
             otherwise: Function that returns the outputs without an adapter's weights.

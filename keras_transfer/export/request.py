@@ -66,7 +66,7 @@ def plain_entry(model: keras.Model, example: object = None) -> Entry:
 
 
 def inputs_of(model: keras.Model) -> object:
-    """Return the structure of symbolic inputs of a functional model, else None."""
+    """Return the symbolic inputs of a functional model, or None for other models."""
     inputs = getattr(model, "inputs", None)
     if not inputs:
         return None

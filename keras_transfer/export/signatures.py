@@ -21,8 +21,8 @@ def entries_of(
 ) -> dict[str, Entry]:
     """Return the entries of `model` by the names of their signatures.
 
-    `serving_default` takes what `predict` takes. If this is raw data, `preprocessed`
-    takes the model's own inputs. `image_bytes` takes files.
+    `serving_default` takes what `predict` takes. If it runs a preprocessor,
+    `preprocessed` takes the model's own inputs. `image_bytes` takes files.
 
     Args:
         model: A model.

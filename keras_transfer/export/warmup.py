@@ -18,8 +18,8 @@ def write_warmup(
 
     Without these requests the first request to a new version waits until TensorFlow
     has initialized the graph. The messages are four nested messages of
-    tensorflow-serving-api. They are encoded here, because this package requires one
-    version of TensorFlow.
+    tensorflow-serving-api. They are encoded here, because tensorflow-serving-api
+    requires one exact version of TensorFlow.
 
     Args:
         folder: Folder of the SavedModel.

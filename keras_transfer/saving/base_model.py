@@ -1,4 +1,4 @@
-"""The base model of an adapter: its backbone, the paths of its layers, its digest."""
+"""The base model of an adapter: its backbone, its layer paths and its fingerprint."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def _able(model: keras.Model) -> list[keras.Variable]:
 def _tokens(
     optimizer: keras.Optimizer, able: Sequence[keras.Variable]
 ) -> tuple[list[list[Shape]], int, int]:
-    """Return the shapes of the first slots of each variable, which are consecutive.
+    """Return for each variable the shapes of its first consecutive slots.
 
     Also returns the number of the optimizer's variables before the slots, and the
     number of slots per variable.
@@ -110,7 +110,10 @@ def _tokens(
 def _only_choice(
     tokens: Sequence[Sequence[Shape]], wanted: Sequence[Shape]
 ) -> list[int] | None:
-    """Return the only subsequence of `tokens` that gives `wanted`, or None."""
+    """Return the indices of the only tokens that give `wanted`, or None.
+
+    Returns None if no choice or several choices of tokens give `wanted`.
+    """
     # ways[i][j]: number of subsequences of tokens[i:] that give wanted[j:].
     ways = [[0] * (len(wanted) + 1) for _ in range(len(tokens) + 1)]
     ways[-1][-1] = 1

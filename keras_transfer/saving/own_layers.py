@@ -82,7 +82,7 @@ def _units(
     layer: keras.Layer,
     named: Mapping[str, str],
 ) -> int | None:
-    """Return the number of outputs in the file of a last Dense, if it differs."""
+    """Return the number of outputs that a last Dense has in the file, if it differs."""
     spec = file.specs.get(named.get("kernel", ""))
     if (
         spec is None

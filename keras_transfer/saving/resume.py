@@ -173,7 +173,7 @@ def _complete(path: pathlib.Path) -> Iterator[None]:
 def _rows_to_variables(
     model: keras.Model, table: RateTable
 ) -> tuple[list[keras.Variable], list[keras.Variable]]:
-    """Return the variables with slots, and those that were trainable when saved."""
+    """Return the variables with slots, and the variables that were trainable."""
     weights = model.weights
     wrong = [
         row.name

@@ -134,10 +134,10 @@ def load_adapter(
 
     The model must contain the backbone that the adapter was trained on. The model can
     be the backbone alone or any model with the backbone, and it can have other
-    adapters. The head in the file becomes the adapter's own head. It replaces the
-    model's head while the adapter is active, and can have another number of classes. A
-    bare backbone has no head, so the head in the file is ignored, and the printed line
-    says so. The whole file is checked before the model changes.
+    adapters. The head in the file becomes the adapter's own head. This head replaces
+    the model's head while the adapter is active, and can have another number of
+    classes. A bare backbone has no head, so the head in the file is ignored, and the
+    printed line says so. The whole file is checked before the model changes.
 
     As after `attach`, the adapter is active and trains together with its head, and all
     other weights are frozen. Load the adapter into the outermost model, before or after

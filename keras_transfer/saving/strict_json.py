@@ -7,7 +7,7 @@ import math
 
 
 def parse_json(text: bytes | str) -> object:
-    """Return the content of JSON without repeated keys and non-finite numbers.
+    """Parse JSON, and refuse repeated keys and numbers that are not finite.
 
     Raises:
         ValueError: If the text is not valid JSON, repeats a key, is nested too deeply,

@@ -224,7 +224,7 @@ def _metadata(value: object) -> dict[str, str]:
 
 
 def _specs(header: dict, num_bytes: int) -> dict[str, Spec]:
-    """Return the specs by name, if the tensors fill `num_bytes` exactly."""
+    """Return the specs by name, and check that the tensors fill `num_bytes`."""
     specs, ranges = {}, []
     for name, entry in header.items():
         check_name(name)

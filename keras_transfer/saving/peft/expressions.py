@@ -53,7 +53,7 @@ class Expressions:
         return bool(places >> len(name) & 1)
 
     def ends(self, expression: str, name: str) -> bool:
-        """Return whether the end of `name`, from its start or after a dot, matches.
+        """Return whether all of `name`, or the part after one of its dots, matches.
 
         PEFT matches the keys of `rank_pattern` and `alpha_pattern` in this way.
         """

@@ -301,7 +301,7 @@ def _transposed(tensor: np.ndarray, shape: list[int]) -> np.ndarray:
 
 
 def _common(keys: list[str]) -> str:
-    """Return the first part of the tensors' names, if all tensors have the same."""
+    """Return the first part of the tensors' names if all tensors share it, else ""."""
     names = {key.split(".")[0] for key in keys if not key.startswith("lm_head")}
     return names.pop() if len(names) == 1 else ""
 

@@ -38,7 +38,7 @@ class Pair:
     tensors: Mapping[str, np.ndarray]
 
     def values(self, factors: Factors) -> dict[str, np.ndarray]:
-        """Return the weights of the part on one of the module's Keras layers."""
+        """Return the weights of the part on one Keras layer of the module."""
         at = {"inputs": factors.inputs, "outputs": factors.outputs}
         return {
             spec.weight: spec.read(self.tensors[name], at)
@@ -244,7 +244,7 @@ def _check_targets(
 
 
 def _check_task(config: Mapping[str, object], mapping: HubMapping, plain: Mapping):
-    """Check that a head is a text classifier's, as heads of other tasks share names."""
+    """Check that a head is for text classification. Other tasks use the same names."""
     if not any(key.rpartition(".")[0] in mapping.heads for key in plain):
         return
     task, auto = config.get("task_type"), config.get("auto_mapping")

@@ -203,7 +203,7 @@ def _check_head(config: dict, mapping: HubMapping, layout: Layout) -> None:
 
 
 def _recipe(file: PeftFile, layout: Layout, paths: Mapping[int, str]) -> Adapter:
-    """Return the recipe, with the path in Keras of each module whose numbers differ."""
+    """Return the recipe, with patterns for modules with another rank or alpha."""
     peft = file.technique.peft
     rank, alpha = peft.rank_and_alpha(file.config)
     ranks, alphas, layers = {}, {}, []
