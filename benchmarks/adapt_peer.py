@@ -1,15 +1,17 @@
-"""DANN, CORAL and MDD beside those of the package `adapt`, MNIST -> MNIST-M.
+"""DANN, CORAL and MDD compared with the package `adapt` on MNIST -> MNIST-M.
 
-Claims: the accuracy on the target is at least that of `adapt`, and the time of an epoch
-below its. The same network (Ganin et al. 2016), the same 20,000 + 20,000 images, as
-many epochs in batches of 64 of each domain, SGD of momentum 0.9 at 0.01; strengths as
-in mnist_m.py. `adapt`'s DANN adds up the two domains' losses where ours has their mean,
-so its strength ends at half of ours, and its discriminator has half the rate: the same
-game. Deep CORAL is not alike: ours compares the outputs, as in the paper; `adapt`'s the
-768 features, and in 0.4.5 its encoder gets no gradient of the labels. `adapt` cannot
-run on Keras 3: give the Python of an environment of its own, by
-`pip install tensorflow-cpu==2.15.* adapt==0.4.5 "numpy<2" "scikeras<0.13"`. Both run
-one after the other for each method and seed; CPU time of `fit` in their processes.
+Claims: the accuracy on the target is at least the accuracy of `adapt`, and an epoch
+takes less time. Both use the same network (Ganin et al. 2016), the same 20,000 + 20,000
+images, the same number of epochs, batches of 64 from each domain, and SGD with momentum
+0.9 at 0.01. Strengths are as in mnist_m.py. `adapt`'s DANN uses the sum of the losses
+of the two domains, and ours uses their mean. Its strength therefore ends at half of
+ours, and its discriminator has half the learning rate, so the training is equivalent.
+Deep CORAL is not equivalent. Ours compares the outputs, as in the paper. The one of
+`adapt` compares the 768 features, and in version 0.4.5 its encoder gets no gradient
+from the labels. `adapt` does not run on Keras 3, so pass the Python of a separate
+environment, created with
+`pip install tensorflow-cpu==2.15.* adapt==0.4.5 "numpy<2" "scikeras<0.13"`. Both
+packages run in turn for each method and seed. The time is the CPU time of `fit`.
 
     python benchmarks/adapt_peer.py OTHER_PYTHON [epochs: 6] [seeds: 0] [threads: 2]
 """
@@ -40,7 +42,7 @@ def data():
 
 
 def layers(L):
-    """Return the extractor's, label head's and domain head's layers."""
+    """Return the layers of the extractor, the label head and the domain head."""
     extractor = [
         L.Conv2D(32, 5, activation="relu", input_shape=(28, 28, 3)),
         L.MaxPooling2D(),
@@ -53,7 +55,7 @@ def layers(L):
 
 
 def peer(method, seed, epochs):
-    """Return accuracy and CPU seconds an epoch of the package `adapt`."""
+    """Return the accuracy and the CPU seconds per epoch of the package `adapt`."""
     import adapt.feature_based
     import tensorflow as tf
     from adapt.utils import UpdateLambda
@@ -96,7 +98,7 @@ def peer(method, seed, epochs):
 
 
 def ours(method, seed, epochs):
-    """Return accuracy and CPU seconds an epoch of this package."""
+    """Return the accuracy and the CPU seconds per epoch of this package."""
     import keras
 
     import keras_transfer as kt
@@ -105,7 +107,7 @@ def ours(method, seed, epochs):
     xs, ys, xt, xe, ye = data()
     layers_of = layers(keras.layers)
     encoder, task = layers_of[:2]
-    task[-1] = keras.layers.Dense(10)  # logits; the loss is the same
+    task[-1] = keras.layers.Dense(10)  # logits, with the same loss
     encoder = [keras.Input((28, 28, 3)), _plain(encoder[0]), *encoder[1:]]
     parts = [keras.Sequential(encoder), keras.Sequential(task)]
     model = getattr(kt.models, KINDS.get(method, method))(*parts)
@@ -121,7 +123,7 @@ def ours(method, seed, epochs):
 
 
 def _plain(layer):
-    """Return a layer without the input shape that Keras 2 needs."""
+    """Return a layer without the input shape, which only Keras 2 needs."""
     config = layer.get_config()
     return type(layer).from_config(config)
 
@@ -156,7 +158,7 @@ def main(other, epochs="6", seeds="0", threads="2"):
                 print(
                     f"{method:11} {side:5} seed {seed}: accuracy {row[0]:.4f}, ", end=""
                 )
-                print(f"{row[1]:.1f} CPU s an epoch", flush=True)
+                print(f"{row[1]:.1f} CPU s per epoch", flush=True)
     for method in METHODS:
         (ours_at, ours_s), (peer_at, peer_s) = (
             map(statistics.mean, zip(*found[method, side], strict=True))

@@ -1,10 +1,10 @@
-"""What a step of DANN costs beside its own arithmetic.
+"""The cost of a DANN step, compared with the cost of its parts.
 
-Claim: a step costs 1.05 x at most of what it consists of, timed apart: forward and
-backward of the source through both heads' extractor and label head, of the target
-through the extractor, of the domain head on both, and one update of all weights. The
-network is that of Ganin et al. for MNIST-M, 64 images of each domain. Process CPU time,
-the pieces in turn, medians.
+Claim: a step costs at most 1.05 x the sum of its parts. The parts are timed separately:
+forward and backward pass of the source through extractor and label head, of the target
+through the extractor, and of the domain head on both domains, and one update of all
+weights. The network is from Ganin et al. for MNIST-M, with 64 images of each domain.
+The times are medians of process CPU time. The parts run in turn.
 
     python benchmarks/dann_cost.py [steps: 60]
 """
@@ -85,7 +85,7 @@ def main():
         for name, piece in pieces.items():
             began = time.process_time()
             piece()
-            if step >= 5:  # the first ones trace and warm up
+            if step >= 5:  # the first steps trace and warm up
                 seconds[name].append(time.process_time() - began)
     medians = {name: statistics.median(each) for name, each in seconds.items()}
     for name, median in medians.items():

@@ -1,9 +1,9 @@
-"""What works on which backbone family: a table of families and strategies.
+"""A table of backbone families and strategies, and which combinations work.
 
-Claim: whatever can be done with one family can be done with each, or is refused with an
-error that says why. Each strategy trains a tiny model without pretrained weights,
-eagerly, on one batch of 4. A cell is "ok", "refused" (a clear error of this package),
-"Keras cannot" (without this package either) or "fault"; notes below give the reasons.
+Claim: each strategy works with each family, or raises an error that says why not. Each
+strategy trains a tiny model without pretrained weights, eagerly, on one batch of 4. A
+cell is "ok", "refused" (a clear error of this package), "Keras cannot" (it fails
+without this package too) or "fault". The notes below the table give the reasons.
 
     PYTHONPATH=. python benchmarks/families.py [family ...]
 """
@@ -16,11 +16,11 @@ import keras
 
 from tests.backbones import family_table
 
-MOST = 220  # characters of a reason
+MOST = 220  # the largest number of characters in a reason
 
 
 def row_of(family, notes):
-    """Return the cells of a family; put the reasons into `notes`."""
+    """Return the cells of a family, and add the reasons to `notes`."""
     try:
         trial = family_table.Trial(family)
     except ImportError as error:
@@ -40,7 +40,7 @@ def row_of(family, notes):
 
 
 def shortened(reason):
-    """Return a reason without what differs between models of one kind."""
+    """Return a reason without the details that differ between similar models."""
     reason = re.sub(r"_\d+(?=['/])", "", reason)
     if len(reason) > MOST:
         reason = reason[: MOST - 3].rstrip() + "..."
@@ -53,7 +53,7 @@ def line(cells):
 
 
 def main(names):
-    """Print the table, a family at a time, and then the notes."""
+    """Print the table, family by family, and then the notes."""
     unknown = sorted(set(names) - set(family_table.NAMES))
     if unknown:
         sys.exit(f"unknown: {unknown}. The families are {family_table.NAMES}.")

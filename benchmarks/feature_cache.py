@@ -1,9 +1,10 @@
-"""What training a head on cached features costs, beside passes of the backbone.
+"""The cost of training a head on cached features, compared with backbone passes.
 
-Claim: caching the features and five epochs of a head on them cost at most 1.15 x of
-one pass of the backbone, and each further epoch below 1 % of it. MiniLM, texts of 64
-tokens in batches of 32, process CPU time. The peer is five epochs of the same head on
-the live frozen backbone, in plain `fit` (two are run, the second counts four times).
+Claim: caching the features and training a head for five epochs cost at most 1.15 x one
+pass of the backbone. Each further epoch costs less than 1 % of such a pass. The model
+is MiniLM with texts of 64 tokens in batches of 32. The times are process CPU times. The
+peer trains the same head for five epochs on the frozen backbone with plain `fit`. It
+runs two epochs and counts the second epoch four times.
 
     python benchmarks/feature_cache.py [texts]
 """
@@ -22,7 +23,7 @@ SIZE = 32
 
 
 def spent(function):
-    """Return the CPU seconds of a call, and its result."""
+    """Return the CPU seconds of a call and its result."""
     start = time.process_time()
     result = function()
     return time.process_time() - start, result
@@ -49,7 +50,7 @@ def main(texts=2000):
     frozen.predict({k: v[:SIZE] for k, v in x.items()}, verbose=0)  # warm caches
 
     def predict():
-        # A new model, so that the pass traces its function, as the cache does.
+        # A new model, so the pass traces its function, like the cache.
         again = keras.Model(frozen.input, frozen.output)
         return again.predict(x, batch_size=SIZE, verbose=0)
 
@@ -67,7 +68,7 @@ def main(texts=2000):
     both, _ = spent(cached_training)
     further = statistics.median(epochs.times[1:])
     after, _ = spent(predict)
-    one_pass = (before + after) / 2  # the machine's speed drifts
+    one_pass = (before + after) / 2  # because the speed of the machine drifts
 
     with tempfile.TemporaryDirectory() as folder:
         written, _ = spent(lambda: cached_training(folder))

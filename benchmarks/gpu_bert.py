@@ -3,20 +3,22 @@
 NOT RUN ON A GPU: none could be had when this was written. It was run on a CPU with
 `--tiny` alone, Keras and torch, which shows that it runs and nothing about speed.
 
-It is to answer: how near to torch + PEFT with torch.compile do full fine-tuning, LoRA
-(rank 8, queries and values) and a frozen backbone come, in bfloat16 under XLA, and
-which share of the chip's dense bfloat16 limit is reached? MiniLM and BERT-base have
-random weights, on which the speed does not depend, so nothing is fetched; one batch
-again and again.
+It compares full fine-tuning, LoRA (rank 8, queries and values) and a frozen backbone
+with torch + PEFT and torch.compile, in bfloat16 with XLA. It also measures the share of
+the chip's dense bfloat16 limit. MiniLM and BERT-base have random weights, because the
+speed does not depend on the weights, so nothing is downloaded. All steps use the same
+batch.
 
     python benchmarks/gpu_bert.py [--batch 128] [--length 128] [--peak TFLOPS] [--tiny]
 
-FLOPs are those of the model: two for each multiplication of a matrix in the forward
-pass; twice as many again where all weights learn (gradients of activations and of
-weights), once again with LoRA (of activations alone), none for a frozen backbone. Each
-row is a process of its own; Keras runs its own `fit` and copies the batch to the device
-in each step, torch a plain loop over a batch that is there. The median of some rounds,
-the first left out, for it compiles. The torch rows need `pip install -e ".[peft]"`.
+FLOPs are counted from the model. The forward pass has two FLOPs for each multiplication
+in a matrix product. The backward pass has twice as many FLOPs as the forward pass if
+all weights train (gradients of activations and of weights), the same number with LoRA
+(gradients of activations only), and none for a frozen backbone. Each row runs in a
+separate process. Keras runs `fit` and copies the batch to the device in each step.
+torch runs a plain loop over a batch that is on the device. The result is the median of
+the rounds without the first round, which compiles. The torch rows need
+`pip install -e ".[peft]"`.
 """
 
 import argparse
@@ -32,7 +34,7 @@ import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# Dense bfloat16 limit in FLOPs a second by a part of the name; the first one counts.
+# Dense bfloat16 limit in FLOPs per second, by a part of the name. The first match wins.
 PEAKS = {
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
@@ -46,22 +48,22 @@ PEAKS = {
 # Blocks, width, heads, width of the feed-forward layer.
 NETWORKS = {"MiniLM": (6, 384, 12, 1536), "BERT-base": (12, 768, 12, 3072)}
 TINY = {"tiny": (2, 64, 2, 128)}
-PASSES = {"full": 3, "LoRA": 2, "frozen": 1}  # of a forward pass
+PASSES = {"full": 3, "LoRA": 2, "frozen": 1}  # in units of a forward pass
 LIBRARIES = ("Keras", "torch + PEFT")
 VOCABULARY, CLASSES, RATE = 30522, 2, 1e-4
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--batch", type=int, default=128, help="examples a step")
-parser.add_argument("--length", type=int, default=128, help="tokens an example")
-parser.add_argument("--steps", type=int, default=50, help="steps a round")
-parser.add_argument("--rounds", type=int, default=4, help="the first is left out")
-parser.add_argument("--peak", type=float, help="TFLOPs a second that the chip can do")
-parser.add_argument("--tiny", action="store_true", help="to see that it runs")
+parser.add_argument("--batch", type=int, default=128, help="examples per step")
+parser.add_argument("--length", type=int, default=128, help="tokens per example")
+parser.add_argument("--steps", type=int, default=50, help="steps per round")
+parser.add_argument("--rounds", type=int, default=4, help="the first is not counted")
+parser.add_argument("--peak", type=float, help="TFLOPs per second of the chip")
+parser.add_argument("--tiny", action="store_true", help="check that it runs")
 parser.add_argument("--row", nargs=3, help="library, network and what trains")
 
 
 def forward_flops(network, length):
-    """Return the FLOPs of one example's forward pass, matrices and attention alone."""
+    """Return the FLOPs of matrices and attention in one example's forward pass."""
     blocks, width, _, inner = network
     weights = 4 * width**2 + 2 * width * inner  # q, k, v, output; in, out
     return blocks * length * (2 * weights + 4 * length * width)
@@ -112,7 +114,7 @@ def keras_rounds(network, kind, options):
 
 
 def torch_rounds(network, kind, options):
-    """Return the same for torch, with PEFT's LoRA."""
+    """Return the name of the device and the seconds for torch, with PEFT's LoRA."""
     import peft
     import torch
     import transformers

@@ -1,10 +1,10 @@
-"""Gradual unfreezing end to end, retraces included, beside three peers.
+"""Gradual unfreezing end to end, with its retraces, compared with three peers.
 
-Claim: thawing one group an epoch costs less than training all groups for the same
-number of epochs. Beside it: Keras's own MultiOptimizer with one rate a group (which
-trains all groups all the time), and a plain script with one compile and fit a phase
-(which loses moments between phases). MiniLM, 16 x 64 tokens, 8 epochs, process CPU
-time, runs in turn.
+Claim: unfreezing one group per epoch costs less than training all groups for the same
+number of epochs. The other peers are Keras's MultiOptimizer with one rate per group,
+which trains all groups in all epochs, and a plain script with one compile and fit per
+phase, which loses moments between phases. The model is MiniLM with 16 x 64 tokens for 8
+epochs. The times are process CPU times. The runs are made in turn.
 
     python benchmarks/gradual_unfreezing.py [rounds] [steps an epoch]
 """

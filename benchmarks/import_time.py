@@ -1,9 +1,9 @@
-"""What `import keras_transfer` adds to `import keras`.
+"""The time that `import keras_transfer` adds to `import keras`.
 
-Claim: less than 50 ms of CPU time. Each round starts two fresh processes, one that
-imports keras alone and one that imports both, in turn; the difference of their medians
-is printed. As it is a small difference of two large numbers, so is what the second
-import took inside its own process, after the first.
+Claim: it adds less than 50 ms of CPU time. Each round starts two new processes in turn.
+One process imports only keras, and the other process imports both. The script prints
+the difference of their medians. This is a small difference of two large numbers, so the
+script also prints the time of the second import within its process.
 
     python benchmarks/import_time.py [rounds]
 """
@@ -23,16 +23,16 @@ print(between, time.process_time())
 
 
 def cpu_seconds(more):
-    """Return the CPU seconds of a new process at `import keras`, and at its end."""
+    """Return the CPU seconds of a new process after `import keras` and at its end."""
     command = [sys.executable, "-c", CODE.format(more=more)]
-    # Without byte code each import would compile the package again.
+    # Without bytecode files, each import would compile the package again.
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(command, capture_output=True, check=True, env=env)
     return [float(each) for each in done.stdout.split()]
 
 
 def main(rounds=11):
-    cpu_seconds("import keras_transfer")  # byte code and disk cache
+    cpu_seconds("import keras_transfer")  # writes bytecode and fills the disk cache
     alone, both, added = [], [], []
     for _ in range(rounds):
         alone.append(cpu_seconds("")[1])

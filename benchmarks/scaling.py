@@ -1,18 +1,19 @@
-"""How training scales over replicas of one process, and over processes.
+"""The scaling of training over replicas in one process, and over processes.
 
-Peer: one device on one core. Beside it: one device on two cores (TensorFlow's own
-threads), two replicas on two cores (MirroredStrategy over logical CPUs), and two
-processes of a core each (MultiWorkerMirroredStrategy over loopback). All make the same
-steps of one global batch, MiniLM, float32, full and with LoRA, whose gradients are
-0.3 % as many numbers to add up. Each row is a process, or a pair, of its own, pinned to
-its cores; the first two steps are left out. Printed: examples per second of wall clock
-and per CPU second, all processes together, and the efficiency: wall-clock speed by
-twice that of one core.
+The peer is one device on one core. It is compared with one device on two cores
+(TensorFlow's own threads), two replicas on two cores (MirroredStrategy over logical
+CPUs), and two processes with one core each (MultiWorkerMirroredStrategy over loopback).
+All rows make the same steps of one global batch, with MiniLM in float32. They train all
+weights, or LoRA, whose gradients have only 0.3 % as many numbers to sum. Each row runs
+in a new process or pair of processes, pinned to its cores. The first two steps do not
+count. The script prints examples per second of wall time and per CPU second of all
+processes, and the efficiency: the wall-time speed divided by twice the speed of one
+core.
 
-What it can show: that the code for several replicas adds little to a step. What it
-cannot: how several GPUs or machines scale. Two cores share caches and memory
-bandwidth, so that the row of two cores is the best to be hoped for here, and loopback
-is no network. On a machine with other work the wall clock means nothing.
+The script can show that the code for several replicas adds little to a step. It cannot
+show how several GPUs or machines scale. Two cores share caches and memory bandwidth, so
+the row of two cores is the best possible result here, and loopback is not a network. On
+a machine with other work, the wall time has no meaning.
 
     python benchmarks/scaling.py [steps] [batch size] [length]
 """
@@ -26,18 +27,18 @@ import sys
 import tempfile
 import time
 
-ROWS = {  # cores of each process, and the number of logical CPUs in it
+ROWS = {  # the cores of each process, and its number of logical CPUs
     "one core": ([[0]], 1),
     "two cores, one device": ([[0, 1]], 1),
     "two replicas": ([[0, 1]], 2),
     "two processes": ([[0], [1]], 1),
 }
 KINDS = ("full", "LoRA")
-WARM = 2  # steps that trace, and fill caches
+WARM = 2  # steps that trace and fill caches
 
 
 class Clock:
-    """Wall-clock and CPU seconds of this process since the last warm step."""
+    """Measure wall and CPU seconds of this process after the warm-up steps."""
 
     def __init__(self, steps):
         self.left = WARM
@@ -54,7 +55,7 @@ class Clock:
 
 
 def train(kind, devices, steps, size, length):
-    """Train in this process and return its wall-clock and CPU seconds."""
+    """Train in this process, and return its wall and CPU seconds."""
     import keras
     import numpy as np
     import real_bert
@@ -89,7 +90,7 @@ def train(kind, devices, steps, size, length):
 
 
 def free_ports(count):
-    """Return ports that are free now."""
+    """Return free ports."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -101,7 +102,7 @@ def free_ports(count):
 
 
 def measure(kind, cores, devices, arguments):
-    """Return wall-clock seconds, and CPU seconds of all processes together."""
+    """Return the wall seconds, and the CPU seconds of all processes together."""
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(len(cores))]}
     with tempfile.TemporaryDirectory() as folder:
         processes = []
@@ -151,7 +152,7 @@ def main(steps="10", size="16", length="128"):
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--train"]:
         _, _, out, kind, cores, *numbers = sys.argv
-        # Before TensorFlow is imported, which makes a thread for each core it may use.
+        # Before the import of TensorFlow, which creates a thread for each allowed core.
         os.sched_setaffinity(0, set(map(int, cores.split(","))))
         found = train(kind, *map(int, numbers))
         pathlib.Path(out).write_text(json.dumps(found))

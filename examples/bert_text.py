@@ -1,11 +1,12 @@
-"""Sentiment with a pretrained BERT and a few labels, in one call of `fine_tune`.
+"""Sentiment classification with a pretrained BERT and a few labels, by `fine_tune`.
 
-Learned: raw strings through the backbone's own preprocessor; a linear probe, gradual
-unfreezing and full fine-tuning beside a logistic regression on the same frozen
-features; accuracy with seeds; a report in one HTML file. Data: a TSV with label and
-text, or a data set of TFDS, 2,000 labels of it. Time: 30 minutes of CPU for
-MiniLM and the three strategies. Expect about 0.85 on SST-2 from `gradual` and `full`,
-and 0.80 from the probe. `--smoke` runs a random, tiny BERT on made-up sentences.
+Learned: how to use the backbone's preprocessor on raw strings; how a linear probe,
+gradual unfreezing and full fine-tuning compare with a logistic regression on the same
+frozen features; accuracy over several seeds; a report in one HTML file. Data: 2,000
+examples of a TSV file with label and text, or of a TFDS data set. Time: 30 minutes of
+CPU for MiniLM and three strategies. Expect about 0.85 on SST-2 from `gradual` and
+`full`, and 0.80 from the probe. `--smoke` runs a tiny, random BERT on generated
+sentences.
 
     python examples/bert_text.py --preset bert_small_en_uncased --data glue/sst2
     python examples/bert_text.py --preset FOLDER --data train.tsv --test dev.tsv
@@ -28,21 +29,21 @@ import keras_transfer as kt
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--preset", default="bert_small_en_uncased", help="name or folder")
-parser.add_argument("--data", default="glue/sst2", help="TSV file, or name in TFDS")
-parser.add_argument("--test", help="TSV to test on; the validation split of TFDS")
+parser.add_argument("--data", default="glue/sst2", help="TSV file, or TFDS name")
+parser.add_argument("--test", help="TSV file to test on, for --data with a TSV file")
 parser.add_argument("--features", nargs=2, default=["sentence", "label"], help="TFDS")
 parser.add_argument("--labels", type=int, default=2000, help="labels to train on")
 parser.add_argument("--seeds", type=int, default=2)
 parser.add_argument("--epochs", type=int, default=3)
 parser.add_argument("--rate", type=float, default=1e-3, help="rate of the head")
-parser.add_argument("--length", type=int, default=64, help="tokens of a text")
+parser.add_argument("--length", type=int, default=64, help="tokens per text")
 parser.add_argument("--strategies", nargs="+", default=["probe", "gradual", "full"])
 parser.add_argument("--smoke", action="store_true")
 options = parser.parse_args()
 
 
 def make_smoke():
-    """Write a tiny BERT and two TSV files, and take them for options."""
+    """Write a tiny BERT and two TSV files, and set the options to them."""
     folder = pathlib.Path(tempfile.mkdtemp())
     words = ("a", "the", "film", "plot", "actor", "story", "is", "was")
     tones = (("bad", "dull", "weak", "cold"), ("good", "fine", "warm", "fun"))
@@ -96,12 +97,12 @@ def build(num_classes):
 
 
 def tokens(preprocessor, texts):
-    """Return what the backbone takes, as arrays."""
+    """Return the inputs of the backbone as arrays."""
     return keras.tree.map_structure(keras.ops.convert_to_numpy, preprocessor(texts))
 
 
 def logistic_regression(train, test):
-    """Return the accuracy of scikit-learn on the features of the frozen backbone."""
+    """Return the accuracy of scikit-learn on features of the frozen backbone."""
     model = kt.backbones.features(keras_hub.models.Backbone.from_preset(options.preset))
     (x, y), (x_test, y_test) = train, test
     fitted = LogisticRegression(max_iter=1000).fit(model.predict(x, verbose=0), y)

@@ -1,11 +1,12 @@
-"""LoRA on the convolutions of a ResNet, beside its head alone and all of it.
+"""LoRA on the convolutions of a ResNet, compared with head-only and full fine-tuning.
 
-Learned: attach LoRA to a network of images, train it beside the head, switch it off and
-on, merge it and export a plain Keras model. Data: plain digits of scikit-learn are the
-source; other digits blended over photographs the target, 10 labels a class and 550 test
-images; no download. Time: 2 minutes on 2 cores. Expect 0.86 from the source model as it
-is, 0.89 from all of it, and 0.85 with LoRA, which gains nothing over the head here: not
-each change of domain is one of low rank. `--smoke` only shows that it runs.
+Learned: how to attach LoRA to an image model, train it with the head, switch it off and
+on, and merge it into a plain Keras model. Data: plain digits of scikit-learn as source,
+other digits on photographs as target, with 10 labels per class and 550 test images,
+without a download. Time: 2 minutes on 2 cores. Expect 0.86 from the unchanged source
+model, 0.89 from full fine-tuning, and 0.85 with LoRA. Here LoRA is not better than the
+head only, because not every change of domain has low rank. `--smoke` only checks that
+the example runs.
 """
 
 import math
@@ -22,13 +23,13 @@ import keras_transfer as kt
 SMOKE = "--smoke" in sys.argv
 SEEDS = (0,) if SMOKE else (0, 1, 2)
 EPOCHS = 1 if SMOKE else 8
-COPIES = 1 if SMOKE else 6  # of each image in an epoch, each of another contrast
-# The rate of each row, not searched.
+COPIES = 1 if SMOKE else 6  # copies of each image per epoch, with different contrast
+# The learning rate of each row. The rates were not tuned.
 ROWS = {"head": 3e-3, "full": 1e-3, "LoRA": 3e-3}
 
 
 def build():
-    """Return a small ResNet with a head of ten classes."""
+    """Return a small ResNet with a head for ten classes."""
     backbone = keras_hub.models.ResNetBackbone(
         input_conv_filters=[64],
         input_conv_kernel_sizes=[3],
@@ -42,7 +43,7 @@ def build():
 
 
 def compile_and_fit(model, x, y, rate, epochs=EPOCHS):
-    """Train on images of random contrast and brightness."""
+    """Train on images with random contrast and brightness."""
     x, y = np.concatenate([x] * COPIES), np.concatenate([y] * COPIES)
     shape = (len(x), 1, 1, 1)
     contrast = np.random.choice([-1, 1], shape) * np.random.uniform(0.4, 1.6, shape)
@@ -78,9 +79,10 @@ with kt.adapters.disabled(model):
     off = model.evaluate(images, labels, batch_size=550, verbose=0)[1]
 kt.adapters.merge(model)
 merged = np.abs(model.predict(images, verbose=0) - adapted).max()
-print(f"without the adapter, under the new head: {off:.3f}; merged: {merged:.1e} apart")
+print(f"accuracy of the new head with LoRA switched off: {off:.3f}")
+print(f"largest difference of the outputs after merging: {merged:.1e}")
 
-table = Table("what trains", "test accuracy", "parameters")
+table = Table("trainable", "test accuracy", "parameters")
 unchanged = source.evaluate(images, labels, batch_size=550, verbose=0)[1]
 table.add_row("nothing", f"{unchanged:.3f}", "0")
 for row, runs in results.items():

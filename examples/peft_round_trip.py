@@ -1,10 +1,11 @@
-"""Hugging Face PEFT's files both ways: a LoRA from Keras to PyTorch and back.
+"""Files of Hugging Face PEFT: move a LoRA adapter from Keras to PyTorch and back.
 
-Learned: save an adapter as PEFT does, load a folder of PEFT into a keras-hub backbone,
-write it back byte for byte, and what `match_huggingface` is for. Data: a few sentences;
-with --preset the weights of a Hugging Face folder of a BERT. Time: 1 minute. Expect a
-difference below 1e-5 between Keras and PyTorch, if torch and peft are installed
-(`pip install ".[peft]"`). `--smoke` does without PyTorch, on a random, tiny BERT.
+Learned: how to save an adapter in PEFT's format, load a PEFT folder into a keras-hub
+backbone, and save it again byte for byte; what `match_huggingface` does. Data: a few
+random token ids and, with --preset, the weights of a BERT in a Hugging Face folder.
+Time: 1 minute. Expect a difference below 1e-5 between Keras and PyTorch, if torch and
+peft are installed (`pip install ".[peft]"`). `--smoke` runs a tiny, random BERT without
+PyTorch.
 
     python examples/peft_round_trip.py --preset FOLDER [--adapter PEFT_FOLDER]
 """
@@ -24,18 +25,18 @@ import keras_transfer as kt
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--preset", help="Hugging Face folder of a BERT")
-parser.add_argument("--adapter", help="folder that PEFT has written")
+parser.add_argument("--adapter", help="folder of an adapter that PEFT saved")
 parser.add_argument("--smoke", action="store_true")
 options = parser.parse_args()
 if not options.preset and not options.smoke:
-    parser.error("name --preset, or --smoke")
+    parser.error("pass --preset or --smoke")
 work = pathlib.Path(tempfile.mkdtemp())
 
 
 def build():
-    """Return the backbone, with the activation that Hugging Face's BERT has."""
+    """Return the backbone, with the activation of Hugging Face's BERT."""
     if options.smoke:
-        keras.utils.set_random_seed(7)  # stands for pretrained weights: always the same
+        keras.utils.set_random_seed(7)  # the same weights each time, as if pretrained
         backbone = keras_hub.models.BertBackbone(
             vocabulary_size=40,
             num_layers=2,
@@ -50,7 +51,7 @@ def build():
 
 
 def train(backbone):
-    """Teach a LoRA something, so that its B is not zero."""
+    """Train a LoRA adapter, so that its matrix B is not zero."""
     kt.adapters.LoRA(rank=4, alpha=8).attach(backbone)
     pooled = backbone(backbone.input)["pooled_output"]
     model = keras.Model(backbone.input, keras.layers.Dense(2)(pooled))
@@ -60,7 +61,7 @@ def train(backbone):
 
 
 def run(backbone):
-    """Return the rows of the last layer."""
+    """Return the outputs of the last layer."""
     return backbone.predict(tokens, verbose=0)["sequence_output"]
 
 
@@ -88,9 +89,9 @@ same_size = len(first) == len(second)
 differ = np.sum(first != second) if same_size else len(first)
 
 rows = [
-    ("what the adapter changes in the outputs", np.abs(adapted - base).max()),
+    ("outputs with and without the adapter", np.abs(adapted - base).max()),
     (
-        "saved as PEFT's, loaded into a fresh backbone",
+        "saved in PEFT's format, loaded into a new backbone",
         np.abs(run(again) - adapted).max(),
     ),
 ]
@@ -108,6 +109,5 @@ if options.preset and importlib.util.find_spec("peft"):
 table = Table("largest difference", "")
 for name, value in rows:
     table.add_row(name, f"{value:.1e}")
-told = f"bytes that differ in the file written again, of {len(first):,}"
-table.add_row(told, str(differ))
+table.add_row(f"different bytes after saving again, of {len(first):,}", str(differ))
 Console(width=100).print(table)

@@ -1,11 +1,10 @@
-"""A client of TensorFlow Serving: sentences go out by gRPC, labels come back.
+"""A client for TensorFlow Serving: send sentences by gRPC, and get their labels.
 
-Learned: what a request names (model, signature, inputs), how to ask a server for its
-signatures, what an error looks like. Data: sentences you pass. Time: under 1 minute.
-Expect as many rows as sentences, each with 1 label. `--smoke` exports a tiny untrained
-model first and starts the server of this package's tests in a process of its own; to
-a real one this client speaks the same words. Needs `pip install
-"keras_transfer[serving]"`.
+Learned: the parts of a request (model, signature, inputs); how to get the signatures of
+a server; what an error looks like. Data: sentences that you pass. Time: under 1 minute.
+Expect one row with 1 label for each sentence. `--smoke` first exports a tiny untrained
+model, and starts the test server of this package in another process. The client sends
+the same requests to a real server. Needs `pip install "keras_transfer[serving]"`.
 
     docker run -p 8500:8500 -v $PWD/reviews:/models/reviews -e MODEL_NAME=reviews \
         tensorflow/serving
@@ -31,19 +30,19 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 parser = argparse.ArgumentParser()
 parser.add_argument("texts", nargs="*", help="sentences to label")
 parser.add_argument("--address", help="host:port of the server")
-parser.add_argument("--model", default="reviews", help="name that it is served under")
+parser.add_argument("--model", default="reviews", help="name of the served model")
 parser.add_argument("--signature", default="serving_default")
 parser.add_argument("--input", default="text", help="name of the signature's input")
 parser.add_argument("--smoke", action="store_true")
 options = parser.parse_args()
 if not options.smoke and not (options.address and options.texts):
-    parser.error("name --address and some sentences, or --smoke")
+    parser.error("pass --address and some sentences, or --smoke")
 
-SECONDS = 30  # to wait for an answer
+SECONDS = 30  # timeout of a request
 
 
 def signatures(stub):
-    """Return the signatures of the model: names, inputs, outputs."""
+    """Return the signatures of the model with their inputs and outputs."""
     request = get_model_metadata_pb2.GetModelMetadataRequest()
     request.model_spec.name = options.model
     request.metadata_field.append("signature_def")
@@ -54,7 +53,7 @@ def signatures(stub):
 
 
 def predict(stub, tensors):
-    """Return the outputs for some tensors by name, as arrays."""
+    """Return the outputs as arrays, for input tensors by name."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = options.model
     request.model_spec.signature_name = options.signature
@@ -65,7 +64,7 @@ def predict(stub, tensors):
 
 
 def export(folder):
-    """Write a tiny model of sentences, as one writes a real one."""
+    """Export a tiny text classifier. A real model is exported in the same way."""
     import keras
     import keras_hub
 
@@ -96,7 +95,7 @@ def export(folder):
 
 @contextlib.contextmanager
 def server(folder):
-    """Run the server of the tests; give its address."""
+    """Run the test server, and yield its address."""
     root = pathlib.Path(__file__).resolve().parents[1]
     started = subprocess.Popen(
         [sys.executable, "-m", "tests.serving.server", str(folder / options.model)],
@@ -108,7 +107,7 @@ def server(folder):
     try:
         words = started.stdout.readline().split()
         if words[:1] != ["port"]:
-            raise RuntimeError(f"The server has not started: {words}")
+            raise RuntimeError(f"The server did not start. It printed {words}.")
         yield f"127.0.0.1:{words[1]}"
     finally:
         started.terminate()
@@ -128,7 +127,7 @@ with contextlib.ExitStack() as stack:
     try:
         predict(stub, {options.input: texts, "no such input": [1.0]})
     except grpc.RpcError as error:
-        print(f"a wrong request: {error.code().name}, {error.details()}")
+        print(f"error of a wrong request: {error.code().name}, {error.details()}")
     outputs = predict(stub, {options.input: texts})
 
 names = sorted(outputs)
