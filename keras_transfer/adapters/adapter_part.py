@@ -277,7 +277,7 @@ def check_overrides(part: Part, method: str) -> None:
         return next(owners, len(classes))
 
     changed = [name for name in COMPUTATION if depth(name) < depth(method)]
-    # The methods of `Part` itself refuse, so they fit each computation.
+    # The methods of `Part` itself only raise, so they are right for each computation.
     if changed and classes[depth(method)] is not Part:
         raise ValueError(
             f"The adapter {part.name!r} has a {type(part).__name__}, which overrides "

@@ -154,7 +154,7 @@ class Bottleneck(Adapter):
                 f"activation={activation!r} must be the name of a Keras activation, "
                 "such as 'relu', because files store it as JSON."
             )
-        keras.activations.get(activation)  # raises for an unknown one
+        keras.activations.get(activation)  # raises for an unknown activation
         self.activation = activation
         self.norms = bool(norms)
 

@@ -88,7 +88,7 @@ class Magnitudes:
         changed = before + gate_value(self) * (after - before)
         weights["kernel"] = matrix.as_kernel(host, changed)
 
-    # These refuse, unlike LoRA's: lengths and directions cannot be added.
+    # The methods of `Part` raise: lengths and directions cannot be added.
     joined = Part.joined
     low_rank_factors = Part.low_rank_factors
 

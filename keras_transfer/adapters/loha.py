@@ -68,9 +68,9 @@ class HadamardProduct:
         """Return the change of the host's weight, in its shape, without the gate."""
         return self.product(host, *self.low_rank_factors())
 
-    # It adds `delta`, which is overridden above.
+    # `fold` adds `delta`, which is overridden above.
     fold = LowRankPair.fold
-    # This refuses, unlike LoRA's: a sum of Hadamard products is not one.
+    # `Part.joined` raises: a sum of Hadamard products is not a Hadamard product.
     joined = Part.joined
 
 

@@ -133,9 +133,9 @@ class Vectors:
         b = _keras.value(self.projection.b)[:, :out] * _keras.value(self.vera_lambda_b)
         return self.scaling * self.product(host, a, b)
 
-    # It adds `delta`, which is overridden above.
+    # `fold` adds `delta`, which is overridden above.
     fold = LowRankPair.fold
-    # These refuse, unlike LoRA's: an update is a product of the two vectors.
+    # The methods of `Part` raise: an update is a product of the two vectors.
     joined = Part.joined
     low_rank_factors = Part.low_rank_factors
 
@@ -220,7 +220,7 @@ class VeRA(Adapter):
         """Return the vectors of one layer."""
         check_native(target.layer)
         kind = self.part_class(target.layer)
-        kind.shapes(target.layer)  # raises where the kernel is not a matrix
+        kind.shapes(target.layer)  # raises if the kernel is not a matrix
         return kind(self.rank, self.dropout, self.initial)
 
     def link(self, parts: list[Part]) -> None:

@@ -24,8 +24,8 @@ from keras_transfer.backbones.layer_paths import weights_of
 
 # The keys that the state adds to the config.
 KEYS = ("addresses", "parts", "before", "learning")
-# Files with this key address layers by attributes. Older files have paths of names,
-# which only the first build in a process is sure to reproduce.
+# Files with the key "addresses" address layers by attributes. Older files have paths of
+# names, which only the first build in a process is sure to reproduce.
 BY_ATTRIBUTE = "attributes"
 
 
