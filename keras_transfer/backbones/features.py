@@ -251,7 +251,7 @@ def _resolve(pooling: str | None, shape: tuple, name: str) -> str | None:
 
 
 def _data_format(layer: keras.Layer, data_format: str) -> str:
-    """Return the data format of the last layer inside that has one."""
+    """Return the data format of the last inner layer that defines a data format."""
     for child in _keras.sublayers(layer):
         data_format = _data_format(child, getattr(child, "data_format", data_format))
     return data_format

@@ -164,7 +164,7 @@ def _number(
 
 
 def _named_after(name: str, above_names: tuple[tuple[str, str], ...]) -> str:
-    """Return the name, with the new name of a layer above if it begins with the old."""
+    """Return `name`, with the new name of a layer above if it begins with the old."""
     for before, now in reversed(above_names):
         if name.startswith(f"{before}_"):
             return now + name.removeprefix(before)

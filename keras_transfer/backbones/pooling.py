@@ -67,7 +67,7 @@ class MaskedMean(keras.Layer):
         return None
 
     def get_config(self) -> dict:
-        """Return name and dtype; Keras's automatic config refuses a policy."""
+        """Return name and dtype; Keras's automatic config cannot store a policy."""
         return super().get_config()
 
 
@@ -130,5 +130,5 @@ class LastToken(keras.Layer):
         return None
 
     def get_config(self) -> dict:
-        """Return name and dtype; Keras's automatic config refuses a policy."""
+        """Return name and dtype; Keras's automatic config cannot store a policy."""
         return super().get_config()

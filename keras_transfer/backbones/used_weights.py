@@ -28,7 +28,7 @@ class Unused(NamedTuple):
 
 
 def unused(network: keras.Model, key: str | None) -> Unused:
-    """Return the weights that the output `key` (None if single) does not need."""
+    """Return the weights that an output does not need; key None is the only output."""
     if key is None:
         return Unused(idle_weights(network, network.outputs), [])
     output = network.output[key]
