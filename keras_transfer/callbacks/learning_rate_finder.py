@@ -239,8 +239,8 @@ def _endless(data: Any) -> Iterator:
 def _unchanged(model: keras.Model) -> Iterator[None]:
     """Restore everything that `fit` changes in `model`.
 
-    The caller replaces the optimizer, so the state of the original one stays the same.
-    `fit` does not change trainable flags.
+    The caller replaces the optimizer, so the original optimizer keeps its state. `fit`
+    does not change trainable flags.
     """
     attributes = {name: getattr(model, name, ABSENT) for name in ATTRIBUTES}
     variables = [*model.variables, *model.metrics_variables]

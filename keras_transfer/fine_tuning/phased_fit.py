@@ -210,7 +210,7 @@ class CachedHead:
 
 
 class _AcrossFits(keras.callbacks.CallbackList):
-    """Callbacks that get several fits as one training."""
+    """A callback list that runs several fits as one training."""
 
     last = None
 

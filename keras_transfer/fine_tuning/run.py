@@ -77,7 +77,7 @@ class Run:
         verbose: As in `fit`.
         settings: Other arguments of `fit`.
         class_names: Names of the classes in the order of their numbers, or None.
-        kept: Layers and weights that the user froze, so no phase trains them.
+        kept: Layers and weights that stay frozen in all phases.
         made_labels: Whether the preprocessor of the model creates the labels.
     """
 

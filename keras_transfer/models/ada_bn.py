@@ -18,7 +18,7 @@ from keras_transfer.models.source_only import SourceOnly
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class AdaBN(SourceOnly):
-    """Train on the source, then replace the BatchNorm statistics by the target's.
+    """Train on the source, then use the BatchNorm statistics of the target.
 
     With statistics of the target, the BatchNorm layers remove the differences between
     the domains in the mean and variance of each channel. This step trains nothing.

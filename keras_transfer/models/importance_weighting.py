@@ -29,9 +29,9 @@ class ImportanceWeighting(TwoDomainModel):
 
     Use it for a covariate shift: the task is the same in both domains, but the examples
     have different frequencies. A domain head d is trained to distinguish the domains by
-    the features, without changing the features. Its odds estimate the ratio of the
-    densities of target and source. They weight the loss of the labels, normalized over
-    each batch of n examples:
+    the features, without changing the features. The odds of d estimate the ratio of the
+    densities of target and source. These odds weight the loss of the labels. They are
+    normalized over each batch of n examples:
 
         w_i = exp(d(f_i)) / (mean over the batch of exp(d(f_j)))
         L = mean over the source of w_i CE_i + L_d

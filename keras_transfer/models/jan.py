@@ -9,12 +9,12 @@ from keras_transfer.models.two_streams import Domain
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class JAN(DomainAdaptation):
-    """Domain adaptation by the joint MMD of features and predictions.
+    """Domain adaptation by the joint maximum mean discrepancy (JMMD).
 
-    `DAN` compares features and outputs separately. `JAN` compares their joint
-    distribution, so each class is aligned with the same class of the other domain. It
-    multiplies a kernel of the features f by a kernel of the probabilities p. With s the
-    strength:
+    `DAN` compares features and outputs separately. `JAN` compares the joint
+    distribution of features and predictions, so each class is aligned with the same
+    class of the other domain. The loss multiplies a kernel of the features f by a
+    kernel of the probabilities p. With s the strength:
 
         L = CE(source) + s JMMD^2((f_s, p_s), (f_t, p_t))
 

@@ -93,7 +93,10 @@ class MCD(DomainAdaptation):
         self.second_head = make_second_head(self, second_head)
 
     def compare(self, source: Domain, target: Domain, training: bool) -> dict:
-        """Return the second head's outputs, and both heads' after the reversal."""
+        """Return the second head's source outputs, and both heads' target outputs.
+
+        The target features pass the gradient reversal before the heads.
+        """
         # Both domains in one batch, so BatchNormalization in a head has the same
         # statistics as for the loss of the labels.
         features = reverse_gradient(target.features, self.strength_now())

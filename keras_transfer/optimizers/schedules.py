@@ -23,11 +23,11 @@ class SlantedTriangular(keras.optimizers.schedules.LearningRateSchedule):
                1 - (t - cut) / (cut * (1 / c - 1))  elsewhere
         rate = peak * (1 + p * (r - 1)) / r
 
-    The rate starts and ends at `peak / ratio`, and stays there after T. `p` is never
-    below 0. If `T * c` is not a whole number, the formula of the paper reaches 0 some
-    steps early, and the rate would then become negative. If `cut` is 0 (fewer than
-    1 / c steps), there is no rise. The rate then starts at the peak and falls over all
-    T steps.
+    The rate starts and ends at `peak / ratio`, and stays there after T. `p` is limited
+    to values of at least 0. In the paper's formula, p and the rate can be negative in
+    the last steps if `T * c` is not a whole number. If `cut` is 0 (fewer than 1 / c
+    steps), there is no rise. The rate then starts at the peak and falls over all T
+    steps.
 
     Args:
         peak_learning_rate: Float above 0, the highest learning rate.

@@ -66,7 +66,7 @@ class VariableRates:
 
     @property
     def iterations(self) -> Any:
-        """The number of updates; in an update step, of the current variable."""
+        """The updates so far. In an update step, the updates of its variable."""
         index = self.__dict__.get("_at")
         if index is None:
             return super().iterations

@@ -178,7 +178,7 @@ def test_a_loss_that_is_not_finite_ends_the_curve():
     assert len(curve.rates) == len(curve.losses) < 50
 
 
-def test_a_loss_that_never_falls_gives_no_suggestion():
+def test_a_loss_that_never_falls_has_no_suggestion():
     rates = np.geomspace(1e-3, 1, 20)
     curve = kt.callbacks.LearningRateCurve(rates, np.linspace(1, 2, 20))
     assert curve.suggestion is None
@@ -339,7 +339,7 @@ def test_an_error_during_the_test_leaves_the_model_unchanged(error):
     assert_same(old, state(model))
 
 
-def test_an_interrupt_of_the_first_fit_leaves_no_history():
+def test_an_interrupt_of_the_first_fit_sets_no_history():
     model = compiled(stochastic())
     assert not hasattr(model, "history")
 

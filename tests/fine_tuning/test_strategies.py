@@ -110,7 +110,7 @@ def test_a_backbone_that_the_user_froze_is_probed_and_other_strategies_raise():
             plan(how, frozen="flags")
 
 
-def test_a_head_that_is_not_new_has_no_higher_rate():
+def test_a_head_that_is_not_new_trains_at_the_learning_rate():
     for how in ("probe", "lp-ft", "gradual", "auto"):
         assert plan(how, labels=9999).phases[0].rate == 10
         for head in ("trained", "none"):

@@ -22,7 +22,7 @@ class TestAFN(DomainContract):
     kind = AFN
     whole = True  # as the only method here whose loss is a mean over examples
 
-    def test_loss_is_that_of_the_paper(self):
+    def test_loss_equals_the_paper(self):
         model, x = self.compiled(strength=3.0, step=0.5), streams(8, 5)
         source, target = seen(model, x).values()
         # (|f| - |f|' - 0.5)^2 = 0.25, for each domain.

@@ -26,7 +26,7 @@ class TestCDAN(DomainContract):
     kind = CDAN
 
     @pytest.mark.parametrize("entropy", [False, True])
-    def test_loss_is_that_of_the_paper(self, entropy):
+    def test_loss_equals_the_paper(self, entropy):
         model, x = self.compiled(strength=0.5, entropy=entropy), streams(8, 5)
         logits, weights = {}, {}
         for name, each in seen(model, x).items():

@@ -25,7 +25,7 @@ class TestDANN(DomainContract):
     kind = DANN
     representative = True
 
-    def test_loss_is_that_of_the_paper(self):
+    def test_loss_equals_the_paper(self):
         model, x = self.compiled(strength=0.5), streams(8, 5)
         loss = float(loss_of(model, x, LABELS))
         z = {name: model.domain_head(each).numpy() for name, each in features(model, x)}

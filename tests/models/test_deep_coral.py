@@ -17,7 +17,7 @@ class TestDeepCORAL(DomainContract):
     kind = DeepCORAL
     replicas = "halves"
 
-    def test_loss_is_that_of_the_paper(self):
+    def test_loss_equals_the_paper(self):
         model, x = self.compiled(strength=30.0), streams(8, 5)
         source, target = (each.outputs for each in seen(model, x).values())
         difference = np.cov(source, rowvar=False) - np.cov(target, rowvar=False)

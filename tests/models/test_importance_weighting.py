@@ -26,7 +26,7 @@ class TestImportanceWeighting(DomainContract):
     kind = ImportanceWeighting
     replicas = "halves"
 
-    def test_loss_is_that_of_the_paper(self):
+    def test_loss_equals_the_paper(self):
         model, x = self.compiled(), streams(8, 5)
         source, target = seen(model, x).values()
         z = [model.domain_head(each.features).numpy() for each in (source, target)]

@@ -33,7 +33,7 @@ class TestJAN(DomainContract):
     kind = JAN
     replicas = "halves"
 
-    def test_loss_is_that_of_the_paper(self):
+    def test_loss_equals_the_paper(self):
         model, x = self.compiled(strength=3.0), streams(8, 5)
         source, target = seen(model, x).values()
         pairs = [

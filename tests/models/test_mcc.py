@@ -32,7 +32,7 @@ class TestMCC(DomainContract):
     replicas = "halves"
 
     @pytest.mark.parametrize("temperature", [2.5, 1.0])
-    def test_loss_is_that_of_the_paper(self, temperature):
+    def test_loss_equals_the_paper(self, temperature):
         model = self.compiled(strength=3.0, temperature=temperature)
         x = streams(8, 5)
         source, target = (each.outputs for each in seen(model, x).values())

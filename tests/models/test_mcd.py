@@ -23,7 +23,7 @@ from tests.models import paper
 class TestMCD(DomainContract):
     kind = MCD
 
-    def test_loss_is_that_of_the_paper(self):
+    def test_loss_equals_the_paper(self):
         model, x = self.compiled(strength=0.5), streams(8, 5)
         source, target = seen(model, x).values()
         second = {

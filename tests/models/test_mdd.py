@@ -24,7 +24,7 @@ class TestMDD(DomainContract):
     kind = MDD
 
     @pytest.mark.parametrize("margin", [4.0, 2.0])
-    def test_loss_is_that_of_the_paper(self, margin):
+    def test_loss_equals_the_paper(self, margin):
         model, x = self.compiled(strength=0.5, margin=margin), streams(8, 5)
         source, target = seen(model, x).values()
         confirm, avoid = (

@@ -27,7 +27,7 @@ class TestVADA(DomainContract):
     replicas = "the trial step is random, and each replica has its own"
     random = True
 
-    def test_loss_is_that_of_the_paper(self):
+    def test_loss_equals_the_paper(self):
         model, x = self.compiled(strength=0.5, smoothing=(0.7, 0.2)), streams(8, 5)
         outputs = model(x, training=False)
         found = float(model.compute_loss(x, LABELS, outputs, training=False))

@@ -166,7 +166,7 @@ def test_gradients_of_repeated_ids_are_summed_before_they_are_squared():
     assert np.abs(stock - expected).max() > 1e-3
 
 
-def test_decay_counts_depth_from_the_head():
+def test_layer_decay_counts_the_depth_from_the_head():
     model = tiny.mlp()
     optimizer = kt.optimizers.discriminative(
         keras.optimizers.SGD(), model, layer_decay=0.5
@@ -174,7 +174,7 @@ def test_decay_counts_depth_from_the_head():
     assert optimizer.rates == {"dense_0": 0.25, "dense_1": 0.5, "dense_2": 1.0}
 
 
-def test_decay_is_a_tenth_per_group_unless_told():
+def test_layer_decay_defaults_to_0_9():
     optimizer = kt.optimizers.discriminative(keras.optimizers.SGD(), tiny.mlp())
     assert optimizer.rates["dense_1"] == pytest.approx(0.9)
 
@@ -239,7 +239,7 @@ def test_scaling_only_the_update_would_not_scale_the_weight_decay():
     assert moved["ours"] < 1e-7
 
 
-def test_no_decay_is_kept_on_reload_where_keras_forgets(tmp_path):
+def test_no_weight_decay_is_restored_on_load_where_keras_loses_it(tmp_path):
     def bias_after(exclude, path):
         keras.utils.set_random_seed(0)
         model = tiny.mlp()
@@ -264,7 +264,7 @@ def test_no_decay_is_kept_on_reload_where_keras_forgets(tmp_path):
     assert (bias_after(ours, tmp_path / "ours.keras") == 1).all()
 
 
-def test_an_exclusion_told_to_ours_is_kept(tmp_path):
+def test_an_exclusion_from_weight_decay_is_kept(tmp_path):
     model = tiny.mlp()
     adamw = keras.optimizers.AdamW(0.1, weight_decay=0.1)
     optimizer = kt.optimizers.discriminative(adamw, model)
@@ -283,7 +283,7 @@ def test_an_exclusion_told_to_ours_is_kept(tmp_path):
     assert again.optimizer.decay_mask == (True, False) * 3
 
 
-def test_weights_that_no_output_uses_do_not_stand_in_the_way_of_reload(tmp_path):
+def test_unused_weights_do_not_prevent_loading(tmp_path):
     model = kt.models.TransferClassifier(tiny.bert(num_layers=1), 2)
     optimizer = kt.optimizers.discriminative(keras.optimizers.Adam(), model)
     copy = type(optimizer).from_config(optimizer.get_config())
@@ -431,7 +431,7 @@ def test_a_rate_must_be_a_finite_number_above_zero(rates):
         kt.optimizers.discriminative(keras.optimizers.SGD(), tiny.mlp(), rates=rates)
 
 
-def test_bad_arguments_are_explained():
+def test_wrong_arguments_raise():
     model = tiny.mlp()
     sgd = keras.optimizers.SGD()
     make = kt.optimizers.discriminative
