@@ -16,7 +16,7 @@ from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.backbones.training_flags import train_only
 from keras_transfer.callbacks.monitor import Monitor
 from keras_transfer.callbacks.monitor import PhaseState
-from keras_transfer.callbacks.phases import check_thaws
+from keras_transfer.callbacks.phases import check_can_unfreeze
 from keras_transfer.callbacks.phases import Phase
 from keras_transfer.callbacks.phases import Phases
 from keras_transfer.callbacks.phases import to_config
@@ -33,7 +33,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
 
     A new head gives large gradients at first, which would damage pretrained layers.
     Unfreezing from the head down lets each group settle before the next one changes.
-    Frozen layers take no part in training, so a step of an early phase is cheaper.
+    Frozen layers get no gradients, so a step of an early phase is cheaper.
     Each distinct set of trainable layers is traced once. The optimizer is built once,
     over all variables that any phase trains, so its moments and its count of updates
     persist. A group that is unfrozen late starts its bias correction at that time.
@@ -155,7 +155,9 @@ class GradualUnfreezing(keras.callbacks.Callback):
     @classmethod
     def of_phases(cls, phases: Phases) -> GradualUnfreezing:
         """Return a callback for phases that are already bound to a model."""
-        check_thaws(phases.groups, [name for each in phases for name in each.groups])
+        check_can_unfreeze(
+            phases.groups, [name for each in phases for name in each.groups]
+        )
         callback = cls(phases=list(phases), batch_norm=phases.batch_norm)
         callback._given, callback._phases = True, phases
         return callback
@@ -248,13 +250,13 @@ class GradualUnfreezing(keras.callbacks.Callback):
 
     def _bind(self, groups: LayerGroups) -> None:
         if self._wanted is None:
-            check_thaws(groups, groups.names)
+            check_can_unfreeze(groups, groups.names)
             self._phases = Phases.from_head_down(
                 groups, self.epochs_per_phase, self.batch_norm
             )
         else:
             named = [name for phase in self._wanted for name in phase.groups]
-            check_thaws(groups, named)
+            check_can_unfreeze(groups, named)
             self._phases = Phases(groups, self._wanted, self.batch_norm)
 
     def _bind_to(self, model: keras.Model) -> None:

@@ -126,7 +126,7 @@ class Phases(Sequence):
         self.batch_norm = batch_norm
         self.kept = kept
         self._phases = tuple(phases)
-        self._learnable = _learnable(groups, batch_norm, kept)
+        self._trainable = _trainable(groups, batch_norm, kept)
         if not self._phases:
             raise ValueError(
                 "There are no phases, so nothing would train. Pass at least one phase."
@@ -139,7 +139,7 @@ class Phases(Sequence):
         cls, groups: LayerGroups, epochs: int, batch_norm: str
     ) -> Phases:
         """Return the schedule that unfreezes one more group in each phase."""
-        learnable = _learnable(groups, batch_norm, ())
+        learnable = _trainable(groups, batch_norm, ())
         names, phases = (), []
         for name in reversed(groups.names):
             names = (name, *names)
@@ -156,13 +156,13 @@ class Phases(Sequence):
             layer
             for name in phase.groups
             for layer in self.groups[name].layers
-            if _learns(layer, name, self.groups, self.batch_norm, self.kept)
+            if _trains(layer, name, self.groups, self.batch_norm, self.kept)
         ]
 
     def variables(self, *phases: Phase) -> list[keras.Variable]:
         """Return the variables that any of `phases` trains, in the model's order."""
         names = {name for phase in phases for name in phase.groups}
-        learning = {id(v) for name in names for v in self._learnable[name]}
+        learning = {id(v) for name in names for v in self._trainable[name]}
         return [v for v in self.groups.model.weights if id(v) in learning]
 
     def num_parameters(self, *phases: Phase) -> int:
@@ -234,7 +234,7 @@ def able_groups(
     groups: LayerGroups, batch_norm: str, kept: Collection[int] = frozenset()
 ) -> list[str]:
     """Return the names of the groups with a weight that can train in `Phases`."""
-    learnable = _learnable(groups, batch_norm, kept)
+    learnable = _trainable(groups, batch_norm, kept)
     return [name for name in groups.names if learnable[name]]
 
 
@@ -243,7 +243,7 @@ def to_config(phases: Iterable[Phase]) -> list[dict]:
     return [dataclasses.asdict(each) | {"groups": list(each.groups)} for each in phases]
 
 
-def check_thaws(groups: LayerGroups, names: Iterable[str]) -> None:
+def check_can_unfreeze(groups: LayerGroups, names: Iterable[str]) -> None:
     """Check that no group in `names` is inside a FrozenBackbone.
 
     Raises:
@@ -266,7 +266,7 @@ def check_thaws(groups: LayerGroups, names: Iterable[str]) -> None:
             )
 
 
-def _learnable(
+def _trainable(
     groups: LayerGroups, batch_norm: str, kept: Collection[int]
 ) -> dict[str, list[keras.Variable]]:
     """Return the weights of each group that can train.
@@ -284,7 +284,7 @@ def _learnable(
         layers = (
             layer
             for layer in group.layers
-            if _learns(layer, group.name, groups, batch_norm, kept)
+            if _trains(layer, group.name, groups, batch_norm, kept)
         )
         weights = (weight for layer in layers for weight in own_weights(layer))
         found[group.name] = [weight for weight in weights if id(weight) in ids]
@@ -293,7 +293,7 @@ def _learnable(
     return found
 
 
-def _learns(
+def _trains(
     layer: keras.Layer,
     group: str,
     groups: LayerGroups,

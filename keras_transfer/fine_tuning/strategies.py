@@ -120,10 +120,10 @@ def choose_strategy(
     phases = [Phase(alone, first, rate)]
     if name == "lp-ft":
         return Strategy(name, [*phases, Phase(tuple(names))], reason)
-    thawed = len(names) - 1 - lowest
-    steps = min(thawed, epochs - first)
+    unfrozen = len(names) - 1 - lowest
+    steps = min(unfrozen, epochs - first)
     for step in range(1, steps + 1):
-        count = math.ceil(thawed * step / steps)
+        count = math.ceil(unfrozen * step / steps)
         phases.append(Phase(tuple(names[-1 - count :]), 1))
     phases[-1] = Phase(phases[-1].groups)
     return Strategy(name, phases, reason)
