@@ -1,4 +1,4 @@
-"""What .ci/run runs: no test is left out by all of its parts."""
+"""Every test is run by at least one line of .ci/run, and slow tests are recognized."""
 
 import ast
 import configparser
@@ -13,7 +13,7 @@ MARKS = ("slow", "peft", "serving", "export")
 
 
 def default():
-    """Return the marks that a plain `pytest` chooses."""
+    """Return the expression for marks that a plain `pytest` uses."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     options = shlex.split(config["tool:pytest"]["addopts"])
@@ -21,7 +21,7 @@ def default():
 
 
 def parts():
-    """Return the marks that each line of .ci/run chooses which runs tests."""
+    """Return the expression for marks in each line of .ci/run that runs tests."""
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     lines = [line for line in lines if not line.startswith(("#", "step "))]
     runs = [line for line in lines if re.search(r"(^|&& )pytest\b", line)]
@@ -29,11 +29,11 @@ def parts():
     return [match[1] or match[2] if match else default() for match in found]
 
 
-def test_every_test_is_run_by_some_part():
+def test_every_test_is_run_by_a_line_of_ci():
     chosen = parts()
     assert len(chosen) == 4 and "not slow" in chosen
-    for held in itertools.product((False, True), repeat=len(MARKS)):
-        marks = dict(zip(MARKS, held, strict=True))
+    for values in itertools.product((False, True), repeat=len(MARKS)):
+        marks = dict(zip(MARKS, values, strict=True))
         runs = [each for each in chosen if eval(each, {}, dict(marks))]
         assert runs, marks
 
@@ -52,7 +52,7 @@ plain = lambda: len("model.keras")
 """
 
 
-def test_what_starts_a_process_is_slow():
+def test_functions_that_start_a_process_are_found():
     # Not written as code of this module, which would make this test slow as well.
     names = {"__name__": "helpers"}
     exec(HELPERS, names)
@@ -62,23 +62,23 @@ def test_what_starts_a_process_is_slow():
 
 
 def classes_of(path):
-    """Yield the classes of a file with the names of what they inherit."""
+    """Yield each class of a file, and the names of its base classes."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ClassDef):
             yield node, {ast.unparse(base) for base in node.bases}
 
 
-def test_each_dear_promise_has_a_component_for_which_it_is_fast():
-    dear, shown = set(), set()
+def test_each_contract_with_costly_tests_has_a_representative():
+    costly, shown = set(), set()
     for path in (ROOT / "tests" / "contracts").glob("*_contract.py"):
-        dear |= {
+        costly |= {
             node.name
             for node, _ in classes_of(path)
-            if "pytest.mark.dear" in ast.unparse(node)
+            if "pytest.mark.costly" in ast.unparse(node)
         }
     for path in (ROOT / "tests").rglob("test_*.py"):
         for node, bases in classes_of(path):
             if "representative = True" in map(ast.unparse, node.body):
                 shown |= bases
-    assert len(dear) > 4
-    assert dear <= shown
+    assert len(costly) > 4
+    assert costly <= shown

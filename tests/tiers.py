@@ -19,13 +19,13 @@ WEIGHTS, REPLICAS = {"minilm_folder"}, {"strategy"}
 def mark(item):
     """Mark a test as slow by the modules and fixtures it uses, or by its contract.
 
-    A contract test that is marked as dear, or that uses several replicas, is fast for
-    the components whose test class sets `representative`, and slow for all others.
+    A contract test that is marked as costly, or that uses several replicas, is slow,
+    except for components whose test class sets `representative`.
     """
     fixtures = set(item.fixturenames)
-    dear = item.get_closest_marker("dear") or REPLICAS & fixtures
+    costly = item.get_closest_marker("costly") or REPLICAS & fixtures
     shown = getattr(item.cls, "representative", False)
-    if (dear and not shown) or reaches(item.function) or WEIGHTS & fixtures:
+    if (costly and not shown) or reaches(item.function) or WEIGHTS & fixtures:
         item.add_marker(pytest.mark.slow)
 
 

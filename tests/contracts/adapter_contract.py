@@ -145,7 +145,7 @@ class AdapterContract:
         assert all(v.trainable for v in moved)
         assert self.names(again, moved) == self.learns
 
-    @pytest.mark.dear
+    @pytest.mark.costly
     def test_xla_trains_the_same(self):
         plain, before = self.trained()
         model = small()
@@ -158,7 +158,7 @@ class AdapterContract:
             if "/key/bias" not in variable.path:
                 assert_close(variable, expected, 1e-4)
 
-    @pytest.mark.dear
+    @pytest.mark.costly
     def test_mixed_bfloat16(self):
         full = self.attached()
         keras.config.set_dtype_policy("mixed_bfloat16")

@@ -53,7 +53,7 @@ class CallbackContract:
         assert len(self.history.epoch) == self.epochs
         assert np.isfinite(self.history.history["loss"]).all()
 
-    @pytest.mark.dear
+    @pytest.mark.costly
     def test_initial_epoch_continues_as_without_a_stop(self):
         whole = self.trained(self.make_model())
         halves = self.trained(self.make_model(), epochs=2)
@@ -61,7 +61,7 @@ class CallbackContract:
         assert_close(halves.get_weights(), whole.get_weights(), 1e-6)
 
     @pytest.mark.parametrize("backup_first", [True, False])
-    @pytest.mark.dear
+    @pytest.mark.costly
     def test_backup_restores_as_without_a_stop(self, tmp_path, backup_first):
         def interrupt(epoch, logs=None):
             if epoch == 2:
@@ -93,13 +93,13 @@ class CallbackContract:
         for epoch in range(1, self.epochs):
             fresh.load(tmp_path / f"{epoch}.keras", compile=False)
 
-    @pytest.mark.dear
+    @pytest.mark.costly
     def test_steps_per_execution_trains_the_same(self):
         plain = self.trained(self.make_model())
         several = self.trained(self.make_model(steps_per_execution=2))
         assert_close(several.get_weights(), plain.get_weights(), 1e-6)
 
-    @pytest.mark.dear
+    @pytest.mark.costly
     def test_xla_trains_the_same(self):
         plain = self.trained(self.make_model())
         compiled = self.trained(self.make_model(jit_compile=True))

@@ -151,13 +151,13 @@ class DomainContract(ModelContract):
         ]
         assert losses[1] < losses[0]
 
-    @pytest.mark.dear
+    @pytest.mark.costly
     def test_xla_trains_the_same(self):
         if self.random:
             pytest.skip("XLA draws other random numbers")
         super().test_xla_trains_the_same()
 
-    @pytest.mark.dear
+    @pytest.mark.costly
     def test_two_replicas_equal_one(self, strategy):
         if self.replicas == "whole":
             super().test_two_replicas_equal_one(strategy)

@@ -115,13 +115,13 @@ class LayerContract:
         self.trained()
         assert np.isfinite(self.history.history["loss"]).all()
 
-    @pytest.mark.dear
+    @pytest.mark.costly
     def test_xla_trains_the_same(self):
         plain = self.trained()
         compiled = self.trained(jit_compile=True)
         assert_close(compiled.get_weights(), plain.get_weights(), 1e-5)
 
-    @pytest.mark.dear
+    @pytest.mark.costly
     @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
     def test_mixed_precision(self, policy):
         layer = self.make()
@@ -137,7 +137,7 @@ class LayerContract:
         self.trained()
         assert np.isfinite(self.history.history["loss"]).all()
 
-    @pytest.mark.dear
+    @pytest.mark.costly
     def test_two_replicas_equal_one(self, strategy):
         one = self.trained()
         with strategy.scope():
@@ -156,7 +156,7 @@ class LayerContract:
         else:
             assert_close(out._keras_mask, masked._keras_mask)
 
-    @pytest.mark.dear
+    @pytest.mark.costly
     def test_exports(self, tmp_path):
         model = self.trained()
         model.export(tmp_path / "served", verbose=False)

@@ -108,13 +108,13 @@ class ModelContract:
         losses = self.history.history["loss"]
         assert losses[-1] < losses[0]
 
-    @pytest.mark.dear
+    @pytest.mark.costly
     def test_xla_trains_the_same(self):
         plain = self.trained()
         compiled = self.trained(jit_compile=True)
         assert_close(compiled.get_weights(), plain.get_weights(), 1e-5)
 
-    @pytest.mark.dear
+    @pytest.mark.costly
     @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
     def test_mixed_precision(self, policy):
         model = self.make()
@@ -129,14 +129,14 @@ class ModelContract:
         self.trained()
         assert np.isfinite(self.history.history["loss"]).all()
 
-    @pytest.mark.dear
+    @pytest.mark.costly
     def test_two_replicas_equal_one(self, strategy):
         one = self.trained()
         with strategy.scope():
             two = self.trained()
         assert_close(two.get_weights(), one.get_weights(), 1e-5)
 
-    @pytest.mark.dear
+    @pytest.mark.costly
     def test_exports(self, tmp_path):
         model = self.trained()
         model.export(tmp_path / "served", verbose=False)
