@@ -159,7 +159,10 @@ def test_features_that_are_not_finite_raise_unless_the_model_fixes_them():
     x, y = data()
     x[[3, 7], 0] = np.nan, np.inf
     refused(
-        make(), ValueError, r"2 of 12 examples .*\(the first is number 3\)", data=(x, y)
+        make(),
+        ValueError,
+        r"2 of 12 examples .*\(the first has the index 3\)",
+        data=(x, y),
     )
     message = "In validation_data: 2 of 12 examples have features"
     refused(make(), ValueError, message, validation_data=(x, y))
