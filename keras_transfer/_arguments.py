@@ -131,7 +131,7 @@ def is_number(value: object) -> bool:
 def _is_finite(value: object) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number that no float can hold
+    except OverflowError:  # a whole number that is too large for a float
         return False
 
 

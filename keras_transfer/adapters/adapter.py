@@ -152,7 +152,7 @@ class Adapter:
                 a number does not fit a layer, a layer that `targets` names is never
                 called, has a weight that another layer reads or is also in `train`, the
                 model's strategy is not entered, or the optimizer has made updates. The
-                model does not change then.
+                model does not change in this case.
         """
         check_name(model, name)
         plan = self.plan(model, train=train)

@@ -138,9 +138,9 @@ class DoRA(LoRA):
         rank: As in `LoRA`.
         alpha: As in `LoRA`.
         targets: As in `LoRA`.
-        dropout: As in `LoRA`. As in PEFT, it acts on the inputs of A and on the inputs
-            of the change of W's length, not on the inputs of W itself. A rate above 0
-            costs a second product with W.
+        dropout: As in `LoRA`. As in PEFT, the product of W with the inputs has no
+            dropout, and all terms that the adapter adds use the inputs after dropout. A
+            rate above 0 costs a second product with W.
         rank_pattern: As in `LoRA`.
         alpha_pattern: As in `LoRA`.
         bias: As in `LoRA`.

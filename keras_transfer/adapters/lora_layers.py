@@ -52,7 +52,7 @@ class LoRADense(LowRankLayer, keras.layers.Dense):
 
     It computes `y = act(x W + b + alpha / rank * (dropout(x) A) B)`. Use it instead of
     `keras.layers.Dense` when you build a model. For an existing model use
-    `kt.adapters.LoRA`, which adds pairs to the present layers. `trainable` freezes and
+    `kt.adapters.LoRA`, which adds pairs to its layers. `trainable` freezes and
     unfreezes the pair. W and b stay frozen.
 
     Args:

@@ -136,7 +136,7 @@ def _channels(host: keras.Layer, vector: object) -> object:
 def _einsum(host: keras.Layer) -> tuple[str, tuple[str, str], dict, str, str]:
     """Return an equation's parts: (kernel, (inputs, outputs), sizes, contracted, new).
 
-    All are letters of axes, except `sizes`, a dict from letter to size.
+    `sizes` is a dict from letter to size. The other parts are strings of letters.
     """
     letters, into, out = kernel_axes(host)
     source, rest = host.equation.replace(" ", "").split(",")

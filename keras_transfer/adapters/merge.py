@@ -43,7 +43,7 @@ _kept: weakref.WeakKeyDictionary[keras.Layer, Kept] = weakref.WeakKeyDictionary(
 
 
 def merge(model: keras.Layer) -> keras.Layer:
-    """Fold the adapters in use into the weights, and restore plain Keras layers.
+    """Merge the adapters in use into the weights, and restore plain Keras layers.
 
     `W + scaling A B` replaces W, and the adapter's own head replaces the model's head.
     Each layer and model has its original class again. Inference costs the same as
@@ -59,9 +59,9 @@ def merge(model: keras.Layer) -> keras.Layer:
         The model.
 
     Raises:
-        ValueError: If the model has no adapters, or an adapter cannot be folded, such
-            as a head with another number of classes than the model's head. The model
-            does not change then.
+        ValueError: If the model has no adapters, or an adapter cannot be merged, such
+            as a head with another number of classes than the model's head. In this
+            case the model does not change.
 
     Example:
         ```python
@@ -161,7 +161,7 @@ def unmerge(model: keras.Layer) -> keras.Layer:
 
 
 def detach(model: keras.Layer) -> keras.Layer:
-    """Remove all adapters without folding, and restore the model from before.
+    """Remove all adapters without merging them, and restore the original model.
 
     This also removes the adapters' own heads and other own layers.
 

@@ -144,8 +144,8 @@ class OwnLayer(Part):
                 f"{self.units} outputs, but the model's {host.name!r} has "
                 f"{host.units} outputs, so the adapter cannot be folded. Save it with "
                 "kt.save_adapter and load it into a model with "
-                f"{self.units} outputs. Or keep it, because kt.export_serving can "
-                "export it without folding."
+                f"{self.units} outputs. Or keep the adapter, because kt.export_serving "
+                "can export it without folding."
             )
         mine = self.named_weights
         for key in weights_below(host):

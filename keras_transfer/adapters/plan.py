@@ -73,8 +73,8 @@ class Plan:
 
         Raises:
             ValueError: If the model's optimizer has made updates, or `values` has a
-                path or a weight that is not in the plan. The model does not change
-                then.
+                path or a weight that is not in the plan. In both cases the model does
+                not change.
         """
         values = values or {}
         self._check_values(values)

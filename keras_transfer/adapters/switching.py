@@ -51,14 +51,16 @@ def attached(model: keras.Layer) -> dict[str, Adapter]:
 
 
 def active(model: keras.Layer) -> dict[str, float]:
-    """Return the names of the adapters in use, each with its gate.
+    """Return the names of the adapters in use, with their gates.
+
+    The outputs of an adapter are multiplied by its gate: 1 for an adapter in use, and 0
+    for all others.
 
     Args:
         model: Any model or layer.
 
     Returns:
-        Dict from name to gate. The gate of an adapter in use is 1. Adapters with a gate
-        of 0 are left out.
+        Dict from name to gate. Adapters with a gate of 0 are left out.
 
     Example:
         ```python
@@ -101,7 +103,7 @@ def own_places(
 def use(model: keras.Layer, name: str) -> None:
     """Use one adapter of `model`: the model computes with it, and only it trains.
 
-    The other adapters and their heads stay in the model with gates of 0. The model
+    The other adapters and their heads stay in the model without an effect. The model
     computes with the head of this adapter, which can have another number of classes
     (`model.output_shape` still describes the model's own head).
 
@@ -112,7 +114,7 @@ def use(model: keras.Layer, name: str) -> None:
     `compile()` again before you train. A callback may switch to another adapter to
     evaluate it, but it has to switch back before the next step of `fit`.
 
-    Do not switch from several threads at once. The model has one set of gates, so a
+    Do not switch from several threads at once. All threads share the model, so a
     request in one thread would get the adapter that another thread has chosen. To serve
     many adapters from one model, export them with `kt.export_serving(adapters=[...])`.
     Each example of a batch then names its adapter.
@@ -196,10 +198,10 @@ def disabled(model: keras.Layer) -> Iterator[None]:
 
 
 def remove(model: keras.Layer, name: str) -> None:
-    """Remove one adapter. Removing the last one restores the model from before.
+    """Remove one adapter. Removing the last adapter restores the original model.
 
-    If the removed adapter was in use, no adapter is in use afterwards. Choose one with
-    `kt.adapters.use`.
+    If the removed adapter was in use, no adapter is in use after the call. Choose
+    another adapter with `kt.adapters.use`.
 
     Args:
         model: A model with adapters.

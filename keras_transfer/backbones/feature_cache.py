@@ -25,7 +25,8 @@ from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.stitch import inputs_of
 from keras_transfer.backbones.stitch import with_masks
 
-# A shard ends at the first of these limits. A kill loses at most one shard of work.
+# A shard ends at the first of these limits. If the process is killed, at most one shard
+# is lost.
 SHARD_BATCHES = 16
 SHARD_BYTES = 2**26
 
@@ -60,11 +61,12 @@ def cache_features(
     heads need one vector: cache `kt.backbones.features(backbone)`.
 
     With `path` the features are written to shards in this folder and read one shard at
-    a time. After a kill, call the function again with the same arguments: it keeps the
-    finished shards. If the cache is complete, the backbone does not run at all. Each
-    call reads the dataset once. It compares the examples, labels and weights of each
-    shard, and the config and weights of the backbone, with the fingerprints in the
-    folder. The batch size may change. Only one process may write to a folder at a time.
+    a time. If the process is killed, call the function again with the same arguments:
+    it keeps the finished shards. If the cache is complete, the backbone does not run at
+    all. Each call reads the dataset once. It compares the examples, labels and weights
+    of each shard, and the config and weights of the backbone, with the fingerprints in
+    the folder. The batch size may change. Only one process may write to a folder at a
+    time.
 
     The cache fixes everything before it. Random augmentation before the cache gives
     one fixed variant of each image. A shuffle before the cache gives one fixed order,

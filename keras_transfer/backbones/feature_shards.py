@@ -20,9 +20,9 @@ class Shards:
     """A folder of safetensors files with rows of one structure of arrays.
 
     `index.json` lists the files with the number of rows, the size in bytes and a
-    fingerprint of the input data of each file. Every file is written to a partial
-    path and then renamed, so after a kill all shards are complete. Only one process
-    may write at a time.
+    fingerprint of the input data of each file. Every file is written to a partial path
+    and then renamed, so all shards are complete even if the process is killed. Only one
+    process may write at a time.
 
     Args:
         folder: String or path, the folder. It is made with the first shard.
@@ -30,7 +30,7 @@ class Shards:
 
     Raises:
         ValueError: If the folder is not a feature cache, is damaged or was made with
-            another backbone. Nothing is written then.
+            another backbone. In these cases nothing is written.
     """
 
     def __init__(self, folder: str | os.PathLike, backbone: str):
@@ -60,7 +60,8 @@ class Shards:
         if self.template is None:
             self.template = template_of(structure)
             self.folder.mkdir(parents=True, exist_ok=True)
-            # First, because a kill would leave a folder that is not a feature cache.
+            # First, because otherwise a killed process leaves a folder without an
+            # index.
             self._write_index()
         remove_partials(self.folder)
         plain = {str(i): _storable(array) for i, array in enumerate(arrays)}
@@ -92,7 +93,7 @@ class Shards:
                 f"path={str(self.folder)!r} is a file, but features are cached in a "
                 "folder of shards. Pass a new folder."
             )
-        # After a kill before the first index, the folder has only partial files.
+        # If the process is killed before the first index, only partial files exist.
         files = {path.name for path in self.folder.iterdir() if not is_partial(path)}
         if not files:
             return

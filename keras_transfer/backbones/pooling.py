@@ -116,7 +116,7 @@ class LastToken(keras.Layer):
             return inputs[:, -1]
         mask = ops.cast(mask, "int32")
         position = ops.arange(1, ops.shape(inputs)[1] + 1, dtype="int32")
-        last = ops.max(mask * position, axis=1)  # counted from 1; 0 is no position
+        last = ops.max(mask * position, axis=1)  # from 1; 0 without a position
         row = ops.maximum(last - 1, 0)[:, None, None]
         token = ops.take_along_axis(inputs, row, axis=1)[:, 0]
         return ops.where(last[:, None] > 0, token, ops.zeros_like(token))

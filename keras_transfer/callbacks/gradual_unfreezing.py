@@ -32,11 +32,12 @@ class GradualUnfreezing(keras.callbacks.Callback):
     """Train only the head first, then unfreeze group by group, in one `fit`.
 
     A new head gives large gradients at first, which would damage pretrained layers.
-    Unfreezing from the head down lets each group settle before the next one changes.
-    Frozen layers get no gradients, so a step of an early phase is cheaper.
-    Each distinct set of trainable layers is traced once. The optimizer is built once,
-    over all variables that any phase trains, so its moments and its count of updates
-    persist. A group that is unfrozen late starts its bias correction at that time.
+    With unfreezing from the head down, a group trains for some time before the next
+    group changes. Frozen layers get no gradients, so a step of an early phase is
+    cheaper. Each distinct set of trainable layers is traced once. The optimizer is
+    built once, over all variables that any phase trains, so its moments and its count
+    of updates persist. A group that is unfrozen late starts its bias correction at that
+    time.
 
     The schedule decides which layers train, even if they were frozen before. A layer
     group that no phase names never trains. Variables that were frozen one by one inside

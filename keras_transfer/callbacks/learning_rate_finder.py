@@ -22,8 +22,8 @@ from keras_transfer.data.finite_numbers import check_numbers
 from keras_transfer.data.finite_numbers import has_broken
 from keras_transfer.optimizers.discriminative import Discriminative
 
-# The sweep ends when the smoothed loss is above its lowest value by RISE times that
-# lowest value, or by RISE * SHARE times the first loss if that is more. Without the
+# The sweep ends when the smoothed loss is above its lowest value by RISE times the
+# lowest value, or by RISE * SHARE times the first loss if this is more. Without the
 # second term, noise would end a sweep whose loss is near 0.
 RISE = 3.0
 SHARE = 0.1
@@ -55,9 +55,9 @@ def find_learning_rate(
     In this range test, batch `i` trains at the learning rate
     `lowest * (highest / lowest) ** (i / (steps - 1))`. The loss is flat at first, falls
     where the rate is useful, and rises where the rate is too high. The test ends when
-    the smoothed loss exceeds its lowest value by more than 3 times that value (or by
-    more than 0.3 times the first loss, if that is more), or when the loss is not
-    finite. The test calls `fit` with a copy of the compiled optimizer, so it uses the
+    the loss is not finite, or when the smoothed loss is more than 3 m above its lowest
+    value so far. Here m is the lowest value, or a tenth of the first loss if this is
+    more. The test calls `fit` with a copy of the compiled optimizer, so it uses the
     settings of your training: frozen layers stay frozen, and the factors of
     `discriminative` multiply the learning rate. A learning rate schedule is ignored,
     and `steps_per_execution` is 1 during the test.
@@ -200,8 +200,8 @@ def _check_data(model: keras.Model, settings: dict, batches: int) -> None:
     """Check that the loss of the first batches is finite with the current weights.
 
     Raises:
-        ValueError: If it is not finite. Then the data is the cause, not the learning
-            rate.
+        ValueError: If the loss is not finite. In this case the data is the cause, not
+            the learning rate.
     """
     given = {key: settings[key] for key in settings if key in ARRAYS}
     if "batch_size" in settings:

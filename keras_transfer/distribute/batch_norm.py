@@ -33,7 +33,7 @@ def synchronize_batch_norm(model: keras.Model) -> keras.Model:
 
     Raises:
         ValueError: If `model` has no BatchNormalization, or has one that gets a mask,
-            which Keras cannot synchronize. `model` is unchanged then.
+            which Keras cannot synchronize. In both cases `model` is unchanged.
 
     Example:
         ```python

@@ -30,11 +30,11 @@ def check(model: keras.Model) -> None:
 
     Raises:
         ValueError: If the model was made under a ParameterServerStrategy, or a
-            `keras.distribution` is set on the TensorFlow backend. On several
-            replicas, also if `steps_per_execution` is above 1, if `jit_compile=True`
-            on CPUs, or if the optimizer has `gradient_accumulation_steps` or
-            `ema_overwrite_frequency`. The message names the Keras issue, if there is
-            one.
+            `keras.distribution` is set on the TensorFlow backend. On several replicas,
+            the function also raises this error if `steps_per_execution` is above 1, if
+            `jit_compile=True` on CPUs, or if the optimizer has
+            `gradient_accumulation_steps` or `ema_overwrite_frequency`. The message
+            names the Keras issue, if the issue has a number.
 
     Example:
         ```python

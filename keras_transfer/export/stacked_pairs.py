@@ -59,7 +59,7 @@ class StackedPairs:
             np.stack([_filled(b, self.rank, 0) for _, b in factors]),
             name=f"{where}/adapters_b",
         )
-        # The row of each adapter, or -1 if it has no pair. The first is no adapter.
+        # The row of each adapter, or -1 without a pair. The first is for no adapter.
         self.rows = _rows(pairs, present)
         counted = [pair if getattr(pair, "tied", False) else None for pair in pairs]
         self.tied_rows = _rows(counted, present)

@@ -71,10 +71,11 @@ def fine_tune(
     labels per example, or regression) and an optimizer. Choose a learning rate for the
     head, such as AdamW(1e-3). `fine_tune` replaces the optimizer with its
     discriminative subclass. The stem, the lowest group, trains at 1/100 of the learning
-    rate, and the groups between at equal ratios. The rate follows `SlantedTriangular`
-    over all epochs. While only the head trains, a new head has 10 times the learning
-    rate. A head is new if its biases and scales have their initial values. A trained
-    head, and the last block of a model without a head, have the learning rate itself.
+    rate. From the stem to the head, the rate increases by the same factor at each
+    group. The rate follows `SlantedTriangular` over all epochs. While only the head
+    trains, a new head has 10 times the learning rate. A head is new if its biases and
+    scales have their initial values. A trained head, and the last block of a model
+    without a head, train at the learning rate without a factor.
 
     A `discriminative` optimizer keeps its factors, and your own learning rate schedule
     stays. With the callbacks LearningRateScheduler and ReduceLROnPlateau, `fine_tune`
@@ -84,10 +85,10 @@ def fine_tune(
 
     `fine_tune` caches features if they are the same in each epoch and the model can be
     split below its head. Otherwise the first phase runs the whole model. `fine_tune`
-    prints which of the two it does and why, the phases, and what is trainable at the
+    prints whether it caches features and why, the phases, and what is trainable at the
     end. The trainable flags stay as in the last phase. `fine_tune` shuffles arrays
-    itself, also for a keras-hub Task, for which Keras does not. The order depends on
-    the epoch and on a seed, which follows `keras.utils.set_random_seed`. Shuffle a
+    itself, because Keras does not shuffle the arrays of a keras-hub Task. The order
+    depends on the epoch and on a seed from `keras.utils.set_random_seed`. Shuffle a
     tf.data.Dataset yourself.
 
     Labels that are names get numbers in alphabetical order, as in scikit-learn's
@@ -113,8 +114,8 @@ def fine_tune(
             None.
         epochs: Int, epochs of all phases together. Defaults to 5.
         strategy: Name of the strategy, see above. Defaults to `"auto"`.
-        directory: Folder for the state of the run, new or of the same run. Defaults to
-            None, which saves nothing.
+        directory: Folder for the state of the run. Pass a new folder, or the folder of
+            the run to continue. Defaults to None, which saves nothing.
         frozen: Names of layer groups that no phase trains, or regular expressions for
             the paths of layers, as in `kt.layer_groups`. Defaults to no names.
         batch_norm: `"frozen"` or `"train"`, as in `GradualUnfreezing`. Defaults to
@@ -134,12 +135,12 @@ def fine_tune(
 
     Raises:
         TypeError: If `model` is not a Keras model, or the type of `data` is unknown.
-        ValueError: If the model is not built or not compiled, or if its optimizer has
-            made updates. If data are empty or endless, or if their labels are missing,
-            out of range, of one class or fewer than the classes. If a setting is
-            unknown, if there are too few epochs for the strategy, or if `directory`
-            belongs to another run. After any error, even during training, the model is
-            unchanged. After an interrupt (Ctrl-C), the model keeps its trained weights.
+        ValueError: If the model is not built or not compiled, if its optimizer has made
+            updates, if data are empty or infinite, if labels are missing, out of range,
+            of one class or fewer than the classes, if a setting is unknown, if there
+            are too few epochs for the strategy, or if `directory` belongs to another
+            run. After any error, even during training, the model is unchanged. After an
+            interrupt (Ctrl-C), the model keeps its trained weights.
 
     Example:
         ```python

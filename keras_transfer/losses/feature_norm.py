@@ -14,7 +14,7 @@ class FeatureNorm(BatchLoss):
 
     Target features often have smaller norms than source features, and features with
     large norms transfer better. In each training step, this loss increases the norm of
-    each feature vector towards its present norm plus `step`:
+    each feature vector toward its current norm plus `step`:
 
     `L = mean over the source of (||f|| - r(||f||) - step)^2 + the same for the target`
 

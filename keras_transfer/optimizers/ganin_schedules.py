@@ -71,8 +71,8 @@ class GaninDecay(keras.optimizers.schedules.LearningRateSchedule):
     """Learning rate schedule of domain-adversarial training: an inverse power decay.
 
     The learning rate falls while the strength of `GaninRampUp` rises, so the
-    adversarial training of features and domain classifier settles. With total steps T,
-    step t and p = min(t / T, 1):
+    adversarial training of features and domain classifier becomes stable. With total
+    steps T, step t and p = min(t / T, 1):
 
         rate = initial_learning_rate / (1 + alpha * p) ** beta
 

@@ -43,8 +43,8 @@ def load_file(
     """Attach the adapter of a file to `model`, and return a line to print.
 
     Raises:
-        ValueError: If the file is damaged or does not fit the model. The model does
-            not change then.
+        ValueError: If the file is damaged or does not fit the model. In both cases the
+            model does not change.
     """
     file = TensorFile(path)
     header = read_header(file)
@@ -155,7 +155,7 @@ def _check_own(
 def _part_names(
     file: TensorFile, plan: Plan, targets: Mapping[str, Target], wanted: Set[str]
 ) -> dict[str, dict[str, str]]:
-    """Return the name of the tensor of each part's weight, by the layer's path.
+    """Return the names of the tensors for the weights of each part, by layer path.
 
     The shapes are compared before a weight is created, so a file cannot cause the use
     of more memory than its own size.

@@ -36,7 +36,7 @@ def resume(
     reloaded model. During gradual unfreezing these are fewer than the variables that
     the optimizer has slots for, and keras-hub backbones do not save which layers are
     frozen. In both cases Keras drops the moments and the iteration count. This function
-    builds the optimizer with the variables that it was saved with, loads its state, and
+    builds the optimizer with the same variables as before saving, loads its state, and
     restores the trainable flags. Continue training with `fit(initial_epoch=...)` and
     the same callbacks. For distributed training, call this function inside
     `strategy.scope()`.

@@ -72,7 +72,7 @@ def save_adapter(
         TypeError: If `model` is not a Keras layer.
         ValueError: If the model has no such adapter, an argument is invalid, or a
             weight is NaN, infinite or too large for `dtype`.
-        OSError: If the file cannot be written. An old file stays intact then.
+        OSError: If the file cannot be written. An old file does not change.
 
     Example:
         ```python
@@ -154,17 +154,18 @@ def load_adapter(
         check_base: Whether to refuse a base model that differs in layers, shapes,
             activations or values from the base that the adapter was trained on, for
             example a merged model. Defaults to True.
-        verbose: 0 prints nothing, 1 a line about what was attached. Defaults to 1.
+        verbose: 1 prints a line about the attached adapter, and 0 prints nothing.
+            Defaults to 1.
 
     Returns:
         The model.
 
     Raises:
         TypeError: If `model` is not a Keras layer.
-        ValueError: If the file is missing or damaged, its technique is unknown, or its
-            base, a layer, a shape or the head does not fit the model. Also if the name
-            is already in use, or the model does not allow adapters. The model does not
-            change then.
+        ValueError: If the file is missing or damaged, its technique is unknown, its
+            base, a layer, a shape or the head does not fit the model, the name is
+            already in use, or the model does not allow adapters. The model does not
+            change in these cases.
 
     Example:
         ```python

@@ -111,7 +111,7 @@ HOSTILE = {
         "the tensor before it",
     ),
     "absolute": (renamed("wide/lora_a", "/wide/lora_a"), "not a path of layers"),
-    "upwards": (renamed("wide/lora_a", "../wide/lora_a"), "not a path of layers"),
+    "parent folder": (renamed("wide/lora_a", "../wide/lora_a"), "not a path of layers"),
     "no recipe": (lambda h, d: (h | {"__metadata__": {}}, d), "has no recipe"),
     "recipe no JSON": (text("{"), "not valid JSON"),
     "recipe twice": (text('{"format": 1, "format": 1}'), "'format' twice"),

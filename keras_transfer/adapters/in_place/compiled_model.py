@@ -77,7 +77,7 @@ def retrace(
 def stale_functions_aside(
     model: keras.Layer, hosts: Iterable[tuple[keras.Layer, Part]]
 ) -> Iterator[None]:
-    """Set functions aside in the block that were traced for other gates.
+    """Within the block, remove the functions that were traced for other gates.
 
     A training function reads the gates of the adapters' own layers when it is traced.
     If one of these layers is `asked_early`, inference functions do so too. After the
@@ -118,7 +118,7 @@ def activate(model: keras.Layer, gates: Mapping[str, float]) -> None:
             _keras.hold(part, _keras.learnable(part))
             _keras.set_flag(part, False)
     for layer in reversed(_keras.flat_layers(model)):
-        # Bottom up: a layer is trainable if a weight in or below it is.
+        # Children before parents: a layer is trainable if a weight in or below it is.
         if any(weight.trainable for weight in layer.weights):
             _keras.set_flag(layer, True)
 

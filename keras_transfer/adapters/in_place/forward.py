@@ -84,9 +84,10 @@ def _run(
 
 
 def _frozen(layer: keras.Layer, compute: Callable[[], object]) -> object:
-    """Return `compute()` with the layer frozen, even if a part trains instead of it.
+    """Return `compute()` with the layer frozen, even if a part trains in its place.
 
-    The layer's flag is the flag of that part, and a BatchNormalization reads it.
+    Otherwise the layer has the flag of the part, and a BatchNormalization reads this
+    flag.
     """
     with _keras.exchanged(layer, (), [(layer, {"_trainable": False})]):
         return compute()

@@ -78,7 +78,7 @@ class AdaptationTable:
     A method is compared with two references, which use the same network and the same
     recipe. One is trained on the source alone, the other on the labels of the target.
     Print the table, or read its `rows`. The share is `gap_closed` of the mean
-    accuracies. It is "undefined" if training on the target is no better than training
+    accuracies. It is "undefined" if training on the target is not better than training
     on the source.
 
     A method with a mean below the mean of `source_only` is marked as negative transfer.

@@ -69,9 +69,9 @@ def importance_weights(
     `w(x) loss` over the source is the loss on the target, with
     `w(x) = p_t(x) / p_s(x)`. A logistic regression predicts the probability `p` that an
     example is from the target, and `w = n_s / n_t · p / (1 - p)`. The regression is
-    cross-validated in five folds, and each example gets its weight from the fit that
-    was not trained on it. The log ratio is linear in the features, so pass features of
-    a network and not pixels.
+    cross-validated in five folds, and the weight of an example comes from the fit that
+    was not trained on this example. The log ratio is linear in the features, so pass
+    features of a network and not pixels.
 
     Pass `weights` to `fit` as `sample_weight`. The effective sample size
     `(Σ w)² / Σ w²` is the number of unweighted examples whose mean has the same

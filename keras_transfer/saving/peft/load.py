@@ -85,8 +85,8 @@ def load_peft(
     Raises:
         FileNotFoundError: If the folder lacks one of the two files.
         ValueError: If the files are damaged, need an unsupported feature, or are for
-            another model. Also if keras-hub's model computes other outputs than
-            Hugging Face's model and was not matched, or the adapter cannot be attached.
+            another model, if keras-hub's model computes other outputs than Hugging
+            Face's model and was not matched, or if the adapter cannot be attached.
 
     Reference:
         Hugging Face PEFT, `PeftModel.from_pretrained`.
