@@ -4,12 +4,12 @@ Claims: the accuracy on the target is at least the accuracy of `adapt`, and an e
 takes less time. Both use the same network (Ganin et al. 2016), the same 20,000 + 20,000
 images, the same number of epochs, batches of 64 from each domain, and SGD with momentum
 0.9 at 0.01. Strengths are as in mnist_m.py. `adapt`'s DANN uses the sum of the losses
-of the two domains, and ours uses their mean. Its strength therefore ends at half of
-ours, and its discriminator has half the learning rate, so the training is equivalent.
-Deep CORAL is not equivalent. Ours compares the outputs, as in the paper. The one of
-`adapt` compares the 768 features, and in version 0.4.5 its encoder gets no gradient
-from the labels. `adapt` does not run on Keras 3, so pass the Python of a separate
-environment, created with
+of the two domains, and our DANN uses their mean. The strength for `adapt` therefore
+ends at half of our strength, and the discriminator of `adapt` has half the learning
+rate, so the training is equivalent. Deep CORAL is not equivalent. Our method compares
+the outputs, as in the paper. `adapt` compares the 768 features, and in version 0.4.5
+its encoder gets no gradient from the labels. `adapt` does not run on Keras 3, so pass
+the Python of a separate environment, created with
 `pip install tensorflow-cpu==2.15.* adapt==0.4.5 "numpy<2" "scikeras<0.13"`. Both
 packages run in turn for each method and seed. The time is the CPU time of `fit`.
 

@@ -1,6 +1,6 @@
 """Examples per second of BERT on a GPU, the share of its limit, and torch + PEFT.
 
-NOT RUN ON A GPU: none could be had when this was written. It was run on a CPU with
+NOT RUN ON A GPU, because no GPU was available. The script was run on a CPU with
 `--tiny` alone, Keras and torch, which shows that it runs and nothing about speed.
 
 It compares full fine-tuning, LoRA (rank 8, queries and values) and a frozen backbone

@@ -6,7 +6,7 @@ which trains all groups in all epochs, and a plain script with one compile and f
 phase, which loses moments between phases. The model is MiniLM with 16 x 64 tokens for 8
 epochs. The times are process CPU times. The runs are made in turn.
 
-    python benchmarks/gradual_unfreezing.py [rounds] [steps an epoch]
+    python benchmarks/gradual_unfreezing.py [rounds] [steps per epoch]
 """
 
 import statistics

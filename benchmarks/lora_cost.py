@@ -138,7 +138,7 @@ def main(steps=12):
             f"{seconds / 2 / medians['head']:6.3f} {memory[kind]:6}"
         )
     ratio = inference(made["full"][1], made["LoRA"][1], steps)
-    print(f"merged inference by that of the base model: {ratio:.3f}")
+    print(f"time of merged inference, divided by the base model's: {ratio:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Transfer learning for Keras 3: what trains, how fast, and with what added."""
+"""Transfer learning for Keras 3: what trains, at which rate, with which new weights."""
 
 from keras_transfer import adapters as adapters
 from keras_transfer import analysis as analysis

@@ -1,4 +1,4 @@
-"""Arguments and functions that have another name: an error says which."""
+"""Errors for old names of arguments and functions, which say what to use instead."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def arguments_instead(**advice: str) -> Callable[[Callable], Callable]:
 
 
 def attributes_instead(owner: str, **new_names: str) -> Callable[[str], object]:
-    """Return a function that raises the error of an unknown attribute, by its name.
+    """Return a function that raises an error for the name of an unknown attribute.
 
-    It is the `__getattr__` of a module, or is called by that of a class.
+    Use it as the `__getattr__` of a module, or call it in the `__getattr__` of a class.
 
     Args:
-        owner: Who lacks the attribute, such as `"module 'keras_transfer.analysis'"`.
+        owner: Owner for the error, such as `"module 'keras_transfer.analysis'"`.
         **new_names: The new name for each old name.
     """
 

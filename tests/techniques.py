@@ -79,7 +79,7 @@ def title(text):
 
 
 def short(reference):
-    """Return the papers of a reference, with links; or all of it if it has none."""
+    """Return the papers of a reference with links, or the whole text without papers."""
     plain = re.sub(r" ?\([^()]*\)", "", reference)
     found = list(CITATION.finditer(plain))
     ends = [match.start() for match in found[1:]] + [len(plain)]

@@ -1,4 +1,4 @@
-"""One check for each kind of argument: what it takes, and what its error says."""
+"""Checks of arguments: accepted values, and the text of the errors."""
 
 import math
 
@@ -23,7 +23,7 @@ def test_a_whole_number_is_returned_as_an_int(value):
 
 
 @pytest.mark.parametrize("value", [*NO_NUMBERS, 2.0, 2.5, 0, -1, math.nan, math.inf])
-def test_what_is_no_whole_number_raises(value):
+def test_values_that_are_not_whole_numbers_raise(value):
     with pytest.raises(ValueError, match="^steps=.* must be a whole number above 0"):
         whole_number("steps", value)
 
@@ -39,7 +39,7 @@ def test_what_is_no_whole_number_raises(value):
         (dict(floats=True), np.float32(3), math.nan, "a whole number above 0."),
         (dict(floats=True), 1, math.inf, "a whole number above 0."),
         (dict(floats=True), 1, True, "a whole number above 0."),
-        (dict(why="0 learns nothing"), 1, 0, "above 0: 0 learns nothing."),
+        (dict(why="0 trains nothing"), 1, 0, "above 0: 0 trains nothing."),
     ],
 )
 def test_the_range_of_a_whole_number(settings, good, bad, text):
@@ -58,7 +58,7 @@ def test_a_number_is_returned_as_a_float(value):
 
 
 @pytest.mark.parametrize("value", [*NO_NUMBERS, math.nan, math.inf, -math.inf])
-def test_what_is_no_finite_number_raises(value):
+def test_values_that_are_not_finite_numbers_raise(value):
     with pytest.raises(ValueError, match="^rate=.* must be a finite number"):
         number("rate", value)
 
@@ -82,7 +82,7 @@ def test_the_range_of_a_number(settings, good, bad, text):
 
 
 @pytest.mark.parametrize("check", [whole_number, number])
-def test_what_is_no_number_may_be_a_type_error_and_a_range_never(check):
+def test_only_a_value_that_is_not_a_number_can_be_a_type_error(check):
     with pytest.raises(TypeError, match="version='1' must be"):
         check("version", "1", 0, kind=TypeError)
     with pytest.raises(ValueError, match="version=-1 must be"):
@@ -109,7 +109,7 @@ def test_the_named_ranges(check, good, bad, text):
     assert str(error.value).startswith(text)
 
 
-def test_what_has_no_name_is_named_in_words():
+def test_a_name_can_be_a_description():
     with pytest.raises(ValueError) as error:
         positive("The rate of 'head'", 0, "x")
     expected = "The rate of 'head' is 0, but must be a finite number above 0: x."
@@ -131,5 +131,5 @@ def test_numbers_are_numbers(value):
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS)
-def test_what_is_no_number(value):
+def test_other_values_are_not_numbers(value):
     assert not is_number(value)

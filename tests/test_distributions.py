@@ -1,4 +1,4 @@
-"""The wheel and the source distribution: built, installed and used without the rest."""
+"""The wheel and the source distribution can be built, installed and used alone."""
 
 import os
 import re
@@ -46,7 +46,7 @@ def built(tmp_path_factory):
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, work / "source")
-    # The wheel is built from the source distribution, so that it has to be whole.
+    # The wheel is built from the source distribution, which must be complete for this.
     run("-m", "build", "--outdir", str(work), cwd=work / "source")
     (archive,), (wheel,) = work.glob("*.tar.gz"), work.glob("*.whl")
     with tarfile.open(archive) as packed:
@@ -57,7 +57,7 @@ def built(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_source_distribution_is_the_repository(built):
+def test_the_source_distribution_contains_the_repository(built):
     source, _ = built
     assert files(source) == files(ROOT)
     top = {path.name for path in ROOT.iterdir() if path.suffix in (".md", ".cff")}
@@ -65,7 +65,7 @@ def test_the_source_distribution_is_the_repository(built):
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_package_alone(built):
+def test_the_wheel_contains_only_the_package(built):
     _, site = built
     (info,) = site.glob("*.dist-info")
     assert info.name.startswith(f"keras_transfer-{keras_transfer.__version__}.")
@@ -84,14 +84,14 @@ def test_the_code_of_the_readme_runs_on_the_installed_package(built, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_main_job_runs_on_the_installed_package(built, tmp_path):
+def test_the_quickstart_runs_on_the_installed_package(built, tmp_path):
     source, site = built
     quickstart = source / "examples" / "quickstart.py"
     out = run(str(quickstart), "--smoke", cwd=tmp_path, path=site)
     assert "full fine-tuning" in out
 
 
-def test_the_citation_is_of_this_version():
+def test_the_citation_has_the_current_version():
     text = (ROOT / "CITATION.cff").read_text()
     assert re.search(r"(?m)^version: (.+)$", text)[1] == keras_transfer.__version__
     assert re.search(r"(?m)^license: (.+)$", text)[1] == "Apache-2.0"

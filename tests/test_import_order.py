@@ -1,4 +1,4 @@
-"""Who may import whom, over the syntax of every file of keras_transfer."""
+"""Each file of keras_transfer imports only the packages and names that it may use."""
 
 import ast
 import re
@@ -62,14 +62,14 @@ def imports(tree, files):
 
 
 def faults(module, source, files=FILES):
-    """Return the breaches of the rules in one file."""
+    """Return the violations of the rules in one file."""
     tree = ast.parse(source)
     package = module.split(".")[1]
     found = []
     for target, node, inside in imports(tree, files):
         line = f"line {node.lineno}: "
         if len(node.names) > 1 or node.names[0].name == "*":
-            found.append(line + "one import a line, no star")
+            found.append(line + "one import per line, no star")
         if getattr(node, "level", 0):
             found.append(line + "full paths only")
         root, *rest = target.split(".")
@@ -89,7 +89,7 @@ def faults(module, source, files=FILES):
 
 
 def defined(tree):
-    """Return the names that a file defines, attributes included."""
+    """Return the names that a file defines, including attributes."""
     nodes = list(ast.walk(tree))
     names = {getattr(node, "name", None) for node in nodes}
     attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
@@ -100,7 +100,7 @@ DEFINED = set.union(*(defined(ast.parse(source)) for source in FILES.values()))
 
 
 def private(tree):
-    """Return the uses of what is private to Keras, or to another file of ours."""
+    """Return the uses of names that are private in Keras or in another file."""
     here = defined(tree) | {"_replace", "_asdict", "_fields"}  # of a NamedTuple
     found = []
     for node in ast.walk(tree):
@@ -117,13 +117,13 @@ def private(tree):
 
 
 def cycles(files):
-    """Return the modules that import themselves by way of others."""
+    """Return the modules that import themselves through other modules."""
     graph = {
         name: {target for target, _, _ in imports(ast.parse(text), files)} & set(files)
         for name, text in files.items()
         if not name.endswith("__init__")
     }
-    while True:  # take away what imports nothing that is left
+    while True:  # remove the modules that import no remaining module
         free = {name for name, needs in graph.items() if not needs & set(graph)}
         if not free:
             return sorted(graph)
@@ -133,10 +133,10 @@ def cycles(files):
 def test_imports_keep_the_rules():
     found = {module: faults(module, source) for module, source in FILES.items()}
     assert len(found) > 100
-    assert {module: breaches for module, breaches in found.items() if breaches} == {}
+    assert {module: each for module, each in found.items() if each} == {}
 
 
-def test_no_module_imports_itself_by_way_of_others():
+def test_no_module_imports_itself_through_other_modules():
     assert cycles(FILES) == []
 
 
@@ -149,7 +149,7 @@ def test_no_module_imports_itself_by_way_of_others():
         ("from keras_transfer import models", "saving is left of models"),
         ("from keras_transfer.saving import resume_of", "own __init__"),
         ("from .resume import resume", "full paths"),
-        ("import os, sys", "one import a line"),
+        ("import os, sys", "one import per line"),
         ("from keras.layers import *", "no star"),
         ("import sklearn.datasets", "only inside functions"),
         ("from keras_hub.models import Backbone", "only inside functions"),
@@ -162,11 +162,11 @@ def test_no_module_imports_itself_by_way_of_others():
         ("def f(self):\n    return self._flatten_layers()", "is private"),
     ],
 )
-def test_each_rule_finds_its_breach(line, fault):
+def test_each_rule_finds_its_violation(line, fault):
     assert any(fault in each for each in faults("keras_transfer.saving.bad", line))
 
 
-def test_what_the_rules_allow():
+def test_correct_imports_have_no_faults():
     source = """
 import keras
 from keras_transfer import _keras

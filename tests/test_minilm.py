@@ -1,4 +1,4 @@
-"""The whole on a real pretrained BERT and real sentences."""
+"""Groups, features, unfreezing and resume on a real pretrained BERT."""
 
 import csv
 
@@ -46,7 +46,7 @@ def test_layer_groups(folder):
     assert sum(group.num_parameters for group in groups) == 22_713_216
 
 
-def test_frozen_features_tell_good_from_bad(folder, sentences):
+def test_frozen_features_separate_positive_and_negative_sentences(folder, sentences):
     from sklearn.linear_model import LogisticRegression
 
     (x, y), (x_test, y_test) = sentences
@@ -81,6 +81,6 @@ def test_gradual_unfreezing_and_resume(folder, sentences, tmp_path):
     again = kt.resume(tmp_path / "half.keras")
     assert_close(again.optimizer.variables, model.optimizer.variables)
     assert len(again.trainable_variables) == len(model.trainable_variables)
-    # All but the pooler, which the mean over positions does not use.
+    # All except the pooler, which the mean over positions does not use.
     assert len(_keras.trained_by(again.optimizer)) == len(model.weights) - 2
     assert_close(again.get_weights(), model.get_weights())

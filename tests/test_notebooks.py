@@ -20,7 +20,7 @@ HEADER = {
     "what was not run": r"[Nn]othing was run on a\s+TPU or a GPU",
 }
 LARGEST = 100 * 1024  # bytes of a stored output
-# Folders of a machine: of Linux, of macOS, of Colab and of Windows.
+# Folders of a machine with Linux, macOS or Windows, and of Colab.
 MACHINE_PATH = r"(?<![\w.:/])/(home|Users|root|tmp|work|content|opt|mnt)/|[A-Z]:\\\\"
 SECONDS = 300  # of a cell
 
@@ -34,14 +34,14 @@ def source_of(cell):
 
 
 def modules(*names):
-    """Return the modules, or skip where the extra `test` lacks them."""
+    """Return the modules, or skip the test if they are not installed."""
     try:
         return [importlib.import_module(name) for name in names]
     except ImportError as error:
         skip_or_fail(f"notebooks are not run: {error}; pip install -e '.[test]'")
 
 
-def test_the_three_notebooks_are_there():
+def test_the_three_notebooks_exist():
     assert set(NOTEBOOKS) == {
         "colab_tpu_bert_lora.ipynb",
         "colab_vision_gradual_unfreezing.ipynb",
@@ -92,7 +92,7 @@ def test_runs_in_its_short_form(name, tmp_path, monkeypatch):
     nbformat, nbclient, _ = modules("nbformat", "nbclient", "ipykernel")
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    # Plots are shown by Jupyter's own backend; on Colab alone something is installed.
+    # Jupyter's own backend shows the plots, and only Colab installs packages.
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     env = {
         **os.environ,

@@ -1,4 +1,4 @@
-"""examples/TECHNIQUES.md is what its script makes of the docstrings of today."""
+"""examples/TECHNIQUES.md equals the page that its script makes from the docstrings."""
 
 import functools
 import re

@@ -1,4 +1,4 @@
-"""TensorFlow warns of no function that was meant to be traced once more."""
+"""TensorFlow does not warn about functions that are retraced on purpose."""
 
 import logging
 
@@ -18,8 +18,8 @@ Y = np.arange(8) % 3
 
 @pytest.fixture
 def warnings_of_tracing(monkeypatch):
-    """Return the list of what TensorFlow warns of, with counts that begin here."""
-    # It warns twice of one code in a process, and counts what other tests traced.
+    """Return the list of TensorFlow's warnings, with counts that start at 0."""
+    # TensorFlow warns at most twice about the same code, and counts other tests too.
     monkeypatch.setattr(
         polymorphic_function,
         "_frequent_tracing_detector_manager",
@@ -44,8 +44,8 @@ def deep():
     return compiled(tiny.mlp((5, 5, 5, 5, 5, 3)))
 
 
-class Speaking(keras.Model):
-    """A model with a function as keras-hub makes that of `generate`."""
+class Generating(keras.Model):
+    """A model with a function that is made as keras-hub makes `generate`."""
 
     def __init__(self):
         super().__init__()
@@ -111,8 +111,8 @@ def shapes():
         model.predict(X[:rows], verbose=0)
 
 
-def speaking():
-    model = Speaking()
+def generating():
+    model = Generating()
     model(X)
     model.make_generate_function()(X)
     for i in range(6):
@@ -122,27 +122,27 @@ def speaking():
         model.make_generate_function()(X)
 
 
-LOOPS = [unfreezing, rates, reports, adapted, shapes, speaking]
+LOOPS = [unfreezing, rates, reports, adapted, shapes, generating]
 LOOPS += [pytest.param(phases, marks=pytest.mark.slow)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("act", LOOPS)
-def test_no_warning_of_what_is_traced_on_purpose(warnings_of_tracing, act):
+def test_intended_retracing_does_not_warn(warnings_of_tracing, act):
     act()
     assert warnings_of_tracing == []
 
 
 @pytest.mark.slow
-def test_what_is_traced_by_mistake_is_still_warned_of(warnings_of_tracing):
+def test_accidental_retracing_still_warns(warnings_of_tracing):
     for _ in range(5):
         deep().predict(X, verbose=0)  # in plain Keras, in a loop
     assert "5 out of the last 5 calls" in warnings_of_tracing[0]
     del warnings_of_tracing[:]
-    model = Speaking()
+    model = Generating()
     model(X)
     adapters.LoRA(rank=2, targets="hidden").attach(model)
     function = model.make_generate_function()
     for rows in range(1, 8):
-        function(X[:rows])  # one function, and a shape of its own each time
+        function(X[:rows])  # one function, with a new shape in each call
     assert "5 out of the last 5 calls" in warnings_of_tracing[0]

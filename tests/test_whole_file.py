@@ -1,4 +1,4 @@
-"""A file or a folder is written whole, or what was there stays as it was."""
+"""A file or a folder is written completely, or the old content does not change."""
 
 import os
 
@@ -11,7 +11,7 @@ from keras_transfer._whole_file import replace_file
 
 
 class Killed(BaseException):
-    """What ends a process, as KeyboardInterrupt does."""
+    """An exception that ends a process, like KeyboardInterrupt."""
 
 
 def killed(*args):
@@ -45,7 +45,7 @@ def test_a_kill_leaves_the_old_file(tmp_path, monkeypatch, step, there):
     assert not there or path.read_bytes() == b"old"
 
 
-def test_the_whole_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
+def test_the_content_is_on_the_disk_before_the_file_is_renamed(tmp_path, monkeypatch):
     path, steps, replace = tmp_path / "file", [], os.replace
 
     def flushed(descriptor):
@@ -63,7 +63,7 @@ def test_the_whole_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch)
     assert steps[2:] == (["fsync"] if os.name == "posix" else [])
 
 
-def test_a_folder_that_refuses_to_be_flushed_is_no_error(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_flushed_does_not_raise(tmp_path, monkeypatch):
     folders = []
 
     def refuse(descriptor):
@@ -77,13 +77,13 @@ def test_a_folder_that_refuses_to_be_flushed_is_no_error(tmp_path, monkeypatch):
     assert folders or not os.path.isdir("/proc/self/fd")
 
 
-def test_a_file_needs_its_folder(tmp_path):
+def test_a_file_in_a_missing_folder_raises(tmp_path):
     with pytest.raises(ValueError, match="none' does not exist. Make it first"):
         replace_file(tmp_path / "none" / "file", b"new")
     assert everything(tmp_path) == []
 
 
-def test_a_new_folder_has_its_name_once_it_is_whole(tmp_path):
+def test_a_new_folder_is_renamed_when_it_is_complete(tmp_path):
     target = tmp_path / "models" / "1"
     with new_path(target) as partial:
         assert partial.parent == target.parent and is_partial(partial)
@@ -93,7 +93,7 @@ def test_a_new_folder_has_its_name_once_it_is_whole(tmp_path):
     assert everything(tmp_path) == ["models", "models/1", "models/1/weights"]
 
 
-def test_a_new_file_has_its_name_once_it_is_whole(tmp_path):
+def test_a_new_file_is_renamed_when_it_is_complete(tmp_path):
     target = tmp_path / "model.onnx"
     with new_path(target) as partial:
         partial.write_bytes(b"graph")
@@ -104,7 +104,7 @@ def test_a_new_file_has_its_name_once_it_is_whole(tmp_path):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, Killed])
 @pytest.mark.parametrize("kind", ["folder", "file", "nothing"])
-def test_an_error_leaves_nothing(tmp_path, error, kind):
+def test_after_an_error_no_partial_file_is_left(tmp_path, error, kind):
     (tmp_path / "old").mkdir()
     with pytest.raises(error), new_path(tmp_path / "old" / "a" / "b" / "1") as partial:
         if kind == "folder":
@@ -124,7 +124,7 @@ def test_a_folder_that_another_process_uses_stays(tmp_path):
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
-def test_what_is_there_is_not_touched(tmp_path, kind, when):
+def test_an_existing_target_does_not_change(tmp_path, kind, when):
     target = tmp_path / "1"
 
     def make():
@@ -145,7 +145,7 @@ def test_what_is_there_is_not_touched(tmp_path, kind, when):
     assert kind != "file" or target.read_bytes() == b"old"
 
 
-def test_what_killed_processes_left_can_be_removed(tmp_path):
+def test_partial_files_of_killed_processes_can_be_removed(tmp_path):
     for name in (".index.json.0a.partial", ".hidden", "my.partial", "index.json"):
         (tmp_path / name).write_text("half")
     (tmp_path / ".1.0b.partial" / "assets").mkdir(parents=True)

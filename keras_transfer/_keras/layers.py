@@ -58,7 +58,7 @@ def learnable(layer: keras.Layer) -> list[keras.Variable]:
 
 
 def hold(layer: keras.Layer, variables: Iterable[keras.Variable]) -> None:
-    """Freeze own `variables` of `layer` so that no trainable flag unfreezes them."""
+    """Freeze `variables` that `layer` owns, so no trainable flag unfreezes them."""
     tracker, chosen = layer._tracker, {id(variable) for variable in variables}
     held = [v for v in layer._trainable_variables if id(v) in chosen]
     for variable in held:
@@ -70,7 +70,7 @@ def hold(layer: keras.Layer, variables: Iterable[keras.Variable]) -> None:
 
 
 def release(layer: keras.Layer, variables: Sequence[keras.Variable]) -> None:
-    """Make own `variables` of `layer`, in order and no others, follow its flag."""
+    """Make only these `variables`, which `layer` owns, follow its trainable flag."""
     tracker = layer._tracker
     hold(layer, learnable(layer))
     for variable in variables:
@@ -81,7 +81,7 @@ def release(layer: keras.Layer, variables: Sequence[keras.Variable]) -> None:
 
 @contextlib.contextmanager
 def listed(layer: keras.Layer, variables: Sequence[keras.Variable]) -> Iterator[None]:
-    """Within the block, own `variables` of `layer` are its trainable variables."""
+    """Within the block, list only these `variables` of `layer` as trainable."""
     trainable, rest = layer._trainable_variables, layer._non_trainable_variables
     before, chosen = (list(trainable), list(rest)), {id(v) for v in variables}
     trainable[:] = variables

@@ -112,7 +112,7 @@ def fix_loss_scale() -> list[str]:
     """Make all replicas skip a float16 step if the gradients of any replica overflow.
 
     Keras checks only the first replica, before the gradients are summed over the
-    replicas. It adds an overflow of another replica to the weights.
+    replicas. So Keras adds an overflow of another replica to the weights.
     """
     kind = keras.optimizers.LossScaleOptimizer
     fault = "`finite` from the first replica"

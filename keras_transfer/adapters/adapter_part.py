@@ -282,8 +282,9 @@ def check_overrides(part: Part, method: str) -> None:
         raise ValueError(
             f"The adapter {part.name!r} has a {type(part).__name__}, which overrides "
             f"{changed}, but inherits `{method}` from {classes[depth(method)].__name__}"
-            ", which has another computation. Override it as well. If it still fits, "
-            f"write `{method} = {classes[depth(method)].__name__}.{method}`."
+            f", which has another computation. Override `{method}` as well. If the "
+            "inherited method is still correct, write "
+            f"`{method} = {classes[depth(method)].__name__}.{method}`."
         )
 
 

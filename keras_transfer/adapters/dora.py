@@ -61,7 +61,7 @@ class Magnitudes:
     def on_outputs(
         self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
     ) -> object:
-        """Replace x W in the outputs by m * x (W + scaling * A B) / norm."""
+        """Replace x W in the outputs with m * x (W + scaling * A B) / norm."""
         with _keras.no_autocast():  # bfloat16 is too coarse for changes of length
             # Section 4.3 of the paper: no gradient flows through the norm.
             norm = ops.maximum(ops.stop_gradient(self.norm(host)), TINY)
@@ -127,8 +127,8 @@ class DoRA(LoRA):
     constant, as in section 4.3 of the paper and in Hugging Face PEFT
     (`LoraConfig(use_dora=True)`). The product with the inputs does not form W', but the
     norm reads all of W at each step. So a step costs more than with LoRA.
-    `kt.adapters.merge` replaces W by W'. Dense, EinsumDense and Conv1D to Conv3D can be
-    targets if they are not quantized.
+    `kt.adapters.merge` replaces W with W'. Dense, EinsumDense and Conv1D to Conv3D can
+    be targets if they are not quantized.
 
     If you load weights of the base model after attaching, m is set to the norms of the
     loaded weights. If you assign weights, m does not change. So assign weights before

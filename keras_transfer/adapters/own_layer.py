@@ -116,7 +116,7 @@ class OwnLayer(Part):
         Args:
             host: The layer.
             otherwise: Function that computes the outputs if this part is not in use.
-            compute: Function that computes the outputs with the host's present weights.
+            compute: Function that computes the outputs with the host's current weights.
             now: Whether to read the gate now instead of when a traced graph runs.
         """
         own = functools.partial(self.computed, host, compute)
@@ -135,7 +135,7 @@ class OwnLayer(Part):
             return compute()
 
     def fold(self, host: keras.Layer, weights: dict[str, np.ndarray]) -> None:
-        """Replace the host's weights by these weights."""
+        """Replace the host's weights with these weights."""
         if not gate_value(self):
             return
         if self.other_width:

@@ -1,4 +1,4 @@
-"""The layers that an adapter owns and trains in full: the head, or those of `train`."""
+"""The layers that an adapter owns and trains: the head, or the layers in `train`."""
 
 from __future__ import annotations
 

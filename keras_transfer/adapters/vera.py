@@ -101,7 +101,7 @@ class Vectors:
         self.scaling = 6 / math.sqrt(self.size[0] * self.rank)
 
     def share(self, projection: keras.layers.Layer) -> None:
-        """Use the matrices of `projection` instead of the present ones."""
+        """Replace the matrices with the matrices of `projection`."""
         if hasattr(self, SHARED):
             _keras.remove_child(self, SHARED)
         _keras.add_child(self, SHARED, projection)

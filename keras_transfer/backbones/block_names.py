@@ -73,7 +73,7 @@ def _dotted(name: str, match: re.Match, whole: bool) -> str | None:
         return name[: inner.end()]
     if match.end() < len(name) or whole:
         return match.group()
-    # The name is that of a single layer: its last number is its place in the block.
+    # This is the name of a single layer: its last number is its place in the block.
     if len(numbers) > 1:
         return match.group().removesuffix(f".{numbers[-1]}")
     return None

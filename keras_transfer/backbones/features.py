@@ -27,7 +27,7 @@ def features(
     The outputs of backbones differ: a sequence of tokens, an image grid, a vector, or
     a dictionary of these. The returned model always ends in a tensor
     `(batch, features)`, so heads, probes, caches and distances work on one shape. The
-    model contains the backbone itself, not a copy, so training one trains the other.
+    model contains the backbone itself, not a copy, so training it trains the backbone.
 
     To fine-tune a backbone, use `kt.models.TransferClassifier`. It does not train the
     weights that the vector does not depend on, such as BERT's pooler under a mean of

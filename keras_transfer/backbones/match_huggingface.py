@@ -43,8 +43,8 @@ def match_huggingface(
     - keras-hub ignores the epsilon of some normalization layers.
 
     An adapter or a head that is trained on one of the two models is slightly wrong on
-    the other. The settings are stored in `backbone.huggingface` and in the config, so
-    `.keras` files, adapters and `kt.adapters.merge` keep them. A process that loads
+    the other model. The settings are stored in `backbone.huggingface` and the config,
+    so `.keras` files, adapters and `kt.adapters.merge` keep them. A process that loads
     such a file must import keras_transfer.
 
     Args:

@@ -50,9 +50,9 @@ class LearningRateCurve:
 
         This is the rule "valley" of fastai's `Learner.lr_find`. It finds the longest
         falling subsequence of the losses. Noise interrupts this subsequence but does
-        not end it. From its end, the rule goes back by half as many steps as it has
-        points. The rule uses no derivative, so a single lucky batch does not decide.
-        The suggestion stays well below the rate where the loss starts to rise.
+        not end it. From the end of the subsequence, the rule goes back by half of its
+        number of points. The rule uses no derivative, so a single batch with a low loss
+        does not decide. The suggestion is well below the rate where the loss rises.
         """
         fall = _longest_fall(self.losses)
         if not self._falls(fall):

@@ -112,6 +112,6 @@ def _larger_is_better(name: str, mode: str) -> bool:
     if any(word in name.lower() for word in LARGER_IS_BETTER):
         return True
     raise ValueError(
-        f"mode='auto' cannot tell if a larger {name!r} is better. Pass mode='min' or "
-        "mode='max'."
+        f"mode='auto' does not work for {name!r}, because the name does not show if a "
+        "larger value is better. Pass mode='min' or mode='max'."
     )

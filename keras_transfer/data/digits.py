@@ -13,7 +13,7 @@ from keras_transfer._arguments import whole_number
 from keras_transfer._instead import attributes_instead
 from keras_transfer.data.labels import choose_per_class
 
-SIZE = 16  # pixels a side, twice as many as in the digits of scikit-learn
+SIZE = 16  # pixels per side, twice as many as in the digits of scikit-learn
 
 # Digits of a class in each part. The source's train part has the other 64 to 73.
 SOURCE_TEST = 15

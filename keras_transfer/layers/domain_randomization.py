@@ -59,7 +59,7 @@ class DomainRandomization(keras.layers.Layer):
 
     Input shape:
         `(batch_size, height, width, channels)`, or `(height, width, channels)` in a
-        `tf.data` pipeline of single images. The order of the axes is that of
+        `tf.data` pipeline of single images. The order of the axes is the order of
         `keras.config.image_data_format()`. Integers or floats.
 
     Output shape:

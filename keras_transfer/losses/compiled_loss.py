@@ -62,7 +62,7 @@ LOGITS = {
 }
 # Keras chooses one of its three crossentropies when it gets the first batch.
 ANY_CROSSENTROPY = ("crossentropy", "ce")
-# Only the name can tell the kind of a user-defined loss.
+# For a user-defined loss, only the name can show its kind.
 NAMES = {
     "classifier": re.compile("cross_?entropy", re.IGNORECASE),
     NUMBERS: re.compile("squared|absolute|huber|log_?cosh|poisson", re.IGNORECASE),

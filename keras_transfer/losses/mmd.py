@@ -102,7 +102,7 @@ def check_scales(scales: Sequence[float]) -> tuple[float, ...]:
 
 def squared_distances(source: object, target: object) -> Blocks:
     """Return the squared Euclidean distances of all pairs of rows."""
-    # An origin far from the rows would cost digits. With one of the rows as the
+    # An origin far from the rows would lose digits. With one of the rows as the
     # origin, identical rows become exact zeros.
     origin = ops.stop_gradient(source[:1, :])
     source, target = source - origin, target - origin

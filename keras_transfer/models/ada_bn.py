@@ -1,4 +1,4 @@
-"""AdaBN: BatchNorm statistics of the target replace those of the source."""
+"""AdaBN: BatchNorm statistics of the target replace the statistics of the source."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class AdaBN(SourceOnly):
 
 
 def adapt_batch_norm(model: keras.Model, target: object, batch_size: int = 128) -> None:
-    """Replace the statistics of each BatchNormalization by those of another domain.
+    """Give each BatchNormalization the statistics of another domain.
 
     The function makes one pass over the target. Each batch is normalized with its own
     statistics, as in training, but dropout is off. The mean and variance of each batch
@@ -131,7 +131,7 @@ def adapt_batch_norm(model: keras.Model, target: object, batch_size: int = 128) 
     with _keras.flags_kept(model), _settings_kept(layers):
         for layer in layers:
             _keras.set_flag(layer, True)
-            layer.momentum = 0.0  # the moving statistics become those of the batch
+            layer.momentum = 0.0  # use only the statistics of the batch
         with _keras.calls_through(layers, call):
             for batch in _batches(target, batch_size):
                 model(batch, training=False)

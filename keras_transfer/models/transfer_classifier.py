@@ -24,10 +24,10 @@ class TransferClassifier(BackboneModel):
     It is an ordinary functional model. You compile and fit it as usual, and it has
     layer groups. Its last layer is named `logits`.
 
-    Weights that the logits do not use are not in `trainable_variables`, whatever their
-    flag. Examples are BERT's pooler if the tokens are averaged, and T5's decoder.
-    Otherwise Keras would warn that these weights have no gradient, and the optimizer
-    would keep slots for them.
+    Weights that the logits do not use are not in `trainable_variables`, even if their
+    flag is True. Examples are BERT's pooler if the tokens are averaged, and T5's
+    decoder. Otherwise Keras would warn that these weights have no gradient, and the
+    optimizer would keep slots for them.
 
     A saved model contains the trainable flags of its layers. keras-hub backbones lose
     these flags in a `.keras` file, and then the optimizer loses its state. Inside a

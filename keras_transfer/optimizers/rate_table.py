@@ -29,8 +29,8 @@ RateKey = str | tuple[str, str]
 class Row:
     """One variable: position in model.weights, slot, decay, name, shape, flag.
 
-    A variable is `idle` if no output depends on it. The model never lists it among its
-    trainable variables, whatever its flag.
+    A variable is `idle` if no output depends on it. An idle variable is never in the
+    trainable variables of the model, even if its flag is True.
     """
 
     weight: int

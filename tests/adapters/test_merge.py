@@ -169,7 +169,7 @@ def test_detach_restores_the_base_model():
 
 
 class ScaledHead(keras.layers.Layer):
-    """A head with an own weight and a sublayer."""
+    """A head with its own weight and a sublayer."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

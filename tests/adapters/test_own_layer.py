@@ -59,7 +59,7 @@ class Counted(keras.layers.Dense):
 
 
 class Composite(keras.layers.Layer):
-    """A layer with an own weight, and a sublayer with an activation."""
+    """A layer with its own weight, and a sublayer with an activation."""
 
     def build(self, shape):
         self.scales = [self.add_weight(shape=(3,), initializer="ones", name="scale")]

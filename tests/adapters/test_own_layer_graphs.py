@@ -26,7 +26,7 @@ class WithLoss(keras.layers.Dense):
 
 
 class Shifted(keras.layers.Layer):
-    """A layer with an own weight, and an embedding below it that sets the mask."""
+    """A layer with its own weight, and an embedding below it that sets the mask."""
 
     def build(self, shape):
         self.shift = self.add_weight(shape=(), initializer="zeros", name="shift")

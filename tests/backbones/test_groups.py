@@ -67,7 +67,7 @@ EXPECTED = {
         ("transformer_encoder_layer_{}", 16, range(2)),
         ("transformer_decoder_layer_{}", 26, range(2)),
     ],
-    "t5": [  # the first layer of each stack holds the relative position bias
+    "t5": [  # the first layer of each stack has the relative position bias
         ("stem", 1),
         ("transformer_encoder_layer_0", 10),
         ("transformer_encoder_layer_1", 10),  # 9 and the final norm

@@ -32,7 +32,7 @@ class CallbackContract:
         raise NotImplementedError
 
     def data(self):
-        """Return inputs and targets of 16 examples: four steps an epoch."""
+        """Return inputs and targets of 16 examples: four steps per epoch."""
         rng = np.random.default_rng(0)
         x = rng.normal(size=(16, 6)).astype("float32")
         return x, rng.normal(size=(16, 3)).astype("float32")

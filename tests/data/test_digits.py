@@ -13,7 +13,7 @@ FROM_TRAIN, FROM_GAP, FROM_TEST = 0, 128, 255
 
 @pytest.fixture
 def flat_photographs(monkeypatch):
-    """Replace the photographs by one gray value for each region of columns.
+    """Replace the photographs with one gray value for each region of columns.
 
     A blended image over black is the digit, and over white it is 1 - digit. Over the
     gap it is different from both. So the images show the digit and the region.

@@ -103,7 +103,7 @@ def classifier_of_run():
     return model
 
 
-def go_on(model, directory, callbacks=()):
+def start_or_continue(model, directory, callbacks=()):
     """Start or continue the run of `fine_tune` in `directory`."""
     return kt.fine_tune(
         model,

@@ -180,7 +180,7 @@ def make_run(path):
 
     try:
         callback = keras.callbacks.LambdaCallback(on_epoch_begin=kill)
-        bases.go_on(bases.classifier_of_run(), path, [callback])
+        bases.start_or_continue(bases.classifier_of_run(), path, [callback])
     except Killed as error:
         killed = error
     if (killed is None) != (path.name == "finished"):
@@ -188,7 +188,7 @@ def make_run(path):
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(path, folder, dirs_exist_ok=True)
         model = bases.classifier_of_run()
-        history = bases.go_on(model, folder).history
+        history = bases.start_or_continue(model, folder).history
     named = {"weights": joined(model.weights), "val_loss": history["val_loss"]}
     write_arrays(path, named)
 

@@ -32,7 +32,7 @@ def recipe(path):
 
 
 def set_recipe(path, said):
-    """Replace the recipe in an adapter file by a dict or text."""
+    """Replace the recipe in an adapter file with a dict or text."""
     header, data = split(path)
     text = said if isinstance(said, str) else json.dumps(said)
     header["__metadata__"]["keras_transfer"] = text

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 CHANNELS = (1, 3, 4)
-SMALLEST = 4  # pixels a side; smaller arrays are not shown as images
-LARGEST = 256  # pixels a side; larger images are shown with fewer pixels
+SMALLEST = 4  # pixels per side; smaller arrays are not shown as images
+LARGEST = 256  # pixels per side; larger images are shown with fewer pixels
 
 
 def described(example: Any) -> str:

@@ -32,7 +32,7 @@ KNOWN = {
     *("alpha_pattern", "rank_pattern", "modules_to_save", "task_type", "peft_version"),
     *("auto_mapping", "base_model_name_or_path", "inference_mode", "revision"),
     *("megatron_core", "runtime_config", "ensure_weight_tying"),
-    # The names of the tensors tell which modules have a part.
+    # The names of the tensors show which modules have a part.
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
 }
 # The dtypes that a file can have, by their names in safetensors.
@@ -111,8 +111,8 @@ def technique_of(config: Mapping[str, object]) -> type[Adapter]:
     for kind in techniques_of_peft():
         if kind.peft.is_of(config):
             return kind
-    tells = {key for kind in techniques_of_peft() for key in kind.peft.settings}
-    given = {key: value for key, value in config.items() if value and key in tells}
+    keys = {key for kind in techniques_of_peft() for key in kind.peft.settings}
+    given = {key: value for key, value in config.items() if value and key in keys}
     raise ValueError(
         f"The adapter has PEFT's settings {given}, which are not supported. Supported "
         f"are {[dict(kind.peft.settings) for kind in techniques_of_peft()]}."
