@@ -10,8 +10,9 @@ rate, so the training is equivalent. Deep CORAL is not equivalent. Our method co
 the outputs, as in the paper. `adapt` compares the 768 features, and in version 0.4.5
 its encoder gets no gradient from the labels. `adapt` does not run on Keras 3, so pass
 the Python of a separate environment, created with
-`pip install tensorflow-cpu==2.15.* adapt==0.4.5 "numpy<2" "scikeras<0.13"`. Both
-packages run in turn for each method and seed. The time is the CPU time of `fit`.
+`pip install tensorflow-cpu==2.15.* adapt==0.4.5 "numpy<2" "scikeras<0.13"`. For each
+method and seed, the packages run one after the other. The time is the CPU time of
+`fit`.
 
     python benchmarks/adapt_peer.py OTHER_PYTHON [epochs: 6] [seeds: 0] [threads: 2]
 """

@@ -4,7 +4,7 @@ Claim: a step costs at most 1.05 x the sum of its parts. The parts are timed sep
 forward and backward pass of the source through extractor and label head, of the target
 through the extractor, and of the domain head on both domains, and one update of all
 weights. The network is from Ganin et al. for MNIST-M, with 64 images of each domain.
-The times are medians of process CPU time. The parts run in turn.
+The times are medians of process CPU time. The parts alternate.
 
     python benchmarks/dann_cost.py [steps: 60]
 """

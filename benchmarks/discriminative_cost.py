@@ -2,8 +2,8 @@
 
 Claim: a step with discriminative(AdamW) costs at most 1.02 x a step with AdamW, and the
 optimizer needs only two more numbers per variable. The model is MiniLM with 16 x 64
-tokens. The times are process CPU times. Both models run in one process and make their
-steps in turn.
+tokens. The times are process CPU times. Both models run in one process, and their
+steps alternate.
 
     python benchmarks/discriminative_cost.py [rounds]
 """

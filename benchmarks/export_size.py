@@ -3,7 +3,7 @@
 Claim: the file is at most 1.02 x the size of the weights, for token ids as input. With
 strings as input, the vocabulary is added. Keras writes each weight twice. The model is
 MiniLM with LoRA on queries and values, and a head for 2 classes. A new process with
-plain TensorFlow loads each file, in turn. The times are median CPU seconds of
+plain TensorFlow loads the files alternately. The times are median CPU seconds of
 `tf.saved_model.load`.
 
     python benchmarks/export_size.py [rounds: 5]

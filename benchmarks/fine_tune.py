@@ -4,7 +4,7 @@ Claim: the accuracy is equal within the spread of the seeds, and `fine_tune` nee
 CPU time. MiniLM trains on SST-2 with texts of 64 tokens for 3 epochs, in the phases of
 `strategy="gradual"`: the head, the upper groups, all groups. Plain Keras sets
 `trainable` and calls `compile` and `fit` three times, with a `MultiOptimizer` for the
-rates of the groups. Both run in turn for each seed. The times are process CPU times.
+rates of the groups. The two alternate for each seed. The times are process CPU times.
 The folder of SST-2 is in $KERAS_TRANSFER_DATA.
 
     python benchmarks/fine_tune.py [labels] [seeds]

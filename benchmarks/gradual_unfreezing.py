@@ -4,7 +4,7 @@ Claim: unfreezing one group per epoch costs less than training all groups for th
 number of epochs. The other peers are Keras's MultiOptimizer with one rate per group,
 which trains all groups in all epochs, and a plain script with one compile and fit per
 phase, which loses moments between phases. The model is MiniLM with 16 x 64 tokens for 8
-epochs. The times are process CPU times. The runs are made in turn.
+epochs. The times are process CPU times. The runs alternate.
 
     python benchmarks/gradual_unfreezing.py [rounds] [steps per epoch]
 """

@@ -1,6 +1,6 @@
 """The time that `import keras_transfer` adds to `import keras`.
 
-Claim: it adds less than 50 ms of CPU time. Each round starts two new processes in turn.
+Claim: it adds less than 50 ms of CPU time. Each round starts two new processes.
 One process imports only keras, and the other process imports both. The script prints
 the difference of their medians. This is a small difference of two large numbers, so the
 script also prints the time of the second import within its process.

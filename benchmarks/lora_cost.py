@@ -5,7 +5,7 @@ steps, which is the minimum for one forward pass and one backward pass through t
 activations. It costs no more than Keras's `enable_lora`, and less than torch + PEFT. It
 adds at most as much memory to a head-only run as torch + PEFT. After merging, inference
 costs the same as for the base model. The model is MiniLM in float32 with 16 x 128
-tokens. All kinds make their steps in turn. The times are process CPU times. Memory is
+tokens. The steps of all kinds alternate. The times are process CPU times. Memory is
 the peak of a separate process. The torch rows need `pip install -e ".[peft]"`.
 
     python benchmarks/lora_cost.py [steps]

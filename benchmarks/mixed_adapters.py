@@ -5,7 +5,7 @@ on one MiniLM. A batch of mixed adapters costs at most 1.25 x a batch of one mer
 model. The exported file is larger only by the adapters. The peers are 8 merged models,
 which get the examples of one adapter each in 8 requests, and torch + PEFT, which also
 accepts `adapter_names` (`pip install -e ".[peft]"`). The model is MiniLM in float32
-with 32 x 64 tokens. All kinds run in turn. The times are medians of wall time and
+with 32 x 64 tokens. The kinds alternate. The times are medians of wall time and
 process CPU time.
 
     python benchmarks/mixed_adapters.py [batches [adapters [rank]]]

@@ -85,7 +85,7 @@ def run(code, name):
 
 # Building and fine-tuning a real network takes a few seconds.
 RUN = [
-    pytest.param(heading, marks=pytest.mark.slow) if "walk" in heading else heading
+    pytest.param(heading, marks=pytest.mark.slow) if "tune" in heading else heading
     for heading in sections(TEXT)
 ]
 

@@ -91,7 +91,7 @@ class Adapter:
         return find(model, self.targets, self.parts, kind) if self.parts else []
 
     def fitting(self, model: keras.Layer) -> tuple[list[Target], int]:
-        """Return the layers that fit the recipe, and the number of those that do not.
+        """Return the targets that fit the recipe, and the number of unfit targets.
 
         A layer that `targets` names has to fit.
         """

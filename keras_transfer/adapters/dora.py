@@ -96,7 +96,7 @@ class Magnitudes:
         """Load the stored weights. A file of the base model resets the lengths."""
         super().load_own_variables(store)
         if not store.keys():
-            # Keras loads the host's own weights before those of its sublayers.
+            # Keras loads the host's own weights before the weights of its sublayers.
             host = self.__dict__["host"]()
             self.magnitude.assign(self.norm(host, of_sum=False))
 

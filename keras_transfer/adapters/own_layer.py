@@ -187,7 +187,7 @@ class OwnLayer(Part):
         """
         super().load_own_variables(store)
         if not store.keys() and not self.other_width and self._digest() == self.start:
-            # Keras loads the host's own weights before those of its sublayers.
+            # Keras loads the host's own weights before the weights of its sublayers.
             for _, variable, mine in self.stands_for(self.__dict__["host"]()):
                 mine.assign(variable)
             self.__dict__["start"] = self._digest()

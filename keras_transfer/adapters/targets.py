@@ -99,7 +99,7 @@ def find(
 def fitting(
     targets: Iterable[Target], part: Callable[[Target], Part]
 ) -> tuple[list[Target], int]:
-    """Return the targets for which `part` makes a part, and the number of the others.
+    """Return the targets for which `part` makes a part, and the number of all others.
 
     Raises:
         ValueError: If `part` makes no part for any target.

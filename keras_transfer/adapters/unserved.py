@@ -54,9 +54,10 @@ def about(left_out: Iterable[Target]) -> str:
 def readers(
     model: keras.Layer, layers: Iterable[keras.Layer]
 ) -> dict[keras.Layer, str]:
-    """Return those `layers` whose weights another layer reads, with its name.
+    """Return a dict from a layer of `layers` to the name of a layer that reads it.
 
-    The dict is empty if this is unknown, see `split`.
+    Layers without a reader are left out. If the readers are unknown (see `split`), the
+    dict is empty.
     """
     layers = list(layers)
     once = _keras.symbolic_pass(model, layers)

@@ -22,9 +22,9 @@ from keras_transfer.data.finite_numbers import check_numbers
 from keras_transfer.data.finite_numbers import has_broken
 from keras_transfer.optimizers.discriminative import Discriminative
 
-# The sweep ends when the smoothed loss is above its lowest value by RISE times the
+# The test ends when the smoothed loss is above its lowest value by RISE times the
 # lowest value, or by RISE * SHARE times the first loss if this is more. Without the
-# second term, noise would end a sweep whose loss is near 0.
+# second term, noise would end a test whose loss is near 0.
 RISE = 3.0
 SHARE = 0.1
 # Attributes that `fit` or this module sets on a model, and that are restored after it.

@@ -87,7 +87,7 @@ class TargetValidation(keras.callbacks.Callback):
     Raises:
         TypeError: If data can be read only once, or an argument has the wrong type.
         ValueError: If target labels are passed, if a validator is unknown or lacks its
-            source or features, if data is empty, endless or does not fit the model, or
+            source or features, if data is empty, infinite or does not fit the model, or
             if a callback that monitors or writes these values comes before this one or
             has a mode other than "max".
 

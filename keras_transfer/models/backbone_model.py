@@ -58,12 +58,12 @@ class BackboneModel(keras.Model):
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
-        """The trainable variables, without those that the outputs do not use."""
+        """The trainable variables, without variables that the outputs do not use."""
         return self._without_idle(super().trainable_variables)
 
     @property
     def trainable_weights(self) -> list[keras.Variable]:
-        """The trainable weights, without those that the outputs do not use."""
+        """The trainable weights, without weights that the outputs do not use."""
         return self._without_idle(super().trainable_weights)
 
     @property

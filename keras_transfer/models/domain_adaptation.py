@@ -58,7 +58,7 @@ class DomainAdaptation(TwoDomainModel):
 
     @property
     def total_steps(self) -> int | None:
-        """Updates over which a strength of None rises, or None for those of `fit`."""
+        """Updates over which a strength of None rises. None means all of `fit`."""
         return self._progress().total_steps
 
     def strength_now(self) -> object:

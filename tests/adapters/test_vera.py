@@ -72,7 +72,7 @@ def test_layers_of_several_sizes_by_hand():
 
 
 def test_the_numbers_of_the_seed_never_change():
-    # Files contain only the seed. If this fails, all saved files are worthless.
+    # Files contain only the seed. If this fails, no saved file can be used.
     model = sequential((2,))
     adapters.VeRA(rank=2, targets="layer").attach(model)
     held = shared(model)[0]

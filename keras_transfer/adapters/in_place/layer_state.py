@@ -33,7 +33,7 @@ class LayerState:
         trainable: The layer's trainable flag.
         flags: The layer's own weights, each with its trainable flag.
         parts: The layer's parts, each with its gate. Defaults to `()`.
-        recipes: Dict from adapter name to the recipe that is noted at the layer.
+        recipes: Dict from adapter name to the recipe that is stored for the layer.
             Defaults to an empty dict.
         first: The layer's state before adapters froze it. Defaults to None, for a
             layer that is not frozen.
@@ -123,17 +123,17 @@ def all_or_nothing(
 
 
 def own_recipes(layer: keras.Layer) -> dict[str, object]:
-    """Return the recipes that are noted at `layer` itself."""
+    """Return the recipes that are stored for `layer` itself."""
     return layer.__dict__.get("_recipes", {})
 
 
 def note_recipe(layer: keras.Layer, name: str, recipe: object) -> None:
-    """Note at `layer` itself that the adapter `name` is in or below it."""
+    """Store for `layer` itself that the adapter `name` is in or below this layer."""
     layer.__dict__.setdefault("_recipes", {})[name] = recipe
 
 
 def forget_recipes(layer: keras.Layer) -> None:
-    """Note at `layer` itself that no adapter is in or below it."""
+    """Store for `layer` itself that no adapter is in or below this layer."""
     layer.__dict__.pop("_recipes", None)
 
 
