@@ -38,7 +38,7 @@ class Part(keras.layers.Layer):
 
     To add a technique, subclass this class and register the subclass. Name the weights
     in `weight_specs`, and use them in a hook. Each weight is an attribute of its name.
-    If the weights can be folded into the host's own weights, override `fold`.
+    If the weights can be merged into the host's own weights, override `fold`.
 
     Args:
         name: Name of the adapter. Defaults to `"default"`.
@@ -131,10 +131,10 @@ class Part(keras.layers.Layer):
         that overrides a hook has to override this method too, see `check_overrides`.
 
         Raises:
-            ValueError: If the part cannot be folded.
+            ValueError: If the part cannot be merged.
         """
         raise ValueError(
-            f"{type(self).__name__} cannot be folded into the weights of "
+            f"{type(self).__name__} cannot be merged into the weights of "
             f"{host.name!r}. Keep the adapter, or remove it with "
             "kt.adapters.detach(model)."
         )

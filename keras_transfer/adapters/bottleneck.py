@@ -71,7 +71,7 @@ class BottleneckPart(Part):
     def fold(self, host: keras.Layer, weights: dict[str, np.ndarray]) -> None:
         """Refuse, because no weight of the host can replace the activation."""
         raise ValueError(
-            f"The bottleneck {self.name!r} after {host.name!r} cannot be folded. It "
+            f"The bottleneck {self.name!r} after {host.name!r} cannot be merged. It "
             f"has an activation ({self.activation}) between its two matrices, and no "
             "weight of the layer can replace it. Keep the adapter, or remove it with "
             "kt.adapters.detach(model)."
@@ -94,7 +94,7 @@ class Bottleneck(Adapter):
     attaching does not change the outputs. (The paper draws both at random with a width
     of 1e-3, which nearly keeps the outputs.)
 
-    The network cannot be folded into the weights. `kt.adapters.merge` raises an error,
+    The network cannot be merged into the weights. `kt.adapters.merge` raises an error,
     and inference costs a few percent more than with the base model.
 
     Args:

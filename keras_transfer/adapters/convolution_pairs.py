@@ -19,7 +19,7 @@ class ConvPair(LowRankPair):
     A `(height, width, in, rank)` has the host's strides, padding and dilation. B is
     `(rank, out)`, as in PEFT. With groups the kernel is `(height, width, in / groups,
     out)`, and A and B are the factors of its change. Then `A B` is formed and used in
-    groups like the kernel. PEFT's A mixes the groups, and so cannot be folded.
+    groups like the kernel. PEFT's A mixes the groups, and so cannot be merged.
     """
 
     # `on_outputs` adds A B, so the methods of the base apply (see `check_overrides`).

@@ -201,7 +201,7 @@ class IA3(Adapter):
         if of_inputs and getattr(target.layer, "groups", 1) != 1:
             raise matrix.Unfit(
                 f"The Conv2D {target.path!r} has groups of channels, so factors of its "
-                "inputs cannot be folded. Leave it out of `feedforward`. Its outputs "
+                "inputs cannot be merged. Leave it out of `feedforward`. Its outputs "
                 "are then scaled instead."
             )
         return self.part_class(target.layer)(of_inputs)

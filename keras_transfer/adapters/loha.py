@@ -81,7 +81,7 @@ class LoHaDensePair(HadamardProduct, DensePair):
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class LoHaEinsumPair(HadamardProduct, EinsumPair):
-    """The two pairs of an EinsumDense, with its axes folded to inputs and outputs."""
+    """The two pairs of an EinsumDense, with its axes flattened as for `LoRA`."""
 
 
 @keras.saving.register_keras_serializable("keras_transfer")

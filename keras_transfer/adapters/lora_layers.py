@@ -148,13 +148,14 @@ class LoRAEinsumDense(LowRankLayer, keras.layers.EinsumDense):
     """An EinsumDense with a frozen kernel and bias, and a trainable low-rank pair.
 
     This is `LoRADense` for the projections of attention. The contracted axes of the
-    kernel are folded to one axis, and so are the new axes. A query kernel
+    kernel are flattened to one axis, and so are the new axes. A query kernel
     `(384, 12, 32)` has A `(384, rank)` and B `(rank, 384)`, as in PEFT.
 
     Args:
         equation: Einsum equation, as for `keras.layers.EinsumDense`.
         output_shape: Shape of the outputs without the batch axis.
-        rank: Whole number, 1 or more, at most the smaller folded axis. Defaults to 8.
+        rank: Whole number, 1 or more, at most the smaller flattened axis. Defaults to
+            8.
         alpha: Number. The product is scaled by alpha / rank. Defaults to 16.
         dropout: Rate in [0, 1) of dropout on the inputs of A. Defaults to 0.
         **kwargs: Other arguments of `keras.layers.EinsumDense`.

@@ -174,10 +174,10 @@ class DensePair(LowRankPair):
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class EinsumPair(LowRankPair):
-    """The pair of an EinsumDense, with its axes folded to inputs and outputs.
+    """The pair of an EinsumDense, with its axes flattened to inputs and outputs.
 
     All contracted axes are one axis of A `(in, rank)`, and all new axes are one axis of
-    B `(rank, out)`, as in PEFT. The folded axes keep the order of the kernel.
+    B `(rank, out)`, as in PEFT. The flattened axes keep the order of the kernel.
     """
 
     # `on_outputs` adds A B, so the methods of the base apply (see `check_overrides`).
@@ -218,7 +218,7 @@ class EmbeddingPair(LowRankPair):
     As in PEFT, A starts at zero and B at random values. An embedding with tied weights
     also computes the logits. If `tied` is True, the product is added there as well. If
     `tied` is False, the product is left out of the logits, as in PEFT, and the pair
-    cannot be folded.
+    cannot be merged.
     """
 
     # `on_outputs` adds A B, so the methods of the base apply (see `check_overrides`).
@@ -282,7 +282,7 @@ class EmbeddingPair(LowRankPair):
         if not self.tied and getattr(host, "tie_weights", False):
             raise ValueError(
                 f"The embedding {host.name!r} computes the logits too, but without the "
-                f"adapter {self.name!r} (as in PEFT). Folding it would change the "
+                f"adapter {self.name!r} (as in PEFT). Merging it would change the "
                 "logits. Keep the adapter."
             )
         weights["embeddings"] = weights["embeddings"] + gate_value(self) * self.delta(

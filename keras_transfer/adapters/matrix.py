@@ -122,7 +122,7 @@ def scaled_bias(host: keras.Layer, bias: np.ndarray, factors: np.ndarray) -> np.
         raise ValueError(
             f"Outputs of the EinsumDense {host.name!r} share a bias (bias_axes="
             f"{host.bias_axes!r}), and each output has its own factor. So the adapter "
-            "cannot be folded. Keep it, or remove it with kt.adapters.detach(model)."
+            "cannot be merged. Keep it, or remove it with kt.adapters.detach(model)."
         )
     return scaled.reshape(bias.shape)
 

@@ -1,4 +1,4 @@
-"""Fold adapters into plain Keras layers, undo the fold, or remove the adapters."""
+"""Merge adapters into plain Keras layers, undo the merge, or remove the adapters."""
 
 from __future__ import annotations
 
@@ -230,8 +230,8 @@ def _fold(layer: keras.Layer, active: list[Part]) -> dict[str, np.ndarray]:
 def _check_readers(model: keras.Layer, folded: Iterable[keras.Layer]) -> None:
     for layer, reader in readers(model, folded).items():
         raise ValueError(
-            f"The adapter of {layer.name!r} cannot be folded: the {reader} also reads "
-            "its weights, without the adapter. Folding would change what it reads. "
+            f"The adapter of {layer.name!r} cannot be merged: the {reader} also reads "
+            "its weights, without the adapter. Merging would change these weights. "
             "Keep the adapter."
         )
 

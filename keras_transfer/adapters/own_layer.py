@@ -142,10 +142,10 @@ class OwnLayer(Part):
             raise ValueError(
                 f"The adapter {self.name!r} has its own {host.name!r} with "
                 f"{self.units} outputs, but the model's {host.name!r} has "
-                f"{host.units} outputs, so the adapter cannot be folded. Save it with "
+                f"{host.units} outputs, so the adapter cannot be merged. Save it with "
                 "kt.save_adapter and load it into a model with "
                 f"{self.units} outputs. Or keep the adapter, because kt.export_serving "
-                "can export it without folding."
+                "can export it without merging."
             )
         mine = self.named_weights
         for key in weights_below(host):

@@ -153,7 +153,7 @@ class VeRADensePair(Vectors, DensePair):
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class VeRAEinsumPair(Vectors, EinsumPair):
-    """The vectors of an EinsumDense, with its axes folded as for `LoRA`."""
+    """The vectors of an EinsumDense, with its axes flattened as for `LoRA`."""
 
 
 @keras.saving.register_keras_serializable("keras_transfer")

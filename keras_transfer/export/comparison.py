@@ -10,7 +10,7 @@ import numpy as np
 from keras_transfer import _keras
 from keras_transfer.export.request import named
 
-# Relative to the largest output. Folding adapters adds one rounding, fused operations
+# Relative to the largest output. Merging adapters adds one rounding, fused operations
 # change the order of a sum, and an int8 layer rounds its inputs.
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "quantized": 5e-2}
 # The values of the missing logits of a narrow head in `own_heads`, for three dtypes.

@@ -1,4 +1,4 @@
-"""The graph of a SavedModel: folded adapters, each function and variable once."""
+"""The graph of a SavedModel: merged adapters, each function and variable once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Folded:
 
     The sums `W + scaling A B` are copies. The model's own weights, its optimizer and
     its compiled functions do not change, so the model can be exported during `fit`.
-    Only the weights that an adapter changes are copied. Adapters that cannot be folded
+    Only the weights that an adapter changes are copied. Adapters that cannot be merged
     (a bottleneck, or an adapter on a quantized layer) stay in the graph.
 
     Args:
@@ -137,7 +137,7 @@ def write(
 
 
 def _fold(layer: keras.Layer) -> list[tuple[keras.Variable, tf.Variable]] | None:
-    """Return copies of the weights that change, or None if folding is impossible."""
+    """Return copies of the weights that change, or None if merging is impossible."""
     active = [part for part in parts_of(layer) if gate_value(part)]
     if active and layer.quantization_mode is not None:
         return None

@@ -39,7 +39,7 @@ def export_file(
 ) -> pathlib.Path:
     """Write a model to one file for ONNX Runtime or LiteRT.
 
-    As in `kt.export_serving`, adapters are folded into a copy of the weights, the
+    As in `kt.export_serving`, adapters are merged into a copy of the weights, the
     names of inputs and outputs are stable, the batch size is free, and the file is
     compared with the model on `samples` before it is put in place. The file takes the
     model's own inputs, because tokenizers and image decoders are operations of

@@ -72,7 +72,7 @@ def export_serving(
     Outputs are named `outputs` in the same way. A dictionary keeps its keys.
     Half-precision outputs are converted to float32.
 
-    Adapters are folded into a copy of the weights where possible. The model, its
+    Adapters are merged into a copy of the weights where possible. The model, its
     optimizer and its adapters do not change, so the export can also run inside `fit`.
     The file contains each weight once, and only the weights that the signatures read.
     The SavedModel is first written to a temporary folder, which TensorFlow Serving
@@ -113,7 +113,7 @@ def export_serving(
             adapters. An unknown name is an error. Each example uses the head of its
             adapter. If a head has fewer classes than the widest head, its missing
             probabilities are 0, and its missing logits are the lowest number of the
-            dtype (-3.4e38 for float32). Defaults to `()`, which folds the active
+            dtype (-3.4e38 for float32). Defaults to `()`, which merges the active
             adapters.
 
     Returns:

@@ -47,7 +47,7 @@ class StackedPairs:
             raise ValueError(
                 f"{problem} The path of the layer is {where!r}. Only low-rank pairs, "
                 "such as the pairs of LoRA and LoHa, can be chosen by example. Export "
-                "this adapter without adapters=, which folds it into the weights."
+                "this adapter without adapters=, which merges it into the weights."
             ) from problem
         self.host = host
         self.rank = max(len(b) for _, b in factors)

@@ -102,7 +102,7 @@ def test_convolution_by_hand(feedforward):
     assert_close(model(x), expected, 1e-5)
 
 
-def test_a_shared_bias_cannot_be_folded():
+def test_a_shared_bias_cannot_be_merged():
     x = random(2, 5, 6)
     layer = keras.layers.EinsumDense(
         "abc,cde->abde", (5, 2, 3), bias_axes="e", name="it"

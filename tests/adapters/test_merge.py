@@ -92,7 +92,7 @@ def test_convolutions_and_embeddings_merge():
 
 
 @pytest.mark.slow
-def test_only_the_adapter_in_use_is_folded():
+def test_only_the_adapter_in_use_is_merged():
     model = attached()
     adapters.LoRA(rank=3).attach(model, "second")
     models.disturb(model, name="second")

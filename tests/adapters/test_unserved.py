@@ -168,7 +168,7 @@ def test_merge_raises_if_an_outer_model_reads_the_weights():
     logits = ops.einsum("btd,vd->btv", inner(ids), words.embeddings)
     outer = keras.Model(ids, logits, name="outer")
     outputs = run(models.disturb(outer), IDS)
-    with pytest.raises(ValueError, match="'words' cannot be folded: the .*'outer'"):
+    with pytest.raises(ValueError, match="'words' cannot be merged: the .*'outer'"):
         adapters.merge(outer)
     assert_close(run(outer, IDS), outputs)
     assert parts_on(inner) == ["words"]

@@ -37,7 +37,7 @@ def names_in(folder):
 
 
 @pytest.mark.parametrize("make", [am.nested, am.flat, am.task])
-def test_lora_is_folded_and_the_model_does_not_change(tmp_path, make):
+def test_lora_is_merged_and_the_model_does_not_change(tmp_path, make):
     model = make()
     kt.adapters.LoRA(rank=2, targets=["query", "value", "token_embedding"]).attach(
         model
@@ -141,7 +141,7 @@ def test_other_adapters(tmp_path, adapter):
     assert len(names_in(folder)) <= len(model.weights)
 
 
-def test_a_bottleneck_is_served_without_folding(tmp_path):
+def test_a_bottleneck_is_served_without_merging(tmp_path):
     model = kt.adapters.Bottleneck(size=4).attach(am.nested())
     am.disturb(model)
     before = state(model)
@@ -198,7 +198,7 @@ def test_lora_on_two_replicas(tmp_path, strategy):
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 @pytest.mark.parametrize("mode", ["int8", "int4"])
-def test_lora_on_a_quantized_kernel_is_not_folded(tmp_path, mode):
+def test_lora_on_a_quantized_kernel_is_not_merged(tmp_path, mode):
     model = am.nested()
     model.quantize(mode)
     kt.adapters.LoRA(rank=2, targets=["query", "value"]).attach(model)

@@ -202,7 +202,7 @@ def make_features(path):
 
 
 def make_one_served(path):
-    """Save a SavedModel of a model with a folded adapter."""
+    """Save a SavedModel of a model with a merged adapter."""
     model, inputs = bases.mlp(), bases.vectors(3)
     adapters.LoRA(rank=2, targets="dense_0").attach(model)
     outputs = disturb(model)(inputs)

@@ -25,7 +25,7 @@ class Hooked:
     layer, `call` runs unchanged with the weights of the part.
     """
 
-    # The class of the layer after its parts are folded or removed.
+    # The class of the layer after its parts are merged or removed.
     plain_class: type | None = None
 
     def call(self, inputs: object, *args: object, **kwargs: object) -> object:
