@@ -64,14 +64,16 @@ def test_a_flag_is_passed_on_to_variables():
 
 
 def test_dropout_of_a_frozen_layer_is_active():
-    # If this fails: FrozenBackbone need not call its layer with training=False.
+    # If this fails: FrozenBackbone no longer needs to call its layer with
+    # training=False.
     model = keras.Sequential([keras.Input((50,)), layers.Dropout(0.5)])
     model.trainable = False
     assert (arrays(model(np.ones((4, 50)), training=True))[0] == 0).any()
 
 
-# Slots of the optimizer. If these fail: GradualUnfreezing need not build the optimizer
-# over the variables of all phases, and need not replace an optimizer with fewer slots.
+# Slots of the optimizer. If these fail: GradualUnfreezing no longer needs to build the
+# optimizer over the variables of all phases, and no longer needs to replace an
+# optimizer with fewer slots.
 
 
 def unfreeze_in_fit(retrace):
@@ -194,7 +196,7 @@ def test_multi_optimizer_loses_its_groups_after_loading(tmp_path):
 
 
 def test_nadam_has_one_momentum_product_for_all_variables():
-    # If this fails: NadamRates need not keep its own products.
+    # If this fails: NadamRates no longer needs to keep its own products.
     first, late = keras.Variable(np.ones(2)), keras.Variable(np.ones(2))
     nadam = keras.optimizers.Nadam()
     nadam.build([first, late])
@@ -232,7 +234,7 @@ def test_adafactor_caps_the_learning_rate():
 
 
 def test_clipping_under_a_strategy_is_separate_for_each_replica(strategy):
-    # If this fails: VariableRates need not clip after the sum over replicas.
+    # If this fails: VariableRates no longer needs to clip after the sum over replicas.
     def trained():
         keras.utils.set_random_seed(0)
         model = tiny.mlp()
@@ -269,7 +271,7 @@ def test_legacy_h5_swaps_weights_of_partly_frozen_layers(tmp_path):
 
 @pytest.mark.slow
 def test_a_keras_hub_task_does_not_shuffle_arrays():
-    # If this fails: examples and guides need not shuffle the data of a Task.
+    # If this fails: examples and guides no longer need to shuffle the data of a Task.
     seen = []
     model = tiny.bert_classifier(num_layers=1)
     step = model.train_step
@@ -305,7 +307,7 @@ def test_a_dataset_of_unknown_length_causes_extra_updates():
 
 
 def test_class_weight_with_a_dataset_must_name_all_classes():
-    # If this fails: fine_tuning.class_weights need not name all classes.
+    # If this fails: fine_tuning.class_weights no longer needs to name all classes.
     x, _ = data()
     y = np.arange(8) % 3
     model = tiny.mlp()
@@ -318,7 +320,7 @@ def test_class_weight_with_a_dataset_must_name_all_classes():
 
 @pytest.mark.slow
 def test_a_metric_shared_by_two_models_is_not_reset_at_the_start():
-    # If this fails: CachedHead need not reset its shared metrics.
+    # If this fails: CachedHead no longer needs to reset its shared metrics.
     metric = keras.metrics.MeanAbsoluteError()
     counts = []
 
@@ -334,7 +336,7 @@ def test_a_metric_shared_by_two_models_is_not_reset_at_the_start():
 
 
 def test_saved_weights_do_not_include_the_seeds(tmp_path):
-    # If this fails: RunFolder need not save the seeds next to the weights.
+    # If this fails: RunFolder no longer needs to save the seeds next to the weights.
     model = keras.Sequential([keras.Input((6,)), layers.Dropout(0.5), layers.Dense(3)])
     model.compile("sgd", "mse")
     model.save_weights(tmp_path / "first.weights.h5")

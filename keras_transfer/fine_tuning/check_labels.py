@@ -31,7 +31,7 @@ def check_labels(
         output: Shape of the output of the model, or None if the shape is unknown or the
             model has several outputs.
         labels: All labels, as returned by `read_labels`.
-        learned: Bool, False for validation labels, which need not contain all classes.
+        learned: Bool, False for validation labels, which can lack classes.
             Defaults to True.
 
     Raises:

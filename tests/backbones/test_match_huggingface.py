@@ -25,7 +25,7 @@ def parity(family, model):
     return peft_models.difference(family, outputs, wanted)
 
 
-# Behavior of keras-hub. If one fails: unmatched() need not report the family.
+# Behavior of keras-hub. If one fails: unmatched() no longer needs to report the family.
 
 
 def test_keras_hub_reads_bert_with_another_gelu():

@@ -58,7 +58,7 @@ def test_labels_of_tokens_and_pixels_pass():
         check_labels(sparse, (None, 3, 3), tokens)
 
 
-def test_tokens_of_a_large_vocabulary_need_not_have_all_words():
+def test_labels_of_a_large_vocabulary_can_lack_words():
     tokens = np.array([[0, 7, 7], [2, 1, 3]])
     check_labels(sparse, (None, 3, 30_000), tokens)
     with pytest.raises(ValueError, match="outside 0 to 29999: 30000"):

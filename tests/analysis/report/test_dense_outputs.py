@@ -138,7 +138,7 @@ def test_data_without_counted_labels_raises():
         evaluation(identity((5, 3)), x, y, np.zeros((4, 3)))
 
 
-def test_an_output_with_weight_zero_need_not_be_finite():
+def test_an_output_with_weight_zero_can_be_infinite():
     x, y = scores(4, 5, 3), np.zeros((4, 5), int)
     x[0, 0] = np.nan
     weights = np.ones((4, 5))
