@@ -61,15 +61,16 @@ class LoRA(RankedAdapter):
         targets: None, `"all-linear"`, a regular expression, or a list of expressions
             and layers. None selects the default of the model family: the query and
             value projections of a transformer's self-attention, or the convolutions in
-            the blocks of a convolutional network, except depthwise and grouped ones.
-            `"all-linear"` selects each Dense and EinsumDense below the head. None and
-            `"all-linear"` leave out layers that the rank does not fit, and the printed
-            line counts these layers. An expression is searched in paths such as
-            `"transformer_layer_0/self_attention_layer/query"`. Defaults to None.
+            the blocks of a convolutional network, except depthwise and grouped
+            convolutions. `"all-linear"` selects each Dense and EinsumDense below the
+            head. None and `"all-linear"` leave out layers that the rank does not fit,
+            and the printed line counts these layers. An expression is searched in paths
+            such as `"transformer_layer_0/self_attention_layer/query"`. Defaults to
+            None.
         dropout: Rate in [0, 1) of dropout on the inputs of A. Defaults to 0.
         rank_pattern: Dict from regular expression to rank, as in PEFT: `{"key": 4}`.
             An expression has to match the end of a layer's path. Defaults to None.
-        alpha_pattern: The same for alpha. Defaults to None.
+        alpha_pattern: Dict from regular expression to alpha. Defaults to None.
         bias: Which of the model's own biases also train: `"none"`, `"all"` (all biases
             below the head), or `"lora_only"` (the targets' biases). Defaults to
             `"none"`.

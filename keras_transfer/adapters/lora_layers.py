@@ -119,7 +119,8 @@ class LoRADense(LowRankLayer, keras.layers.Dense):
         """Return a new layer with the settings and the weights of a Dense.
 
         Args:
-            layer: A `keras.layers.Dense`. The new layer is built if this layer is.
+            layer: A `keras.layers.Dense`. The new layer is built if this layer is
+                built.
             rank: As in the constructor.
             alpha: As in the constructor.
             dropout: As in the constructor.
@@ -161,10 +162,10 @@ class LoRAEinsumDense(LowRankLayer, keras.layers.EinsumDense):
         **kwargs: Other arguments of `keras.layers.EinsumDense`.
 
     Input shape:
-        As the equation says.
+        As in the equation.
 
     Output shape:
-        As the equation says.
+        As in the equation.
 
     Example:
         ```python

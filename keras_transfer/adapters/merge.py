@@ -111,7 +111,7 @@ def unmerge(model: keras.Layer) -> keras.Layer:
         The model.
 
     Raises:
-        ValueError: If the model was not merged, or its weights changed since then.
+        ValueError: If the model was not merged, or its weights changed since the merge.
 
     Example:
         ```python

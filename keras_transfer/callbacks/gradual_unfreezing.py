@@ -71,14 +71,15 @@ class GradualUnfreezing(keras.callbacks.Callback):
             improved for `patience` epochs. Defaults to None: phases end by their number
             of epochs only.
         patience: Int, epochs without improvement that end a phase. Defaults to 1.
-        mode: "min" or "max", the better direction of `monitor`. "auto" finds it from
-            the name of a loss, error, accuracy, AUC, precision, recall or F1. Defaults
-            to "auto".
+        mode: "min" or "max", the better direction of `monitor`. "auto" finds the
+            direction from the name of a loss, error, accuracy, AUC, precision, recall
+            or F1. Defaults to "auto".
 
     Raises:
         ValueError: If a group is unknown, if a phase trains nothing or names a group
             inside a `FrozenBackbone`, if the optimizer is not supported, or if Keras
-            cannot train the model on its replicas. The model is then unchanged.
+            cannot train the model on its replicas. In these cases the model is
+            unchanged.
 
     Example:
         ```python

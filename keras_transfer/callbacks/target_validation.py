@@ -78,7 +78,8 @@ class TargetValidation(keras.callbacks.Callback):
             two risks compare the domains. It must share layers with the fitted model.
             Defaults to None: the `feature_extractor` of the fitted model.
         from_logits: Bool, whether the outputs are logits. Defaults to None, which takes
-            the setting of the compiled loss. A loss without it raises an error.
+            the setting of the compiled loss. A loss without this setting raises an
+            error.
         clip: Float above 0, the largest density ratio, as in `importance_weights`.
             Defaults to None, which means no limit.
         batch_size: Int, examples per batch, for arrays only. Defaults to None, which

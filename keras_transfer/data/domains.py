@@ -80,9 +80,9 @@ def domain_dataset(
     Raises:
         TypeError: If a domain is an iterator, ragged, or of an unknown kind.
         ValueError: If the target has labels, or the source has no labels or only one
-            class. If the domains differ in structure, shape or dtype. If a domain is
+            class, if the domains differ in structure, shape or dtype, if a domain is
             empty, smaller than a batch, infinite without `steps`, or does not fit
-            `batch_size`. If another argument is not valid.
+            `batch_size`, or if another argument is not valid.
 
     Reference:
         Ganin et al., 2016, "Domain-Adversarial Training of Neural Networks",

@@ -35,7 +35,7 @@ class ImageBytes:
     `keras.utils.image_dataset_from_directory`, without antialiasing and cropping.
 
     Args:
-        scale: Factor, as one number or one number for each channel. Or a function of a
+        scale: Factor, as one number or one number for each channel, or a function of a
             float32 tensor `(batch, height, width, channels)`, such as the
             `preprocess_input` of a model of keras.applications.
         offset: Number that is added after scaling, as one number or one number for

@@ -34,11 +34,11 @@ class TransferClassifier(BackboneModel):
     `TransferClassifier`, flags and optimizer state are restored.
 
     Args:
-        backbone: A functional or built Sequential model, or a `FrozenBackbone` of one.
-            Its inputs are the inputs of this model, such as a dictionary for keras-hub
-            text backbones. For a backbone with several outputs, such as CLIP, pass
-            `kt.backbones.features(backbone, output=...)`. A backbone that ends in class
-            scores (`include_top=True`) causes a warning.
+        backbone: A functional or built Sequential model, or a `FrozenBackbone` of such
+            a model. Its inputs are the inputs of this model, such as a dictionary for
+            keras-hub text backbones. For a backbone with several outputs, such as CLIP,
+            pass `kt.backbones.features(backbone, output=...)`. A backbone that ends in
+            class scores (`include_top=True`) causes a warning.
         num_classes: Int of at least 1, the number of logits.
         pooling: How the output becomes one vector, as in `kt.backbones.features`.
             Defaults to `"auto"`.

@@ -59,8 +59,8 @@ def discriminative(
             to 0.9 if `rates` is None, else to 1.
         rates: Dict of factors above 0, which replace the factors of `layer_decay`. A
             key is a group name, or a pair `(group name, regular expression)` for the
-            variables of the group whose path contains a match of the expression. A
-            later key wins over an earlier one. LoRA+ is
+            variables of the group whose path contains a match of the expression. If
+            several keys match a variable, the last key counts. LoRA+ is
             `{("head", "lora_b"): 16.0}`. Defaults to None.
         no_weight_decay: Which variables get no weight decay. True: biases and the
             weights of normalization layers. A list of regular expressions: the
@@ -74,9 +74,9 @@ def discriminative(
     Raises:
         ValueError: If the class of the optimizer is not supported, if it has made
             updates, if a group is unknown, if a pattern matches nothing, if a rate has
-            no effect, or if a factor is not above 0. In the scope of several replicas,
-            if the optimizer accumulates gradients or has an ema_overwrite_frequency
-            (see `keras_transfer.distribute.check`).
+            no effect, if a factor is not above 0, or if, in the scope of several
+            replicas, the optimizer accumulates gradients or has an
+            ema_overwrite_frequency (see `keras_transfer.distribute.check`).
 
     Example:
         ```python

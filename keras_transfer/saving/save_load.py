@@ -66,7 +66,8 @@ def save_adapter(
             Defaults to `"keras_transfer"`.
         task_type: With `format="peft"`, PEFT's name of the task of a model with a head,
             such as `"SEQ_CLS"`. Defaults to None, for the bare model.
-        verbose: 0 prints nothing, 1 a line about what was saved. Defaults to 1.
+        verbose: 1 prints a line about the saved adapter, and 0 prints nothing. Defaults
+            to 1.
 
     Raises:
         TypeError: If `model` is not a Keras layer.
