@@ -119,8 +119,7 @@ class LoRADense(LowRankLayer, keras.layers.Dense):
         """Return a new layer with the settings and the weights of a Dense.
 
         Args:
-            layer: A `keras.layers.Dense`. The new layer is built if this layer is
-                built.
+            layer: A `keras.layers.Dense`. If it is built, the new layer is built too.
             rank: As in the constructor.
             alpha: As in the constructor.
             dropout: As in the constructor.

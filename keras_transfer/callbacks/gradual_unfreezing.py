@@ -32,12 +32,11 @@ class GradualUnfreezing(keras.callbacks.Callback):
     """Train only the head first, then unfreeze group by group, in one `fit`.
 
     A new head gives large gradients at first, which would damage pretrained layers.
-    With unfreezing from the head down, a group trains for some time before the next
-    group changes. Frozen layers get no gradients, so a step of an early phase is
-    cheaper. Each distinct set of trainable layers is traced once. The optimizer is
-    built once, over all variables that any phase trains, so its moments and its count
-    of updates persist. A group that is unfrozen late starts its bias correction at that
-    time.
+    Unfreezing from the head down trains a group for some time before the next group
+    changes. Frozen layers get no gradients, so a step of an early phase is cheaper.
+    Each distinct set of trainable layers is traced once. The optimizer is built once,
+    over all variables that any phase trains, so its moments and its count of updates
+    are kept. A group that is unfrozen late starts its bias correction at that time.
 
     The schedule decides which layers train, even if they were frozen before. A layer
     group that no phase names never trains. Variables that were frozen one by one inside
@@ -78,8 +77,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
     Raises:
         ValueError: If a group is unknown, if a phase trains nothing or names a group
             inside a `FrozenBackbone`, if the optimizer is not supported, or if Keras
-            cannot train the model on its replicas. In these cases the model is
-            unchanged.
+            cannot train the model on its replicas. The model does not change.
 
     Example:
         ```python
