@@ -445,6 +445,16 @@ def test_compile_arguments_are_kept_unchanged():
     assert _keras.compile_arguments(model)["optimizer"] is sgd
 
 
+def test_compiled_metrics_state_their_direction():
+    model = tiny.mlp()
+    assert _keras.metric_directions(model) == {}
+    score = keras.metrics.R2Score()
+    model.compile("sgd", "mse", metrics=["mae", score, lambda y, z: z])
+    assert _keras.metric_directions(model) == {}
+    fit(model, *data())
+    assert _keras.metric_directions(model) == {"mae": False, score.name: True}
+
+
 # Two domains. If these fail: _keras.running_epoch, unscaled and label_loss need another
 # way to read `fit`. If Keras passes the epoch to a model, remove running_epoch.
 

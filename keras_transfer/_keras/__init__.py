@@ -11,6 +11,7 @@ from keras_transfer._keras.fit import gradient as gradient
 from keras_transfer._keras.fit import is_finite_for as is_finite_for
 from keras_transfer._keras.fit import label_loss as label_loss
 from keras_transfer._keras.fit import masks_predicted as masks_predicted
+from keras_transfer._keras.fit import metric_directions as metric_directions
 from keras_transfer._keras.fit import running_callbacks as running_callbacks
 from keras_transfer._keras.fit import running_epoch as running_epoch
 from keras_transfer._keras.fit import unscaled as unscaled

@@ -29,6 +29,17 @@ def compile_arguments(model: keras.Model) -> dict:
     return arguments
 
 
+def metric_directions(model: keras.Model) -> dict[str, bool]:
+    """Return a dict from the names of compiled metrics to "a larger value is better".
+
+    It has the metrics whose direction Keras states, which EarlyStopping uses as well.
+    Before `fit` or `evaluate` has built the metrics of the model, it is empty.
+    """
+    metrics = getattr(getattr(model, "_compile_metrics", None), "metrics", None) or []
+    found = {each.name: getattr(each, "_direction", None) for each in metrics}
+    return {name: way == "up" for name, way in found.items() if way in ("up", "down")}
+
+
 def untrained(model: keras.Model) -> list[keras.Variable]:
     """Return the variables that no gradient changes: statistics, seeds, counts."""
     learnable = {

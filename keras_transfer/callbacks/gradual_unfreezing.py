@@ -16,6 +16,7 @@ from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.backbones.training_flags import train_only
 from keras_transfer.callbacks.monitor import Monitor
 from keras_transfer.callbacks.monitor import PhaseState
+from keras_transfer.callbacks.phase_groups import note_phase_groups
 from keras_transfer.callbacks.phases import check_can_unfreeze
 from keras_transfer.callbacks.phases import Phase
 from keras_transfer.callbacks.phases import Phases
@@ -197,6 +198,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         if build_over_phases(model, union, self.phases.groups):
             self._functions.clear()
         record_start(model)
+        note_phase_groups(self.phases)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Start a new schedule."""

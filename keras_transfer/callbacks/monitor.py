@@ -9,11 +9,8 @@ import numpy as np
 
 from keras_transfer._arguments import one_of
 from keras_transfer._arguments import whole_number
+from keras_transfer.analysis.directions import larger_is_better
 from keras_transfer.optimizers.discriminative import Discriminative
-
-# Words in the name of a value that show which direction is better.
-LARGER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1")
-SMALLER_IS_BETTER = ("loss", "error", "perplexity")
 
 # Marks a phase that has had no monitored value yet.
 NONE_YET = -1
@@ -107,11 +104,10 @@ def _larger_is_better(name: str, mode: str) -> bool:
     one_of("mode", mode, ("auto", "min", "max"))
     if mode != "auto":
         return mode == "max"
-    if any(word in name.lower() for word in SMALLER_IS_BETTER):
-        return False
-    if any(word in name.lower() for word in LARGER_IS_BETTER):
-        return True
-    raise ValueError(
-        f"mode='auto' does not work for {name!r}, because the name does not show if a "
-        "larger value is better. Pass mode='min' or mode='max'."
-    )
+    larger = larger_is_better(name)
+    if larger is None:
+        raise ValueError(
+            f"mode='auto' does not work for {name!r}, because the name does not show "
+            "if a larger value is better. Pass mode='min' or mode='max'."
+        )
+    return larger

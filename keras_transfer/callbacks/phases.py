@@ -159,6 +159,10 @@ class Phases(Sequence):
             if _trains(layer, name, self.groups, self.batch_norm, self.kept)
         ]
 
+    def training_groups(self, phase: Phase) -> tuple[str, ...]:
+        """Return the groups of `phase` with a weight that trains."""
+        return tuple(name for name in phase.groups if self._learnable[name])
+
     def variables(self, *phases: Phase) -> list[keras.Variable]:
         """Return the variables that any of `phases` trains, in the model's order."""
         names = {name for phase in phases for name in phase.groups}

@@ -26,15 +26,16 @@ def costs(history: Any) -> tuple[dict, dict[str, str]]:
             are used.
 
     Returns:
-        A dict of `epochs`, `phases` and `curves` that JSON can store, and a dict from
-        the names of values that are None to the reasons.
+        A dict of `epochs`, `phases`, `curves` and `not_finite` that JSON can store, and
+        a dict from the names of values that are None to the reasons. `not_finite` maps
+        the names of curves to the first epoch whose value is NaN or infinite.
 
     Raises:
         TypeError: If `history` is neither a History nor a dict of lists.
         ValueError: If it has no epochs.
     """
     epochs, logs = _read(history)
-    reasons, curves = {}, {}
+    reasons, curves, not_finite = {}, {}, {}
     for name, values in logs.items():
         if len(values) != len(epochs):
             reasons[f"history.{name}"] = (
@@ -42,19 +43,35 @@ def costs(history: Any) -> tuple[dict, dict[str, str]]:
             )
         elif name == PHASE or any(map(is_number, values)):
             curves[name] = [plain(each) for each in values]
+            lost = [is_number(each) and plain(each) is None for each in values]
+            if any(lost):
+                not_finite[name] = epochs[lost.index(True)]
+                reasons[f"history.{name}"] = "some values are NaN or infinite"
         else:
             reasons[f"history.{name}"] = "the values are not numbers"
     marks = curves.pop(PHASE, None)
     for key in (PHASE, SECONDS, TRAINABLE):
         if key not in logs:
             reasons[f"history.{key}"] = f"the history has no {key!r}"
+    groups = getattr(history, "phase_groups", ())
+    phases = [
+        _phase(first, last, marks, epochs, curves) | {"groups": None}
+        for first, last in _runs(marks or [None] * len(epochs))
+    ]
+    for phase in phases:
+        number = phase["phase"]
+        if isinstance(number, int) and 0 <= number < len(groups):
+            phase["groups"] = list(groups[number])
+        elif number is not None:
+            reasons["phases.groups"] = (
+                "the history does not name the groups of its phases: pass the History "
+                "of a fit with GradualUnfreezing, or of fine_tune"
+            )
     return {
         "epochs": epochs,
-        "phases": [
-            _phase(first, last, marks, epochs, curves)
-            for first, last in _runs(marks or [None] * len(epochs))
-        ],
+        "phases": phases,
         "curves": curves,
+        "not_finite": not_finite,
     }, reasons
 
 

@@ -26,6 +26,8 @@ STYLE = """
 .kt-report h1 { font-size: 1.5em; overflow-wrap: anywhere; }
 .kt-report h2 { font-size: 1.15em; margin: 2em 0 0.4em; border-bottom: 1px solid #ccd; }
 .kt-report p { margin: 0.3em 0; }
+.kt-report ul { margin: 0.3em 0; padding-left: 1.3em; }
+.kt-report li { margin: 0.2em 0; overflow-wrap: anywhere; }
 .kt-report .scroll { overflow-x: auto; }
 .kt-report table { border-collapse: collapse; margin: 0.8em 0; font-size: 0.9em; }
 .kt-report th, .kt-report td { padding: 0.25em 0.8em; text-align: right;
@@ -59,6 +61,9 @@ def body(content: dict, examples: Sequence[Any]) -> str:
     for level, section in enumerate(sections(content)):
         tag = "h2" if level else "h1"
         parts.append(f"<{tag}>{escape(section.title)}</{tag}>")
+        if section.items:
+            items = "\n".join(f"<li>{escape(item)}</li>" for item in section.items)
+            parts.append(f"<ul>\n{items}\n</ul>")
         parts += [f"<p>{escape(note)}</p>" for note in section.notes]
         name = ABOVE.get(section.name) or INSTEAD.get(section.name)
         drawn = images.get((name, section.output) if section.output else name)

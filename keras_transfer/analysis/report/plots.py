@@ -93,7 +93,8 @@ def _curves(content: dict) -> Any:
         return None
     from matplotlib.ticker import MaxNLocator
 
-    epochs, phases = content["epochs"], content["phases"]
+    # Keras prints epochs from 1.
+    epochs, phases = [each + 1 for each in content["epochs"]], content["phases"]
     columns = min(2, len(names))
     rows = math.ceil(len(names) / columns)
     figure = _figure(4.4 * columns, 0.3 + 2.7 * rows)
@@ -130,7 +131,7 @@ def _mark_phases(ax: Any, phases: list[dict]) -> None:
         return
     room = len(phases) <= 8
     for number, phase in enumerate(phases):
-        first, last = phase["first_epoch"], phase["last_epoch"]
+        first, last = phase["first_epoch"] + 1, phase["last_epoch"] + 1
         if number:
             ax.axvline(first - 0.5, color=GRAY, linestyle=":", linewidth=1)
         if number % 2:

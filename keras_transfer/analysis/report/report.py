@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_transfer.analysis.directions import direction_in
 from keras_transfer.analysis.movement import Lookup
 from keras_transfer.analysis.movement import lookup
 from keras_transfer.analysis.recorded_start import start_of
@@ -15,6 +16,7 @@ from keras_transfer.analysis.report.costs import costs
 from keras_transfer.analysis.report.evaluation import evaluate
 from keras_transfer.analysis.report.evaluation import NotFinite
 from keras_transfer.analysis.report.facts import group_facts
+from keras_transfer.analysis.report.findings import findings
 from keras_transfer.analysis.report.report_object import Report
 from keras_transfer.analysis.report.shown_examples import described
 from keras_transfer.backbones.groups import LayerGroups
@@ -35,6 +37,14 @@ def report(
     class_names: Sequence | Mapping[str, Sequence[str]] | None = None,
 ) -> Report:
     """Return a report of a model: its layer groups, training cost and evaluation.
+
+    The report begins with its findings, which are at most eight sentences about what is
+    notable, such as "Class 7 is never predicted, but 12 examples have it." The findings
+    cover losses that are not finite or did not fall, validation values that get worse
+    when a phase begins or until the last epoch, overfitting, groups that did not move,
+    and classes that are never predicted or often confused. A finding must be larger
+    than the noise, such as twice the standard error of an accuracy. The report numbers
+    epochs from 1, as Keras prints them; the keys of `to_dict()` number them from 0.
 
     For each layer group, the report shows:
 
@@ -123,31 +133,35 @@ def report(
     if start is None:
         reasons["groups.moved"] = NO_START
     content |= {"start": said, "phases": None, "epochs": None, "curves": None}
+    content["not_finite"] = None
     if history is None:
         reasons["phases"] = "no history was given: pass the History of fit()"
     else:
         found, missing = costs(history)
         content |= found
         reasons |= missing
-    content["evaluation"], examples = None, []
+    content["evaluation"], examples, broken = None, [], {}
     if data is None:
         reasons["evaluation"] = "no data was given: pass data=(x, y)"
     else:
         try:
             content["evaluation"], examples = evaluate(model, data, class_names)
         except NotFinite as error:
-            reasons["evaluation"] = str(error)
+            reasons["evaluation"] = broken[""] = str(error)
     evaluations = [content["evaluation"]]
     if "by_output" in (content["evaluation"] or {}):
         parts = content["evaluation"]["by_output"]
         for name, each in parts.items():
             if isinstance(each, str):
-                reasons[f"evaluation.{name}"], parts[name] = each, None
+                reasons[f"evaluation.{name}"] = broken[name] = each
+                parts[name] = None
         evaluations = parts.values()
     worst = [row for each in evaluations if each for row in each["worst"]]
     for row, example in zip(worst, examples, strict=True):
         row["example"] = described(example)
-    return Report(content | {"not_recorded": reasons}, examples)
+    content["not_recorded"] = reasons
+    ways = {name: direction_in(model, name) for name in content["curves"] or ()}
+    return Report({"findings": findings(content, ways, broken)} | content, examples)
 
 
 def _start(groups: LayerGroups, reference: Any) -> tuple[Lookup | None, str | None]:

@@ -59,9 +59,10 @@ class _Classes:
 
     def content(self) -> dict:
         size = len(self.names)
-        counts, hits = np.zeros(size, "int64"), np.zeros(size, "int64")
+        counts, hits, predicted = np.zeros((3, size), "int64")
         for code, count in self.pairs.items():
             counts[code // size] += count
+            predicted[code % size] += count
             if code // size == code % size:
                 hits[code // size] += count
         matrix = None
@@ -74,7 +75,7 @@ class _Classes:
         ]
         return {
             "accuracy": float(hits.sum() / counts.sum()),
-            "classes": _classes(self.names, counts, hits),
+            "classes": _classes(self.names, counts, hits, predicted),
             "confusion_matrix": matrix,
             "most_confused": [
                 {
@@ -92,7 +93,8 @@ class _Labels:
 
     def __init__(self, reading: Reading, names: list[str]) -> None:
         self.reading, self.names = reading, names
-        self.hits = self.counts = 0  # become arrays with a value for each label
+        # These become arrays with a value for each label.
+        self.hits = self.counts = self.predicted = 0
         self.rows = self.right = self.single = 0
 
     def add(self, rows: Rows) -> Iterator[tuple[int, dict]]:
@@ -104,6 +106,7 @@ class _Labels:
         self.single += int(same.sum())
         self.hits = self.hits + (true & predicted).sum(0)
         self.counts = self.counts + true.sum(0)
+        self.predicted = self.predicted + predicted.sum(0)
         losses = -np.where(true, yes, no).mean(1)
         wrong = np.flatnonzero(~same.all(1))
         for i, loss in _worst(rows, wrong, losses[wrong]):
@@ -120,7 +123,7 @@ class _Labels:
         return {
             "accuracy": self.right / self.rows,
             "label_accuracy": self.single / (self.rows * len(self.names)),
-            "classes": _classes(self.names, self.counts, self.hits),
+            "classes": _classes(self.names, self.counts, self.hits, self.predicted),
         }
 
     def _said(self, row: np.ndarray) -> str:
@@ -163,11 +166,14 @@ def _worst(
         yield int(wrong[order[k]]), float(losses[order[k]])
 
 
-def _classes(names: list[str], counts: np.ndarray, hits: np.ndarray) -> list[dict]:
+def _classes(
+    names: list[str], counts: np.ndarray, hits: np.ndarray, predicted: np.ndarray
+) -> list[dict]:
     return [
         {
             "name": name,
             "examples": int(counts[i]),
+            "predicted": int(predicted[i]),
             "recall": float(hits[i] / counts[i]) if counts[i] else None,
         }
         for i, name in enumerate(names)

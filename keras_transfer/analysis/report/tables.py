@@ -6,6 +6,8 @@ import dataclasses
 import unicodedata
 
 MISSING = "not recorded"
+EPOCHS = "Epochs are numbered from 1, as Keras prints them."
+PHASES = "Phases are numbered from 0."
 WIDEST = 12  # largest number of classes of a confusion matrix in text
 MOST = 30  # largest number of classes in the list of recalls
 
@@ -23,6 +25,7 @@ class Section:
         left: Indices of the columns with text, which are aligned to the left.
         footer: Number of rows at the end that are separated by a line.
         output: Name of the output, for a model with several outputs.
+        items: Sentences of a bulleted list, which comes before the notes.
     """
 
     name: str
@@ -33,12 +36,14 @@ class Section:
     left: tuple[int, ...] = (0,)
     footer: int = 0
     output: str = ""
+    items: tuple[str, ...] = ()
 
 
 def sections(content: dict) -> list[Section]:
     """Return all sections for the `content` of a report."""
-    shown = [_head(content), _groups(content), _phases(content)]
-    shown += _evaluation(content)
+    shown = [Section("title", f"Report of {clean(content['model']['name'])}")]
+    shown += [*_findings(content), _model(content), _groups(content)]
+    shown += [_phases(content), *_evaluation(content)]
     reasons = content["not_recorded"]
     if reasons:
         rows = tuple((clean(what), clean(why)) for what, why in reasons.items())
@@ -67,7 +72,15 @@ def moved(row: dict) -> str:
     return f"{row['moved']:.3g}" + ("" if row["moved_is_relative"] else " abs.")
 
 
-def _head(content: dict) -> Section:
+def _findings(content: dict) -> list[Section]:
+    """Return the findings. Reports of earlier versions have none."""
+    items = tuple(map(clean, content.get("findings", ())))
+    notes = (EPOCHS,) if content["epochs"] else ()
+    notes += (PHASES,) if len(content["phases"] or ()) > 1 else ()
+    return [Section("findings", "Findings", notes, items=items)] if items else []
+
+
+def _model(content: dict) -> Section:
     model, optimizer = content["model"], content["optimizer"]
     notes = [
         f"{model['class']} with {model['parameters']:,} parameters, "
@@ -77,7 +90,7 @@ def _head(content: dict) -> Section:
         notes.append(f"Optimizer: {MISSING}.")
     else:
         notes.append(f"{optimizer['class']} after {optimizer['updates']:,} updates.")
-    return Section("model", f"Report of {clean(model['name'])}", tuple(notes))
+    return Section("model", "Model", tuple(notes))
 
 
 def _groups(content: dict) -> Section:
@@ -126,7 +139,7 @@ def _phases(content: dict) -> Section:
         return Section("phases", title, (f"History: {MISSING}.",))
     rows = []
     for phase in content["phases"]:
-        first, last = phase["first_epoch"], phase["last_epoch"]
+        first, last = phase["first_epoch"] + 1, phase["last_epoch"] + 1
         ends = phase["at_its_end"].items()
         rows.append(
             (

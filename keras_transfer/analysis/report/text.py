@@ -16,7 +16,9 @@ def to_text(sections: Sequence[Section]) -> str:
     """Return sections as text with aligned columns."""
     blocks = []
     for section in sections:
-        lines = [section.title, "=" * _width(section.title), *section.notes]
+        lines = [section.title, "=" * _width(section.title)]
+        lines += [f"- {item}" for item in section.items]
+        lines += section.notes
         if section.rows:
             lines += _aligned(section)
         blocks.append("\n".join(lines))
@@ -28,6 +30,8 @@ def to_markdown(sections: Sequence[Section]) -> str:
     blocks = []
     for level, section in enumerate(sections):
         blocks.append(f"{'##' if level else '#'} {_escape(section.title)}")
+        if section.items:
+            blocks.append("\n".join(f"- {_escape(item)}" for item in section.items))
         blocks += [_escape(note) for note in section.notes]
         if section.rows:
             columns = range(len(section.header))

@@ -49,6 +49,7 @@ def test_classes_by_hand():
     assert found["confusion_matrix"] == [[1, 0, 1], [1, 1, 0], [0, 0, 1]]
     assert [each["recall"] for each in found["classes"]] == [0.5, 0.5, 1.0]
     assert [each["examples"] for each in found["classes"]] == [2, 2, 1]
+    assert [each["predicted"] for each in found["classes"]] == [2, 1, 2]
     first, second = found["worst"]
     assert (first["index"], first["true"], first["predicted"]) == (4, "0", "2")
     assert first["loss"] == pytest.approx(4 + np.log(1 + 2 * np.exp(-4)))

@@ -269,7 +269,12 @@ def test_phases_come_from_gradual_unfreezing():
         names = {"loss", "accuracy", "val_loss", "val_accuracy"}
         assert phase["at_its_end"].keys() == names
         assert phase["at_its_end"]["loss"] == history.history["loss"][epoch]
-    assert kt.report(model, history.history).to_dict()["phases"] == phases
+    names = [each.pop("groups") for each in phases]
+    assert names == [["logits"], ["hidden", "logits"], ["conv", "logits"]]
+    plain = kt.report(model, history.history).to_dict()
+    assert [each.pop("groups") for each in plain["phases"]] == [None] * 3
+    assert plain["phases"] == phases
+    assert "GradualUnfreezing" in plain["not_recorded"]["phases.groups"]
 
 
 def test_a_plain_history_has_no_phases_and_no_seconds():
@@ -313,6 +318,8 @@ def test_a_history_with_values_that_are_not_numbers():
     assert [each["trainable_parameters"] for each in found["phases"]] == [10, 20]
     missing = found["not_recorded"]
     assert missing["history.val_loss"] == "1 value(s) for 2 epoch(s)"
+    assert missing["history.loss"] == "some values are NaN or infinite"
+    assert found["not_finite"] == {"loss": 1}
     assert "not numbers" in missing["history.f1"]
     assert "loss not recorded" in str(report)
     report.to_html()
