@@ -37,7 +37,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
     changes. Frozen layers get no gradients, so a step of an early phase is cheaper.
     Each distinct set of trainable layers is traced once. The optimizer is built once,
     over all variables that any phase trains, so its moments and its count of updates
-    are kept. A group that is unfrozen late starts its bias correction at that time.
+    are kept. A group that is unfrozen late starts its bias correction then.
 
     The schedule decides which layers train, even if they were frozen before. A layer
     group that no phase names never trains. Variables that were frozen one by one inside
@@ -50,14 +50,12 @@ class GradualUnfreezing(keras.callbacks.Callback):
     phase may end early. The optimizer then stores which phase is active, so put this
     callback before all callbacks that save the optimizer.
 
-    The logs of each epoch get the number of its `phase`, its `seconds` (with
-    validation) and its `trainable_parameters`. The callback also records the weights at
-    the start. `kt.report` shows all of this.
+    The logs of each epoch get its `phase`, its `seconds` (with validation) and its
+    `trainable_parameters`. `kt.report` shows them, with the weights at the start.
 
     Args:
         model_or_groups: The built model that will be fitted, or its `LayerGroups`.
-            Defaults to None, which takes the model of each `fit`. `phases` then cannot
-            be printed before `fit`.
+            Defaults to None, the model of each `fit`; then print `phases` only after.
         phases: List of phases, each a `Phase`, a tuple (groups, epochs) or (groups,
             epochs, rate), or a dict. `rate` multiplies the learning rate during the
             phase; `optimizer.learning_rate` does not change. The last phase lasts until

@@ -161,7 +161,7 @@ class Phases(Sequence):
 
     def training_groups(self, phase: Phase) -> tuple[str, ...]:
         """Return the groups of `phase` with a weight that trains."""
-        return tuple(name for name in phase.groups if self._learnable[name])
+        return tuple(name for name in phase.groups if self._trainable[name])
 
     def variables(self, *phases: Phase) -> list[keras.Variable]:
         """Return the variables that any of `phases` trains, in the model's order."""
