@@ -22,6 +22,7 @@ from keras_transfer.backbones.features import unwrap
 from keras_transfer.backbones.fingerprint import of_network
 from keras_transfer.backbones.fingerprint import RowDigest
 from keras_transfer.backbones.frozen import FrozenBackbone
+from keras_transfer.backbones.short_texts import ShortTexts
 from keras_transfer.backbones.stitch import inputs_of
 from keras_transfer.backbones.stitch import with_masks
 
@@ -59,6 +60,12 @@ def cache_features(
     `{"output": ..., "mask": ...}`, and the head needs two inputs with these names. The
     mask is a tensor for a single output, or else a dictionary by output name. Most
     heads need one vector: cache `kt.backbones.features(backbone)`.
+
+    Padding of texts is not computed. Where each input is rows of tokens, one of them is
+    named `padding_mask`, and the features are vectors, texts of similar length run
+    together, cut to the longest of them, up to 16 batches at once. The features come in
+    the order of the dataset. The first such batch also runs uncut, and if the features
+    differ (by 1e-5 in float32), nothing is cut.
 
     With `path` the features are written to shards in this folder and read one shard at
     a time. If the process is killed, call the function again with the same arguments:
@@ -202,6 +209,7 @@ def _forward(network: keras.Model, example: object) -> Callable:
     # XLA is faster only on an accelerator. Keras does not use it on a CPU either.
     xla = bool(tf.config.list_physical_devices("GPU"))
     xla = xla and all(layer.supports_jit for layer in layers)
+    texts = ShortTexts.serves(network, example)
 
     @tf.function(jit_compile=xla, reduce_retracing=True)
     def forward(x: object) -> object:
@@ -209,16 +217,22 @@ def _forward(network: keras.Model, example: object) -> Callable:
 
     # This saves a second trace. All axes except the batch may still change.
     signature = keras.tree.map_structure(
-        lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), example
+        lambda x: tf.TensorSpec([None, *((None,) if texts else x.shape[1:])], x.dtype),
+        example,
     )
     forward.get_concrete_function(signature)
-    return lambda x: forward(keras.tree.map_structure(tf.convert_to_tensor, x))
+
+    def run(x: object) -> object:
+        return forward(keras.tree.map_structure(tf.convert_to_tensor, x))
+
+    return ShortTexts(network, run, powers=xla) if texts else run
 
 
 def _chunks(
     forward: Callable, rows: Rows, template: object
 ) -> Iterator[tuple[tuple, str]]:
     """Yield the features, labels and weights of a shard, and their fingerprint."""
+    texts = isinstance(forward, ShortTexts)
     while rows.peek() is not None:
         digest = RowDigest()
         pieces = []
@@ -226,16 +240,24 @@ def _chunks(
         while len(pieces) < SHARD_BATCHES and size < SHARD_BYTES and rows.peek():
             x, *rest = rows.take()
             digest.update((x, *rest))
-            piece = (forward(x), *rest)
+            pieces.append((x if texts else forward(x), *rest))
+            size += sum(map(_num_bytes, keras.tree.flatten(pieces[-1][0])))
+        if texts:  # of several batches, so texts of one length are together
+            features = forward.features([piece[0] for piece in pieces])
+            pieces = [
+                (each, *rest) for each, (_, *rest) in zip(features, pieces, strict=True)
+            ]
+        for piece in pieces:
             template = template or template_of(piece)
-            _check_piece(piece, template, count(rest))
-            size += sum(
-                tensor.shape.num_elements() * tensor.dtype.size
-                for tensor in keras.tree.flatten(piece[0])
-            )
-            pieces.append(piece)
+            _check_piece(piece, template, count(piece[1:]))
         # Copied only here, so an accelerator does not wait after each batch.
         yield _join(pieces), digest.value()
+
+
+def _num_bytes(x: tf.Tensor | np.ndarray) -> int:
+    if isinstance(x, np.ndarray):
+        return x.nbytes
+    return x.shape.num_elements() * x.dtype.size
 
 
 def _check_piece(piece: tuple, template: tuple, rows: int) -> None:
