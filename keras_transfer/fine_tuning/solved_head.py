@@ -1,0 +1,141 @@
+"""A new linear head, set to the solution of scikit-learn on cached features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer import _keras
+from keras_transfer.fine_tuning.linear_solutions import Solution
+from keras_transfer.fine_tuning.linear_solutions import solve_binary
+from keras_transfer.fine_tuning.linear_solutions import solve_classes
+from keras_transfer.fine_tuning.linear_solutions import solve_numbers
+from keras_transfer.losses.compiled_loss import CompiledLoss
+from keras_transfer.losses.compiled_loss import read_loss
+
+# With more examples Adam gets as far in the same time.
+MOST_EXAMPLES = 20_000
+CHECKED = 64  # rows of features on which the form of the head is checked
+MEAN_SQUARED_ERROR = ("mean_squared_error", "MeanSquaredError")
+
+
+def solve_head(
+    head: keras.Model,
+    arrays: tuple,
+    loss: Any,
+    class_weight: Mapping[int, float] | None = None,
+) -> str | None:
+    """Set a linear head to the solution of scikit-learn, and return what it is.
+
+    Classes are solved by logistic regression, numbers by ridge regression. Features are
+    standardized, and the standardization is folded into the weights. The solution
+    depends on no learning rate and on no number of epochs.
+
+    Args:
+        head: A model from features `(batch, features)` to outputs `(batch, outputs)`.
+        arrays: Tuple `(features, y)` or `(features, y, sample_weight)`.
+        loss: The compiled loss.
+        class_weight: Dict from class number to weight. Defaults to None.
+
+    Returns:
+        What the solution is. None, and nothing has changed, if the head is not linear
+        in its features, or if its loss or labels have no such solution.
+    """
+    dense, features = _only_dense(head), arrays[0]
+    weights = arrays[2] if len(arrays) == 3 else None
+    if dense is None or keras.tree.is_nested(features) or np.ndim(features) != 2:
+        return None
+    if len(features) > MOST_EXAMPLES or weights is not None and np.ndim(weights) != 1:
+        return None
+    solution = _solve(
+        np.asarray(features, "float64"),
+        np.asarray(arrays[1]),
+        weights,
+        read_loss(loss),
+        _form(head, dense, features),
+        dense.units,
+        class_weight,
+    )
+    if solution is None or solution.bias.shape != (dense.units,):
+        return None
+    dense.kernel.assign(solution.kernel)
+    dense.bias.assign(solution.bias)
+    return solution.text
+
+
+def _only_dense(head: keras.Model) -> keras.layers.Dense | None:
+    """Return the layer of `head` that has weights, if it is a single plain Dense."""
+    layers = [layer for layer in _keras.flat_layers(head) if _keras.own_weights(layer)]
+    if len(layers) != 1 or type(layers[0]) is not keras.layers.Dense:
+        return None
+    (dense,) = layers
+    constrained = dense.kernel_constraint or dense.bias_constraint
+    trains = len(dense.trainable_variables) == 2
+    return dense if dense.use_bias and trains and not constrained else None
+
+
+def _form(head: keras.Model, dense: keras.layers.Dense, features: Any) -> str | None:
+    """Return what the outputs are of Dense's: "linear", "softmax" or "sigmoid"."""
+    features = np.asarray(features[:CHECKED])
+    outputs = keras.ops.convert_to_numpy(head(features, training=False))
+    linear = features @ _keras.value(dense.kernel) + _keras.value(dense.bias)
+    linear = linear.astype("float32")
+    forms = {
+        "linear": linear,
+        "sigmoid": keras.ops.convert_to_numpy(keras.ops.sigmoid(linear)),
+    }
+    if dense.units > 1:  # or Keras warns
+        forms["softmax"] = keras.ops.convert_to_numpy(keras.ops.softmax(linear))
+    for form, expected in forms.items():
+        same = outputs.shape == expected.shape
+        # With room for half precision.
+        if same and np.allclose(outputs, expected, rtol=0.02, atol=0.02):
+            return form
+    return None
+
+
+def _solve(
+    features: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray | None,
+    loss: CompiledLoss,
+    form: str | None,
+    units: int,
+    class_weight: Mapping[int, float] | None,
+) -> Solution | None:
+    """Return the solution of the task that loss, labels and outputs make."""
+    columns = labels.reshape(len(labels), -1)
+    if loss.name in MEAN_SQUARED_ERROR and form == "linear":
+        return solve_numbers(features, columns, weights)
+    takes_logits = form == "linear"
+    if form is None or not loss.is_classifier or loss.from_logits is not takes_logits:
+        return None
+    if loss.is_binary:
+        if not np.isin(columns, (0, 1)).all():
+            return None
+        weights = _weighed(weights, columns[:, 0], class_weight)
+        return solve_binary(features, columns, weights)
+    if columns.shape[1] == 1:
+        numbers = columns[:, 0].astype("int64")
+        if form == "sigmoid" or (numbers == loss.ignore_class).any():
+            return None
+    elif (np.isin(columns, (0, 1)).all(axis=1) & (columns.sum(axis=1) == 1)).all():
+        numbers = columns.argmax(axis=1)
+    else:
+        return None  # shares of several classes
+    weights = _weighed(weights, numbers, class_weight)
+    return solve_classes(features, numbers, weights, units)
+
+
+def _weighed(
+    weights: np.ndarray | None,
+    numbers: np.ndarray,
+    class_weight: Mapping[int, float] | None,
+) -> np.ndarray | None:
+    if class_weight is None:
+        return weights
+    by_class = np.array([class_weight[int(number)] for number in numbers])
+    return by_class if weights is None else by_class * weights
