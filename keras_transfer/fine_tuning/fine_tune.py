@@ -14,8 +14,9 @@ from keras_transfer._instead import arguments_instead
 from keras_transfer.data.class_names import remember_class_names
 from keras_transfer.fine_tuning.kept_frozen import note_frozen
 from keras_transfer.fine_tuning.phased_fit import PhasedFit
+from keras_transfer.fine_tuning.rates import set_earlier_rates
+from keras_transfer.fine_tuning.rates import set_rates
 from keras_transfer.fine_tuning.run import Run
-from keras_transfer.fine_tuning.strategies import give_slanted_rates
 from keras_transfer.fine_tuning.unchanged import unchanged_after_error
 
 Callbacks = keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None
@@ -52,30 +53,37 @@ def fine_tune(
 ) -> keras.callbacks.History:
     """Train a pretrained model with a new head on a small labeled set.
 
-    First only the head trains, on features that the frozen backbone computes once. Then
-    layer groups are unfrozen from the head down. Each group has a smaller learning rate
-    than the group above it, and all rates rise fast and then fall slowly. The
-    strategies are
+    First a new head trains to its end, on features that the frozen backbone computes
+    once. Then layer groups are unfrozen, and all of them train at a rate that does not
+    damage what is pretrained. The strategies are
 
     - `"probe"`: only the head, in all epochs.
-    - `"lp-ft"`: the head in the first third of the epochs, then all groups.
-    - `"gradual"`: the head in the first third of the epochs, then one more group in
-      each epoch, or several if there are more groups than epochs.
+    - `"lp-ft"`: the head in the first epoch, then all groups.
+    - `"gradual"`: the head in the first epoch, then one more group in each epoch, or
+      several if there are more groups than epochs.
     - `"full"`: all groups from the first epoch.
-    - `"auto"`: a rule of thumb. Under 500 labels, it is `"probe"`. Up to 5,000 labels,
-      it is `"gradual"` over the upper half of the groups. Above 5,000 labels, it is
-      `"gradual"` over all groups. For a model without a head, such as a causal language
-      model or a U-Net, it is `"full"`.
+    - `"auto"`: `"lp-ft"`. With a single epoch, or a backbone that stays frozen, it is
+      `"probe"`. For a model without a head, such as a causal language model or a U-Net,
+      it is `"full"`.
 
     Compile the model first, with the loss and metrics of your task (classes, several
     labels per example, or regression) and an optimizer. Choose a learning rate for the
     head, such as AdamW(1e-3). `fine_tune` replaces the optimizer with its
-    discriminative subclass. The stem, the lowest group, trains at 1/100 of the learning
-    rate. From the stem to the head, the rate increases by the same factor at each
-    group. The rate follows `SlantedTriangular` over all epochs. While only the head
-    trains, a new head has 10 times the learning rate. A head is new if its biases and
-    scales have their initial values. A trained head, and the last block of a model
-    without a head, train at the learning rate without a factor.
+    discriminative subclass.
+
+    A head is new if its biases and scales have their initial values. A new head that is
+    linear in the features starts at the solution of scikit-learn: a logistic regression
+    for classes, with the penalty that has the best log loss in cross-validation, and a
+    ridge regression for numbers. Any other new head trains with Adam until the loss of
+    held-out examples stops falling. So the result does not depend on how far a head
+    gets in a few epochs. If the features cannot be cached, the head trains alone in the
+    first third of the epochs, at 10 times the learning rate.
+
+    Pretrained groups, and a head that has converged or was trained before, train at
+    1/10 of the learning rate, so at 1e-4 for AdamW(1e-3). In `"full"` a new head trains
+    at the learning rate itself, and so does everything if the model has an adapter.
+    Where groups are unfrozen, the rate warms up over a tenth of the remaining updates,
+    and then falls linearly to 0. Without unfreezing, it follows `SlantedTriangular`.
 
     A `discriminative` optimizer keeps its factors, and your own learning rate schedule
     stays. With the callbacks LearningRateScheduler and ReduceLROnPlateau, `fine_tune`
@@ -191,7 +199,16 @@ def fine_tune(
 
 
 def _train(run: Run) -> None:
-    give_slanted_rates(run.model, run.groups, run.scheduled_batches)
+    if run.earlier:
+        set_earlier_rates(run.model, run.groups, run.scheduled_batches)
+    else:
+        set_rates(
+            run.model,
+            run.groups,
+            new_head=run.strategy.new_head,
+            batches=run.scheduled_batches,
+            thaws=run.thaws,
+        )
     fit = PhasedFit(run)
     if run.folder:
         run.folder.begin(run.model, run.seed)

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import math
-import pathlib
-import time
-import warnings
 from typing import Any
 
 import keras
 
-from keras_transfer import _keras
-from keras_transfer.backbones.feature_cache import cache_features
-from keras_transfer.backbones.groups import LayerGroup
 from keras_transfer.data.epochs import Epochs
 from keras_transfer.data.epochs import repeated
-from keras_transfer.fine_tuning.cut_at_head import cut_at_head
+from keras_transfer.fine_tuning.cached_head import CachedHead
 from keras_transfer.fine_tuning.run import Run
 from keras_transfer.fine_tuning.stays_finite import StaysFinite
 
-# If the model overrides one of these, a separate head would train differently.
-STEPS = ("call", "train_step", "test_step", "compute_loss", "compute_metrics")
-
 # Logs of GradualUnfreezing, which the progress bar would show as 0.0000e+00.
 TOLD = ("phase", "seconds", "trainable_parameters")
-
-AUTOTUNE = -1  # tf.data.AUTOTUNE
 
 
 class PhasedFit:
@@ -42,7 +31,7 @@ class PhasedFit:
         self.run = run
         self.head = None
         if run.done < run.head_epochs:
-            self.head = CachedHead(run.model, run.groups[-1])
+            self.head = run.cached
         callbacks = [*run.callbacks, run.clock, run.history]
         if run.folder:
             callbacks.append(run.folder.callback)
@@ -81,17 +70,13 @@ class PhasedFit:
     def _fit_head(self) -> bool:
         """Train the head on cached features, or return False if caching fails."""
         run = self.run
-        try:
-            if run.made_labels:
-                raise ValueError("the preprocessor may create new labels in each pass")
-            self.head.cut()
-            train, validation = repeated(run.data, "of training"), None
-            if run.validation_data is not None:
-                validation = repeated(run.validation_data, "of validation")
-        except ValueError as reason:
+        if self.head is None:
             if run.verbose:
-                print(f"phase 0 runs the whole model in each epoch: {reason}")
+                print(f"phase 0 runs the whole model in each epoch: {run.uncached}")
             return False
+        train, validation = repeated(run.data, "of training"), None
+        if run.validation_data is not None:
+            validation = repeated(run.validation_data, "of validation")
         if run.verbose:
             print("phase 0 uses features that are computed once")
         arrays = self._features(train, "features")
@@ -106,6 +91,12 @@ class PhasedFit:
                 held_out, validation.batch_size, None, replicas=run.replicas
             )
             settings["validation_data"] = epochs.dataset
+        if run.strategy.converges and run.done == 0:
+            text = self.head.converge(
+                arrays, run.settings["class_weight"], batch_size, run.seed
+            )
+            if run.verbose:
+                print(f"the head starts where it has converged: {text}")
         seed = run.seed if train.shuffled else None
         self.head.fit(
             Epochs(arrays, batch_size, seed, run.clock, run.replicas),
@@ -142,71 +133,6 @@ class PhasedFit:
             verbose=run.verbose,
             **run.settings,
         )
-
-
-class CachedHead:
-    """Fit only a head, with the loss, metrics and optimizer of the whole model.
-
-    The head shares its layers and its optimizer with the model. Training the head
-    therefore trains the model, and the next phase continues from there.
-
-    Args:
-        model: A built and compiled model.
-        group: Its last layer group.
-    """
-
-    def __init__(self, model: keras.Model, group: LayerGroup) -> None:
-        self.model = model
-        self.group = group
-        self.body = self.head = None
-        self.seconds = 0.0  # time for computing features since the last epoch
-
-    def cut(self) -> None:
-        """Split the model into a body, which computes the features, and the head.
-
-        Raises:
-            ValueError: If features below the head cannot be cached. The error says why.
-        """
-        model = self.model
-        for name in STEPS:
-            if getattr(model, name).__module__.partition(".")[0] != "keras":
-                raise ValueError(f"{type(model).__name__} has its own {name}")
-        if _keras.inner_optimizer(model.optimizer).use_ema:
-            raise ValueError("the optimizer keeps moving averages of all weights")
-        with _keras.scope(model):
-            self.body, self.head = cut_at_head(model, self.group)
-        self.head.stop_training = False  # `fit` sets this attribute too
-
-    def features(self, dataset: Any, path: pathlib.Path | None, verbose: int) -> tuple:
-        """Return arrays of features, labels and, if available, sample weights."""
-        began = time.perf_counter()
-        weighted = len(dataset.element_spec) == 3
-        preprocessor = getattr(self.model, "preprocessor", None)
-        if preprocessor is not None:
-            dataset = dataset.map(preprocessor, num_parallel_calls=AUTOTUNE)
-        with warnings.catch_warnings():
-            # The dataset may shuffle, because only one pass is read.
-            warnings.filterwarnings("ignore", message="Two passes over the dataset")
-            rows = cache_features(self.body, dataset, path, verbose=verbose)
-        arrays = next(rows.batch(len(rows)).as_numpy_iterator())
-        self.seconds += time.perf_counter() - began
-        return arrays if weighted else arrays[:2]
-
-    def fit(
-        self, train: Epochs, callbacks: keras.callbacks.CallbackList, **settings: Any
-    ) -> None:
-        """Fit the head, with callbacks whose `model` is the whole model."""
-        arguments = _keras.compile_arguments(self.model)
-        # The optimizer of the model is already wrapped if mixed precision needs it.
-        arguments |= {"optimizer": self.model.optimizer, "auto_scale_loss": False}
-        with _keras.scope(self.model):
-            self.head.compile(**arguments)
-        self.head.history = None  # the model gets the History
-        # Head and model share the user's metrics, and Keras resets the metrics of a
-        # model only after it has built them.
-        self.model.reset_metrics()
-        self.head.fit(train.dataset, callbacks=callbacks, shuffle=False, **settings)
-        self.head.reset_metrics()
 
 
 class _AcrossFits(keras.callbacks.CallbackList):

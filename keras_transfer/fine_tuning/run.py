@@ -30,6 +30,8 @@ from keras_transfer.data.named_labels import without_booleans
 from keras_transfer.distribute.check import check as check_replicas
 from keras_transfer.fine_tuning.batch_shares import check_shares
 from keras_transfer.fine_tuning.batch_shares import replicas_of
+from keras_transfer.fine_tuning.cached_head import cached_head
+from keras_transfer.fine_tuning.cached_head import CachedHead
 from keras_transfer.fine_tuning.class_weights import class_weights
 from keras_transfer.fine_tuning.inputs import check_model
 from keras_transfer.fine_tuning.inputs import check_settings
@@ -42,11 +44,13 @@ from keras_transfer.fine_tuning.new_head import head_state
 from keras_transfer.fine_tuning.new_head import NEW
 from keras_transfer.fine_tuning.new_head import NONE
 from keras_transfer.fine_tuning.new_head import TRAINED
-from keras_transfer.fine_tuning.run_folder import begun_phases
+from keras_transfer.fine_tuning.run_folder import begun_settings
 from keras_transfer.fine_tuning.run_folder import identity
 from keras_transfer.fine_tuning.run_folder import RunFolder
 from keras_transfer.fine_tuning.strategies import choose_strategy
 from keras_transfer.fine_tuning.strategies import Strategy
+
+RECIPE = 1  # of phases and rates; runs of earlier versions have none
 
 RATE_CALLBACKS = (
     keras.callbacks.LearningRateScheduler,
@@ -78,7 +82,9 @@ class Run:
         settings: Other arguments of `fit`.
         class_names: Names of the classes in the order of their numbers, or None.
         kept: Layers and weights that stay frozen in all phases.
-        made_labels: Whether the preprocessor of the model creates the labels.
+        cached: The head that can train on cached features, or None.
+        uncached: Why there is no such head, or None.
+        earlier: Whether an earlier version began the run.
     """
 
     model: keras.Model
@@ -100,7 +106,9 @@ class Run:
     settings: dict
     class_names: tuple[str, ...] | None
     kept: KeptFrozen
-    made_labels: bool
+    cached: CachedHead | None
+    uncached: str | None
+    earlier: bool
 
     @classmethod
     def of(
@@ -146,14 +154,30 @@ class Run:
             data = without_booleans(data)
         groups, count = layer_groups(model), _num_examples(labels)
         kept = kept_frozen(groups, frozen)
-        began = begun_phases(directory)
-        chosen = _strategy(strategy, groups, batch_norm, kept, epochs, count, began)
+        cached, uncached = cached_head(
+            model, groups[-1], inputs.data, inputs.validation_data, inputs.made
+        )
+        began = begun_settings(directory)
+        earlier = began is not None and "recipe" not in began
+        chosen = _strategy(
+            strategy,
+            groups,
+            batch_norm,
+            kept,
+            epochs,
+            count,
+            None if began is None else began.get("phases"),
+            converges=cached is not None and not earlier,
+            earlier=earlier,
+        )
         phases = Phases(groups, chosen.phases, batch_norm, kept.ids)
         unfreezing = GradualUnfreezing.of_phases(phases)
         history, folder = keras.callbacks.History(), None
         if directory is not None:
             plan = {"strategy": chosen.name, "phases": to_config(chosen.phases)}
             plan |= {"epochs": epochs, "batch_size": batch_size}
+            if not earlier:
+                plan["recipe"] = RECIPE
             plan |= identity(model, data, labels)
             if frozen or batch_norm != "frozen":
                 plan |= {"frozen": str(frozen), "batch_norm": batch_norm}
@@ -186,7 +210,9 @@ class Run:
             settings=settings,
             class_names=inputs.class_names,
             kept=kept,
-            made_labels=inputs.made,
+            cached=cached,
+            uncached=uncached,
+            earlier=earlier,
         )
 
     @property
@@ -196,6 +222,14 @@ class Run:
         if phases[0].groups != (self.groups.names[-1],):
             return 0
         return [*phases.starts()[1:], self.epochs][0]
+
+    @property
+    def thaws(self) -> list[int]:
+        """The batches at which phases begin that unfreeze groups."""
+        if not self.head_epochs:
+            return []
+        starts = self.unfreezing.phases.starts()[1:]
+        return [start * self.num_batches for start in starts]
 
     @property
     def replicas(self) -> int:
@@ -218,6 +252,7 @@ def _strategy(
     epochs: int,
     examples: int,
     began: list[dict] | None,
+    **recipe: bool,
 ) -> Strategy:
     names = able_groups(groups, batch_norm, kept.ids)
     if not names:
@@ -236,7 +271,9 @@ def _strategy(
     # In a run that continues, the head may have been new at the start.
     states = [head] if began is None or head == NONE else [head, NEW, TRAINED]
     choices = [
-        choose_strategy(name, names, epochs, examples, frozen=frozen, head=state)
+        choose_strategy(
+            name, names, epochs, examples, frozen=frozen, head=state, **recipe
+        )
         for state in states
     ]
     same = [choice for choice in choices if to_config(choice.phases) == began]

@@ -152,14 +152,14 @@ class RunFolder:
         return state
 
 
-def begun_phases(path: str | os.PathLike | None) -> list[dict] | None:
-    """Return the phases of the run in a folder, or None if no run has begun.
+def begun_settings(path: str | os.PathLike | None) -> dict | None:
+    """Return the settings of the run in a folder, or None if no run has begun there.
 
-    `RunFolder` raises the errors for a folder that cannot be used.
+    `RunFolder` raises the errors of a folder that cannot be used.
     """
     try:
         text = (pathlib.Path(path) / STATE).read_text(encoding="utf-8")
-        return json.loads(text)["settings"]["phases"]
+        return dict(json.loads(text)["settings"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -1,23 +1,13 @@
 """Fine-tuning strategies: which layer groups train in which epochs, at which rate."""
 
 import math
-import numbers
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import keras
-
-from keras_transfer import _keras
 from keras_transfer._arguments import one_of
-from keras_transfer.backbones.groups import LayerGroups
-from keras_transfer.backbones.groups import UNUSED
 from keras_transfer.callbacks.phases import Phase
 from keras_transfer.fine_tuning.new_head import NEW
 from keras_transfer.fine_tuning.new_head import NONE
-from keras_transfer.optimizers.discriminative import Discriminative
-from keras_transfer.optimizers.discriminative import discriminative
-from keras_transfer.optimizers.discriminative import with_rate_table
-from keras_transfer.optimizers.schedules import SlantedTriangular
 
 STRATEGIES = ("auto", "probe", "lp-ft", "gradual", "full")
 
@@ -26,14 +16,9 @@ STRATEGIES = ("auto", "probe", "lp-ft", "gradual", "full")
 FEW = 500
 MANY = 5000
 
-# A head can train at a higher rate on fixed features than on changing features. It
-# needs this rate to converge in a few epochs.
+# A new head that trains alone, but cannot train to its end on cached features, needs a
+# higher rate to get far in a few epochs.
 ALONE_RATE = 10.0
-
-# The stem trains at this share of the head's rate, and the groups between at equal
-# ratios, as in fastai's `fine_tune`.
-STEM_SHARE = 0.01
-
 
 # Why a backbone cannot be unfrozen.
 AUTO_FROZEN = {
@@ -51,11 +36,22 @@ FROZEN = {
 
 
 class Strategy(NamedTuple):
-    """The name of a strategy, its phases, and why it was chosen."""
+    """The name of a strategy, its phases, and why it was chosen.
+
+    Args:
+        name: Name of the strategy.
+        phases: The phases, in order.
+        reason: Why it was chosen.
+        converges: Whether the head trains to its end before the first epoch.
+        new_head: Whether the head is new and does not do so, and needs a higher rate
+            than pretrained groups.
+    """
 
     name: str
     phases: list[Phase]
     reason: str
+    converges: bool
+    new_head: bool
 
 
 def choose_strategy(
@@ -66,8 +62,10 @@ def choose_strategy(
     *,
     frozen: str | None = None,
     head: str = NEW,
+    converges: bool = False,
+    earlier: bool = False,
 ) -> Strategy:
-    """Return the strategy with this name. "auto" chooses by the number of labels.
+    """Return the strategy with this name, and for "auto" the default one.
 
     Args:
         name: One of `STRATEGIES`.
@@ -79,6 +77,10 @@ def choose_strategy(
             that the backbone can be unfrozen.
         head: The result of `head_state`. Only a new head trains at a higher rate while
             it trains alone. Defaults to `NEW`.
+        converges: Whether a new head can train to its end on cached features. Then it
+            needs a single epoch alone. Defaults to False.
+        earlier: Whether the run began before heads did so; "auto" then chooses by the
+            number of labels. Defaults to False.
 
     Returns:
         A `Strategy`. Its last phase has no end.
@@ -90,78 +92,49 @@ def choose_strategy(
     one_of("strategy", name, STRATEGIES)
     reason = "as requested"
     lowest = 0  # the lowest group that any phase trains
-    rate = ALONE_RATE if head == NEW else 1.0
+    state = (converges and head == NEW, not converges and head == NEW)
+    converges, new_head = state
+    rate = ALONE_RATE if new_head else 1.0
     if name == "auto" and frozen:
         name, reason = "probe", AUTO_FROZEN[frozen]
     elif name == "auto" and head == NONE:
         name = "full"
         reason = "because there is no new head that could damage the layers below it"
-    elif name == "auto":
+    elif name == "auto" and earlier:
         name, lowest, reason = _by_labels(labels, len(names))
+    elif name == "auto" and epochs < 2:
+        name, reason = "probe", "because one epoch is too few to train more"
+    elif name == "auto":
+        name, reason = "lp-ft", "by default"
     alone = (names[-1],)
     if name == "probe":
-        return Strategy(name, [Phase(alone, rate=rate)], reason)
+        return Strategy(name, [Phase(alone, rate=rate)], reason, *state)
     if frozen:
         raise ValueError(
             f"strategy={name!r} unfreezes the backbone, but {FROZEN[frozen]}"
         )
     if len(names) == 1:
         reason = "because only one layer group can train"
-        return Strategy("probe", [Phase(alone, rate=rate)], reason)
+        return Strategy("probe", [Phase(alone, rate=rate)], reason, *state)
     if name == "full":
-        return Strategy(name, [Phase(tuple(names))], reason)
+        return Strategy(name, [Phase(tuple(names))], reason, False, head == NEW)
     if epochs < 2:
         raise ValueError(
             f"epochs={epochs} is too few for the strategy {name!r} ({reason}), which "
             "trains only the head in the first epochs. Use at least 2 epochs, or "
             "strategy='probe' or 'full'."
         )
-    first = max(1, epochs // 3)
+    first = 1 if converges else max(1, epochs // 3)
     phases = [Phase(alone, first, rate)]
     if name == "lp-ft":
-        return Strategy(name, [*phases, Phase(tuple(names))], reason)
+        return Strategy(name, [*phases, Phase(tuple(names))], reason, *state)
     unfrozen = len(names) - 1 - lowest
     steps = min(unfrozen, epochs - first)
     for step in range(1, steps + 1):
         count = math.ceil(unfrozen * step / steps)
         phases.append(Phase(tuple(names[-1 - count :]), 1))
     phases[-1] = Phase(phases[-1].groups)
-    return Strategy(name, phases, reason)
-
-
-def give_slanted_rates(
-    model: keras.Model, groups: LayerGroups, batches: int | None
-) -> None:
-    """Set smaller rates toward the stem, and a slanted triangular schedule.
-
-    Args:
-        model: A compiled model. A `discriminative` optimizer keeps its factors, and an
-            optimizer with a schedule keeps its schedule.
-        groups: The layer groups of `model`.
-        batches: Length of the schedule in batches, or None to set no schedule.
-
-    Raises:
-        ValueError: If the optimizer cannot have factors.
-    """
-    optimizer = _keras.inner_optimizer(model.optimizer)
-    with _keras.scope(model):
-        if isinstance(optimizer, Discriminative):
-            # A copy, so the user's optimizer is unchanged if training fails.
-            table = optimizer.rate_table.excluding(optimizer)
-            optimizer = with_rate_table(optimizer, table)
-        else:
-            used = [name for name in groups.names if name != UNUSED]
-            depth = max(1, len(used) - 1)
-            decay = STEM_SHARE ** (1 / depth)
-            optimizer = discriminative(optimizer, groups, layer_decay=decay)
-        rate = _keras.settings(optimizer)["learning_rate"]
-        if batches is not None and isinstance(rate, numbers.Real):
-            # The schedule counts updates.
-            updates = batches // (optimizer.gradient_accumulation_steps or 1)
-            schedule = SlantedTriangular(float(rate), max(1, updates))
-            table = optimizer.rate_table.excluding(optimizer)
-            optimizer = with_rate_table(optimizer, table, learning_rate=schedule)
-    _keras.replace_optimizer(model, optimizer)
+    return Strategy(name, phases, reason, *state)
 
 
 def _by_labels(labels: int, groups: int) -> tuple[str, int, str]:

@@ -65,7 +65,7 @@ class Moved(keras.callbacks.Callback):
         ("lp-ft", [0, 1, 1], [2, 6, 6], "dense_0, dense_1, head"),
         ("gradual", [0, 1, 2], [2, 4, 6], "dense_0, dense_1, head"),
         ("full", [0, 0, 0], [6, 6, 6], "dense_0, dense_1, head"),
-        ("auto", [0, 0, 0], [2, 2, 2], "head"),
+        ("auto", [0, 1, 1], [2, 6, 6], "dense_0, dense_1, head"),
     ],
 )
 def test_each_strategy_trains_its_groups(strategy, phases, counts, end, capsys):
@@ -80,8 +80,11 @@ def test_each_strategy_trains_its_groups(strategy, phases, counts, end, capsys):
     said = capsys.readouterr().out
     assert f"trainable now, as in the last phase: {end}\n" in said
     assert (CACHED in said) == (strategy != "full")
+    assert ("the head starts where it has converged: logistic" in said) == (
+        strategy != "full"
+    )
     if strategy == "auto":
-        assert "strategy 'probe', by a rule of thumb for 12 labels: under 500" in said
+        assert "strategy 'lp-ft', by default" in said
     start = kt.analysis.recorded_start.start_of(model)
     first = start.get(model.weights[-2])
     assert not np.array_equal(first, _keras.value(model.weights[-2]))
@@ -101,14 +104,37 @@ def test_a_single_epoch():
 # Rates.
 
 
-def test_the_stem_trains_at_a_hundredth_of_a_slanted_triangular_rate():
+@pytest.mark.slow
+def test_pretrained_groups_train_at_a_tenth_of_the_rate_of_a_new_head():
     model = make()
     tune(model, strategy="full")
     rates = model.optimizer.rates
-    assert rates == pytest.approx({"dense_0": 0.01, "dense_1": 0.1, "head": 1.0})
+    assert rates == pytest.approx({"dense_0": 0.1, "dense_1": 0.1, "head": 1.0})
     schedule = _keras.settings(model.optimizer)["learning_rate"]
     expected = kt.optimizers.SlantedTriangular(0.01, 6).get_config()
     assert schedule.get_config() == pytest.approx(expected)
+
+
+@pytest.mark.slow
+def test_a_converged_head_trains_like_the_rest_with_a_warmup_where_groups_thaw():
+    model = make()
+    tune(model, strategy="lp-ft", epochs=11)
+    assert set(model.optimizer.rates.values()) == {0.1}
+    schedule = _keras.settings(model.optimizer)["learning_rate"]
+    assert schedule.get_config() | {"peak_learning_rate": 0.01} == {
+        "peak_learning_rate": 0.01,
+        "total_steps": 22,
+        "thaws": [2],
+        "warmup_steps": 2,
+    }
+
+
+@pytest.mark.slow
+def test_an_adapter_is_new_and_trains_at_the_rate_itself():
+    model = make()
+    kt.adapters.LoRA(rank=2, targets="all-linear").attach(model, verbose=0)
+    tune(compiled(model), strategy="lp-ft", epochs=2)
+    assert set(model.optimizer.rates.values()) == {1.0}
 
 
 def test_the_schedule_has_as_many_steps_as_updates():
@@ -257,6 +283,7 @@ def test_raw_strings_for_a_task_are_shuffled(capsys):
     epoch = Epoch()
     model.compile(keras.optimizers.Adam(0.01), loss, metrics=["mae"])
     texts = list("abcdefgh")
+    epoch.seen = []  # the head trains to its end before the first epoch begins
     tune(model, (texts, range(8)), strategy="lp-ft", callbacks=[epoch], verbose=2)
     assert CACHED in capsys.readouterr().out
     orders = {tuple(each) for each in seen}
@@ -345,7 +372,7 @@ def test_a_run_killed_in_each_epoch_ends_like_an_uninterrupted_run(tmp_path):
         return model, tune(model, directory=path, callbacks=[*callbacks], **settings)
 
     whole, expected = run(tmp_path / "whole", 3)
-    assert expected.history["phase"] == [0, 0, 1, 2, 2, 2]
+    assert expected.history["phase"] == [0, 1, 2, 2, 2, 2]
     for epoch in range(6):
         with pytest.raises(Killed):
             # Another seed than in the first run, as in a process without a seed.

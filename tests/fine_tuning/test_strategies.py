@@ -61,16 +61,35 @@ def test_phases_fit_into_the_epochs_and_unfreeze_from_the_head(strategy, groups)
         (5001, "gradual", 0),
     ],
 )
-def test_auto_depends_on_the_number_of_labels(labels, strategy, lowest):
-    made = plan("auto", labels=labels)
+def test_an_earlier_auto_depends_on_the_number_of_labels(labels, strategy, lowest):
+    made = plan("auto", labels=labels, earlier=True)
     assert made.name == strategy
     assert made.phases[-1].groups == tuple(NAMES[lowest:])
     assert f"rule of thumb for {labels:,} labels" in made.reason
 
 
-def test_auto_unfreezes_the_backbone_of_two_groups():
-    made = plan("auto", labels=600, names=["body", "head"])
+def test_an_earlier_auto_unfreezes_the_backbone_of_two_groups():
+    made = plan("auto", labels=600, names=["body", "head"], earlier=True)
     assert lengths(made.phases) == [(1, 3), (2, None)]
+
+
+@pytest.mark.parametrize("labels", [9, 999, 9999])
+def test_auto_trains_the_head_and_then_all_groups(labels):
+    made = plan("auto", labels=labels, converges=True)
+    assert made.name == "lp-ft" and lengths(made.phases) == [(1, 1), (6, None)]
+    assert plan("auto", 1, labels).name == "probe"
+
+
+def test_a_head_that_converges_needs_one_epoch_alone_at_the_common_rate():
+    for strategy, starts in (("lp-ft", [(1, 1), (6, None)]), ("probe", [(1, None)])):
+        made = plan(strategy, converges=True)
+        assert lengths(made.phases) == starts
+        assert {phase.rate for phase in made.phases} == {1.0}
+        assert made.converges and not made.new_head
+    assert lengths(plan("gradual", 4, converges=True).phases)[0] == (1, 1)
+    made = plan("full", converges=True)
+    assert made.new_head and not made.converges
+    assert not plan("lp-ft", converges=True, head="trained").converges
 
 
 def test_the_head_alone_trains_at_a_higher_rate():
@@ -95,7 +114,7 @@ def test_a_single_group_is_probed():
 
 
 def test_too_few_epochs_and_unknown_strategies_raise():
-    for strategy, labels in (("lp-ft", 1), ("gradual", 1), ("auto", 600)):
+    for strategy, labels in (("lp-ft", 1), ("gradual", 1)):
         with pytest.raises(ValueError, match="epochs=1 is too few"):
             plan(strategy, 1, labels)
     with pytest.raises(ValueError, match="'probing' must be one of"):

@@ -1,0 +1,102 @@
+"""The learning rates of a run of fine_tune: by layer group, and over the updates."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+
+import keras
+
+from keras_transfer import _keras
+from keras_transfer.adapters.switching import attached
+from keras_transfer.backbones.groups import LayerGroups
+from keras_transfer.backbones.groups import UNUSED
+from keras_transfer.fine_tuning.thaw_schedule import ThawSchedule
+from keras_transfer.optimizers.discriminative import Discriminative
+from keras_transfer.optimizers.discriminative import discriminative
+from keras_transfer.optimizers.discriminative import with_rate_table
+from keras_transfer.optimizers.schedules import SlantedTriangular
+
+# Pretrained groups, and a head that has converged, train at this share of the rate that
+# suits a new head: a tenth of AdamW's 1e-3 is a usual rate of fine-tuning, and fastai's
+# `fine_tune` gives the body as much at most.
+PRETRAINED_SHARE = 0.1
+WARMUP_SHARE = 0.1  # of the updates after the first thaw
+
+# In runs of earlier versions the stem trained at this share, and the groups between at
+# equal ratios.
+EARLIER_STEM_SHARE = 0.01
+
+
+def set_rates(
+    model: keras.Model,
+    groups: LayerGroups,
+    *,
+    new_head: bool,
+    batches: int | None,
+    thaws: Sequence[int] = (),
+) -> None:
+    """Set smaller rates for what is pretrained, and a schedule.
+
+    Args:
+        model: A compiled model. A `discriminative` optimizer keeps its factors, and an
+            optimizer with a schedule keeps its schedule. With an adapter, all that
+            trains is new, and has the rate itself.
+        groups: The layer groups of `model`.
+        new_head: Whether the head has the rate itself, not the share.
+        batches: Length of the schedule in batches, or None to set no schedule.
+        thaws: The batches at which phases begin that unfreeze groups.
+
+    Raises:
+        ValueError: If the optimizer cannot have factors.
+    """
+    names = [name for name in groups.names if name != UNUSED]
+    rates = dict.fromkeys(names, 1.0 if attached(model) else PRETRAINED_SHARE)
+    if new_head:
+        rates[names[-1]] = 1.0
+    _replace(model, groups, batches, thaws, rates=rates)
+
+
+def set_earlier_rates(
+    model: keras.Model, groups: LayerGroups, batches: int | None
+) -> None:
+    """Set the rates of a run that an earlier version began."""
+    used = [name for name in groups.names if name != UNUSED]
+    decay = EARLIER_STEM_SHARE ** (1 / max(1, len(used) - 1))
+    _replace(model, groups, batches, (), layer_decay=decay)
+
+
+def _replace(
+    model: keras.Model,
+    groups: LayerGroups,
+    batches: int | None,
+    thaws: Sequence[int],
+    **factors: object,
+) -> None:
+    optimizer = _keras.inner_optimizer(model.optimizer)
+    with _keras.scope(model):
+        if isinstance(optimizer, Discriminative):
+            # A copy, so the user's optimizer is unchanged if training fails.
+            table = optimizer.rate_table.excluding(optimizer)
+            optimizer = with_rate_table(optimizer, table)
+        else:
+            optimizer = discriminative(optimizer, groups, **factors)
+        rate = _keras.settings(optimizer)["learning_rate"]
+        if batches is not None and isinstance(rate, numbers.Real):
+            accumulated = optimizer.gradient_accumulation_steps or 1
+            schedule = _schedule(float(rate), batches, thaws, accumulated)
+            table = optimizer.rate_table.excluding(optimizer)
+            optimizer = with_rate_table(optimizer, table, learning_rate=schedule)
+    _keras.replace_optimizer(model, optimizer)
+
+
+def _schedule(
+    rate: float, batches: int, thaws: Sequence[int], accumulated: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Return the schedule, which counts updates of `accumulated` batches each."""
+    updates = max(1, batches // accumulated)
+    if not thaws:
+        return SlantedTriangular(rate, updates)
+    thaws = [thaw // accumulated for thaw in thaws]
+    warmup = max(1, round(WARMUP_SHARE * (updates - thaws[0])))
+    return ThawSchedule(rate, updates, thaws, warmup)
