@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from collections.abc import Iterable
 from typing import Any
 
@@ -77,6 +78,11 @@ class Preprocessed:
                 f"{self.lengths[chosen].max()} tokens should fit without a cut."
             )
         return rows
+
+    def at(self, length: int) -> Callable:
+        """Return a function that preprocesses a batch of texts, padded to `length`."""
+        self.preprocessor.sequence_length = length
+        return lambda x: self._call(*(x if isinstance(x, tuple) else (x,)))
 
     def _batches(self, texts: Any, length: int) -> tf.data.Dataset:
         self.preprocessor.sequence_length = length

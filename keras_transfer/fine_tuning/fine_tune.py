@@ -99,6 +99,11 @@ def fine_tune(
     depends on the epoch and on a seed from `keras.utils.set_random_seed`. Shuffle a
     tf.data.Dataset yourself.
 
+    On one device, arrays of raw strings for a keras-hub Task are padded to their
+    longest text, rounded up to a multiple of 8 tokens, not to the `sequence_length` of
+    the preprocessor, if the outputs of the model do not change. The preprocessor stays
+    as it was.
+
     Labels that are names get numbers in alphabetical order, as in scikit-learn's
     LabelEncoder, unless the model was trained with other numbers for the names. The
     model stores the names, and `kt.report` and `kt.export_serving` use them.

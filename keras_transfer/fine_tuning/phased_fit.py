@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -11,6 +12,7 @@ from keras_transfer.data.epochs import Epochs
 from keras_transfer.data.epochs import repeated
 from keras_transfer.fine_tuning.cached_head import CachedHead
 from keras_transfer.fine_tuning.run import Run
+from keras_transfer.fine_tuning.short_texts import short_texts
 from keras_transfer.fine_tuning.stays_finite import StaysFinite
 
 # Logs of GradualUnfreezing, which the progress bar would show as 0.0000e+00.
@@ -124,7 +126,17 @@ class PhasedFit:
             arguments = {"x": run.data.dataset}
         if not isinstance(run.data, keras.utils.PyDataset):
             arguments["shuffle"] = False  # otherwise Keras warns
-        run.model.fit(
+        fit, short = run.model.fit, None
+        if run.replicas == 1 and not run.made_labels:
+            short = short_texts(run.model, run.data, run.validation_data)
+        if short is not None:
+            fit = functools.partial(short.fit, run.model)
+            if run.verbose:
+                print(
+                    f"texts are padded to {short.length} tokens, not to "
+                    f"{short.full_length}: no text is longer"
+                )
+        fit(
             **arguments,
             validation_data=validation_data,
             callbacks=self.callbacks,
