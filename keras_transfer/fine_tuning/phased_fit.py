@@ -10,9 +10,9 @@ import keras
 
 from keras_transfer.data.epochs import Epochs
 from keras_transfer.data.epochs import repeated
+from keras_transfer.data.short_texts import short_texts
 from keras_transfer.fine_tuning.cached_head import CachedHead
 from keras_transfer.fine_tuning.run import Run
-from keras_transfer.fine_tuning.short_texts import short_texts
 from keras_transfer.fine_tuning.stays_finite import StaysFinite
 
 # Logs of GradualUnfreezing, which the progress bar would show as 0.0000e+00.

@@ -82,6 +82,7 @@ class Run:
         settings: Other arguments of `fit`.
         class_names: Names of the classes in the order of their numbers, or None.
         kept: Layers and weights that stay frozen in all phases.
+        made_labels: Whether the preprocessor of the model creates the labels.
         cached: The head that can train on cached features, or None.
         uncached: Why there is no such head, or None.
         earlier: Whether an earlier version began the run.
@@ -106,6 +107,7 @@ class Run:
     settings: dict
     class_names: tuple[str, ...] | None
     kept: KeptFrozen
+    made_labels: bool
     cached: CachedHead | None
     uncached: str | None
     earlier: bool
@@ -210,6 +212,7 @@ class Run:
             settings=settings,
             class_names=inputs.class_names,
             kept=kept,
+            made_labels=inputs.made,
             cached=cached,
             uncached=uncached,
             earlier=earlier,

@@ -7,7 +7,7 @@ import pytest
 import keras_transfer as kt
 from keras_transfer import _keras
 from keras_transfer.data.epochs import Epochs
-from keras_transfer.fine_tuning.short_texts import short_texts
+from keras_transfer.data.short_texts import short_texts
 from tests import tiny
 from tests.contracts.compare import assert_close
 
