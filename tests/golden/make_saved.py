@@ -172,15 +172,18 @@ def make_object(path):
 
 def make_run(path):
     """Save the folder of a run of fine_tune, and the final weights and losses."""
-    kill_in, killed = path.name.removeprefix("killed_in_epoch_"), None
+    kill_in, killed = path.name.rpartition("killed_in_epoch_")[2], None
 
     def kill(epoch, logs=None):
         if str(epoch) == kill_in:
             raise Killed
 
+    model = bases.classifier_of_run()
+    if path.name.startswith("converged"):  # so the head is new
+        model.layers[-1].bias.assign(np.zeros(3))
     try:
         callback = keras.callbacks.LambdaCallback(on_epoch_begin=kill)
-        bases.start_or_continue(bases.classifier_of_run(), path, [callback])
+        bases.start_or_continue(model, path, [callback])
     except Killed as error:
         killed = error
     if (killed is None) != (path.name == "finished"):
@@ -236,6 +239,7 @@ MAKERS = {
     "runs/finished": make_run,
     "runs/killed_in_epoch_1": make_run,
     "runs/killed_in_epoch_4": make_run,
+    "runs/converged_killed_in_epoch_1": make_run,
     "features/pooled_bert": make_features,
     "served/one": make_one_served,
     "served/many": make_many_served,

@@ -3,6 +3,7 @@
 import keras
 
 import keras_transfer as kt
+from keras_transfer.fine_tuning.thaw_schedule import ThawSchedule
 from tests import tiny
 from tests.golden.models import RECIPES
 
@@ -53,6 +54,7 @@ OBJECTS = {
     "optimizer_decaying": decaying,
     "schedule_slanted": lambda: kt.optimizers.SlantedTriangular(0.1, 50, ratio=16),
     "schedule_warmup": lambda: kt.optimizers.LinearWarmupDecay(0.1, 50, warmup_steps=5),
+    "schedule_thaw": lambda: ThawSchedule(0.1, 50, [10, 20], warmup_steps=4),
     "schedule_ganin_decay": lambda: kt.optimizers.GaninDecay(0.1, 50, alpha=5.0),
     "schedule_ganin_ramp_up": lambda: kt.optimizers.GaninRampUp(50, end=0.5),
     "loss_class_confusion": lambda: kt.losses.ClassConfusion(temperature=2.0),
