@@ -34,13 +34,13 @@ def main(rounds=4):
     x, y = real_bert.batches(steps=5)
     batch = {name: tf.constant(values[:16]) for name, values in x.items()}
     forward = tf.function(lambda: model(batch, training=True))
-    forward = []
+    spent_forward = []
 
     def time_forward(epoch, logs=None):
         for _ in range(3):
             start = time.process_time()
             forward()
-            forward.append(time.process_time() - start)
+            spent_forward.append(time.process_time() - start)
 
     between = keras.callbacks.LambdaCallback(on_epoch_end=time_forward)
     callbacks = [unfreezing, steps, between]
@@ -57,7 +57,7 @@ def main(rounds=4):
             f"{name:>6} {spent:7.0f} {spent / full:8.2f} {floor:10.2f} "
             f"{spent / full / floor:6.2f}"
         )
-    ahead = 1e3 * statistics.median(forward[1:])
+    ahead = 1e3 * statistics.median(spent_forward[1:])
     print(
         f"forward pass, dropout on: {ahead:.0f} CPU-ms; "
         f"head only is {times[0] / ahead:.2f} x of it"

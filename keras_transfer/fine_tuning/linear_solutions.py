@@ -13,6 +13,7 @@ PENALTIES = np.logspace(-4, 1, 6)
 PENALTY = 0.1
 RIDGE_PENALTIES = np.logspace(-2, 5, 15)
 FOLDS = 5
+TINY = 1e-20  # the least probability whose logarithm counts
 # A feature that hardly varies is scaled by this share of the root mean square of all
 # standard deviations: a large weight for it would make the outputs jump as soon as the
 # backbone trains.
@@ -132,9 +133,9 @@ def _penalty(
             solver.set_params(C=penalty)
             with _quiet():
                 solver.fit(features[train], labels[train], sample_weight=weights[train])
-            logs = solver.predict_log_proba(features[test])
-            logs = logs[np.arange(len(test)), labels[test]]
-            losses[number] -= (weights[test] * np.maximum(logs, -50)).sum()
+            shares = solver.predict_proba(features[test])
+            shares = shares[np.arange(len(test)), labels[test]]
+            losses[number] -= (weights[test] * np.log(np.maximum(shares, TINY))).sum()
     return float(PENALTIES[losses.argmin()]), f"chosen by {folds}-fold cross-validation"
 
 

@@ -125,6 +125,14 @@ def test_features_that_hardly_vary_get_no_large_weights():
     assert np.abs(found.kernel[-1]).max() < 1e-3 < np.abs(found.kernel).max() < 100
 
 
+def test_a_fold_that_is_surely_wrong_does_not_warn():
+    # The first example is far on the wrong side, with a probability that is 0.
+    x = np.r_[np.full(30, -1.0), np.full(30, 1.0)][:, None] * np.ones((1, 3000))
+    x[0] = 200
+    y = np.r_[np.zeros(30), np.ones(30)].astype(int)
+    assert solve_classes(x, y, None, 2).text.startswith("logistic regression")
+
+
 def test_a_class_without_examples_is_below_all_others():
     found = solve_classes(X.astype("float64"), Y, None, 4)
     assert not found.kernel[:, 3].any()
