@@ -112,6 +112,7 @@ def test_boundaries_of_very_long_texts_end_at_the_longest():
 # Order.
 
 
+@pytest.mark.slow
 def test_each_pass_has_another_order_and_the_seed_says_which(preprocessor):
     first, again, other = (bucketed(preprocessor, seed=seed) for seed in (1, 1, 2))
     passes = [labels(first) for _ in range(3)]
@@ -179,6 +180,7 @@ def test_static_shapes_of_equal_tokens_are_static_for_each_length(preprocessor):
 # Data.
 
 
+@pytest.mark.slow
 def test_arrays_lists_columns_and_datasets_are_the_same(preprocessor):
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame({"text": TEXTS, "y": Y, "weight": Y / 2})
@@ -242,6 +244,7 @@ def outputs_at_one_length(model, preprocessor, dataset):
     return expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "first", "last", "pooled"])
 def test_a_bert_has_the_outputs_of_one_length(preprocessor, pooling):
     keras.utils.set_random_seed(0)
@@ -411,6 +414,7 @@ def test_datasets_that_cannot_be_bucketed_raise(preprocessor):
             bucketed(preprocessor, data)
 
 
+@pytest.mark.slow
 def test_preprocessors_that_do_not_suit_raise(preprocessor):
     import keras_hub
 

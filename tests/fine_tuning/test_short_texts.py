@@ -87,6 +87,7 @@ def epochs(x=TEXTS):
     return Epochs((x, Y), 4, 0)
 
 
+@pytest.mark.slow
 def test_texts_are_as_long_as_the_longest():
     model = task()
     found = short_texts(model, epochs(), None)

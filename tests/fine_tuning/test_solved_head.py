@@ -164,6 +164,7 @@ def test_heads_without_a_solution_do_not_change(model, loss, labels):
     assert_close(model.get_weights(), before)
 
 
+@pytest.mark.slow
 def test_a_solution_does_not_depend_on_seeds():
     first, second = head(3), head(3)
     solve_head(first, (X, Y), LOGITS)
@@ -190,6 +191,7 @@ def test_other_heads_train_until_their_held_out_loss_stops_falling():
     assert 1 <= int(text.split()[0]) <= 200 and "Adam(0.01)" in text
 
 
+@pytest.mark.slow
 def test_few_examples_are_not_held_out():
     model = head(8, "relu", layers.Dense(3))
     text = converge(

@@ -531,6 +531,7 @@ def unfrozen(head_epochs=4, epochs=6, rate=1.0):
     return model, model.fit(x, y, epochs=epochs, **settings)
 
 
+@pytest.mark.slow
 def test_a_fit_whose_second_phase_destroys_the_model():
     model, history = unfrozen(rate=1500.0)
     assert history.phase_groups == PHASES
@@ -552,6 +553,7 @@ def test_a_fit_whose_head_was_still_improving():
     assert sentence.endswith(f"from {third:.4g} (epoch 1) to {fourth:.4g} (epoch 2).")
 
 
+@pytest.mark.slow
 def test_a_fit_without_trouble():
     model, history = unfrozen(head_epochs=20, epochs=30)
     (sentence,) = found(history, model, data=data())
