@@ -69,10 +69,11 @@ def class_weights(
         real = isinstance(value, numbers.Real | np.number)
         if not real or not math.isfinite(value) or value < 0:
             raise _unusable(weights, f"{value!r} is not a number of 0 or more")
+    found = {number: float(value) for number, value in found.items()}
+    found = dict.fromkeys(range(count), 1.0) | found
     if not any(found.values()):
         raise _unusable(weights, "all weights are 0, so nothing would train")
-    found = {number: float(value) for number, value in found.items()}
-    return dict.fromkeys(range(count), 1.0) | found
+    return found
 
 
 def _class_of_each(labels: Any, loss: Any, output: tuple | None) -> np.ndarray:

@@ -74,7 +74,8 @@ def converge(
             )
             .history["val_loss"]
         )
-        epochs = int(np.nanargmin(losses)) + 1
+        # Where all are NaN, the check of the weights after an epoch says so.
+        epochs = int(np.argmin(np.nan_to_num(losses, nan=np.inf))) + 1
         _keras.restore(head.variables, start)
     train = Epochs(arrays, batch_size, seed)
     compiled().fit(train.dataset, epochs=epochs, callbacks=[train.clock], **fit)

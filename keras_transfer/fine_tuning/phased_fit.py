@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_transfer.backbones.training_flags import train_only
 from keras_transfer.data.epochs import Epochs
 from keras_transfer.data.epochs import repeated
 from keras_transfer.data.short_texts import short_texts
@@ -94,6 +95,9 @@ class PhasedFit:
             )
             settings["validation_data"] = epochs.dataset
         if run.strategy.converges and run.done == 0:
+            phases = run.unfreezing.phases  # sets flags only when an epoch begins
+            first = phases[0]
+            train_only(run.model, phases.variables(first), phases.layers(first))
             text = self.head.converge(
                 arrays, run.settings["class_weight"], batch_size, run.seed
             )

@@ -18,7 +18,10 @@ from keras_transfer.losses.compiled_loss import read_loss
 
 # With more examples Adam gets as far in the same time.
 MOST_EXAMPLES = 20_000
-CHECKED = 64  # rows of features on which the form of the head is checked
+CHECKED = 64  # rows of random features on which the form of the head is checked
+# Features that vary less would need weights so large that the outputs jump as soon as
+# the backbone trains.
+LEAST_SPREAD = 1e-4
 MEAN_SQUARED_ERROR = ("mean_squared_error", "MeanSquaredError")
 
 
@@ -50,12 +53,23 @@ def solve_head(
         return None
     if len(features) > MOST_EXAMPLES or weights is not None and np.ndim(weights) != 1:
         return None
+    features, labels = np.asarray(features, "float64"), np.asarray(arrays[1])
+    if weights is not None:
+        # scikit-learn fails where all examples of a fold have weight 0.
+        rows = np.flatnonzero(weights)
+        features, labels, weights = features[rows], labels[rows], weights[rows]
+        if (weights < 0).any():
+            return None
+    if len(features) < 2 or not np.isfinite(features).all():
+        return None
+    if features.std(axis=0).max() < LEAST_SPREAD:
+        return None
     solution = _solve(
-        np.asarray(features, "float64"),
-        np.asarray(arrays[1]),
+        features,
+        labels,
         weights,
         read_loss(loss),
-        _form(head, dense, features),
+        _form(head, dense),
         dense.units,
         class_weight,
     )
@@ -77,12 +91,19 @@ def _only_dense(head: keras.Model) -> keras.layers.Dense | None:
     return dense if dense.use_bias and trains and not constrained else None
 
 
-def _form(head: keras.Model, dense: keras.layers.Dense, features: Any) -> str | None:
+def _form(head: keras.Model, dense: keras.layers.Dense) -> str | None:
     """Return what the outputs are of Dense's: "linear", "softmax" or "sigmoid"."""
-    features = np.asarray(features[:CHECKED])
-    outputs = keras.ops.convert_to_numpy(head(features, training=False))
-    linear = features @ _keras.value(dense.kernel) + _keras.value(dense.bias)
-    linear = linear.astype("float32")
+    # On outputs close to 0, a tanh looks linear and a softmax looks like a sigmoid.
+    random, kernel = np.random.default_rng(0), _keras.value(dense.kernel)
+    features = random.normal(size=(CHECKED, len(kernel))).astype("float32")
+    weights = random.normal(0, 2 / np.sqrt(len(kernel)), kernel.shape)
+    try:
+        dense.kernel.assign(weights)
+        outputs = keras.ops.convert_to_numpy(head(features, training=False))
+    finally:
+        dense.kernel.assign(kernel)
+    linear = features @ weights + _keras.value(dense.bias)
+    outputs, linear = outputs.astype("float32"), linear.astype("float32")
     forms = {
         "linear": linear,
         "sigmoid": keras.ops.convert_to_numpy(keras.ops.sigmoid(linear)),

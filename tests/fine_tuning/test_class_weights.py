@@ -105,3 +105,8 @@ def test_wrong_weights_raise(weights, message):
 def test_examples_without_exactly_one_class_raise(labels, loss, output, message):
     with pytest.raises(ValueError, match=message):
         class_weights("balanced", labels, loss, output)
+
+
+def test_weight_0_of_some_classes_leaves_the_others_at_1():
+    found = class_weights({0: 0, 1: 0}, LABELS, SPARSE, (None, 3))
+    assert found == {0: 0.0, 1: 0.0, 2: 1.0}

@@ -440,3 +440,13 @@ def test_another_run_raises_and_writes_nothing(tmp_path, change, message):
     assert {each: each.stat().st_mtime_ns for each in tmp_path.rglob("*")} == before
     assert_close(model.get_weights(), weights)
     assert model.optimizer is optimizer
+
+
+def test_layers_of_the_head_that_are_kept_frozen_do_not_converge():
+    keras.utils.set_random_seed(3)
+    inside = keras.layers.Dense(4, activation="relu", name="inside")
+    head = [inside, keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((6,)), tiny.mlp(widths=(5, 4)), *head])
+    before = inside.get_weights()
+    tune(compiled(model), epochs=1, frozen="inside")
+    assert_close(inside.get_weights(), before, 0)

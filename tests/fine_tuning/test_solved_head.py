@@ -164,6 +164,57 @@ def test_heads_without_a_solution_do_not_change(model, loss, labels):
     assert_close(model.get_weights(), before)
 
 
+@pytest.mark.parametrize("scale", [1e6, 1e-3])
+@pytest.mark.parametrize("kernel", ["glorot_uniform", "zeros"])
+def test_the_form_of_a_head_is_read_at_each_scale(scale, kernel):
+    x, y = X * scale, Y % 2
+    probabilities = head(2, "softmax", kernel_initializer=kernel)
+    assert solve_head(probabilities, (x, y), "sparse_categorical_crossentropy")
+    for each in (head(1, "tanh", kernel_initializer=kernel), head(1, "relu")):
+        before = each.get_weights()
+        assert solve_head(each, (x, SCORES[:, :1]), "mse") is None
+        assert_close(each.get_weights(), before)
+    doubled = head(3, None, layers.Rescaling(2.0), kernel_initializer=kernel)
+    assert solve_head(doubled, (x, Y), LOGITS) is None
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_features_without_a_solution_change_no_weights(bad):
+    wrong = X.copy()
+    wrong[3, 1] = bad
+    for x in (wrong, np.full_like(X, 0.1), X * 1e-7, X[:1]):
+        model = head(3)
+        before = model.get_weights()
+        y = SCORES[: len(x)]
+        assert solve_head(model, (x, y), "mse") is None
+        assert solve_head(model, (x, Y[: len(x)]), LOGITS) is None
+        assert_close(model.get_weights(), before)
+
+
+def test_examples_of_weight_0_do_not_count():
+    few = np.arange(60) < 12
+    some, all_weighted = head(3), head(3)
+    solve_head(some, (X[few], Y[few], np.ones(12)), LOGITS)
+    assert solve_head(all_weighted, (X, Y, few * 1.0), LOGITS)
+    assert_close(all_weighted.get_weights(), some.get_weights())
+    for weights in (np.zeros(60), np.arange(60) == 3, -np.ones(60)):
+        assert solve_head(head(3), (X, Y, weights * 1.0), LOGITS) is None
+        assert solve_head(head(3), (X, SCORES, weights * 1.0), "mse") is None
+
+
+def test_a_loss_that_is_always_nan_is_no_error_of_the_search_for_epochs():
+    text = converge(
+        head(3),
+        (np.full_like(X, np.nan), Y),
+        loss=LOGITS,
+        class_weight=None,
+        batch_size=16,
+        learning_rate=0.01,
+        seed=0,
+    )
+    assert text == "1 epochs of Adam(0.01)"
+
+
 @pytest.mark.slow
 def test_a_solution_does_not_depend_on_seeds():
     first, second = head(3), head(3)
