@@ -114,6 +114,7 @@ class CachedHead:
         arguments |= {"optimizer": self.model.optimizer, "auto_scale_loss": False}
         with _keras.scope(self.model):
             self.head.compile(**arguments)
+            _keras.remake_functions(self.head, "train", "test")
         self.head.history = None  # the model gets the History
         # Head and model share the user's metrics, and Keras resets the metrics of a
         # model only after it has built them.

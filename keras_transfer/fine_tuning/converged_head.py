@@ -51,6 +51,7 @@ def converge(
 
     def compiled() -> keras.Model:
         head.compile(keras.optimizers.Adam(learning_rate), loss, jit_compile=False)
+        _keras.remake_functions(head, "train", "test")
         return head
 
     epochs = EPOCHS_OF_FEW
