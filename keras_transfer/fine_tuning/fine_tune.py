@@ -72,12 +72,13 @@ def fine_tune(
     discriminative subclass.
 
     A head is new if its biases and scales have their initial values. A new head that is
-    linear in the features starts at the solution of scikit-learn: a logistic regression
-    for classes, with the penalty that has the best log loss in cross-validation, and a
-    ridge regression for numbers. Any other new head trains with Adam until the loss of
-    held-out examples stops falling. So the result does not depend on how far a head
-    gets in a few epochs. If the features cannot be cached, the head trains alone in the
-    first third of the epochs, at 10 times the learning rate.
+    linear in the features starts, with up to 20,000 examples, at the solution of
+    scikit-learn: a logistic regression for classes, with the penalty that has the best
+    log loss in cross-validation, and a ridge regression for numbers. Any other new head
+    trains with Adam until the loss of held-out examples stops falling. So the result
+    does not depend on how far a head gets in a few epochs. If the features cannot be
+    cached, the head trains alone in the first third of the epochs, at 10 times the
+    learning rate.
 
     Pretrained groups, and a head that has converged or was trained before, train at
     1/10 of the learning rate, so at 1e-4 for AdamW(1e-3). In `"full"` a new head trains

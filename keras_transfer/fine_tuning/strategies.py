@@ -42,9 +42,9 @@ class Strategy(NamedTuple):
         name: Name of the strategy.
         phases: The phases, in order.
         reason: Why it was chosen.
-        converges: Whether the head trains to its end before the first epoch.
-        new_head: Whether the head is new and does not do so, and needs a higher rate
-            than pretrained groups.
+        converges: Whether a new head trains to its end before the first epoch.
+        new_head: Whether a new head starts from its initial weights instead. It needs a
+            higher rate than pretrained groups.
     """
 
     name: str
@@ -79,8 +79,8 @@ def choose_strategy(
             it trains alone. Defaults to `NEW`.
         converges: Whether a new head can train to its end on cached features. Then it
             needs a single epoch alone. Defaults to False.
-        earlier: Whether the run began before heads did so; "auto" then chooses by the
-            number of labels. Defaults to False.
+        earlier: Whether an earlier version of this package began the run. "auto" then
+            chooses by the number of labels. Defaults to False.
 
     Returns:
         A `Strategy`. Its last phase has no end.
@@ -92,8 +92,9 @@ def choose_strategy(
     one_of("strategy", name, STRATEGIES)
     reason = "as requested"
     lowest = 0  # the lowest group that any phase trains
-    state = (converges and head == NEW, not converges and head == NEW)
-    converges, new_head = state
+    converges = converges and head == NEW
+    new_head = head == NEW and not converges
+    state = (converges, new_head)
     rate = ALONE_RATE if new_head else 1.0
     if name == "auto" and frozen:
         name, reason = "probe", AUTO_FROZEN[frozen]

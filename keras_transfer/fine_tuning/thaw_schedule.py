@@ -13,7 +13,7 @@ from keras_transfer._arguments import whole_number
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
 class ThawSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate that starts at 0 at each thaw, rises, and falls to 0 at the end.
+    """Learning rate that rises from near 0 at each thaw, and falls to 0 at the end.
 
     A pretrained layer that starts at the full rate can lose what it has learned before
     the moments of the optimizer are estimates. With step t, the last thaw s before or
