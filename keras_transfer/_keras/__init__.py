@@ -6,6 +6,7 @@ from keras_transfer._keras.exchange import is_training as is_training
 from keras_transfer._keras.exchange import places_of as places_of
 from keras_transfer._keras.exchange import value_now as value_now
 from keras_transfer._keras.exchange import weight_like as weight_like
+from keras_transfer._keras.fit import built_metrics as built_metrics
 from keras_transfer._keras.fit import compile_arguments as compile_arguments
 from keras_transfer._keras.fit import gradient as gradient
 from keras_transfer._keras.fit import is_finite_for as is_finite_for
@@ -50,6 +51,7 @@ from keras_transfer._keras.layers import snapshot as snapshot
 from keras_transfer._keras.layers import sublayers as sublayers
 from keras_transfer._keras.layers import unpickled as unpickled
 from keras_transfer._keras.layers import value as value
+from keras_transfer._keras.optimizer import CompiledOptimizer as CompiledOptimizer
 from keras_transfer._keras.optimizer import decays as decays
 from keras_transfer._keras.optimizer import inner_optimizer as inner_optimizer
 from keras_transfer._keras.optimizer import made_in_scope as made_in_scope

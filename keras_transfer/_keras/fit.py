@@ -35,9 +35,13 @@ def metric_directions(model: keras.Model) -> dict[str, bool]:
     It has the metrics whose direction Keras states, which EarlyStopping uses as well.
     Before `fit` or `evaluate` has built the metrics of the model, it is empty.
     """
-    metrics = getattr(getattr(model, "_compile_metrics", None), "metrics", None) or []
-    found = {each.name: getattr(each, "_direction", None) for each in metrics}
+    found = {x.name: getattr(x, "_direction", None) for x in built_metrics(model)}
     return {name: way == "up" for name, way in found.items() if way in ("up", "down")}
+
+
+def built_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
+    """Return the compiled metrics of a model; empty before Keras has built them."""
+    return getattr(getattr(model, "_compile_metrics", None), "metrics", None) or []
 
 
 def untrained(model: keras.Model) -> list[keras.Variable]:

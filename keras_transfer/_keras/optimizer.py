@@ -31,13 +31,26 @@ def optimizer_kept(
     model: keras.Model, error: type[BaseException] = BaseException
 ) -> Iterator[None]:
     """Restore the optimizer of a compiled `model` if an `error` ends the block."""
-    optimizer, compiled = model.optimizer, model._compile_config.config
-    passed = compiled["optimizer"]
+    kept = CompiledOptimizer(model)
     try:
         yield
     except error:
-        model.optimizer, compiled["optimizer"] = optimizer, passed
+        kept.restore()
         raise
+
+
+class CompiledOptimizer:
+    """The optimizer of a compiled model, to restore it later."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+        self.optimizer = model.optimizer
+        self.passed = model._compile_config.config["optimizer"]
+
+    def restore(self) -> None:
+        """Give the model this optimizer again."""
+        self.model.optimizer = self.optimizer
+        self.model._compile_config.config["optimizer"] = self.passed
 
 
 def made_in_scope(optimizer: keras.Optimizer, model: keras.Model) -> bool:

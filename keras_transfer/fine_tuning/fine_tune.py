@@ -10,10 +10,16 @@ from typing import Any
 
 import keras
 
+from keras_transfer._arguments import one_of
 from keras_transfer._instead import arguments_instead
 from keras_transfer.data.class_names import remember_class_names
+from keras_transfer.fine_tuning.added_adapter import adapter_for
+from keras_transfer.fine_tuning.candidate import Candidate
+from keras_transfer.fine_tuning.candidate import POLICIES
 from keras_transfer.fine_tuning.kept_frozen import note_frozen
 from keras_transfer.fine_tuning.phased_fit import PhasedFit
+from keras_transfer.fine_tuning.pilot.choice import BUDGET
+from keras_transfer.fine_tuning.pilot.choice import pilot_choice
 from keras_transfer.fine_tuning.rates import set_earlier_rates
 from keras_transfer.fine_tuning.rates import set_rates
 from keras_transfer.fine_tuning.run import Run
@@ -44,7 +50,8 @@ def fine_tune(
     strategy: str = "auto",
     directory: str | os.PathLike | None = None,
     frozen: str | Iterable[str] = (),
-    batch_norm: str = "frozen",
+    batch_norm: str = "auto",
+    budget: float = BUDGET,
     batch_size: int | None = None,
     callbacks: Callbacks = None,
     class_weight: ClassWeight = None,
@@ -181,24 +188,34 @@ def fine_tune(
         arXiv:2002.04688 (`fine_tune`).
     """
     settings = {
-        "batch_norm": batch_norm,
         "batch_size": batch_size,
         "callbacks": callbacks,
         "class_weight": class_weight,
         "validation_freq": validation_freq,
         "verbose": verbose,
     }
-    run = Run.of(
-        model, data, validation_data, epochs, strategy, directory, frozen, settings
-    )
-    phases = run.unfreezing.phases
-    try:
-        with unchanged_after_error(model, phases.variables(*phases)):
-            run.history.class_names = run.class_names
-            remember_class_names(model, run.class_names)
-            _train(run)
-    finally:
-        note_frozen(model, run.kept)
+    arguments = model, data, validation_data, epochs, directory, frozen, settings
+    one_of("batch_norm", batch_norm, ("auto", "frozen", "train"))
+    candidate, pilot = Candidate(strategy, batch_norm=POLICIES[batch_norm]), None
+    if strategy == "auto":
+        candidate, pilot = pilot_choice(arguments, batch_norm, budget)
+    elif budget != BUDGET:
+        raise ValueError(
+            f"budget={budget} has no effect with strategy={strategy!r}, because only "
+            "strategy='auto' has a pilot. Leave one of the two arguments out."
+        )
+    seed = None if pilot is None else pilot.seed
+    with adapter_for(arguments, candidate):
+        run = Run.of(*arguments, candidate, pilot_seed=seed)
+        run.history.pilot = pilot
+        phases = run.unfreezing.phases
+        try:
+            with unchanged_after_error(model, phases.variables(*phases)):
+                run.history.class_names = run.class_names
+                remember_class_names(model, run.class_names)
+                _train(run)
+        finally:
+            note_frozen(model, run.kept)
     if run.verbose:
         _print_end(run)
     return run.history
@@ -211,6 +228,7 @@ def _train(run: Run) -> None:
         set_rates(
             run.model,
             run.groups,
+            share=run.share,
             new_head=run.strategy.new_head,
             batches=run.scheduled_batches,
             thaws=run.thaws,

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
-from keras_transfer._arguments import one_of
 from keras_transfer.callbacks.gradual_unfreezing import GradualUnfreezing
 from keras_transfer.data.class_names import class_names_of
 from keras_transfer.data.examples import fit_arguments
@@ -60,7 +59,7 @@ def check_model(model: keras.Model) -> None:
 
 
 def check_settings(settings: dict, data: Any) -> dict:
-    """Return the checked settings: `batch_norm` and the settings of `fit`.
+    """Return the checked settings of `fit`.
 
     Raises:
         ValueError: If a setting contradicts another setting or has an unknown value.
@@ -80,7 +79,6 @@ def check_settings(settings: dict, data: Any) -> dict:
             "You passed class_weight and sample weights in `data`, but Keras accepts "
             "only one of the two. Multiply the sample weights by the class weights."
         )
-    one_of("batch_norm", settings["batch_norm"], ("frozen", "train"))
     verbose = settings["verbose"]
     if verbose == "auto":  # Keras uses 1 in a terminal
         verbose = 1

@@ -21,6 +21,8 @@ from keras_transfer.optimizers.schedules import SlantedTriangular
 # suits a new head: a tenth of AdamW's 1e-3 is a usual rate of fine-tuning, and fastai's
 # `fine_tune` gives the body as much at most.
 PRETRAINED_SHARE = 0.1
+# The weights of an adapter are new, and need a higher rate than pretrained ones.
+ADAPTER_SHARE = 1.0
 WARMUP_SHARE = 0.1  # of the updates after the first thaw
 
 # In runs of earlier versions the stem trained at this share, and the groups between at
@@ -32,6 +34,7 @@ def set_rates(
     model: keras.Model,
     groups: LayerGroups,
     *,
+    share: float | None = None,
     new_head: bool,
     batches: int | None,
     thaws: Sequence[int] = (),
@@ -40,9 +43,10 @@ def set_rates(
 
     Args:
         model: A compiled model. A `discriminative` optimizer keeps its factors, and an
-            optimizer with a schedule keeps its schedule. With an adapter, all that
-            trains is new, and has the rate itself.
+            optimizer with a schedule keeps its schedule.
         groups: The layer groups of `model`.
+        share: Share of the learning rate at which all groups train. Defaults to None:
+            `PRETRAINED_SHARE`, or with an adapter `ADAPTER_SHARE`.
         new_head: Whether the head has the rate itself, not the share.
         batches: Length of the schedule in batches, or None to set no schedule.
         thaws: The batches at which phases begin that unfreeze groups.
@@ -51,7 +55,9 @@ def set_rates(
         ValueError: If the optimizer cannot have factors.
     """
     names = [name for name in groups.names if name != UNUSED]
-    rates = dict.fromkeys(names, 1.0 if attached(model) else PRETRAINED_SHARE)
+    if share is None:
+        share = ADAPTER_SHARE if attached(model) else PRETRAINED_SHARE
+    rates = dict.fromkeys(names, share)
     if new_head:
         rates[names[-1]] = 1.0
     _replace(model, groups, batches, thaws, rates=rates)
@@ -84,19 +90,19 @@ def _replace(
         rate = _keras.settings(optimizer)["learning_rate"]
         if batches is not None and isinstance(rate, numbers.Real):
             accumulated = optimizer.gradient_accumulation_steps or 1
-            schedule = _schedule(float(rate), batches, thaws, accumulated)
+            updates = max(1, batches // accumulated)
+            thaws = [thaw // accumulated for thaw in thaws]
+            schedule = update_schedule(float(rate), updates, thaws)
             table = optimizer.rate_table.excluding(optimizer)
             optimizer = with_rate_table(optimizer, table, learning_rate=schedule)
     _keras.replace_optimizer(model, optimizer)
 
 
-def _schedule(
-    rate: float, batches: int, thaws: Sequence[int], accumulated: int
+def update_schedule(
+    rate: float, updates: int, thaws: Sequence[int]
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Return the schedule, which counts updates of `accumulated` batches each."""
-    updates = max(1, batches // accumulated)
+    """Return the learning rate of each update, with a warm-up after each of `thaws`."""
     if not thaws:
         return SlantedTriangular(rate, updates)
-    thaws = [thaw // accumulated for thaw in thaws]
     warmup = max(1, round(WARMUP_SHARE * (updates - thaws[0])))
     return ThawSchedule(rate, updates, thaws, warmup)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -11,7 +12,6 @@ import numpy as np
 
 from keras_transfer import _keras
 from keras_transfer._arguments import whole_number
-from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.groups import layer_groups
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.callbacks.gradual_unfreezing import GradualUnfreezing
@@ -32,6 +32,7 @@ from keras_transfer.fine_tuning.batch_shares import check_shares
 from keras_transfer.fine_tuning.batch_shares import replicas_of
 from keras_transfer.fine_tuning.cached_head import cached_head
 from keras_transfer.fine_tuning.cached_head import CachedHead
+from keras_transfer.fine_tuning.candidate import Candidate
 from keras_transfer.fine_tuning.class_weights import class_weights
 from keras_transfer.fine_tuning.inputs import check_model
 from keras_transfer.fine_tuning.inputs import check_settings
@@ -40,14 +41,11 @@ from keras_transfer.fine_tuning.inputs import output_of
 from keras_transfer.fine_tuning.inputs import without_none
 from keras_transfer.fine_tuning.kept_frozen import kept_frozen
 from keras_transfer.fine_tuning.kept_frozen import KeptFrozen
-from keras_transfer.fine_tuning.new_head import head_state
-from keras_transfer.fine_tuning.new_head import NEW
-from keras_transfer.fine_tuning.new_head import NONE
-from keras_transfer.fine_tuning.new_head import TRAINED
+from keras_transfer.fine_tuning.model_strategy import model_head
+from keras_transfer.fine_tuning.model_strategy import model_strategy
 from keras_transfer.fine_tuning.run_folder import begun_settings
 from keras_transfer.fine_tuning.run_folder import identity
 from keras_transfer.fine_tuning.run_folder import RunFolder
-from keras_transfer.fine_tuning.strategies import choose_strategy
 from keras_transfer.fine_tuning.strategies import Strategy
 
 RECIPE = 1  # of phases and rates; runs of earlier versions have none
@@ -71,6 +69,11 @@ class Run:
         validation_data: Validation data of the same types, or None.
         epochs: Epochs of all phases together.
         num_batches: Batches per epoch.
+        num_examples: Number of labeled examples.
+        batch_size: Examples per batch, the largest number if batches differ.
+        head: The state of the head when the run began, as from `head_state`.
+        share: Share of the learning rate at which all groups train, but for a new
+            head; None for the default share.
         seed: Seed for the order of arrays. A folder with a seed replaces it.
         clock: The callback that stores the current epoch for all data of the run.
         callbacks: The callbacks of the user.
@@ -96,6 +99,10 @@ class Run:
     validation_data: Any
     epochs: int
     num_batches: int
+    num_examples: int
+    batch_size: int
+    head: str
+    share: float | None
     seed: int
     clock: Clock
     callbacks: tuple[keras.callbacks.Callback, ...]
@@ -119,12 +126,19 @@ class Run:
         data: Any,
         validation_data: Any,
         epochs: int,
-        strategy: str,
         directory: str | os.PathLike | None,
         frozen: Any,
         settings: dict,
+        candidate: Candidate,
+        *,
+        pilot_seed: int | None = None,
     ) -> Run:
         """Return the run for the arguments of `fine_tune`, without any change.
+
+        Args:
+            candidate: What to do with the model. "auto" means the default without a
+                pilot.
+            pilot_seed: Seed of the pilot that chose it. Defaults to None: no pilot.
 
         Raises:
             TypeError: If the type of `model` or of the data is unknown.
@@ -135,9 +149,10 @@ class Run:
         epochs = whole_number("epochs", epochs)
         data, validation_data = without_none(data), without_none(validation_data)
         settings = check_settings(settings, data)
-        batch_size, callbacks, verbose, batch_norm = map(
-            settings.pop, ("batch_size", "callbacks", "verbose", "batch_norm")
+        batch_size, callbacks, verbose = map(
+            settings.pop, ("batch_size", "callbacks", "verbose")
         )
+        batch_norm = candidate.batch_norm
         inputs = checked_inputs(model, data, validation_data, batch_size)
         data, labels = inputs.data, inputs.labels
         if inputs.made and settings["class_weight"] is not None:
@@ -161,8 +176,8 @@ class Run:
         )
         began = begun_settings(directory)
         earlier = began is not None and "recipe" not in began
-        chosen = _strategy(
-            strategy,
+        chosen = model_strategy(
+            candidate.strategy,
             groups,
             batch_norm,
             kept,
@@ -172,6 +187,8 @@ class Run:
             converges=cached is not None and not earlier,
             earlier=earlier,
         )
+        if pilot_seed is not None:
+            chosen = chosen._replace(reason="chosen by a pilot")
         phases = Phases(groups, chosen.phases, batch_norm, kept.ids)
         unfreezing = GradualUnfreezing.of_phases(phases)
         history, folder = keras.callbacks.History(), None
@@ -180,11 +197,15 @@ class Run:
             plan |= {"epochs": epochs, "batch_size": batch_size}
             if not earlier:
                 plan["recipe"] = RECIPE
+            if pilot_seed is not None:
+                plan |= {"pilot": True, "share": candidate.share}
             plan |= identity(model, data, labels)
             if frozen or batch_norm != "frozen":
                 plan |= {"frozen": str(frozen), "batch_norm": batch_norm}
             folder = RunFolder(directory, plan, history)
-        seed = int(np.random.randint(2**31))
+        seed = pilot_seed
+        if seed is None:
+            seed = int(np.random.randint(2**31))
         if folder and folder.state:
             seed = folder.seed
         clock = Clock()
@@ -201,6 +222,10 @@ class Run:
             validation_data=validation_data,
             epochs=epochs,
             num_batches=num_batches(data),
+            num_examples=count,
+            batch_size=math.ceil(count / num_batches(data)),
+            head=model_head(groups, able_groups(groups, batch_norm, kept.ids)),
+            share=candidate.share,
             seed=seed,
             clock=clock,
             callbacks=tuple(callbacks),
@@ -245,42 +270,6 @@ class Run:
         if any(isinstance(callback, RATE_CALLBACKS) for callback in self.callbacks):
             return None
         return self.epochs * self.num_batches
-
-
-def _strategy(
-    name: str,
-    groups: LayerGroups,
-    batch_norm: str,
-    kept: KeptFrozen,
-    epochs: int,
-    examples: int,
-    began: list[dict] | None,
-    **recipe: bool,
-) -> Strategy:
-    names = able_groups(groups, batch_norm, kept.ids)
-    if not names:
-        raise ValueError(
-            f"The whole model {groups.model.name!r} is frozen "
-            f"({'; '.join(kept.said)}), so nothing can train. Set `trainable = True` "
-            "on the layers that must train, and compile again."
-        )
-    head, frozen = head_state(groups), None
-    if names[-1] != groups.names[-1]:
-        head = NONE  # the head is kept frozen
-    if any(isinstance(x, FrozenBackbone) for x in _keras.flat_layers(groups.model)):
-        frozen = "wrapped"
-    elif len(names) == 1 and len(able_groups(groups, batch_norm, ())) > 1:
-        frozen = "flags"
-    # In a run that continues, the head may have been new at the start.
-    states = [head] if began is None or head == NONE else [head, NEW, TRAINED]
-    choices = [
-        choose_strategy(
-            name, names, epochs, examples, frozen=frozen, head=state, **recipe
-        )
-        for state in states
-    ]
-    same = [choice for choice in choices if to_config(choice.phases) == began]
-    return [*same, *choices][0]
 
 
 def _num_examples(labels: Any) -> int:

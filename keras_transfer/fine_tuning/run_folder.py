@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -21,6 +22,7 @@ from keras_transfer.data.examples import map_arrays
 STATE = "fine_tune.json"
 START = "fine_tune_0.weights.h5"
 END = "fine_tune_end.weights.h5"
+PILOT = "pilot.json"
 
 CHUNK = 1024  # rows that are copied at a time
 
@@ -121,7 +123,8 @@ class RunFolder:
         if not file.exists():
             inside = self.path.iterdir() if self.path.exists() else ()
             # A process killed at the start leaves the first weights and partial files.
-            other = [x.name for x in inside if x.name != START and not is_partial(x)]
+            begun = (START, PILOT)
+            other = [x.name for x in inside if not (x.name in begun or is_partial(x))]
             if other:
                 raise ValueError(
                     f"The folder {str(self.path)!r} is not the folder of a run. It has "
@@ -138,18 +141,26 @@ class RunFolder:
                 f"The run in {str(file)!r} cannot continue: {error}. Delete the folder "
                 "to start again, or pass a new folder."
             ) from error
-        changed = [
-            f"{key}: {settings.get(key)!r} in the folder, "
-            f"{self.settings.get(key)!r} in this call"
-            for key in sorted({*settings, *self.settings})
-            if settings.get(key) != self.settings.get(key)
-        ]
-        if changed:
-            raise ValueError(
-                f"The folder {str(self.path)!r} belongs to a run with other settings "
-                f"({'; '.join(changed)}). Pass a new folder, or delete this folder."
-            )
+        check_same(self.path, settings, self.settings)
         return state
+
+
+def check_same(path: pathlib.Path, begun: Mapping, settings: Mapping) -> None:
+    """Check that a call has the settings of the run in a folder.
+
+    Raises:
+        ValueError: If settings differ.
+    """
+    changed = [
+        f"{key}: {begun.get(key)!r} in the folder, {settings.get(key)!r} in this call"
+        for key in sorted({*begun, *settings})
+        if begun.get(key) != settings.get(key)
+    ]
+    if changed:
+        raise ValueError(
+            f"The folder {str(path)!r} belongs to a run with other settings "
+            f"({'; '.join(changed)}). Pass a new folder, or delete this folder."
+        )
 
 
 def begun_settings(path: str | os.PathLike | None) -> dict | None:

@@ -9,7 +9,7 @@ from keras_transfer.callbacks.phases import Phase
 from keras_transfer.fine_tuning.new_head import NEW
 from keras_transfer.fine_tuning.new_head import NONE
 
-STRATEGIES = ("auto", "probe", "lp-ft", "gradual", "full")
+STRATEGIES = ("auto", "probe", "lp-ft", "gradual", "full", "lora")
 
 # Numbers of labels at which "auto" changes the strategy. This is a rule of thumb and
 # not from a paper.
@@ -127,7 +127,7 @@ def choose_strategy(
         )
     first = 1 if converges else max(1, epochs // 3)
     phases = [Phase(alone, first, rate)]
-    if name == "lp-ft":
+    if name in ("lp-ft", "lora"):
         return Strategy(name, [*phases, Phase(tuple(names))], reason, *state)
     unfrozen = len(names) - 1 - lowest
     steps = min(unfrozen, epochs - first)

@@ -1,4 +1,4 @@
-"""Restore a model after a training that failed."""
+"""Restore a model after a training that failed, or that was only a trial."""
 
 from __future__ import annotations
 
@@ -23,39 +23,62 @@ ATTRIBUTES = (
 ABSENT = object()
 
 
-@contextlib.contextmanager
-def unchanged_after_error(
-    model: keras.Model, variables: Iterable[keras.Variable]
-) -> Iterator[None]:
-    """Restore everything that a training changes in a model if it ends with an error.
+class ModelState:
+    """Everything that a training changes in a model.
 
     This covers `variables`, the variables that change without a gradient, flags, the
     optimizer, the compiled functions and the class names. The copy of the variables
-    needs host memory during the training. An interrupt is not an error, so the model
-    then keeps its trained weights.
+    needs host memory.
+
+    Args:
+        model: A built and compiled model.
+        variables: The variables that may train.
+    """
+
+    def __init__(self, model: keras.Model, variables: Iterable[keras.Variable]) -> None:
+        self.model = model
+        changing = [*variables, *_keras.untrained(model)]
+        self.variables = list({id(each): each for each in changing}.values())
+        self.values = _keras.snapshot(self.variables)
+        self.flags = _keras.flags(model), [each.trainable for each in model.weights]
+        self.names = class_names_of(model)
+        self.attributes = {name: getattr(model, name, ABSENT) for name in ATTRIBUTES}
+        self.optimizer = _keras.CompiledOptimizer(model)
+
+    def restore_weights(self) -> None:
+        """Give the model these weights and flags again."""
+        _keras.set_flags(self.model, *self.flags)
+        _keras.restore(self.variables, self.values)
+
+    def restore(self) -> None:
+        """Give the model this state again."""
+        model = self.model
+        self.restore_weights()
+        remember_class_names(model, self.names)
+        model.reset_metrics()
+        for name, value in self.attributes.items():
+            if value is not ABSENT:
+                setattr(model, name, value)
+            elif hasattr(model, name):
+                delattr(model, name)
+        self.optimizer.restore()
+
+
+@contextlib.contextmanager
+def unchanged_after_error(
+    model: keras.Model, variables: Iterable[keras.Variable]
+) -> Iterator[ModelState]:
+    """Restore everything that a training changes in a model if it ends with an error.
+
+    An interrupt is not an error, so the model then keeps its trained weights.
 
     Args:
         model: A built and compiled model.
         variables: The variables that any phase may train.
     """
-    changing = [*variables, *_keras.untrained(model)]
-    changing = list({id(variable): variable for variable in changing}.values())
-    values = _keras.snapshot(changing)
-    layers = _keras.flags(model)
-    weights = [weight.trainable for weight in model.weights]
-    names = class_names_of(model)
-    attributes = {name: getattr(model, name, ABSENT) for name in ATTRIBUTES}
-    with _keras.optimizer_kept(model, Exception):
-        try:
-            yield
-        except Exception:
-            _keras.set_flags(model, layers, weights)
-            _keras.restore(changing, values)
-            remember_class_names(model, names)
-            model.reset_metrics()
-            for name, value in attributes.items():
-                if value is not ABSENT:
-                    setattr(model, name, value)
-                elif hasattr(model, name):
-                    delattr(model, name)
-            raise
+    state = ModelState(model, variables)
+    try:
+        yield state
+    except Exception:
+        state.restore()
+        raise

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import keras_transfer as kt
 from keras_transfer import _keras
+from keras_transfer.fine_tuning.candidate import Candidate
 from keras_transfer.fine_tuning.run import Run
 from tests import tiny
 from tests.contracts.compare import assert_close
@@ -66,13 +67,13 @@ def state(model):
 
 
 def run_of(model, path=None, **settings):
-    names = ("batch_norm", "batch_size", "callbacks", "class_weight")
-    names += ("validation_freq", "verbose")
+    names = ("batch_size", "callbacks", "class_weight", "validation_freq", "verbose")
     defaults = {
         name: signature(kt.fine_tune).parameters[name].default for name in names
     }
     settings = defaults | {"verbose": 0} | settings
-    return Run.of(model, data(), data(6), 3, "lp-ft", path, (), settings)
+    candidate = Candidate("lp-ft")
+    return Run.of(model, data(), data(6), 3, path, (), settings, candidate)
 
 
 def test_making_a_run_changes_nothing(tmp_path):

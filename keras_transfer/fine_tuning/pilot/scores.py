@@ -1,0 +1,132 @@
+"""Scores of a model on held-out examples, with standard errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer import _keras
+from keras_transfer.data.examples import rows_of
+
+GROUPS = 32  # of held-out examples, whose scores are compared in pairs
+
+
+class Score:
+    """Values of a metric and of the loss for groups of held-out examples.
+
+    Args:
+        values: Array of the metric by group, where larger is better.
+        losses: Array of the loss by group.
+        sizes: Array of the number of examples by group.
+        metric: Name of the metric.
+        larger: Whether a larger value of the metric is better.
+    """
+
+    def __init__(
+        self, values: Any, losses: Any, sizes: Any, metric: str, larger: bool
+    ) -> None:
+        self.values = np.asarray(values, "float64")
+        self.losses = np.asarray(losses, "float64")
+        self.sizes = np.asarray(sizes, "float64")
+        self.metric = metric
+        self.larger = larger
+
+    @property
+    def mean(self) -> float:
+        """The mean of the metric over all examples."""
+        return _mean(self.values, self.sizes)
+
+    @property
+    def loss(self) -> float:
+        """The mean of the loss over all examples."""
+        return _mean(self.losses, self.sizes)
+
+    @property
+    def error(self) -> float:
+        """The standard error of the mean."""
+        return _error(self.values, self.sizes)
+
+    @property
+    def finite(self) -> bool:
+        """Whether all values are finite."""
+        return bool(np.isfinite([self.values, self.losses]).all())
+
+    def gain(self, other: Score) -> tuple[float, float]:
+        """Return the mean difference to another score, and its standard error."""
+        difference = self.values - other.values
+        return _mean(difference, self.sizes), _error(difference, self.sizes)
+
+    def joined(self, other: Score) -> Score:
+        """Return the score on the examples of both."""
+        columns = zip(self._columns, other._columns, strict=True)
+        return Score(*map(np.concatenate, columns), self.metric, self.larger)
+
+    def summary(self) -> dict[str, float | None]:
+        """Return the estimate of the metric, its standard error, and the loss."""
+        if not self.finite:
+            return dict.fromkeys(("estimate", "error", "loss"))
+        sign = 1 if self.larger else -1
+        return {"estimate": sign * self.mean, "error": self.error, "loss": self.loss}
+
+    def to_config(self) -> list:
+        """Return the arguments of the constructor as plain values."""
+        columns = [each.tolist() for each in self._columns]
+        return [*columns, self.metric, self.larger]
+
+    @property
+    def _columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.values, self.losses, self.sizes
+
+
+def _metric(model: keras.Model) -> tuple[str, bool]:
+    """Return the name of the value that is compared, and whether larger is better.
+
+    This is the first compiled metric that is a mean over examples, such as an accuracy,
+    and otherwise the loss.
+    """
+    for metric in _keras.built_metrics(model):
+        direction = _keras.metric_directions(model).get(metric.name)
+        if direction is not None and isinstance(metric, keras.metrics.Mean):
+            return metric.name, direction
+    return "loss", False
+
+
+def score(
+    model: keras.Model,
+    arrays: tuple,
+    class_weight: Mapping[int, float] | None,
+    classes: np.ndarray | None,
+) -> Score:
+    """Return the score of a compiled model on arrays `(x, y)` or `(x, y, weight)`."""
+    count = len(keras.tree.flatten(arrays)[0])
+    if class_weight is not None:
+        weights = np.array([class_weight[each] for each in classes], "float32")
+        arrays = (*arrays[:2], weights)
+    groups = np.array_split(np.arange(count), min(GROUPS, count))
+    logs = []
+    for rows in groups:
+        batch = rows_of(arrays, rows)
+        # The method of a keras-hub Task would preprocess once more.
+        logs.append(keras.Model.test_on_batch(model, *batch, return_dict=True))
+    name, larger = _metric(model)
+    model.reset_metrics()
+    values = np.array([each[name] for each in logs]) * (1 if larger else -1)
+    losses, sizes = [each["loss"] for each in logs], [len(x) for x in groups]
+    return Score(values, losses, sizes, name, larger)
+
+
+def _mean(values: np.ndarray, sizes: np.ndarray) -> float:
+    return float(np.average(values, weights=sizes))
+
+
+def _error(values: np.ndarray, sizes: np.ndarray) -> float:
+    if len(values) < 2:
+        return math.inf
+    mean = _mean(values, sizes)
+    weights = sizes / sizes.sum()
+    variance = (weights**2 * (values - mean) ** 2).sum() * len(values)
+    return float(np.sqrt(variance / (len(values) - 1)))
