@@ -29,12 +29,14 @@ class ShortTexts(NamedTuple):
         """Fit a Task on datasets of texts, as `model.fit` does at the full length."""
         for name in ("x", "validation_data"):
             if arguments[name] is not None:
-                dataset = arguments[name].map(
-                    self._of_batch, num_parallel_calls=tf.data.AUTOTUNE
-                )
-                arguments[name] = dataset.prefetch(tf.data.AUTOTUNE)
+                arguments[name] = self.batches(arguments[name])
         # The fit of a Task would preprocess once more, and does nothing else.
         keras.Model.fit(model, **arguments)
+
+    def batches(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """Return the inputs of the model from batches of texts."""
+        dataset = dataset.map(self._of_batch, num_parallel_calls=tf.data.AUTOTUNE)
+        return dataset.prefetch(tf.data.AUTOTUNE)
 
     def _of_batch(self, x: Any, *labels_and_weights: Any) -> tuple:
         return (self.preprocess(x), *labels_and_weights)

@@ -23,6 +23,7 @@ from keras_transfer.fine_tuning.pilot.choice import pilot_choice
 from keras_transfer.fine_tuning.rates import set_earlier_rates
 from keras_transfer.fine_tuning.rates import set_rates
 from keras_transfer.fine_tuning.run import Run
+from keras_transfer.fine_tuning.unchanged import ModelState
 from keras_transfer.fine_tuning.unchanged import unchanged_after_error
 
 Callbacks = keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None
@@ -210,10 +211,10 @@ def fine_tune(
         run.history.pilot = pilot
         phases = run.unfreezing.phases
         try:
-            with unchanged_after_error(model, phases.variables(*phases)):
+            with unchanged_after_error(model, phases.variables(*phases)) as start:
                 run.history.class_names = run.class_names
                 remember_class_names(model, run.class_names)
-                _train(run)
+                _train(run, start)
         finally:
             note_frozen(model, run.kept)
     if run.verbose:
@@ -221,7 +222,7 @@ def fine_tune(
     return run.history
 
 
-def _train(run: Run) -> None:
+def _train(run: Run, start: ModelState) -> None:
     if run.earlier:
         set_earlier_rates(run.model, run.groups, run.scheduled_batches)
     else:
@@ -233,7 +234,7 @@ def _train(run: Run) -> None:
             batches=run.scheduled_batches,
             thaws=run.thaws,
         )
-    fit = PhasedFit(run)
+    fit = PhasedFit(run, start)
     if run.folder:
         run.folder.begin(run.model, run.seed)
     if run.verbose:

@@ -13,8 +13,10 @@ from keras_transfer.data.epochs import Epochs
 from keras_transfer.data.epochs import repeated
 from keras_transfer.data.short_texts import short_texts
 from keras_transfer.fine_tuning.cached_head import CachedHead
+from keras_transfer.fine_tuning.net_below import NetBelow
 from keras_transfer.fine_tuning.run import Run
 from keras_transfer.fine_tuning.stays_finite import StaysFinite
+from keras_transfer.fine_tuning.unchanged import ModelState
 
 # Logs of GradualUnfreezing, which the progress bar would show as 0.0000e+00.
 TOLD = ("phase", "seconds", "trainable_parameters")
@@ -28,10 +30,17 @@ class PhasedFit:
 
     Args:
         run: The run. Its model has the optimizer for this training.
+        start: The state of the model before the run.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, start: ModelState) -> None:
         self.run = run
+        self.short = None
+        if run.replicas == 1 and not run.made_labels:
+            self.short = short_texts(run.model, run.data, run.validation_data)
+        self.net = None
+        if run.strategy.converges and run.head_epochs < run.epochs:
+            self.net = NetBelow(run, start, self.short)
         self.head = None
         if run.done < run.head_epochs:
             self.head = run.cached
@@ -69,6 +78,12 @@ class PhasedFit:
             run.unfreezing.on_train_end()  # removes the rate of the phase
             raise
         self.callbacks.end()
+        hurt = self.net and self.net.check()
+        if hurt and run.folder:
+            run.folder.save_end(run.model)
+        run.history.hurt = hurt
+        if hurt and run.verbose:
+            print(f"fine_tune: {hurt}")
 
     def _fit_head(self) -> bool:
         """Train the head on cached features, or return False if caching fails."""
@@ -103,6 +118,8 @@ class PhasedFit:
             )
             if run.verbose:
                 print(f"the head starts where it has converged: {text}")
+            if self.net:
+                self.net.remember()
         seed = run.seed if train.shuffled else None
         self.head.fit(
             Epochs(arrays, batch_size, seed, run.clock, run.replicas),
@@ -130,9 +147,7 @@ class PhasedFit:
             arguments = {"x": run.data.dataset}
         if not isinstance(run.data, keras.utils.PyDataset):
             arguments["shuffle"] = False  # otherwise Keras warns
-        fit, short = run.model.fit, None
-        if run.replicas == 1 and not run.made_labels:
-            short = short_texts(run.model, run.data, run.validation_data)
+        fit, short = run.model.fit, self.short
         if short is not None:
             fit = functools.partial(short.fit, run.model)
             if run.verbose:

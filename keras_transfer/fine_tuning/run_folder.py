@@ -23,6 +23,7 @@ STATE = "fine_tune.json"
 START = "fine_tune_0.weights.h5"
 END = "fine_tune_end.weights.h5"
 PILOT = "pilot.json"
+PROBE = "probe.npz"
 
 CHUNK = 1024  # rows that are copied at a time
 
@@ -115,6 +116,10 @@ class RunFolder:
         replace_file(self.path / STATE, text.encode())
         if old and old != weights:
             (self.path / old).unlink(missing_ok=True)
+
+    def save_end(self, model: keras.Model) -> None:
+        """Save the state at the end of the run."""
+        self.save(model, self.epoch, END, self.seed, end=True)
 
     def _read(self) -> dict | None:
         file = self.path / STATE
@@ -221,8 +226,7 @@ class _Saves(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Save the state again, because a callback may have restored other weights."""
-        folder = self.folder
-        folder.save(self.model, folder.epoch, END, folder.seed, end=True)
+        self.folder.save_end(self.model)
 
 
 def _plain(value: object) -> object:
