@@ -70,9 +70,28 @@ def fine_tune(
     - `"gradual"`: the head in the first epoch, then one more group in each epoch, or
       several if there are more groups than epochs.
     - `"full"`: all groups from the first epoch.
-    - `"auto"`: `"lp-ft"`. With a single epoch, or a backbone that stays frozen, it is
-      `"probe"`. For a model without a head, such as a causal language model or a U-Net,
-      it is `"full"`.
+    - `"lora"`: the head in the first epoch, then also LoRA, which is attached with the
+      default targets of the model's family and stays attached. An adapter that the
+      model has already is used instead.
+    - `"auto"`: the strategy that a pilot chooses. Without a pilot it is `"lp-ft"`, with
+      a single epoch or a backbone that stays frozen `"probe"`, and for a model without
+      a head, such as a causal language model or a U-Net, `"full"`.
+
+    The pilot trains the model for a part of the steps on a part of the training labels,
+    and compares the candidates on the labels that it holds out, a quarter in each of up
+    to four folds. `validation_data` are never used. The candidates are the converged
+    head alone, and `"lp-ft"`, `"full"`, `"gradual"` and `"lora"` at two or three rates.
+    If the model has BatchNorm and `batch_norm="auto"`, training BatchNorm is another
+    candidate. In each round the better half goes on to longer trials. The first
+    compiled metric is compared if it is a mean over examples, such as an accuracy, and
+    otherwise the loss. Another candidate replaces `"lp-ft"` at 1/10 of the rate only if
+    it is better by a standard error of the difference. `fine_tune` prints what it
+    tried, and the History keeps it. The pilot changes nothing in the model. There is
+    none with fewer than 40 labels, with too few steps for two short trials, or if the
+    preprocessor creates the labels. Then `fine_tune` prints why.
+
+    If the training loss is higher at the end than it was when only the head had
+    trained, `fine_tune` restores the weights of that time and says so.
 
     Compile the model first, with the loss and metrics of your task (classes, several
     labels per example, or regression) and an optimizer. Choose a learning rate for the
@@ -141,7 +160,11 @@ def fine_tune(
         frozen: Names of layer groups that no phase trains, or regular expressions for
             the paths of layers, as in `kt.layer_groups`. Defaults to no names.
         batch_norm: `"frozen"` or `"train"`, as in `GradualUnfreezing`. Defaults to
-            `"frozen"`.
+            `"auto"`, which is `"frozen"` unless the pilot finds that `"train"` is
+            better.
+        budget: Float of 0 or more, the steps of the pilot as a multiple of the steps of
+            a whole run with all groups. With more steps, more candidates are tried for
+            longer, and then on more folds. 0 means no pilot. Defaults to 1.0.
         batch_size: Examples per batch, if the data are arrays. Defaults to 32.
         callbacks: Keras callback, or list of callbacks. Defaults to None.
         class_weight: Dict from class number or class name to weight, list of weights
@@ -153,7 +176,10 @@ def fine_tune(
     Returns:
         The History of all phases. Its logs have the `phase` of each epoch, an int, its
         `seconds`, and its `trainable_parameters`. Its `class_names` are a tuple in the
-        order of the class numbers, or None if the classes have no names.
+        order of the class numbers, or None if the classes have no names. Its `strategy`
+        is the name of the strategy. Its `pilot` has what the pilot tried, or is None:
+        print it, or call `pilot.rows()` for a list of dicts. Its `hurt` is a sentence
+        if the weights of the converged head were restored, or None.
 
     Raises:
         TypeError: If `model` is not a Keras model, or the type of `data` is unknown.
@@ -186,7 +212,9 @@ def fine_tune(
         Classification, arXiv:1801.06146. Kumar et al. 2022, Fine-Tuning can Distort
         Pretrained Features and Underperform Out-of-Distribution, arXiv:2202.10054.
         Howard and Gugger 2020, fastai: A Layered API for Deep Learning,
-        arXiv:2002.04688 (`fine_tune`).
+        arXiv:2002.04688 (`fine_tune`). Jamieson and Talwalkar 2016, Non-stochastic Best
+        Arm Identification and Hyperparameter Optimization, arXiv:1502.07943 (successive
+        halving).
     """
     settings = {
         "batch_size": batch_size,
@@ -209,6 +237,8 @@ def fine_tune(
     with adapter_for(arguments, candidate):
         run = Run.of(*arguments, candidate, pilot_seed=seed)
         run.history.pilot = pilot
+        run.history.strategy = run.strategy.name
+        run.history.hurt = None
         phases = run.unfreezing.phases
         try:
             with unchanged_after_error(model, phases.variables(*phases)) as start:

@@ -79,10 +79,12 @@ class PhasedFit:
             raise
         self.callbacks.end()
         hurt = self.net and self.net.check()
-        if hurt and run.folder:
-            run.folder.save_end(run.model)
+        if not hurt:
+            return
         run.history.hurt = hurt
-        if hurt and run.verbose:
+        if run.folder:
+            run.folder.save_end(run.model)
+        if run.verbose:
             print(f"fine_tune: {hurt}")
 
     def _fit_head(self) -> bool:

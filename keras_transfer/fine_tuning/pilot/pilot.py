@@ -99,8 +99,10 @@ def choose(finalists: list[Tried]) -> tuple[Candidate, str]:
     """Return the candidate to use, and why.
 
     The first candidate after the probe is the default of the finalists. Another one
-    replaces it only if it is better by more than the standard error of the difference
-    on the same held-out examples.
+    replaces it if it is better by more than the standard error of the difference on the
+    same held-out examples. Few examples rarely show that in an accuracy. So another
+    rate or strategy with at least the same metric also replaces the default if its loss
+    is lower by more than the standard error.
 
     Args:
         finalists: The probe, and the candidates with the longest trials, in the order
@@ -110,18 +112,32 @@ def choose(finalists: list[Tried]) -> tuple[Candidate, str]:
     if not sound:
         return PROBE, "No trial has finite outputs, so only the head trains."
     default = ([each for each in sound if each.steps] or sound)[0]
-    best, reason = default, "no other candidate is better by a standard error"
-    for each in sound:
-        gain, error = each.score.gain(default.score)
-        if gain > error and each.score.mean > best.score.mean:
-            best = each
-            reason = f"better than {default.candidate} by {gain:.3f} ± {error:.3f}"
-    if best is default and len(sound) == 1:
-        reason = "nothing else has finite outputs"
-    why = f"The pilot chose {best.candidate}: {reason}."
+    better = [each for each in sound if _beats(each, default)]
+    best = min(better or [default], key=lambda x: (-x.score.mean, x.score.loss))
+    why = f"The pilot chose {best.candidate}: "
+    if len(sound) == 1:
+        why += "nothing else has finite outputs."
+    elif best is default:
+        why += "no other candidate is better by a standard error."
+    else:
+        gain, error = best.score.gain(default.score)
+        name = best.score.metric
+        if gain <= error:
+            gain, error = best.score.loss_gain(default.score)
+            name = "loss"
+        why += f"its {name} is better than that of {default.candidate} by {gain:.3f} "
+        why += f"± {error:.3f}."
     if best.candidate.strategy == "probe" and default is not best:
         why += " Fine-tuning hurt here, so only the head trains."
     return best.candidate, why
+
+
+def _beats(each: Tried, default: Tried) -> bool:
+    gain, error = each.score.gain(default.score)
+    if gain > error:
+        return True
+    lower, error = each.score.loss_gain(default.score)
+    return bool(each.steps) and gain >= 0 and lower > error
 
 
 def _halved(

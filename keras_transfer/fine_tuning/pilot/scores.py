@@ -60,6 +60,11 @@ class Score:
         difference = self.values - other.values
         return _mean(difference, self.sizes), _error(difference, self.sizes)
 
+    def loss_gain(self, other: Score) -> tuple[float, float]:
+        """Return by how much the loss is lower, and the standard error of this."""
+        difference = other.losses - self.losses
+        return _mean(difference, self.sizes), _error(difference, self.sizes)
+
     def joined(self, other: Score) -> Score:
         """Return the score on the examples of both."""
         columns = zip(self._columns, other._columns, strict=True)
