@@ -11,7 +11,7 @@ from keras_transfer.fine_tuning.candidate import Candidate
 from keras_transfer.fine_tuning.rates import ADAPTER_SHARE
 from keras_transfer.fine_tuning.rates import PRETRAINED_SHARE
 
-HIGH, LOW = 0.3, 0.03  # shares of the learning rate beside the default one
+HIGH, LOW = 0.3, 0.03  # other shares of the learning rate than the default one
 
 
 def candidates(
