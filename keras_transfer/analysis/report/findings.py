@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 
 from keras_transfer.analysis.report import findings_in_history as history
+from keras_transfer.analysis.report import findings_in_pilot as pilot
 from keras_transfer.analysis.report import findings_in_results as results
 
 MOST = 8  # largest number of findings
@@ -16,6 +17,8 @@ RULES: tuple[tuple[str, Callable], ...] = (
     ("whether the outputs are finite", results.not_finite),
     ("whether the training loss fell", history.loss_did_not_fall),
     ("whether the predictions are better than one class for all", results.one_class),
+    ("whether the pilot found that fine-tuning hurt", pilot.fine_tuning_hurt),
+    ("whether the outputs in the pilot are finite", pilot.not_finite),
     ("the validation values at the start of each phase", history.fell_at_a_phase),
     ("whether each trainable group moved", results.did_not_move),
     ("whether each class is predicted", results.never_predicted),

@@ -17,6 +17,7 @@ from keras_transfer.analysis.report.evaluation import evaluate
 from keras_transfer.analysis.report.evaluation import NotFinite
 from keras_transfer.analysis.report.facts import group_facts
 from keras_transfer.analysis.report.findings import findings
+from keras_transfer.analysis.report.pilot import pilot_facts
 from keras_transfer.analysis.report.report_object import Report
 from keras_transfer.analysis.report.shown_examples import described
 from keras_transfer.backbones.groups import LayerGroups
@@ -55,8 +56,10 @@ def report(
     - how many of these statistics changed,
     - the number of optimizer bytes for the group, on each replica.
 
-    From `history`, the report shows the epochs, seconds and metrics of each phase. From
-    `data`, it shows metrics and the worst predictions.
+    From `history`, the report shows the epochs, seconds and metrics of each phase. If
+    `fine_tune` chose its strategy by a pilot, the report shows what the pilot tried,
+    and a finding says if fine-tuning hurt. From `data`, it shows metrics and the worst
+    predictions.
 
     A value that was not recorded is shown as "not recorded" and never as 0.
     `GradualUnfreezing` and `fine_tune` record the start and the phases. Before a plain
@@ -133,7 +136,7 @@ def report(
     if start is None:
         reasons["groups.moved"] = NO_START
     content |= {"start": said, "phases": None, "epochs": None, "curves": None}
-    content["not_finite"] = None
+    content |= {"not_finite": None, "pilot": pilot_facts(history)}
     if history is None:
         reasons["phases"] = "no history was given: pass the History of fit()"
     else:

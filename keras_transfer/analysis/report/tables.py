@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import unicodedata
 
+from keras_transfer.analysis.report.pilot import finalists
+from keras_transfer.analysis.report.pilot import said
+
 MISSING = "not recorded"
 EPOCHS = "Epochs are numbered from 1, as Keras prints them."
 PHASES = "Phases are numbered from 0."
@@ -43,7 +46,7 @@ def sections(content: dict) -> list[Section]:
     """Return all sections for the `content` of a report."""
     shown = [Section("title", f"Report of {clean(content['model']['name'])}")]
     shown += [*_findings(content), _model(content), _groups(content)]
-    shown += [_phases(content), *_evaluation(content)]
+    shown += [*_pilot(content), _phases(content), *_evaluation(content)]
     reasons = content["not_recorded"]
     if reasons:
         rows = tuple((clean(what), clean(why)) for what, why in reasons.items())
@@ -131,6 +134,39 @@ def _groups(content: dict) -> Section:
     footer = 2 if content["optimizer"] else 1
     title = "Layer groups, stem first"
     return Section("groups", title, tuple(notes), header, tuple(table), (0,), footer)
+
+
+def _pilot(content: dict) -> list[Section]:
+    """Return the pilot. Reports of earlier versions, and most histories, have none."""
+    pilot = content.get("pilot")
+    if pilot is None:
+        return []
+    notes = [
+        clean(pilot["why"]),
+        f"The pilot used {pilot['labels']:,} training labels, a part of them held out, "
+        f"and {pilot['steps']:,} steps.",
+    ]
+    if any(row["steps"] for row in pilot["tried"] if row not in finalists(pilot)):
+        notes.append(
+            "The choice is between the probe and the candidates with the most steps. "
+            "The others ended early."
+        )
+    metric = pilot["tried"][0]["metric"]
+    losses = metric != "loss"  # otherwise the estimate is the loss
+    rows = tuple(
+        (
+            clean(row["candidate"]),
+            f"{row['steps']:,}" if row["steps"] else "converged head",
+            said(row),
+            *(["-" if row["loss"] is None else f"{row['loss']:.4g}"] if losses else []),
+            "yes" if row["chosen"] else "",
+        )
+        for row in pilot["tried"]
+    )
+    header = ("candidate", "steps", f"held-out {clean(metric)} ± standard error")
+    header += ("loss",) * losses + ("chosen",)
+    left = (0, len(header) - 1)
+    return [Section("pilot", "Pilot", tuple(notes), header, rows, left)]
 
 
 def _phases(content: dict) -> Section:
