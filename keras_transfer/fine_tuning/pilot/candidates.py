@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 
 from keras_transfer import _keras
@@ -11,7 +13,10 @@ from keras_transfer.fine_tuning.candidate import Candidate
 from keras_transfer.fine_tuning.rates import ADAPTER_SHARE
 from keras_transfer.fine_tuning.rates import PRETRAINED_SHARE
 
-HIGH, LOW = 0.3, 0.03  # other shares of the learning rate than the default one
+# Other shares of the learning rate than the default one. Networks with more parameters
+# than `LARGE` need low rates: the paper of BERT uses 2e-5 to 5e-5 for 110 million.
+HIGH, LOW = 0.3, 0.03
+LARGE = 60_000_000
 
 
 def candidates(
@@ -31,23 +36,26 @@ def candidates(
         found = [Candidate(*name, policy) for name in names]
         return found[:1] if own_rates else found
     first = Candidate(strategy, PRETRAINED_SHARE, policy)
-    normalized = any(
+    large = sum(math.prod(x.shape) for x in model.weights) > LARGE
+    other, third = (LOW, HIGH) if large else (HIGH, LOW)
+    found = [
+        first,
+        first._replace(share=other),
+        Candidate("lora", ADAPTER_SHARE),
+        first._replace(share=third),
+        Candidate("full", PRETRAINED_SHARE, policy),
+        Candidate("gradual", PRETRAINED_SHARE, policy),
+        Candidate("lora", HIGH),
+    ]
+    if batch_norm == "auto" and any(
         isinstance(layer, keras.layers.BatchNormalization)
         for layer in _keras.flat_layers(model)
-    )
-    found = [first, first._replace(share=HIGH), Candidate("lora", ADAPTER_SHARE)]
-    if normalized:
-        found.append(first._replace(share=LOW))
-        if batch_norm == "auto":
-            found.append(first._replace(batch_norm="train"))
-    found.append(Candidate("full", PRETRAINED_SHARE, policy))
-    if not normalized:
-        found.append(first._replace(share=LOW))
-    if strategy != "full":
-        found.append(Candidate("gradual", PRETRAINED_SHARE, policy))
-    found.append(Candidate("lora", HIGH))
+    ):
+        found.insert(3, first._replace(batch_norm="train"))
+    if strategy == "full":  # without a head
+        found = [each for each in found if each.strategy != "gradual"]
     if own_rates:
-        found = [each for each in found if each.share == found[0].share]
+        found = [each for each in found if each.share == first.share]
     if not _takes_lora(model):
         found = [each for each in found if each.strategy != "lora"]
     return list(dict.fromkeys(found))

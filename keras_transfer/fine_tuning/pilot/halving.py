@@ -1,15 +1,21 @@
-"""How a pilot spends its steps: successive halving of the candidates."""
+"""How a pilot spends its steps: a screening by successive halving, and a final."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
-LEAST = 8  # steps of a trial below which it shows nothing
+FAVORITES = 2  # candidates that need no screening
+SHORTEST = 8  # steps below which a trial shows nothing
+# A high rate needs some steps until it is better than a low one. With fewer steps than
+# these, more candidates would only favor low rates.
+LEAST = 20
+SCREENING = 0.25  # share of the steps
 
 
 class Rung(NamedTuple):
-    """A round of trials of equal length. The better half goes on to the next rung.
+    """A round of trials of equal length.
 
     Args:
         candidates: Number of candidates.
@@ -22,36 +28,70 @@ class Rung(NamedTuple):
     folds: int = 1
 
 
-def rungs(candidates: int, budget: int, epoch: int, longest: int, folds: int) -> list:
-    """Return the rungs of a pilot, or none if the steps are too few for one trial.
+class Plan(NamedTuple):
+    """The trials of a pilot.
 
-    As many candidates as possible start, so that the shortest trial has at least half
-    an epoch. Each rung has an equal share of the steps. What a last rung of the longest
-    trials leaves pays for more folds.
+    Args:
+        screening: Rungs among the candidates that are not favorites. The better half
+            goes on to the next rung, and the best of the last rung to the final.
+        final: The rung of the favorites, and of the best of the screening.
+    """
+
+    screening: tuple[Rung, ...]
+    final: Rung
+
+    @property
+    def steps(self) -> int:
+        """Steps of all trials together."""
+        rungs = (*self.screening, self.final)
+        return sum(x.candidates * x.steps * x.folds for x in rungs)
+
+
+def plan_trials(
+    candidates: int, budget: float, longest: int, folds: int, overhead: float
+) -> Plan | None:
+    """Return the plan of a pilot, or None if the steps are too few for one trial.
 
     Args:
         candidates: Number of candidates.
         budget: Steps of all trials together.
-        epoch: Steps of an epoch of a trial.
         longest: Steps of the longest trial that is of use.
         folds: The largest number of folds.
+        overhead: Cost of the evaluation of a trial, in steps.
 
     Reference:
         Jamieson and Talwalkar 2016, Non-stochastic Best Arm Identification and
         Hyperparameter Optimization, arXiv:1502.07943.
     """
-    least = min(longest, max(LEAST, math.ceil(epoch / 2)))
-    for count in range(candidates, 0, -1):
+
+    def steps(budget: float, count: int) -> int:
+        return min(longest, int(budget / count - overhead))
+
+    finalists = min(candidates, FAVORITES)
+    if candidates > FAVORITES and steps(budget, finalists + 1) >= min(longest, LEAST):
+        finalists += 1
+    while finalists and steps(budget, finalists) < min(longest, SHORTEST):
+        finalists -= 1
+    if not finalists:
+        return None
+    screening = ()
+    if finalists > FAVORITES:
+        screening = _screening(candidates - FAVORITES, SCREENING * budget, steps)
+    left = budget - sum(x.candidates * (x.steps + overhead) for x in screening)
+    final = Rung(finalists, max(1, steps(left, finalists)))
+    if final.steps == longest:
+        cost = finalists * (longest + overhead)
+        final = final._replace(folds=max(1, min(folds, int(left / cost))))
+    return Plan(screening, final)
+
+
+def _screening(others: int, budget: float, steps: Callable) -> tuple[Rung, ...]:
+    """Return the rungs that find the best of as many candidates as possible."""
+    for count in range(others, 1, -1):
         sizes = [count]
         while sizes[-1] > 2:
             sizes.append(math.ceil(sizes[-1] / 2))
-        share = budget // len(sizes)
-        if share // count < least:
-            continue
-        found = [Rung(size, min(longest, share // size)) for size in sizes]
-        left = budget - sum(each.candidates * each.steps for each in found)
-        last = found[-1]
-        more = left // (last.candidates * last.steps) if last.steps == longest else 0
-        found[-1] = last._replace(folds=min(folds, 1 + more))
-        return found
-    return []
+        rungs = [Rung(size, steps(budget / len(sizes), size)) for size in sizes]
+        if rungs[0].steps >= LEAST:
+            return tuple(rungs)
+    return ()

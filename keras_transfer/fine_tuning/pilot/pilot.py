@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 from typing import Any
 
 from keras_transfer import _keras
 from keras_transfer.fine_tuning.candidate import Candidate
 from keras_transfer.fine_tuning.pilot.candidates import candidates
-from keras_transfer.fine_tuning.pilot.halving import Rung
-from keras_transfer.fine_tuning.pilot.halving import rungs
+from keras_transfer.fine_tuning.pilot.halving import FAVORITES
+from keras_transfer.fine_tuning.pilot.halving import Plan
+from keras_transfer.fine_tuning.pilot.halving import plan_trials
 from keras_transfer.fine_tuning.pilot.held_out import FOLDS
+from keras_transfer.fine_tuning.pilot.held_out import MOST
 from keras_transfer.fine_tuning.pilot.record import Pilot
 from keras_transfer.fine_tuning.pilot.record import TrialFile
 from keras_transfer.fine_tuning.pilot.record import Tried
@@ -22,6 +25,7 @@ from keras_transfer.optimizers.discriminative import Discriminative
 
 FEWEST = 40  # labels below which held-out labels say nothing
 PROBE = Candidate("probe")
+EVALUATION = 1 / 3  # cost of a batch without gradients, in steps
 
 
 def no_pilot(run: Run, budget: float) -> str | None:
@@ -37,20 +41,12 @@ def no_pilot(run: Run, budget: float) -> str | None:
             f"because {run.num_examples} labels are too few to hold any out for a "
             f"pilot, which needs {FEWEST}"
         )
-    if not plan(run, budget, 8):
+    if _plan(run, budget, FAVORITES) is None:
         return (
             f"because {run.epochs * run.num_batches * budget:.0f} steps are too few "
             "for a pilot"
         )
     return None
-
-
-def plan(run: Run, budget: float, count: int) -> list[Rung]:
-    """Return the rungs of a pilot of `count` candidates."""
-    share = 1 - 1 / FOLDS
-    epoch = max(1, round(run.num_batches * share))
-    steps = round(budget * run.epochs * run.num_batches)
-    return rungs(count, steps, epoch, epoch * (run.epochs - 1), FOLDS)
 
 
 def hold_pilot(run: Run, budget: float, batch_norm: str, frozen: Any) -> Pilot:
@@ -70,18 +66,16 @@ def hold_pilot(run: Run, budget: float, batch_norm: str, frozen: Any) -> Pilot:
     found = candidates(run.model, name, batch_norm, own_rates=own)
     file = _trial_file(run, budget, batch_norm)
     run = dataclasses.replace(run, seed=file.seed)
-    planned = plan(run, budget, len(found))
+    planned = _plan(run, budget, len(found))
     start = ModelState(run.model, run.model.weights)
     with _keras.random_state_kept():
         try:
             trials = Trials(run, start, frozen)
-            tried = _halved(trials, file, found, planned)
+            tried, finalists = _try(trials, file, found, planned)
         finally:
             start.restore()
     rows = sorted(tried.values(), key=lambda x: [PROBE, *found].index(x.candidate))
-    last = max(each.steps for each in rows)
-    finalists = [each for each in rows if each.steps in (0, last)]
-    chosen, why = choose(finalists)
+    chosen, why = choose([each for each in rows if each.candidate in finalists])
     first = trials.folds[0]
     pilot = Pilot(
         tuple(rows),
@@ -89,7 +83,8 @@ def hold_pilot(run: Run, budget: float, batch_norm: str, frozen: Any) -> Pilot:
         why,
         labels=len(first.train) + len(first.held_out),
         seed=file.seed,
-        steps=sum(each.candidates * each.steps * each.folds for each in planned),
+        steps=planned.steps,
+        left_out=tuple(each for each in found if each not in tried),
     )
     file.finish(pilot)
     return pilot
@@ -140,20 +135,40 @@ def _beats(each: Tried, default: Tried) -> bool:
     return bool(each.steps) and gain >= 0 and lower > error
 
 
-def _halved(
-    trials: Trials, file: TrialFile, found: list[Candidate], planned: list[Rung]
-) -> dict[Candidate, Tried]:
-    """Return the longest trials of each candidate after successive halving."""
-    folds = planned[-1].folds
-    tried = {PROBE: Tried(PROBE, 0, _score(trials, file, PROBE, 0, folds))}
-    left = found[: planned[0].candidates]
-    for rung in planned:
-        left = left[: rung.candidates]
-        for each in sorted(left, key=_order):
-            score = _score(trials, file, each, rung.steps, rung.folds)
-            tried[each] = Tried(each, rung.steps, score)
-        left = sorted(left, key=lambda each: _rank(tried[each], found))
-    return tried
+def _plan(run: Run, budget: float, count: int) -> Plan | None:
+    """Return the plan of a pilot of `count` candidates, or None."""
+    batches = min(run.num_examples, MOST) / run.batch_size
+    epoch = max(1, math.ceil(batches * (1 - 1 / FOLDS)))
+    return plan_trials(
+        count,
+        budget * run.epochs * run.num_batches,
+        epoch * max(1, run.epochs - 1),
+        FOLDS,
+        batches / FOLDS * EVALUATION,
+    )
+
+
+def _try(
+    trials: Trials, file: TrialFile, found: list[Candidate], planned: Plan
+) -> tuple[dict[Candidate, Tried], list[Candidate]]:
+    """Return the longest trials of each candidate, and the finalists."""
+    tried = {}
+
+    def rung(candidates: list[Candidate], steps: int, folds: int) -> None:
+        for each in sorted(candidates, key=_order):
+            score = _score(trials, file, each, steps, folds)
+            tried[each] = Tried(each, steps, score)
+
+    favorites, others = found[:FAVORITES], found[FAVORITES:]
+    for each in planned.screening:
+        others = others[: each.candidates]
+        rung(others, each.steps, each.folds)
+        others = sorted(others, key=lambda x: _rank(tried[x], found))
+    final = planned.final
+    finalists = [*favorites, *others][: final.candidates]
+    rung([PROBE], 0, final.folds)
+    rung(finalists, final.steps, final.folds)
+    return tried, [PROBE, *finalists]
 
 
 def _order(candidate: Candidate) -> tuple:

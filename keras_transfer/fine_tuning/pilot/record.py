@@ -41,6 +41,7 @@ class Pilot:
         labels: Number of examples in the pilot.
         seed: The seed of the pilot, and of the run after it.
         steps: Steps of all trials.
+        left_out: Candidates for which there were too few steps.
     """
 
     tried: tuple[Tried, ...]
@@ -49,6 +50,7 @@ class Pilot:
     labels: int
     seed: int
     steps: int
+    left_out: tuple[Candidate, ...]
 
     def __str__(self) -> str:
         lines = [
@@ -63,6 +65,9 @@ class Pilot:
             mark = "  <- chosen" if row["chosen"] else ""
             steps = f"after {row['steps']} steps" if row["steps"] else "converged head"
             lines.append(f"  {row['candidate']:{width}}  {value}  {steps}{mark}")
+        if self.left_out:
+            names = "; ".join(map(str, self.left_out))
+            lines.append(f"  not tried within the budget: {names}")
         return "\n".join([*lines, self.why])
 
     def rows(self) -> list[dict]:
@@ -84,7 +89,7 @@ class Pilot:
     def to_config(self) -> dict:
         """Return the fields as plain values."""
         tried = [[x.candidate, x.steps, x.score.to_config()] for x in self.tried]
-        return dataclasses.asdict(self) | {"tried": tried, "chosen": self.chosen}
+        return vars(self) | {"tried": tried}
 
     @classmethod
     def from_config(cls, config: Mapping) -> Pilot:
@@ -94,7 +99,8 @@ class Pilot:
             for candidate, steps, score in config["tried"]
         )
         chosen = Candidate(*config["chosen"])
-        return cls(**config | {"tried": tried, "chosen": chosen})
+        left_out = tuple(Candidate(*each) for each in config["left_out"])
+        return cls(**config | {"tried": tried, "chosen": chosen, "left_out": left_out})
 
 
 def kept_pilot(directory: str | os.PathLike) -> Pilot:
