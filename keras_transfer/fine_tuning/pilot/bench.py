@@ -107,7 +107,7 @@ class Bench:
             converges=run.cached is not None,
         )
         epochs, found, thaws = 0, [], False
-        shares = dict.fromkeys(self.slots, candidate.share)
+        shares = dict.fromkeys(self.slots, candidate.share or 1.0)
         if strategy.new_head:
             shares[self.slots[-1]] = 1.0
         phases = list(strategy.phases)

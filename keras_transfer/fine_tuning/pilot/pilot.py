@@ -9,6 +9,7 @@ from typing import Any
 
 from keras_transfer import _keras
 from keras_transfer.fine_tuning.candidate import Candidate
+from keras_transfer.fine_tuning.new_head import NEW
 from keras_transfer.fine_tuning.pilot.candidates import candidates
 from keras_transfer.fine_tuning.pilot.halving import FAVORITES
 from keras_transfer.fine_tuning.pilot.halving import Plan
@@ -64,6 +65,8 @@ def hold_pilot(run: Run, budget: float, batch_norm: str, frozen: Any) -> Pilot:
     own = isinstance(_keras.inner_optimizer(run.model.optimizer), Discriminative)
     name = run.strategy.name
     found = candidates(run.model, name, batch_norm, own_rates=own)
+    if run.head == NEW and not run.strategy.converges:
+        found.insert(1, PROBE)  # the head needs steps too
     file = _trial_file(run, budget, batch_norm)
     run = dataclasses.replace(run, seed=file.seed)
     planned = _plan(run, budget, len(found))
@@ -74,7 +77,8 @@ def hold_pilot(run: Run, budget: float, batch_norm: str, frozen: Any) -> Pilot:
             tried, finalists = _try(trials, file, found, planned)
         finally:
             start.restore()
-    rows = sorted(tried.values(), key=lambda x: [PROBE, *found].index(x.candidate))
+    order = list(dict.fromkeys([PROBE, *found]))
+    rows = sorted(tried.values(), key=lambda x: order.index(x.candidate))
     chosen, why = choose([each for each in rows if each.candidate in finalists])
     first = trials.folds[0]
     pilot = Pilot(
@@ -106,7 +110,7 @@ def choose(finalists: list[Tried]) -> tuple[Candidate, str]:
     sound = [each for each in finalists if each.score.finite]
     if not sound:
         return PROBE, "No trial has finite outputs, so only the head trains."
-    default = ([each for each in sound if each.steps] or sound)[0]
+    default = ([each for each in sound if each.candidate != PROBE] or sound)[0]
     better = [each for each in sound if _beats(each, default)]
     best = min(better or [default], key=lambda x: (-x.score.mean, x.score.loss))
     why = f"The pilot chose {best.candidate}: "
@@ -132,7 +136,7 @@ def _beats(each: Tried, default: Tried) -> bool:
     if gain > error:
         return True
     lower, error = each.score.loss_gain(default.score)
-    return bool(each.steps) and gain >= 0 and lower > error
+    return each.candidate != PROBE and gain >= 0 and lower > error
 
 
 def _plan(run: Run, budget: float, count: int) -> Plan | None:
@@ -166,7 +170,8 @@ def _try(
         others = sorted(others, key=lambda x: _rank(tried[x], found))
     final = planned.final
     finalists = [*favorites, *others][: final.candidates]
-    rung([PROBE], 0, final.folds)
+    if PROBE not in found:
+        rung([PROBE], 0, final.folds)
     rung(finalists, final.steps, final.folds)
     return tried, [PROBE, *finalists]
 

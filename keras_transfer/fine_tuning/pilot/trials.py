@@ -59,17 +59,20 @@ class Trials:
         return math.ceil(len(self.folds[0].train) / self.run.batch_size)
 
     def trial(self, candidate: Candidate, steps: int, fold: int) -> Score:
-        """Train for a number of steps, and return the score on held-out examples."""
+        """Train for a number of steps, and return the score on held-out examples.
+
+        Without steps, this is the score of the converged or already trained head.
+        """
         train, held_out = (take(self.examples, x) for x in self.folds[fold])
         self._restart(candidate, fold)
         classes = self.classes
         if classes is not None:
             classes = classes[self.folds[fold].held_out]
         with self._bench(candidate) as bench:
-            if candidate.strategy == "probe":
-                bench.prepare()
-            else:
+            if steps:
                 bench.train(candidate, train, steps)
+            else:
+                bench.prepare()
             weights = self.run.settings["class_weight"]
             return score(self.run.model, held_out, weights, classes)
 
