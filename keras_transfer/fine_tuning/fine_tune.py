@@ -85,10 +85,11 @@ def fine_tune(
     candidate. In each round the better half goes on to longer trials. The first
     compiled metric is compared if it is a mean over examples, such as an accuracy, and
     otherwise the loss. Another candidate replaces `"lp-ft"` at 1/10 of the rate only if
-    it is better by a standard error of the difference. `fine_tune` prints what it
-    tried, and the History keeps it. The pilot changes nothing in the model. There is
-    none with fewer than 40 labels, with too few steps for two short trials, or if the
-    preprocessor creates the labels. Then `fine_tune` prints why.
+    its metric is better by a standard error of the difference, or its metric and loss
+    together by two. `fine_tune` prints what it tried, and the History keeps it. The
+    pilot changes nothing in the model. There is none with fewer than 40 labels, with
+    too few steps for two short trials, or if the preprocessor creates the labels. Then
+    `fine_tune` prints why.
 
     If the training loss is higher at the end than it was when only the head had
     trained, `fine_tune` restores the weights of that time and says so.

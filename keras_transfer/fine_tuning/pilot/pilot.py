@@ -98,10 +98,11 @@ def choose(finalists: list[Tried]) -> tuple[Candidate, str]:
     """Return the candidate to use, and why.
 
     The first candidate after the probe is the default of the finalists. Another one
-    replaces it if it is better by more than the standard error of the difference on the
-    same held-out examples. Few examples rarely show that in an accuracy. So another
-    rate or strategy with at least the same metric also replaces the default if its loss
-    is lower by more than the standard error.
+    replaces it if its metric is better by more than the standard error of the
+    difference on the same held-out examples. A few examples rarely show that in an
+    accuracy, but their loss does. So another rate or strategy also replaces the default
+    if the differences of the metric and of the loss, each in its standard errors, have
+    a sum above 2. The probe, whose loss is low because its outputs are careful, cannot.
 
     Args:
         finalists: The probe, and the candidates with the longest trials, in the order
@@ -111,32 +112,41 @@ def choose(finalists: list[Tried]) -> tuple[Candidate, str]:
     if not sound:
         return PROBE, "No trial has finite outputs, so only the head trains."
     default = ([each for each in sound if each.candidate != PROBE] or sound)[0]
-    better = [each for each in sound if _beats(each, default)]
-    best = min(better or [default], key=lambda x: (-x.score.mean, x.score.loss))
+    gains = [(*_gains(each, default), each) for each in sound]
+    better = [
+        (first, second, each)
+        for first, second, each in gains
+        if first > 1 or first + second > 2 and each.candidate != PROBE
+    ]
+    best = default
+    if better:
+        *_, best = max(better, key=lambda x: (x[0] + x[1], x[0]))
     why = f"The pilot chose {best.candidate}: "
     if len(sound) == 1:
         why += "nothing else has finite outputs."
     elif best is default:
-        why += "no other candidate is better by a standard error."
+        why += "no other candidate is clearly better."
     else:
         gain, error = best.score.gain(default.score)
+        lower, loss_error = best.score.loss_gain(default.score)
         name = best.score.metric
-        if gain <= error:
-            gain, error = best.score.loss_gain(default.score)
-            name = "loss"
-        why += f"its {name} is better than that of {default.candidate} by {gain:.3f} "
-        why += f"± {error:.3f}."
+        why += f"compared with {default.candidate}, its {name} is better by {gain:.3f} "
+        why += f"± {error:.3f}"
+        if name != "loss":
+            why += f", and its loss by {lower:.3f} ± {loss_error:.3f}"
+        why += "."
     if best.candidate.strategy == "probe" and default is not best:
         why += " Fine-tuning hurt here, so only the head trains."
     return best.candidate, why
 
 
-def _beats(each: Tried, default: Tried) -> bool:
-    gain, error = each.score.gain(default.score)
-    if gain > error:
-        return True
-    lower, error = each.score.loss_gain(default.score)
-    return each.candidate != PROBE and gain >= 0 and lower > error
+def _gains(each: Tried, default: Tried) -> tuple[float, float]:
+    """Return the gains of the metric and of the loss in their standard errors."""
+    pairs = each.score.gain(default.score), each.score.loss_gain(default.score)
+    return tuple(
+        gain / error if error else math.copysign(math.inf, gain) if gain else 0.0
+        for gain, error in pairs
+    )
 
 
 def _plan(run: Run, budget: float, count: int) -> Plan | None:
