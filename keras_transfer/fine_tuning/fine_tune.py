@@ -13,15 +13,14 @@ import keras
 from keras_transfer._arguments import one_of
 from keras_transfer._instead import arguments_instead
 from keras_transfer.data.class_names import remember_class_names
-from keras_transfer.fine_tuning.added_adapter import adapter_for
-from keras_transfer.fine_tuning.candidate import Candidate
 from keras_transfer.fine_tuning.candidate import POLICIES
 from keras_transfer.fine_tuning.kept_frozen import note_frozen
 from keras_transfer.fine_tuning.phased_fit import PhasedFit
-from keras_transfer.fine_tuning.pilot.choice import BUDGET
-from keras_transfer.fine_tuning.pilot.choice import pilot_choice
+from keras_transfer.fine_tuning.planned_run import BUDGET
+from keras_transfer.fine_tuning.planned_run import planned_run
 from keras_transfer.fine_tuning.rates import set_earlier_rates
 from keras_transfer.fine_tuning.rates import set_rates
+from keras_transfer.fine_tuning.run import Call
 from keras_transfer.fine_tuning.run import Run
 from keras_transfer.fine_tuning.unchanged import ModelState
 from keras_transfer.fine_tuning.unchanged import unchanged_after_error
@@ -224,20 +223,9 @@ def fine_tune(
         "validation_freq": validation_freq,
         "verbose": verbose,
     }
-    arguments = model, data, validation_data, epochs, directory, frozen, settings
-    one_of("batch_norm", batch_norm, ("auto", "frozen", "train"))
-    candidate, pilot = Candidate(strategy, batch_norm=POLICIES[batch_norm]), None
-    if strategy == "auto":
-        candidate, pilot = pilot_choice(arguments, batch_norm, budget)
-    elif budget != BUDGET:
-        raise ValueError(
-            f"budget={budget} has no effect with strategy={strategy!r}, because only "
-            "strategy='auto' has a pilot. Leave one of the two arguments out."
-        )
-    seed = None if pilot is None else pilot.seed
-    with adapter_for(arguments, candidate):
-        run = Run.of(*arguments, candidate, pilot_seed=seed)
-        run.history.pilot = pilot
+    call = Call(model, data, validation_data, epochs, directory, frozen, settings)
+    one_of("batch_norm", batch_norm, POLICIES)
+    with planned_run(call, strategy, batch_norm, budget) as run:
         run.history.strategy = run.strategy.name
         run.history.hurt = None
         phases = run.unfreezing.phases

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -37,6 +38,7 @@ from keras_transfer.fine_tuning.class_weights import class_weights
 from keras_transfer.fine_tuning.inputs import check_model
 from keras_transfer.fine_tuning.inputs import check_settings
 from keras_transfer.fine_tuning.inputs import checked_inputs
+from keras_transfer.fine_tuning.inputs import Inputs
 from keras_transfer.fine_tuning.inputs import output_of
 from keras_transfer.fine_tuning.inputs import without_none
 from keras_transfer.fine_tuning.kept_frozen import kept_frozen
@@ -56,12 +58,25 @@ RATE_CALLBACKS = (
 )
 
 
+class Call(NamedTuple):
+    """The arguments of one call of `fine_tune` that no pilot chooses."""
+
+    model: keras.Model
+    data: Any
+    validation_data: Any
+    epochs: int
+    directory: str | os.PathLike | None
+    frozen: Any
+    settings: dict
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One call of `fine_tune`, complete before anything changes.
 
     Args:
         model: The compiled model.
+        inputs: The checked data and labels.
         groups: Its layer groups.
         strategy: The chosen strategy.
         unfreezing: The callback that follows the phases of the strategy.
@@ -92,6 +107,7 @@ class Run:
     """
 
     model: keras.Model
+    inputs: Inputs
     groups: LayerGroups
     strategy: Strategy
     unfreezing: GradualUnfreezing
@@ -122,28 +138,27 @@ class Run:
     @classmethod
     def of(
         cls,
-        model: keras.Model,
-        data: Any,
-        validation_data: Any,
-        epochs: int,
-        directory: str | os.PathLike | None,
-        frozen: Any,
-        settings: dict,
+        call: Call,
         candidate: Candidate,
         *,
         pilot_seed: int | None = None,
+        inputs: Inputs | None = None,
     ) -> Run:
         """Return the run for the arguments of `fine_tune`, without any change.
 
         Args:
+            call: The call.
             candidate: What to do with the model. "auto" means the default without a
                 pilot.
             pilot_seed: Seed of the pilot that chose it. Defaults to None: no pilot.
+            inputs: The inputs of another run of the same call. Defaults to None, which
+                reads and checks them.
 
         Raises:
             TypeError: If the type of `model` or of the data is unknown.
             ValueError: If an argument cannot be used (see `fine_tune`).
         """
+        model, data, validation_data, epochs, directory, frozen, settings = call
         check_model(model)
         check_replicas(model)
         epochs = whole_number("epochs", epochs)
@@ -153,7 +168,7 @@ class Run:
             settings.pop, ("batch_size", "callbacks", "verbose")
         )
         batch_norm = candidate.batch_norm
-        inputs = checked_inputs(model, data, validation_data, batch_size)
+        inputs = inputs or checked_inputs(model, data, validation_data, batch_size)
         data, labels = inputs.data, inputs.labels
         if inputs.made and settings["class_weight"] is not None:
             raise ValueError(
@@ -215,6 +230,7 @@ class Run:
         )
         return cls(
             model=model,
+            inputs=inputs,
             groups=groups,
             strategy=chosen,
             unfreezing=unfreezing,

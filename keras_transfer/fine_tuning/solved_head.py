@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from keras_transfer import _keras
+from keras_transfer.adapters.adapter_part import all_parts
+from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.in_place.adapted_layer import plain_of
+from keras_transfer.adapters.switching import active
 from keras_transfer.fine_tuning.linear_solutions import Solution
 from keras_transfer.fine_tuning.linear_solutions import solve_binary
 from keras_transfer.fine_tuning.linear_solutions import solve_classes
@@ -80,18 +85,44 @@ def solve_head(
     return solution.text
 
 
-def _only_dense(head: keras.Model) -> keras.layers.Dense | None:
-    """Return the layer of `head` that has weights, if it is a single plain Dense."""
-    layers = [layer for layer in _keras.flat_layers(head) if _keras.own_weights(layer)]
-    if len(layers) != 1 or type(layers[0]) is not keras.layers.Dense:
+class _Linear(NamedTuple):
+    """The only layer of a head that has weights, and the weights that train."""
+
+    kernel: keras.Variable
+    bias: keras.Variable
+    units: int
+
+
+def _only_dense(head: keras.Model) -> _Linear | None:
+    """Return the layer of `head` that has weights, if it is a single plain Dense.
+
+    With an adapter, these are the weights of the adapter's own copy.
+    """
+    layers = [
+        layer
+        for layer in _keras.flat_layers(head)
+        if _keras.own_weights(layer) and not isinstance(layer, Part)
+    ]
+    if len(layers) != 1 or plain_of(layers[0]) is not keras.layers.Dense:
         return None
     (dense,) = layers
     constrained = dense.kernel_constraint or dense.bias_constraint
     trains = len(dense.trainable_variables) == 2
-    return dense if dense.use_bias and trains and not constrained else None
+    if not dense.use_bias or not trains or constrained:
+        return None
+    gates = active(head)
+    parts = [part for _, part in all_parts(head) if part.name in gates]
+    if not parts:
+        return _Linear(dense.kernel, dense.bias, dense.units)
+    if len(parts) > 1 or not parts[0].replaces or gates[parts[0].name] != 1:
+        return None
+    weights = parts[0].named_weights
+    if set(weights) != {"kernel", "bias"}:
+        return None
+    return _Linear(weights["kernel"], weights["bias"], dense.units)
 
 
-def _form(head: keras.Model, dense: keras.layers.Dense) -> str | None:
+def _form(head: keras.Model, dense: _Linear) -> str | None:
     """Return what the outputs are of Dense's: "linear", "softmax" or "sigmoid"."""
     # On outputs close to 0, a tanh looks linear and a softmax looks like a sigmoid.
     random, kernel = np.random.default_rng(0), _keras.value(dense.kernel)

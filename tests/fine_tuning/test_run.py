@@ -11,6 +11,7 @@ import tensorflow as tf
 import keras_transfer as kt
 from keras_transfer import _keras
 from keras_transfer.fine_tuning.candidate import Candidate
+from keras_transfer.fine_tuning.run import Call
 from keras_transfer.fine_tuning.run import Run
 from tests import tiny
 from tests.contracts.compare import assert_close
@@ -72,8 +73,8 @@ def run_of(model, path=None, **settings):
         name: signature(kt.fine_tune).parameters[name].default for name in names
     }
     settings = defaults | {"verbose": 0} | settings
-    candidate = Candidate("lp-ft")
-    return Run.of(model, data(), data(6), 3, path, (), settings, candidate)
+    call = Call(model, data(), data(6), 3, path, (), settings)
+    return Run.of(call, Candidate("lp-ft"))
 
 
 def test_making_a_run_changes_nothing(tmp_path):
