@@ -67,12 +67,10 @@ def plan_trials(
     def steps(budget: float, count: int) -> int:
         return min(longest, int(budget / count - overhead))
 
-    finalists = min(candidates, FAVORITES)
-    if candidates > FAVORITES and steps(budget, finalists + 1) >= min(longest, LEAST):
-        finalists += 1
-    while finalists and steps(budget, finalists) < min(longest, SHORTEST):
+    finalists = min(candidates, FAVORITES + 1)
+    while finalists > 1 and steps(budget, finalists) < min(longest, LEAST):
         finalists -= 1
-    if not finalists:
+    if steps(budget, finalists) < min(longest, SHORTEST):
         return None
     screening = ()
     if finalists > FAVORITES:
