@@ -93,6 +93,7 @@ class RunFolder:
     def restore_history(self) -> None:
         """Restore the completed epochs in the History."""
         self.history.epoch = list(self.state["epochs"])
+        self.history.hurt = self.state.get("hurt")  # absent in earlier versions
         for name, values in self.state["history"].items():
             self.history.history[name] = list(values)
 
@@ -111,6 +112,7 @@ class RunFolder:
             "seeds": [_keras.value(x).tolist() for x in _keras.seeds(model)],
             "epochs": list(getattr(self.history, "epoch", ())),
             "history": {k: list(v) for k, v in self.history.history.items()},
+            "hurt": getattr(self.history, "hurt", None),
         }
         text = json.dumps(self.state, default=_plain)
         replace_file(self.path / STATE, text.encode())
