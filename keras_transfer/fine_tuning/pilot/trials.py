@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,11 +52,6 @@ class Trials:
         self.solutions = {}
         self.features = None
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of an epoch of a trial."""
-        return math.ceil(len(self.folds[0].train) / self.run.batch_size)
-
     def trial(self, candidate: Candidate, steps: int, fold: int) -> Score:
         """Train for a number of steps, and return the score on held-out examples.
 
@@ -91,8 +85,10 @@ class Trials:
     @contextlib.contextmanager
     def _bench(self, candidate: Candidate) -> Iterator[Bench]:
         model, policy = self.run.model, candidate.batch_norm
-        if candidate.strategy == "lora" and not attached(model):
+        adds = candidate.strategy == "lora" and not attached(model)
+        if adds or policy not in self.benches:
             self.start.optimizer.restore()
+        if adds:
             with _keras.scope(model):
                 LoRA().attach(model, verbose=0)
             try:
