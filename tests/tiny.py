@@ -90,3 +90,16 @@ def mlp(widths=(5, 4, 3), num_features=6, seed=0):
         )
         x = layer(x)
     return keras.Model(inputs, x)
+
+
+def conv_blocks(num_blocks=2, filters=12, batch_norm=False, num_classes=3):
+    """Return convolutions in numbered blocks, which LoRA adapts by default."""
+    inputs = x = keras.Input((6, 6, 2))
+    for i in range(num_blocks):
+        conv = keras.layers.Conv2D(filters, 3, activation="tanh", name=f"block_{i}")
+        x = conv(x)
+        if batch_norm:
+            x = keras.layers.BatchNormalization(name=f"block_{i}_norm")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    outputs = keras.layers.Dense(num_classes, name="logits")(x)
+    return keras.Model(inputs, outputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -223,6 +224,8 @@ def fine_tune(
         "validation_freq": validation_freq,
         "verbose": verbose,
     }
+    if isinstance(frozen, Iterator):  # several runs read it
+        frozen = tuple(frozen)
     call = Call(model, data, validation_data, epochs, directory, frozen, settings)
     one_of("batch_norm", batch_norm, POLICIES)
     with planned_run(call, strategy, batch_norm, budget) as run:

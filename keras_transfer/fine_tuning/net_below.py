@@ -77,8 +77,12 @@ class NetBelow:
         )
 
     def _training_loss(self) -> float:
-        run = self.run
-        data = run.data.in_order if isinstance(run.data, Epochs) else run.data
+        run, data = self.run, self.run.data
+        if isinstance(data, Epochs):  # which may be sorted by class
+            order = np.random.default_rng(run.seed).permutation(data.examples)
+            rows = np.sort(order[:COMPARED])
+            arrays = keras.tree.map_structure(lambda x: x[rows], data.arrays)
+            data = Epochs(arrays, run.batch_size, None, replicas=run.replicas).in_order
         batches = data.take(math.ceil(COMPARED / run.batch_size))
         evaluate, short = run.model.evaluate, self.short
         if short is not None:

@@ -48,7 +48,8 @@ def planned_run(
             "strategy='auto' has a pilot. Leave one of the two arguments out."
         )
     candidate, run = Candidate(strategy, batch_norm=POLICIES[batch_norm]), None
-    pilot = _begun(call) if strategy == "auto" else None
+    settings = {"budget": budget, "batch_norm": batch_norm}
+    pilot = _begun(call, settings) if strategy == "auto" else None
     if strategy == "auto" and pilot is None:
         run = Run.of(call, candidate)
         pilot = _held(run, call, batch_norm, budget)
@@ -62,12 +63,12 @@ def planned_run(
         yield run
 
 
-def _begun(call: Call) -> Pilot | None:
+def _begun(call: Call, settings: dict) -> Pilot | None:
     """Return the finished pilot of a run that has begun in the folder, or None."""
     began = begun_settings(call.directory)
     if began is None or "pilot" not in began:
         return None
-    return kept_pilot(call.directory)
+    return kept_pilot(call.directory, settings)
 
 
 def _held(run: Run, call: Call, batch_norm: str, budget: float) -> Pilot | None:

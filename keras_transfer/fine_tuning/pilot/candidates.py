@@ -41,11 +41,11 @@ def candidates(
     found = [
         first,
         first._replace(share=other),
-        Candidate("lora", ADAPTER_SHARE),
+        Candidate("lora", ADAPTER_SHARE, policy),
         first._replace(share=third),
         Candidate("full", PRETRAINED_SHARE, policy),
         Candidate("gradual", PRETRAINED_SHARE, policy),
-        Candidate("lora", HIGH),
+        Candidate("lora", HIGH, policy),
     ]
     if batch_norm == "auto" and any(
         isinstance(layer, keras.layers.BatchNormalization)

@@ -74,7 +74,8 @@ def plan_trials(
         return None
     screening = ()
     if finalists > FAVORITES:
-        screening = _screening(candidates - FAVORITES, SCREENING * budget, steps)
+        others, least = candidates - FAVORITES, min(longest, LEAST)
+        screening = _screening(others, SCREENING * budget, steps, least)
     left = budget - sum(x.candidates * (x.steps + overhead) for x in screening)
     final = Rung(finalists, max(1, steps(left, finalists)))
     if final.steps == longest:
@@ -83,13 +84,15 @@ def plan_trials(
     return Plan(screening, final)
 
 
-def _screening(others: int, budget: float, steps: Callable) -> tuple[Rung, ...]:
+def _screening(
+    others: int, budget: float, steps: Callable, least: int
+) -> tuple[Rung, ...]:
     """Return the rungs that find the best of as many candidates as possible."""
     for count in range(others, 1, -1):
         sizes = [count]
         while sizes[-1] > 2:
             sizes.append(math.ceil(sizes[-1] / 2))
         rungs = [Rung(size, steps(budget / len(sizes), size)) for size in sizes]
-        if rungs[0].steps >= LEAST:
+        if rungs[0].steps >= least:
             return tuple(rungs)
     return ()

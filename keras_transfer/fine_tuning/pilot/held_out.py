@@ -74,16 +74,15 @@ def classes_of(run: Run, labels: Any) -> np.ndarray | None:
 def read_examples(run: Run) -> tuple:
     """Return arrays `(x, y)` or `(x, y, sample_weight)` that the model itself takes.
 
-    A dataset is read once. Texts are preprocessed. Of many examples, only the first
-    `MOST` are read, or a random choice if the data are arrays.
+    A dataset is read once. Texts are preprocessed. Of many examples, a random choice of
+    `MOST` is kept, because data may be sorted by class.
     """
+    order = np.random.default_rng(run.seed).permutation(run.num_examples)
+    rows = np.sort(order[:MOST])
     if isinstance(run.data, Epochs):
-        arrays = run.data.arrays
-        if run.data.examples > MOST:
-            rows = np.random.default_rng(run.seed).permutation(run.data.examples)[:MOST]
-            arrays = take(arrays, np.sort(rows))
+        arrays = take(run.data.arrays, rows)
     else:
-        arrays = _first(run.data)
+        arrays = _read(run.data, rows)
     if getattr(run.model, "preprocessor", None) is None:
         return arrays
     return _preprocessed(run, arrays)
@@ -94,15 +93,19 @@ def take(arrays: Any, rows: np.ndarray) -> Any:
     return keras.tree.map_structure(lambda x: x[rows], arrays)
 
 
-def _first(data: Any) -> tuple:
-    batches, count = [], 0
+def _read(data: Any, rows: np.ndarray) -> tuple:
+    """Return rows of a dataset, of which the numbers are sorted, in one pass."""
+    parts, start = [], 0
     for batch in batches_of(data):
-        batches.append(map_arrays(np.asarray, tuple(batch)))
-        count += len(keras.tree.flatten(batches[-1])[0])
-        if count >= MOST:
+        arrays = map_arrays(np.asarray, tuple(batch))
+        end = start + len(keras.tree.flatten(arrays)[0])
+        inside = rows[(rows >= start) & (rows < end)] - start
+        parts.append(take(arrays, inside))
+        start = end
+        if start > rows[-1]:
             break
-    joined = keras.tree.map_structure(lambda *x: np.concatenate(x), *batches)
-    return take(keras.tree.lists_to_tuples(joined), np.arange(min(count, MOST)))
+    joined = keras.tree.map_structure(lambda *x: np.concatenate(x), *parts)
+    return keras.tree.lists_to_tuples(joined)
 
 
 def _preprocessed(run: Run, arrays: tuple) -> tuple:
@@ -112,4 +115,4 @@ def _preprocessed(run: Run, arrays: tuple) -> tuple:
         dataset = epochs.in_order.map(run.model.preprocessor)
     else:
         dataset = epochs.in_order.map(lambda x, *rest: (short.preprocess(x), *rest))
-    return _first(dataset)
+    return _read(dataset, np.arange(epochs.examples))

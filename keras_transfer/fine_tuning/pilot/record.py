@@ -103,8 +103,12 @@ class Pilot:
         return cls(**config | {"tried": tried, "chosen": chosen, "left_out": left_out})
 
 
-def kept_pilot(directory: str | os.PathLike) -> Pilot:
+def kept_pilot(directory: str | os.PathLike, settings: Mapping) -> Pilot:
     """Return the finished pilot of the run in a folder.
+
+    Args:
+        directory: The folder.
+        settings: Dict of the settings that the pilot must have.
 
     Raises:
         ValueError: If the folder does not have it.
@@ -112,13 +116,16 @@ def kept_pilot(directory: str | os.PathLike) -> Pilot:
     path = pathlib.Path(directory) / PILOT
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        return Pilot.from_config(state["pilot"])
+        begun = {name: state["settings"][name] for name in settings}
+        pilot = Pilot.from_config(state["pilot"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"The run in {str(directory)!r} was chosen by a pilot, but its {PILOT} "
             f"cannot be read: {error}. Delete the folder to start again, or pass a new "
             "folder."
         ) from error
+    check_same(path.parent, begun, settings)
+    return pilot
 
 
 class TrialFile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,15 +88,17 @@ class Score:
         return self.values, self.losses, self.sizes
 
 
-def _metric(model: keras.Model) -> tuple[str, bool]:
+def _metric(model: keras.Model, names: Iterable[str]) -> tuple[str, bool]:
     """Return the name of the value that is compared, and whether larger is better.
 
     This is the first compiled metric that is a mean over examples, such as an accuracy,
-    and otherwise the loss.
+    and otherwise the loss. With several outputs it is the loss, which is of all of
+    them. Their metrics have other `names`.
     """
     for metric in _keras.built_metrics(model):
         direction = _keras.metric_directions(model).get(metric.name)
-        if direction is not None and isinstance(metric, keras.metrics.Mean):
+        mean = isinstance(metric, keras.metrics.Mean) and metric.name in names
+        if direction is not None and mean:
             return metric.name, direction
     return "loss", False
 
@@ -117,7 +120,7 @@ def score(
         batch = rows_of(arrays, rows)
         # The method of a keras-hub Task would preprocess once more.
         logs.append(keras.Model.test_on_batch(model, *batch, return_dict=True))
-    name, larger = _metric(model)
+    name, larger = _metric(model, logs[0])
     model.reset_metrics()
     values = np.array([each[name] for each in logs]) * (1 if larger else -1)
     losses, sizes = [each["loss"] for each in logs], [len(x) for x in groups]

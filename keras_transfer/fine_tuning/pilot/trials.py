@@ -103,6 +103,7 @@ class Trials:
     def _solve(self, fold: int) -> None:
         """Train the head to its end on the cached features of a fold."""
         run = self.run
+        self.start.optimizer.restore()  # some heads train at its learning rate
         if self.features is None:
             dataset = Epochs(self.examples, BATCH_SIZE, None).in_order
             rows = cache_features(run.cached.body, dataset, None, verbose=0)
