@@ -35,7 +35,9 @@ def history_with(*tried, chosen, **kwargs):
     """Return a History with a pilot that tried `(candidate, steps, mean)`."""
     history = history_of(loss=[3.0, 2.0, 1.0])
     rows = tuple(Tried(each, n, score(mean, **kwargs)) for each, n, mean in tried)
-    history.pilot = Pilot(rows, chosen, WHY, labels=1000, seed=0, steps=1234)
+    history.pilot = Pilot(
+        rows, chosen, WHY, labels=1000, seed=0, steps=1234, left_out=()
+    )
     return history
 
 
@@ -70,7 +72,7 @@ def test_the_content_has_the_rows_of_the_pilot():
 def test_values_that_are_not_finite_are_null():
     tried = Tried(PROBE, 0, Score([0.8], [0.5], [40], "accuracy", True))
     history = history_of(loss=[2.0, 1.0])
-    history.pilot = Pilot((tried,), PROBE, WHY, labels=40, seed=0, steps=0)
+    history.pilot = Pilot((tried,), PROBE, WHY, labels=40, seed=0, steps=0, left_out=())
     report = kt.report(tiny.mlp(), history)
     (row,) = json.loads(report.to_json())["pilot"]["tried"]
     assert (row["estimate"], row["error"]) == (0.8, None)

@@ -60,8 +60,9 @@ def test_folds_are_paid_by_what_the_longest_trials_leave():
 
 
 def test_with_too_few_steps_fewer_candidates_are_tried_and_then_none():
-    assert plan_trials(2, 16, 100, 4, 0).final == Rung(2, 8)
-    assert plan_trials(2, 15, 100, 4, 0).final == Rung(1, 15)
+    assert plan_trials(3, 60, 100, 4, 0).final == Rung(3, 20)
+    assert plan_trials(3, 59, 100, 4, 0).final == Rung(2, 29)
+    assert plan_trials(3, 39, 100, 4, 0).final == Rung(1, 39)
     assert plan_trials(2, 8, 100, 4, 0).final == Rung(1, 8)
     assert plan_trials(2, 7.9, 100, 4, 0) is None
     # The whole training has only three steps.
