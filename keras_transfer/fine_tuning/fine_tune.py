@@ -163,9 +163,10 @@ def fine_tune(
         batch_norm: `"frozen"` or `"train"`, as in `GradualUnfreezing`. Defaults to
             `"auto"`, which is `"frozen"` unless the pilot finds that `"train"` is
             better.
-        budget: Float of 0 or more, the steps of the pilot as a multiple of the steps of
-            a whole run with all groups. With more steps, more candidates are tried for
-            longer, and then on more folds. 0 means no pilot. Defaults to 1.0.
+        budget: Float of 0 or more, the most steps of the pilot, as a multiple of the
+            steps in which the run without a pilot trains the whole model. With more
+            steps, more candidates are tried for longer, and then on more folds. 0 means
+            no pilot. Defaults to 1.0.
         batch_size: Examples per batch, if the data are arrays. Defaults to 32.
         callbacks: Keras callback, or list of callbacks. Defaults to None.
         class_weight: Dict from class number or class name to weight, list of weights

@@ -43,10 +43,7 @@ def no_pilot(run: Run, budget: float) -> str | None:
             f"pilot, which needs {FEWEST}"
         )
     if _plan(run, budget, FAVORITES) is None:
-        return (
-            f"because {run.epochs * run.num_batches * budget:.0f} steps are too few "
-            "for a pilot"
-        )
+        return f"because {budget * _steps(run):.0f} steps are too few for a pilot"
     return None
 
 
@@ -149,13 +146,19 @@ def _gains(each: Tried, default: Tried) -> tuple[float, float]:
     )
 
 
+def _steps(run: Run) -> int:
+    """Return the steps of the run that need the whole model."""
+    cached = run.head_epochs if run.cached else 0
+    return (run.epochs - cached) * run.num_batches
+
+
 def _plan(run: Run, budget: float, count: int) -> Plan | None:
     """Return the plan of a pilot of `count` candidates, or None."""
     batches = min(run.num_examples, MOST) / run.batch_size
     epoch = max(1, math.ceil(batches * (1 - 1 / FOLDS)))
     return plan_trials(
         count,
-        budget * run.epochs * run.num_batches,
+        budget * _steps(run),
         epoch * max(1, run.epochs - 1),
         FOLDS,
         batches / FOLDS * EVALUATION,
