@@ -117,7 +117,7 @@ def choose_strategy(
     if len(names) == 1:
         reason = "because only one layer group can train"
         return Strategy("probe", [Phase(alone, rate=rate)], reason, *state)
-    if name == "full":
+    if name == "full" or (name == "lora" and head == NONE):
         return Strategy(name, [Phase(tuple(names))], reason, False, head == NEW)
     if epochs < 2:
         raise ValueError(

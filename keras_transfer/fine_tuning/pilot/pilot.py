@@ -127,10 +127,10 @@ def choose(finalists: list[Tried]) -> tuple[Candidate, str]:
         gain, error = best.score.gain(default.score)
         lower, loss_error = best.score.loss_gain(default.score)
         name = best.score.metric
-        why += f"compared with {default.candidate}, its {name} is better by {gain:.3f} "
-        why += f"± {error:.3f}"
+        why += f"compared with {default.candidate}, its {name} is better by {gain:.2g} "
+        why += f"± {error:.2g}"
         if name != "loss":
-            why += f", and its loss by {lower:.3f} ± {loss_error:.3f}"
+            why += f", and its loss by {lower:.2g} ± {loss_error:.2g}"
         why += "."
     if best.candidate.strategy == "probe" and default is not best:
         why += " Fine-tuning hurt here, so only the head trains."
