@@ -42,7 +42,8 @@ def no_pilot(run: Run, budget: float) -> str | None:
             f"because {run.num_examples} labels are too few to hold any out for a "
             f"pilot, which needs {FEWEST}"
         )
-    if _plan(run, budget, FAVORITES) is None:
+    planned = _plan(run, budget, FAVORITES)
+    if planned is None or planned.final.candidates <= _trains_probe(run):
         return f"because {budget * _steps(run):.0f} steps are too few for a pilot"
     return None
 
@@ -62,7 +63,7 @@ def hold_pilot(run: Run, budget: float, batch_norm: str, frozen: Any) -> Pilot:
     own = isinstance(_keras.inner_optimizer(run.model.optimizer), Discriminative)
     name = run.strategy.name
     found = candidates(run.model, name, batch_norm, own_rates=own)
-    if run.head == NEW and not run.strategy.converges:
+    if _trains_probe(run):
         found.insert(1, PROBE)  # the head needs steps too
     file = _trial_file(run, budget, batch_norm)
     run = dataclasses.replace(run, seed=file.seed)
@@ -144,6 +145,11 @@ def _gains(each: Tried, default: Tried) -> tuple[float, float]:
         gain / error if error else math.copysign(math.inf, gain) if gain else 0.0
         for gain, error in pairs
     )
+
+
+def _trains_probe(run: Run) -> bool:
+    """Return whether the probe needs steps, and so one more trial, for a new head."""
+    return run.head == NEW and not run.strategy.converges
 
 
 def _steps(run: Run) -> int:
