@@ -219,29 +219,30 @@ def test_a_pilot_changes_nothing_but_its_random_number():
     assert model.evaluate(*images(), verbose=0)
 
 
-@pytest.mark.slow
-def test_lora_leaves_no_adapter_if_it_is_not_chosen():
-    model = make_blocks()
-    history = tune(model, images(), budget=3)
-    tried = [row["candidate"] for row in history.pilot.rows()]
-    assert "lora at 1 of the rate" in tried
-    assert history.strategy != "lora" and not attached(model)
-    assert not any("lora" in weight.path for weight in model.weights)
-
-
-@pytest.fixture
-def choose_lora(monkeypatch):
-    """Make a pilot choose LoRA, whatever the scores are."""
+def force(monkeypatch, name):
+    """Make a pilot choose a finalist by name, whatever the scores are."""
 
     def choose(finalists):
-        (lora,) = (x for x in finalists if str(x.candidate) == "lora at 1 of the rate")
-        return lora.candidate, "LoRA."
+        (found,) = (each for each in finalists if str(each.candidate) == name)
+        return found.candidate, "By name."
 
     monkeypatch.setattr(module, "choose", choose)
 
 
 @pytest.mark.slow
-def test_lora_stays_attached_if_it_is_chosen(choose_lora):
+def test_lora_leaves_no_adapter_if_it_is_not_chosen(monkeypatch):
+    force(monkeypatch, "lp-ft at 0.1 of the rate")
+    model = make_blocks()
+    history = tune(model, images(), budget=3)
+    tried = [row["candidate"] for row in history.pilot.rows()]
+    assert "lora at 1 of the rate" in tried
+    assert history.strategy == "lp-ft" and not attached(model)
+    assert not any("lora" in weight.path for weight in model.weights)
+
+
+@pytest.mark.slow
+def test_lora_stays_attached_if_it_is_chosen(monkeypatch):
+    force(monkeypatch, "lora at 1 of the rate")
     model, by_name = make_blocks(), make_blocks()
     keras.utils.set_random_seed(1)
     history = tune(model, images(), budget=3)

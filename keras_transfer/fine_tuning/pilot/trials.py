@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -89,6 +90,7 @@ class Trials:
         if adds or policy not in self.benches:
             self.start.optimizer.restore()
         if adds:
+            random.seed(self.run.seed)  # so a pilot that continues has the same LoRA
             with _keras.scope(model):
                 LoRA().attach(model, verbose=0)
             try:
