@@ -77,19 +77,20 @@ def fine_tune(
       a single epoch or a backbone that stays frozen `"probe"`, and for a model without
       a head, such as a causal language model or a U-Net, `"full"`.
 
-    The pilot trains the model for a part of the steps on a part of the training labels,
-    and compares the candidates on the labels that it holds out, a quarter in each of up
-    to four folds. `validation_data` are never used. The candidates are the converged
-    head alone, and `"lp-ft"`, `"full"`, `"gradual"` and `"lora"` at two or three rates.
-    If the model has BatchNorm and `batch_norm="auto"`, training BatchNorm is another
-    candidate. In each round the better half goes on to longer trials. The first
-    compiled metric is compared if it is a mean over examples, such as an accuracy, and
-    otherwise the loss. Another candidate replaces `"lp-ft"` at 1/10 of the rate only if
-    its metric is better by a standard error of the difference, or its metric and loss
-    together by two. `fine_tune` prints what it tried, and the History keeps it. The
-    pilot changes nothing in the model. There is none with fewer than 40 labels, with
-    too few steps for two short trials, or if the preprocessor creates the labels. Then
-    `fine_tune` prints why.
+    The pilot makes short trials on three quarters of the training labels, and compares
+    the candidates on the quarter that it holds out. With a larger budget it does so for
+    up to four such folds. It never uses `validation_data`. The candidates are the
+    converged head alone, and `"lp-ft"`, `"full"`, `"gradual"` and `"lora"` at two or
+    three rates. If the model has BatchNorm and `batch_norm="auto"`, training BatchNorm
+    is another candidate. `"lp-ft"` at 1/10 and 3/10 of the rate are always in the final
+    trials if there are steps for two (for large models 1/10 and 3/100), and the best of
+    the others joins them if there are steps for three. The first compiled metric is
+    compared if it is a mean over examples, such as an accuracy, and otherwise the loss.
+    Another candidate replaces `"lp-ft"` at 1/10 of the rate only if its metric is
+    better by a standard error of the difference, or its metric and loss together by
+    two. `fine_tune` prints what it tried, and the History keeps it. The pilot changes
+    nothing in the model. There is none with fewer than 40 labels, with too few steps
+    for a trial, or if the preprocessor creates the labels. Then `fine_tune` prints why.
 
     If the training loss is higher at the end than it was when only the head had
     trained, `fine_tune` restores the weights of that time and says so.
