@@ -48,7 +48,7 @@ def cut_at_head(model: keras.Model, head: LayerGroup) -> Cut:
 
     Raises:
         ValueError: If the model cannot be split. The error says why: no symbolic
-            inputs, a layer with weights of both parts, layers of the backbone above the
+            inputs, an output in a structure, a layer with weights of both parts, layers of the backbone above the
             head, a Keras mask on the features, a layer below the head that adds a loss,
             or random augmentation below the head.
     """
@@ -56,6 +56,8 @@ def cut_at_head(model: keras.Model, head: LayerGroup) -> Cut:
         raise ValueError("the model is not functional")
     if len(model.outputs) != 1:
         raise ValueError("the model has several outputs")
+    if keras.tree.is_nested(model.output):
+        raise ValueError("the output of the model is in a dictionary or list")
     calls = _calls(model.outputs[0])
     below = _below(calls, {id(variable) for variable in head.variables})
     augmenting = [

@@ -84,8 +84,8 @@ def fine_tune(
     three rates. If the model has BatchNorm and `batch_norm="auto"`, training BatchNorm
     is another candidate. `"lp-ft"` at 1/10 and 3/10 of the rate are always in the final
     trials if there are steps for two (for large models 1/10 and 3/100), and the best of
-    the others joins them if there are steps for three. The first compiled metric is
-    compared if it is a mean over examples, such as an accuracy, and otherwise the loss.
+    the others joins them if there are steps for three. The first compiled metric that
+    is a mean over examples, such as an accuracy, is compared, and otherwise the loss.
     Another candidate replaces `"lp-ft"` at 1/10 of the rate only if its metric is
     better by a standard error of the difference, or its metric and loss together by
     two. `fine_tune` prints what it tried, and the History keeps it. The pilot changes

@@ -192,6 +192,11 @@ def forked():
     return keras.Model(inputs, [layers.Dense(1)(x), layers.Dense(2)(x)])
 
 
+def named():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, {"a": layers.Dense(3)(layers.Dense(5)(inputs))})
+
+
 def images(*augmenting):
     backbone = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3)])
     below = [keras.Sequential(augmenting), backbone, layers.Flatten(), layers.Dense(3)]
@@ -203,6 +208,7 @@ def images(*augmenting):
     [
         (subclassed, "not functional"),
         (forked, "several outputs"),
+        (named, "in a dictionary"),
         (residual, "above the head"),
         (halved, "only a part of the head"),
         (masked, "Keras mask"),

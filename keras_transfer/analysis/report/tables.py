@@ -156,7 +156,7 @@ def _pilot(content: dict) -> list[Section]:
     rows = tuple(
         (
             clean(row["candidate"]),
-            f"{row['steps']:,}" if row["steps"] else "converged head",
+            f"{row['steps']:,}" if row["steps"] else "without steps",
             said(row),
             *(["-" if row["loss"] is None else f"{row['loss']:.4g}"] if losses else []),
             "yes" if row["chosen"] else "",

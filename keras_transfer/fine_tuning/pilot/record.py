@@ -63,7 +63,7 @@ class Pilot:
             if row["estimate"] is not None:
                 value = f"{row['metric']} {row['estimate']:.3f} ± {row['error']:.3f}"
             mark = "  <- chosen" if row["chosen"] else ""
-            steps = f"after {row['steps']} steps" if row["steps"] else "converged head"
+            steps = f"after {row['steps']} steps" if row["steps"] else "without steps"
             lines.append(f"  {row['candidate']:{width}}  {value}  {steps}{mark}")
         if self.left_out:
             names = "; ".join(map(str, self.left_out))

@@ -116,7 +116,7 @@ def test_the_table_shows_each_candidate():
     rows, notes = table(usual())
     assert rows == [
         ["candidate", "steps", "held-out accuracy ± standard error", "loss", "chosen"],
-        ["probe", "converged head", "0.8 ± 0.01", "0.5", ""],
+        ["probe", "without steps", "0.8 ± 0.01", "0.5", ""],
         ["lp-ft at 0.1 of the rate", "20", "0.7 ± 0.01", "0.5", ""],
         ["lp-ft at 0.3 of the rate", "20", "0.9 ± 0.01", "0.5", "yes"],
         ["full at 0.1 of the rate", "9", "0.75 ± 0.01", "0.5", ""],

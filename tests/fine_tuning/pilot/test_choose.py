@@ -92,7 +92,7 @@ def test_the_table_names_each_candidate():
     lines = str(pilot_of(*trials, best=DEFAULT)).splitlines()
     assert lines[0].startswith("pilot on 160 training labels, ")
     error = trials[0].score.error
-    assert f"accuracy 0.000 ± {error:.3f}  converged head" in lines[1]
+    assert f"accuracy 0.000 ± {error:.3f}  without steps" in lines[1]
     assert lines[2].endswith("accuracy 0.000 ± 0.000  after 20 steps  <- chosen")
     assert lines[3].endswith("lp-ft at 0.3 of the rate  not finite  after 20 steps")
     assert lines[4] == "  not tried within the budget: full"
