@@ -48,15 +48,17 @@ def cut_at_head(model: keras.Model, head: LayerGroup) -> Cut:
 
     Raises:
         ValueError: If the model cannot be split. The error says why: no symbolic
-            inputs, an output in a structure, a layer with weights of both parts, layers of the backbone above the
-            head, a Keras mask on the features, a layer below the head that adds a loss,
-            or random augmentation below the head.
+            inputs, an output in a structure, a layer with weights of both parts, layers
+            of the backbone above the head, a Keras mask on the features, a layer below
+            the head that adds a loss, or random augmentation below the head.
     """
     if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
         raise ValueError("the model is not functional")
     if len(model.outputs) != 1:
         raise ValueError("the model has several outputs")
-    if keras.tree.is_nested(model.output):
+    # A Sequential has a single tensor, and may have no `output`.
+    sequential = isinstance(model, keras.Sequential)
+    if not sequential and keras.tree.is_nested(model.output):
         raise ValueError("the output of the model is in a dictionary or list")
     calls = _calls(model.outputs[0])
     below = _below(calls, {id(variable) for variable in head.variables})
@@ -79,7 +81,6 @@ def cut_at_head(model: keras.Model, head: LayerGroup) -> Cut:
     features = tensors[0] if len(tensors) == 1 else tensors
     name = model.name
     # `input` of a Sequential is the input of its last call, perhaps in another model.
-    sequential = isinstance(model, keras.Sequential)
     inputs = model.inputs[0] if sequential else model.input
     body = keras.Model(inputs, features, name=f"{name}_below_head")
     beside = _keras.beside_outputs(body, inputs)

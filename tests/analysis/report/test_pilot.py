@@ -78,7 +78,7 @@ def test_values_that_are_not_finite_are_null():
     assert (row["estimate"], row["error"]) == (0.8, None)
     assert row["chosen"] is True
     line = next(x for x in str(report).splitlines() if x.startswith("probe"))
-    assert line.split() == ["probe", "converged", "head", "0.8", "0.5", "yes"]
+    assert line.split() == ["probe", "without", "steps", "0.8", "0.5", "yes"]
 
 
 @pytest.mark.parametrize("given", ["no history", "dict", "History", "None"])
