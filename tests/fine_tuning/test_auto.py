@@ -198,8 +198,21 @@ class Begun(keras.callbacks.Callback):
         self.seen.append(self.model)
 
 
+def force(monkeypatch, name):
+    """Make a pilot choose a finalist by name, whatever the scores are."""
+
+    def choose(finalists):
+        (found,) = (each for each in finalists if str(each.candidate) == name)
+        return found.candidate, "By name."
+
+    monkeypatch.setattr(module, "choose", choose)
+
+
 @pytest.mark.slow
-def test_a_pilot_changes_nothing_but_its_random_number():
+def test_a_pilot_changes_nothing_but_its_random_number(monkeypatch):
+    force(
+        monkeypatch, "lp-ft at 0.1 of the rate"
+    )  # another one attaches LoRA after the pilot
     model = make_blocks()
     model.evaluate(*images(), verbose=0)
     before, values = state(model)
@@ -217,16 +230,6 @@ def test_a_pilot_changes_nothing_but_its_random_number():
     assert after == before
     assert_close(same, values, 0)
     assert model.evaluate(*images(), verbose=0)
-
-
-def force(monkeypatch, name):
-    """Make a pilot choose a finalist by name, whatever the scores are."""
-
-    def choose(finalists):
-        (found,) = (each for each in finalists if str(each.candidate) == name)
-        return found.candidate, "By name."
-
-    monkeypatch.setattr(module, "choose", choose)
 
 
 @pytest.mark.slow
