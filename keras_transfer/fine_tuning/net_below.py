@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import io
-import math
 import pathlib
 
 import keras
@@ -13,7 +11,8 @@ import numpy as np
 from keras_transfer import _keras
 from keras_transfer._whole_file import replace_file
 from keras_transfer.data.epochs import Epochs
-from keras_transfer.data.short_texts import ShortTexts
+from keras_transfer.fine_tuning.pilot.held_out import read_examples
+from keras_transfer.fine_tuning.pilot.held_out import take
 from keras_transfer.fine_tuning.run import Run
 from keras_transfer.fine_tuning.run_folder import PROBE
 from keras_transfer.fine_tuning.unchanged import ModelState
@@ -31,13 +30,12 @@ class NetBelow:
     Args:
         run: A run whose head converges before its first epoch.
         start: The state of the model before the run.
-        short: The short texts of the run, or None.
     """
 
-    def __init__(self, run: Run, start: ModelState, short: ShortTexts | None) -> None:
+    def __init__(self, run: Run, start: ModelState) -> None:
         self.run = run
         self.start = start
-        self.short = short
+        self.examples = None
         self.head = self.loss = None
 
     @property
@@ -77,15 +75,15 @@ class NetBelow:
         )
 
     def _training_loss(self) -> float:
-        run, data = self.run, self.run.data
-        if isinstance(data, Epochs):  # which may be sorted by class
-            order = np.random.default_rng(run.seed).permutation(data.examples)
-            rows = np.sort(order[:COMPARED])
-            arrays = keras.tree.map_structure(lambda x: x[rows], data.arrays)
-            data = Epochs(arrays, run.batch_size, None, replicas=run.replicas).in_order
-        batches = data.take(math.ceil(COMPARED / run.batch_size))
-        evaluate, short = run.model.evaluate, self.short
-        if short is not None:
-            batches = short.batches(batches)
-            evaluate = functools.partial(keras.Model.evaluate, run.model)
-        return float(evaluate(batches, return_dict=True, verbose=0)["loss"])
+        run = self.run
+        if self.examples is None:
+            self.examples = read_examples(run, COMPARED)
+        size, examples = run.batch_size, self.examples
+        if run.replicas > 1:  # Keras needs equal shares of each batch
+            size = max(1, size // run.replicas) * run.replicas
+            count = len(keras.tree.flatten(examples)[0])
+            examples = take(examples, np.arange(count // size * size or count))
+        batches = Epochs(examples, size, None).in_order
+        # The method of a keras-hub Task would preprocess once more.
+        logs = keras.Model.evaluate(run.model, batches, return_dict=True, verbose=0)
+        return float(logs["loss"])

@@ -35,12 +35,9 @@ class PhasedFit:
 
     def __init__(self, run: Run, start: ModelState) -> None:
         self.run = run
-        self.short = None
-        if run.replicas == 1 and not run.made_labels:
-            self.short = short_texts(run.model, run.data, run.validation_data)
         self.net = None
         if run.strategy.converges and run.head_epochs < run.epochs:
-            self.net = NetBelow(run, start, self.short)
+            self.net = NetBelow(run, start)
         self.head = None
         if run.done < run.head_epochs:
             self.head = run.cached
@@ -149,7 +146,9 @@ class PhasedFit:
             arguments = {"x": run.data.dataset}
         if not isinstance(run.data, keras.utils.PyDataset):
             arguments["shuffle"] = False  # otherwise Keras warns
-        fit, short = run.model.fit, self.short
+        fit, short = run.model.fit, None
+        if run.replicas == 1 and not run.made_labels:
+            short = short_texts(run.model, run.data, run.validation_data)
         if short is not None:
             fit = functools.partial(short.fit, run.model)
             if run.verbose:
