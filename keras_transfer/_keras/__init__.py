@@ -57,7 +57,6 @@ from keras_transfer._keras.optimizer import inner_optimizer as inner_optimizer
 from keras_transfer._keras.optimizer import made_in_scope as made_in_scope
 from keras_transfer._keras.optimizer import momentum_product as momentum_product
 from keras_transfer._keras.optimizer import moving_averages as moving_averages
-from keras_transfer._keras.optimizer import optimizer_kept as optimizer_kept
 from keras_transfer._keras.optimizer import replace_optimizer as replace_optimizer
 from keras_transfer._keras.optimizer import settings as settings
 from keras_transfer._keras.optimizer import slots as slots

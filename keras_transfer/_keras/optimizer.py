@@ -26,19 +26,6 @@ def replace_optimizer(model: keras.Model, optimizer: keras.Optimizer) -> None:
     compiled["optimizer"] = model.optimizer if wrapped else optimizer
 
 
-@contextlib.contextmanager
-def optimizer_kept(
-    model: keras.Model, error: type[BaseException] = BaseException
-) -> Iterator[None]:
-    """Restore the optimizer of a compiled `model` if an `error` ends the block."""
-    kept = CompiledOptimizer(model)
-    try:
-        yield
-    except error:
-        kept.restore()
-        raise
-
-
 class CompiledOptimizer:
     """The optimizer of a compiled model, to restore it later."""
 

@@ -12,11 +12,11 @@ import pytest
 import keras_transfer as kt
 from keras_transfer import _keras
 from keras_transfer.adapters.switching import attached
-from keras_transfer.data.class_names import class_names_of
 from keras_transfer.fine_tuning.pilot import pilot as module
 from keras_transfer.fine_tuning.pilot.candidates import candidates
 from tests import tiny
 from tests.contracts.compare import assert_close
+from tests.fine_tuning import model_state
 
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -136,20 +136,8 @@ def test_frozen_groups_stay_frozen_in_pilot_and_run():
 
 def state(model):
     """Return the objects and the values that a pilot must not change."""
-    return [
-        id(model.optimizer),
-        model.optimizer.built,
-        id(_keras.compile_arguments(model)["optimizer"]),
-        _keras.flags(model),
-        [weight.trainable for weight in model.weights],
-        id(model.train_function),
-        id(model.test_function),
-        id(getattr(model, "history", None)),
-        class_names_of(model),
-        [weight.path for weight in model.variables],
-        attached(model),
-        random.getstate(),
-    ], [_keras.value(each) for each in model.variables]
+    objects, values = model_state.state(model)
+    return [*objects, random.getstate()], values
 
 
 class Failing(keras.metrics.MeanMetricWrapper):

@@ -9,6 +9,7 @@ from keras_transfer import _keras
 from keras_transfer.adapters.switching import attached
 from tests import tiny
 from tests.contracts.compare import assert_close
+from tests.fine_tuning.model_state import state
 
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -85,21 +86,6 @@ def test_a_model_that_lora_does_not_fit_raises():
             kt.fine_tune(model, (x, np.arange(24) % 3), strategy="lora", verbose=0)
         assert not attached(model) and model.optimizer is optimizer
         assert_close(model.get_weights(), weights, 0)
-
-
-def state(model):
-    return [
-        id(model.optimizer),
-        model.optimizer.built,
-        id(_keras.compile_arguments(model)["optimizer"]),
-        _keras.flags(model),
-        [weight.path for weight in model.variables],
-        [weight.trainable for weight in model.weights],
-        [type(layer) for layer in model.layers],
-        id(model.train_function),
-        id(model.test_function),
-        attached(model),
-    ], [_keras.value(each) for each in model.variables]
 
 
 class Fails(keras.callbacks.Callback):

@@ -7,9 +7,9 @@ import tensorflow as tf
 
 import keras_transfer as kt
 from keras_transfer import _keras
-from keras_transfer.data.class_names import class_names_of
 from keras_transfer.data.class_names import remember_class_names
 from tests.contracts.compare import assert_close
+from tests.fine_tuning.model_state import state
 
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 X = np.random.default_rng(0).normal(size=(12, 6)).astype("float32")
@@ -32,22 +32,6 @@ def make(optimizer=None):
 def tune(model, data=(X, Y), **settings):
     settings = dict(epochs=3, strategy="lp-ft", batch_size=4, verbose=0) | settings
     return kt.fine_tune(model, data, **settings)
-
-
-def state(model):
-    """Return the objects and the values that must not change."""
-    return [
-        id(model.optimizer),
-        model.optimizer.built,
-        id(_keras.compile_arguments(model)["optimizer"]),
-        _keras.flags(model),
-        [weight.trainable for weight in model.weights],
-        id(model.train_function),
-        id(model.test_function),
-        id(getattr(model, "history", None)),
-        model.stop_training,
-        class_names_of(model),
-    ], [_keras.value(each) for each in model.variables]
 
 
 def failing(error, epoch, when="on_train_batch_end"):
