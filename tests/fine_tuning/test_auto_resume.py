@@ -12,6 +12,8 @@ from keras_transfer.fine_tuning.pilot import pilot as module
 from keras_transfer.fine_tuning.pilot.trials import Trials
 from tests import tiny
 from tests.contracts.compare import assert_close
+from tests.fine_tuning.killed import Kill
+from tests.fine_tuning.killed import Killed
 
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 ARGUMENTS = dict(epochs=3, batch_size=8, budget=3, verbose=0)
@@ -35,25 +37,6 @@ def make(seed=3, batch_norm=False):
 
 def tune(model, **settings):
     return kt.fine_tune(model, images(), **ARGUMENTS | settings)
-
-
-class Killed(BaseException):
-    """The end of the process."""
-
-
-class Kill(keras.callbacks.Callback):
-    """Raise `Killed` in the middle of an epoch."""
-
-    def __init__(self, epoch):
-        super().__init__()
-        self.at = epoch
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.now = epoch == self.at
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.now:
-            raise Killed
 
 
 @pytest.fixture

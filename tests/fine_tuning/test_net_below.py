@@ -7,6 +7,8 @@ import pytest
 import keras_transfer as kt
 from keras_transfer.fine_tuning import net_below
 from tests.contracts.compare import assert_close
+from tests.fine_tuning.killed import Kill
+from tests.fine_tuning.killed import Killed
 
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 HIGH, SANE = 3000.0, 0.01
@@ -68,20 +70,6 @@ def test_a_sane_rate_keeps_what_was_trained(capsys):
 @pytest.mark.slow
 def test_a_probe_is_not_checked():
     assert tune(make(HIGH), strategy="probe").hurt is None
-
-
-class Killed(BaseException):
-    """The end of the process."""
-
-
-class Kill(keras.callbacks.Callback):
-    def __init__(self, epoch):
-        super().__init__()
-        self.at = epoch
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if epoch == self.at:
-            raise Killed
 
 
 @pytest.mark.slow
