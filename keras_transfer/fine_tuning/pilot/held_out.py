@@ -71,14 +71,14 @@ def classes_of(run: Run, labels: Any) -> np.ndarray | None:
     return None
 
 
-def read_examples(run: Run, most: int = MOST) -> tuple:
+def read_examples(run: Run, most: int | None = None) -> tuple:
     """Return arrays `(x, y)` or `(x, y, sample_weight)` that the model itself takes.
 
     A dataset is read once. Texts are preprocessed. Of many examples, a random choice of
-    `most` is kept, because data may be sorted by class.
+    `most` (`MOST` by default) is kept, because data may be sorted by class.
     """
     order = np.random.default_rng(run.seed).permutation(run.num_examples)
-    rows = np.sort(order[:most])
+    rows = np.sort(order[: most or MOST])
     if isinstance(run.data, Epochs):
         arrays = take(run.data.arrays, rows)
     else:
