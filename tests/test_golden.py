@@ -146,7 +146,8 @@ def test_an_object_has_the_same_config(path):
 def test_a_run_of_fine_tune_continues(path, tmp_path):
     shutil.copytree(path, tmp_path / "run")
     model, arrays = bases.classifier_of_run(), arrays_of(path)
-    history = bases.start_or_continue(model, tmp_path / "run")
+    pilot = (path / "pilot.json").exists()
+    history = bases.start_or_continue(model, tmp_path / "run", pilot=pilot)
     assert history.epoch == [0, 1, 2, 3, 4, 5]
     assert_same(history.history["val_loss"], arrays["val_loss"])
     assert_same(joined(model.weights), arrays["weights"])

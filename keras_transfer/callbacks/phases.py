@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Collection
 from collections.abc import Iterable
@@ -97,6 +98,11 @@ class Phase:
             f"{value!r} is not a phase. Write Phase(groups, epochs), a tuple (groups, "
             f"epochs) or (groups, epochs, rate), or a dict with keys from {names}."
         )
+
+
+def first_epochs(phases: Sequence[Phase]) -> list[int]:
+    """Return the first epoch of each phase."""
+    return [0, *itertools.accumulate(phase.epochs for phase in phases[:-1])]
 
 
 class Phases(Sequence):
@@ -205,10 +211,7 @@ class Phases(Sequence):
 
     def starts(self) -> list[int]:
         """Return the first epoch of each phase."""
-        starts = [0]
-        for phase in self[:-1]:
-            starts.append(starts[-1] + phase.epochs)
-        return starts
+        return first_epochs(self)
 
     def __str__(self) -> str:
         rows = [("phase", "epochs", "rate", "parameters", "groups that train")]

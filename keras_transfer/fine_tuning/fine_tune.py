@@ -66,16 +66,16 @@ def fine_tune(
     damage what is pretrained. The strategies are
 
     - `"probe"`: only the head, in all epochs.
-    - `"lp-ft"`: the head in the first epoch, then all groups.
-    - `"gradual"`: the head in the first epoch, then one more group in each epoch, or
-      several if there are more groups than epochs.
-    - `"full"`: all groups from the first epoch.
-    - `"lora"`: the head in the first epoch, then also LoRA, which is attached with the
-      default targets of the model's family and stays attached. An adapter that the
-      model has already is used instead.
+    - `"lp-ft"`: all groups, after the head has trained to its end.
+    - `"gradual"`: after the head has trained to its end, also the group below it, and
+      one more group in each epoch, or several if there are more groups than epochs.
+    - `"full"`: all groups, from the initial weights of a new head.
+    - `"lora"`: as `"lp-ft"`, but LoRA instead of the pretrained weights. It is attached
+      with the default targets of the model's family and stays attached. An adapter that
+      the model has already is used instead.
     - `"auto"`: the strategy that a pilot chooses. Without a pilot it is `"lp-ft"`, with
-      a single epoch or a backbone that stays frozen `"probe"`, and for a model without
-      a head, such as a causal language model or a U-Net, `"full"`.
+      a backbone that stays frozen `"probe"`, and for a model without a head, such as a
+      causal language model or a U-Net, `"full"`.
 
     The pilot makes short trials on three quarters of the training labels, and compares
     the candidates on the quarter that it holds out. With a larger budget it does so for
@@ -105,9 +105,10 @@ def fine_tune(
     scikit-learn: a logistic regression for classes, with the penalty that has the best
     log loss in cross-validation, and a ridge regression for numbers. Any other new head
     trains with Adam until the loss of held-out examples stops falling. So the result
-    does not depend on how far a head gets in a few epochs. If the features cannot be
-    cached, the head trains alone in the first third of the epochs, at 10 times the
-    learning rate.
+    does not depend on how far a head gets in a few epochs. This training is before the
+    first epoch. If the features cannot be cached, or the head was trained before, the
+    head trains alone in the first third of the epochs, a new one at 10 times the
+    learning rate. With a single epoch, `"auto"` is then `"probe"`.
 
     Pretrained groups, and a head that has converged or was trained before, train at
     1/10 of the learning rate, so at 1e-4 for AdamW(1e-3). In `"full"` a new head trains
@@ -207,7 +208,7 @@ def fine_tune(
         model.compile(keras.optimizers.AdamW(1e-3), loss, metrics=["accuracy"])
         x, y = np.random.rand(20, 8, 8, 3), np.arange(20) % 2
         history = kt.fine_tune(model, (x, y), epochs=3, strategy="lp-ft", verbose=0)
-        assert history.history["phase"] == [0, 1, 1]
+        assert history.epoch == [0, 1, 2]
         ```
 
     Reference:
@@ -247,7 +248,7 @@ def fine_tune(
 
 
 def _train(run: Run, start: ModelState) -> None:
-    if run.earlier:
+    if run.recipe == 0:
         set_earlier_rates(run.model, run.groups, run.scheduled_batches)
     else:
         set_rates(

@@ -24,7 +24,7 @@ def model_strategy(
     epochs: int,
     examples: int,
     began: list[dict] | None,
-    **recipe: bool,
+    **recipe: int,
 ) -> Strategy:
     """Return the strategy with this name for the layer groups of a model.
 

@@ -38,8 +38,9 @@ class PhasedFit:
         self.net = None
         if run.strategy.converges and run.head_epochs < run.epochs:
             self.net = NetBelow(run, start)
+        self.converges = run.strategy.converges and run.done == 0
         self.head = None
-        if run.done < run.head_epochs:
+        if self.converges or run.done < run.head_epochs:
             self.head = run.cached
         callbacks = [*run.callbacks, run.clock, run.history]
         if run.folder:
@@ -67,8 +68,11 @@ class PhasedFit:
         self.callbacks.begin()
         done = run.done
         try:
-            if done < run.head_epochs and self._fit_head():
-                done = run.head_epochs
+            if self.head:
+                self._train_head()
+                done = max(done, run.head_epochs)
+            elif done < run.head_epochs and run.verbose:
+                print(f"phase 0 runs the whole model in each epoch: {run.uncached}")
             if done < run.epochs and not run.model.stop_training:
                 self._fit(done)
         except KeyboardInterrupt:
@@ -84,51 +88,52 @@ class PhasedFit:
         if run.verbose:
             print(f"fine_tune: {hurt}")
 
-    def _fit_head(self) -> bool:
-        """Train the head on cached features, or return False if caching fails."""
+    def _train_head(self) -> None:
+        """Train the head alone, to its end or for some epochs, on cached features."""
         run = self.run
-        if self.head is None:
-            if run.verbose:
-                print(f"phase 0 runs the whole model in each epoch: {run.uncached}")
-            return False
-        train, validation = repeated(run.data, "of training"), None
+        if run.verbose:
+            print("the head trains alone on features that are computed once")
+        train = repeated(run.data, "of training")
+        arrays = self._features(train, "features")
+        size, examples = train.batch_size, len(keras.tree.flatten(arrays[1])[0])
+        if math.ceil(examples / size) != run.num_batches:  # batches of many sizes
+            size = math.ceil(examples / run.num_batches)
+        seed = run.seed if train.shuffled else None
+        train = Epochs(arrays, size, seed, run.clock, run.replicas)
+        if self.converges:
+            self._converge(train)
+        if run.done < run.head_epochs:
+            self._fit_head(train)
+
+    def _converge(self, train: Epochs) -> None:
+        run, phases = self.run, self.run.unfreezing.phases
+        first = phases[0]  # GradualUnfreezing sets the flags only when an epoch begins
+        train_only(run.model, phases.variables(first), phases.layers(first))
+        text = self.head.converge(
+            train.arrays, run.settings["class_weight"], train.batch_size, run.seed
+        )
+        if run.verbose:
+            print(f"the head starts where it has converged: {text}")
+        if self.net:
+            self.net.remember()
+
+    def _fit_head(self, train: Epochs) -> None:
+        run, settings = self.run, dict(self.run.settings)
         if run.validation_data is not None:
             validation = repeated(run.validation_data, "of validation")
-        if run.verbose:
-            print("phase 0 uses features that are computed once")
-        arrays = self._features(train, "features")
-        batch_size = train.batch_size
-        examples = len(keras.tree.flatten(arrays[1])[0])
-        if math.ceil(examples / batch_size) != run.num_batches:  # batches of many sizes
-            batch_size = math.ceil(examples / run.num_batches)
-        settings = dict(run.settings)
-        if validation is not None:
             held_out = self._features(validation, "validation_features")
             epochs = Epochs(
                 held_out, validation.batch_size, None, replicas=run.replicas
             )
             settings["validation_data"] = epochs.dataset
-        if run.strategy.converges and run.done == 0:
-            phases = run.unfreezing.phases  # sets flags only when an epoch begins
-            first = phases[0]
-            train_only(run.model, phases.variables(first), phases.layers(first))
-            text = self.head.converge(
-                arrays, run.settings["class_weight"], batch_size, run.seed
-            )
-            if run.verbose:
-                print(f"the head starts where it has converged: {text}")
-            if self.net:
-                self.net.remember()
-        seed = run.seed if train.shuffled else None
         self.head.fit(
-            Epochs(arrays, batch_size, seed, run.clock, run.replicas),
+            train,
             self.callbacks,
             initial_epoch=run.done,
             epochs=run.head_epochs,
             verbose=run.verbose,
             **settings,
         )
-        return True
 
     def _features(self, data: Any, name: str) -> tuple:
         path = None

@@ -48,9 +48,8 @@ from keras_transfer.fine_tuning.model_strategy import model_strategy
 from keras_transfer.fine_tuning.run_folder import begun_settings
 from keras_transfer.fine_tuning.run_folder import identity
 from keras_transfer.fine_tuning.run_folder import RunFolder
+from keras_transfer.fine_tuning.strategies import RECIPE
 from keras_transfer.fine_tuning.strategies import Strategy
-
-RECIPE = 1  # of phases and rates; runs of earlier versions have none
 
 RATE_CALLBACKS = (
     keras.callbacks.LearningRateScheduler,
@@ -103,7 +102,7 @@ class Run:
         made_labels: Whether the preprocessor of the model creates the labels.
         cached: The head that can train on cached features, or None.
         uncached: Why there is no such head, or None.
-        earlier: Whether an earlier version began the run.
+        recipe: The number of the recipe with which the run began.
     """
 
     model: keras.Model
@@ -133,7 +132,7 @@ class Run:
     made_labels: bool
     cached: CachedHead | None
     uncached: str | None
-    earlier: bool
+    recipe: int
 
     @classmethod
     def of(
@@ -190,7 +189,7 @@ class Run:
             model, groups[-1], inputs.data, inputs.validation_data, inputs.made
         )
         began = begun_settings(directory)
-        earlier = began is not None and "recipe" not in began
+        recipe = RECIPE if began is None else began.get("recipe", 0)
         chosen = model_strategy(
             candidate.strategy,
             groups,
@@ -199,8 +198,8 @@ class Run:
             epochs,
             count,
             None if began is None else began.get("phases"),
-            converges=cached is not None and not earlier,
-            earlier=earlier,
+            converges=cached is not None,
+            recipe=recipe,
         )
         if pilot_seed is not None:
             chosen = chosen._replace(reason="chosen by a pilot")
@@ -210,8 +209,8 @@ class Run:
         if directory is not None:
             plan = {"strategy": chosen.name, "phases": to_config(chosen.phases)}
             plan |= {"epochs": epochs, "batch_size": batch_size}
-            if not earlier:
-                plan["recipe"] = RECIPE
+            if recipe:
+                plan["recipe"] = recipe
             if pilot_seed is not None:
                 plan |= {"pilot": True, "share": candidate.share}
             plan |= identity(model, data, labels)
@@ -256,7 +255,7 @@ class Run:
             made_labels=inputs.made,
             cached=cached,
             uncached=uncached,
-            earlier=earlier,
+            recipe=recipe,
         )
 
     @property
@@ -270,10 +269,7 @@ class Run:
     @property
     def thaws(self) -> list[int]:
         """The batches at which phases begin that unfreeze groups."""
-        if not self.head_epochs:
-            return []
-        starts = self.unfreezing.phases.starts()[1:]
-        return [start * self.num_batches for start in starts]
+        return [epoch * self.num_batches for epoch in self.strategy.thaws]
 
     @property
     def replicas(self) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from keras_transfer._arguments import one_of
+from keras_transfer.callbacks.phases import first_epochs
 from keras_transfer.callbacks.phases import Phase
 from keras_transfer.fine_tuning.new_head import NEW
 from keras_transfer.fine_tuning.new_head import NONE
@@ -15,6 +16,11 @@ STRATEGIES = ("auto", "probe", "lp-ft", "gradual", "full", "lora")
 # not from a paper.
 FEW = 500
 MANY = 5000
+
+# The version of the phases and rates below. A run in a folder continues with the recipe
+# with which it began: the first one had no number, and in 1 a head that had converged
+# trained alone for one epoch.
+RECIPE = 2
 
 # A new head that trains alone, but cannot train to its end on cached features, needs a
 # higher rate to get far in a few epochs.
@@ -53,6 +59,12 @@ class Strategy(NamedTuple):
     converges: bool
     new_head: bool
 
+    @property
+    def thaws(self) -> list[int]:
+        """The epochs at which layer groups below a head that has trained unfreeze."""
+        starts, below = first_epochs(self.phases), len(self.phases[0].groups) > 1
+        return starts if self.converges and below else starts[1:]
+
 
 def choose_strategy(
     name: str,
@@ -63,7 +75,7 @@ def choose_strategy(
     frozen: str | None = None,
     head: str = NEW,
     converges: bool = False,
-    earlier: bool = False,
+    recipe: int = RECIPE,
 ) -> Strategy:
     """Return the strategy with this name, and for "auto" the default one.
 
@@ -78,9 +90,8 @@ def choose_strategy(
         head: The result of `head_state`. Only a new head trains at a higher rate while
             it trains alone. Defaults to `NEW`.
         converges: Whether a new head can train to its end on cached features. Then it
-            needs a single epoch alone. Defaults to False.
-        earlier: Whether an earlier version of this package began the run. "auto" then
-            chooses by the number of labels. Defaults to False.
+            needs no epoch alone. Defaults to False.
+        recipe: The recipe with which the run began. Defaults to `RECIPE`.
 
     Returns:
         A `Strategy`. Its last phase has no end.
@@ -92,7 +103,10 @@ def choose_strategy(
     one_of("strategy", name, STRATEGIES)
     reason = "as requested"
     lowest = 0  # the lowest group that any phase trains
-    converges = converges and head == NEW
+    converges = converges and head == NEW and recipe > 0
+    first = max(1, epochs // 3)  # epochs of the head alone
+    if converges:
+        first = 1 if recipe == 1 else 0
     new_head = head == NEW and not converges
     state = (converges, new_head)
     rate = ALONE_RATE if new_head else 1.0
@@ -101,9 +115,9 @@ def choose_strategy(
     elif name == "auto" and head == NONE:
         name = "full"
         reason = "because there is no new head that could damage the layers below it"
-    elif name == "auto" and earlier:
+    elif name == "auto" and recipe == 0:
         name, lowest, reason = _by_labels(labels, len(names))
-    elif name == "auto" and epochs < 2:
+    elif name == "auto" and epochs <= first:
         name, reason = "probe", "because one epoch is too few to train more"
     elif name == "auto":
         name, reason = "lp-ft", "by default"
@@ -119,14 +133,13 @@ def choose_strategy(
         return Strategy("probe", [Phase(alone, rate=rate)], reason, *state)
     if name == "full" or (name == "lora" and head == NONE):
         return Strategy(name, [Phase(tuple(names))], reason, False, head == NEW)
-    if epochs < 2:
+    if epochs <= first:
         raise ValueError(
             f"epochs={epochs} is too few for the strategy {name!r} ({reason}), which "
             "trains only the head in the first epochs. Use at least 2 epochs, or "
             "strategy='probe' or 'full'."
         )
-    first = 1 if converges else max(1, epochs // 3)
-    phases = [Phase(alone, first, rate)]
+    phases = [Phase(alone, first, rate)] if first else []
     if name in ("lp-ft", "lora"):
         return Strategy(name, [*phases, Phase(tuple(names))], reason, *state)
     unfrozen = len(names) - 1 - lowest

@@ -283,7 +283,7 @@ def test_without_a_pilot_the_reason_is_printed(xy, settings, reason):
 
 
 def test_the_reason_of_the_strategy_is_printed_once():
-    history, said = tune(dense(), epochs=1)
+    history, said = tune(dense(), Batches(), epochs=1)  # no cache for the head
     assert history.pilot is None and history.strategy == "probe"
     assert said.count("because one epoch is too few to train more") == 1
     assert "pilot" not in said

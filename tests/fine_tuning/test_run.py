@@ -84,7 +84,7 @@ def test_making_a_run_changes_nothing(tmp_path):
     *after, same = state(model)
     assert after == before and not (tmp_path / "run").exists()
     assert_close(same, weights)
-    assert (run.strategy.name, run.head_epochs, run.epochs) == ("lp-ft", 1, 3)
+    assert (run.strategy.name, run.head_epochs, run.epochs) == ("lp-ft", 0, 3)
     assert (run.num_batches, run.scheduled_batches) == (3, 9)
     assert (run.done, run.finished, run.verbose) == (0, False, 0)
     assert run.settings == {
@@ -208,7 +208,7 @@ def test_wrong_validation_data_raises(values, error, message):
     "settings, message",
     [
         (dict(strategy="probing"), "strategy='probing' must be"),
-        (dict(strategy="lp-ft", epochs=1), "epochs=1 is too few"),
+        (dict(strategy="lp-ft", epochs=1, data=Batches(2)), "epochs=1 is too few"),
         (dict(epochs=0), "epochs=0 must be a whole number"),
         (dict(epochs=2.5), "epochs=2.5 must be a whole number"),
         (dict(batch_size=0), "batch_size=0 must be"),

@@ -62,31 +62,67 @@ def test_phases_fit_into_the_epochs_and_unfreeze_from_the_head(strategy, groups)
     ],
 )
 def test_an_earlier_auto_depends_on_the_number_of_labels(labels, strategy, lowest):
-    made = plan("auto", labels=labels, earlier=True)
+    made = plan("auto", labels=labels, converges=True, recipe=0)
     assert made.name == strategy
     assert made.phases[-1].groups == tuple(NAMES[lowest:])
     assert f"rule of thumb for {labels:,} labels" in made.reason
 
 
 def test_an_earlier_auto_unfreezes_the_backbone_of_two_groups():
-    made = plan("auto", labels=600, names=["body", "head"], earlier=True)
+    made = plan("auto", labels=600, names=["body", "head"], recipe=0)
     assert lengths(made.phases) == [(1, 3), (2, None)]
 
 
 @pytest.mark.parametrize("labels", [9, 999, 9999])
 def test_auto_trains_the_head_and_then_all_groups(labels):
+    made = plan("auto", labels=labels)
+    assert made.name == "lp-ft" and lengths(made.phases) == [(1, 3), (6, None)]
     made = plan("auto", labels=labels, converges=True)
-    assert made.name == "lp-ft" and lengths(made.phases) == [(1, 1), (6, None)]
+    assert made.name == "lp-ft" and lengths(made.phases) == [(6, None)]
     assert plan("auto", 1, labels).name == "probe"
+    assert plan("auto", 1, labels, converges=True).name == "lp-ft"
 
 
-def test_a_head_that_converges_needs_one_epoch_alone_at_the_common_rate():
-    for strategy, starts in (("lp-ft", [(1, 1), (6, None)]), ("probe", [(1, None)])):
-        made = plan(strategy, converges=True)
-        assert lengths(made.phases) == starts
-        assert {phase.rate for phase in made.phases} == {1.0}
-        assert made.converges and not made.new_head
-    assert lengths(plan("gradual", 4, converges=True).phases)[0] == (1, 1)
+@pytest.mark.parametrize(
+    "strategy, epochs, expected, thaws",
+    [
+        ("probe", 9, [(1, None)], []),
+        ("lp-ft", 1, [(6, None)], [0]),
+        ("lp-ft", 9, [(6, None)], [0]),
+        ("lora", 9, [(6, None)], [0]),
+        ("gradual", 1, [(6, None)], [0]),
+        ("gradual", 2, [(4, 1), (6, None)], [0, 1]),
+        ("gradual", 9, [(2, 1), (3, 1), (4, 1), (5, 1), (6, None)], [0, 1, 2, 3, 4]),
+    ],
+)
+def test_a_head_that_converges_needs_no_epoch_alone(strategy, epochs, expected, thaws):
+    made = plan(strategy, epochs, converges=True)
+    assert lengths(made.phases) == expected
+    assert {phase.rate for phase in made.phases} == {1.0}
+    assert made.converges and not made.new_head
+    assert made.thaws == thaws
+
+
+def test_a_run_of_the_first_recipe_has_an_epoch_for_a_converged_head():
+    for strategy in ("lp-ft", "auto"):
+        made = plan(strategy, converges=True, recipe=1)
+        assert lengths(made.phases) == [(1, 1), (6, None)]
+        assert made.converges and made.thaws == [1]
+    assert plan("auto", 1, converges=True, recipe=1).name == "probe"
+    gradual = plan("gradual", 4, converges=True, recipe=1)
+    assert lengths(gradual.phases) == [(1, 1), (3, 1), (5, 1), (6, None)]
+    assert gradual.thaws == [1, 2, 3]
+
+
+def test_groups_thaw_below_a_head_that_has_trained():
+    assert plan("lp-ft").thaws == [3]
+    assert plan("lp-ft", head="trained").thaws == [3]
+    assert plan("gradual", 4).thaws == [1, 2, 3]
+    for strategy in ("full", "probe"):
+        assert plan(strategy).thaws == plan(strategy, converges=True).thaws == []
+
+
+def test_full_trains_a_new_head_from_its_initial_weights():
     made = plan("full", converges=True)
     assert made.new_head and not made.converges
     assert not plan("lp-ft", converges=True, head="trained").converges

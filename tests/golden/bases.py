@@ -103,14 +103,15 @@ def classifier_of_run():
     return model
 
 
-def start_or_continue(model, directory, callbacks=()):
+def start_or_continue(model, directory, callbacks=(), pilot=False):
     """Start or continue the run of `fine_tune` in `directory`."""
+    count = 48 if pilot else 16
     return kt.fine_tune(
         model,
-        (vectors(16), labels(16)),
+        (vectors(count), labels(count)),
         validation_data=(vectors(6) / 2, labels(6)),
         epochs=6,
-        strategy="lp-ft",
+        strategy="auto" if pilot else "lp-ft",
         batch_size=8,
         directory=directory,
         callbacks=list(callbacks),

@@ -173,17 +173,18 @@ def make_object(path):
 def make_run(path):
     """Save the folder of a run of fine_tune, and the final weights and losses."""
     kill_in, killed = path.name.rpartition("killed_in_epoch_")[2], None
+    pilot = path.name.startswith("pilot")
 
     def kill(epoch, logs=None):
         if str(epoch) == kill_in:
             raise Killed
 
     model = bases.classifier_of_run()
-    if path.name.startswith("converged"):  # so the head is new
+    if path.name.startswith(("converged", "new_head", "pilot")):  # the head is new
         model.layers[-1].bias.assign(np.zeros(3))
     try:
         callback = keras.callbacks.LambdaCallback(on_epoch_begin=kill)
-        bases.start_or_continue(model, path, [callback])
+        bases.start_or_continue(model, path, [callback], pilot)
     except Killed as error:
         killed = error
     if (killed is None) != (path.name == "finished"):
@@ -191,7 +192,7 @@ def make_run(path):
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(path, folder, dirs_exist_ok=True)
         model = bases.classifier_of_run()
-        history = bases.start_or_continue(model, folder).history
+        history = bases.start_or_continue(model, folder, pilot=pilot).history
     named = {"weights": joined(model.weights), "val_loss": history["val_loss"]}
     write_arrays(path, named)
 
@@ -239,7 +240,9 @@ MAKERS = {
     "runs/finished": make_run,
     "runs/killed_in_epoch_1": make_run,
     "runs/killed_in_epoch_4": make_run,
-    "runs/converged_killed_in_epoch_1": make_run,
+    "runs/converged_killed_in_epoch_1": make_run,  # with an epoch for the head
+    "runs/new_head_killed_in_epoch_1": make_run,
+    "runs/pilot_killed_in_epoch_1": make_run,
     "features/pooled_bert": make_features,
     "served/one": make_one_served,
     "served/many": make_many_served,

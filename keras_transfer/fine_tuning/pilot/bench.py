@@ -13,6 +13,7 @@ from keras_transfer.backbones.groups import layer_groups
 from keras_transfer.backbones.groups import UNUSED
 from keras_transfer.backbones.training_flags import train_only
 from keras_transfer.callbacks.phases import able_groups
+from keras_transfer.callbacks.phases import first_epochs
 from keras_transfer.callbacks.phases import Phase
 from keras_transfer.callbacks.phases import Phases
 from keras_transfer.data.epochs import Epochs
@@ -95,8 +96,11 @@ class Bench:
         _keras.restore(self.optimizer.variables, self.start)
         model.train_function, model.test_function = self.functions
 
-    def phases(self, candidate: Candidate, steps: int) -> tuple[list, bool]:
-        """Return the phases as (first step, factor by slot), and whether they thaw."""
+    def phases(self, candidate: Candidate, steps: int) -> tuple[dict, list[int]]:
+        """Return the factors by slot for the first step of each phase, and the thaws.
+
+        The phases of a run are scaled to the steps of the trial.
+        """
         run = self.run
         strategy = choose_strategy(
             candidate.strategy,
@@ -106,24 +110,16 @@ class Bench:
             head=run.head,
             converges=run.cached is not None,
         )
-        epochs, found, thaws = 0, [], False
         shares = dict.fromkeys(self.slots, candidate.share or 1.0)
         if strategy.new_head:
             shares[self.slots[-1]] = 1.0
-        phases = list(strategy.phases)
-        if strategy.converges and len(phases) > 1:
-            phases, thaws = phases[1:], True
-        elif len(phases) > 1:
-            thaws = True
-        lengths = [each.epochs for each in phases[:-1]]
-        whole = run.epochs - strategy.converges * thaws
-        for phase, length in zip(phases, [*lengths, 0], strict=True):
-            factors = {
+        found, phases = {}, strategy.phases
+        for start, phase in zip(first_epochs(phases), phases, strict=True):
+            found[round(steps * start / run.epochs)] = {
                 name: shares[name] * phase.rate if name in phase.groups else STILL
                 for name in self.slots
             }
-            found.append((round(steps * epochs / whole), factors))
-            epochs += length
+        thaws = [round(steps * epoch / run.epochs) for epoch in strategy.thaws]
         return found, thaws
 
 
@@ -154,18 +150,14 @@ class _Rates(keras.callbacks.Callback):
     def __init__(self, bench: Bench, candidate: Candidate, steps: int) -> None:
         super().__init__()
         self.bench = bench
-        phases, thaws = bench.phases(candidate, steps)
-        self.phases = phases
-        starts = [start for start, _ in phases] if thaws else []
+        self.phases, thaws = bench.phases(candidate, steps)
         self.schedule = None
         if bench.rate is not None:
-            self.schedule = update_schedule(bench.rate, steps, starts)
+            self.schedule = update_schedule(bench.rate, steps, thaws)
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         optimizer = _keras.inner_optimizer(self.bench.optimizer)
-        if self.phases and self.phases[0][0] <= batch and not self.bench.own_rates:
-            begun = [factors for start, factors in self.phases if start <= batch]
-            self.phases = self.phases[len(begun) :]
-            optimizer.set_rates(begun[-1])
+        if batch in self.phases and not self.bench.own_rates:
+            optimizer.set_rates(self.phases[batch])
         if self.schedule is not None:
             optimizer.learning_rate = float(self.schedule(batch))

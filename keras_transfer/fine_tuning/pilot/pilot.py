@@ -165,7 +165,7 @@ def _plan(run: Run, budget: float, count: int) -> Plan | None:
     return plan_trials(
         count,
         budget * _steps(run),
-        epoch * max(1, run.epochs - 1),
+        epoch * run.epochs,
         FOLDS,
         batches / FOLDS * EVALUATION,
     )
