@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import keras_transfer as kt
 from keras_transfer import _keras
+from keras_transfer.fine_tuning import converged_head
 from tests import tiny
 
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -201,7 +202,8 @@ def test_without_cached_features_the_head_trains_in_each_trial():
 
 
 @pytest.mark.slow
-def test_an_output_for_each_pixel():
+def test_an_output_for_each_pixel(monkeypatch):
+    monkeypatch.setattr(converged_head, "MOST_EPOCHS", 10)
     keras.utils.set_random_seed(0)
     inputs = keras.Input((4, 4, 2))
     x = keras.layers.Conv2D(4, 3, padding="same", name="block_1")(inputs)
