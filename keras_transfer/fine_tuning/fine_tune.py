@@ -82,13 +82,13 @@ def fine_tune(
     up to four such folds. It never uses `validation_data`. The candidates are the
     converged head alone, and `"lp-ft"`, `"full"`, `"gradual"` and `"lora"` at two or
     three rates. If the model has BatchNorm and `batch_norm="auto"`, training BatchNorm
-    is another candidate. `"lp-ft"` at 1/10 and 3/10 of the rate are always in the final
-    trials if there are steps for two (for large models 1/10 and 3/100), and the best of
-    the others joins them if there are steps for three. The first compiled metric that
-    is a mean over examples, such as an accuracy, is compared, and otherwise the loss.
-    Another candidate replaces `"lp-ft"` at 1/10 of the rate only if its metric is
-    better by a standard error of the difference, or its metric and loss together by
-    two. `fine_tune` prints what it tried, and the History keeps it. The pilot changes
+    is another candidate. `"lp-ft"` at its default rate and at twice this rate are
+    always in the final trials if there are steps for two, and the best of the others
+    joins them if there are steps for three. The first compiled metric that is a mean
+    over examples, such as an accuracy, is compared, and otherwise the loss. Another
+    candidate replaces `"lp-ft"` at its default rate only if its metric is better by a
+    standard error of the difference, or its metric and loss together by two.
+    `fine_tune` prints what it tried, and the History keeps it. The pilot changes
     nothing in the model. There is none with fewer than 40 labels, with too few steps
     for a trial, or if the preprocessor creates the labels. Then `fine_tune` prints why.
 
@@ -110,8 +110,9 @@ def fine_tune(
     head trains alone in the first third of the epochs, a new one at 10 times the
     learning rate. With a single epoch, `"auto"` is then `"probe"`.
 
-    Pretrained groups, and a head that has converged or was trained before, train at
-    1/10 of the learning rate, so at 1e-4 for AdamW(1e-3). In `"full"` a new head trains
+    Pretrained groups, and a head that has converged or was trained before, train at 1/5
+    of the learning rate, so at 2e-4 for AdamW(1e-3), and in models with more than 60
+    million parameters at 1/20, so at 5e-5. In `"full"` a new head trains
     at the learning rate itself, and so does everything if the model has an adapter.
     Where groups are unfrozen, the rate warms up over a tenth of the remaining updates,
     and then falls linearly to 0. Without unfreezing, it follows `SlantedTriangular`.

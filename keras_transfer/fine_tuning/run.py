@@ -45,6 +45,7 @@ from keras_transfer.fine_tuning.kept_frozen import kept_frozen
 from keras_transfer.fine_tuning.kept_frozen import KeptFrozen
 from keras_transfer.fine_tuning.model_strategy import model_head
 from keras_transfer.fine_tuning.model_strategy import model_strategy
+from keras_transfer.fine_tuning.rates import default_share
 from keras_transfer.fine_tuning.run_folder import begun_settings
 from keras_transfer.fine_tuning.run_folder import identity
 from keras_transfer.fine_tuning.run_folder import RunFolder
@@ -87,7 +88,7 @@ class Run:
         batch_size: Examples per batch, the largest number if batches differ.
         head: The state of the head when the run began, as from `head_state`.
         share: Share of the learning rate at which all groups train, but for a new
-            head; None for the default share.
+            head.
         seed: Seed for the order of arrays. A folder with a seed replaces it.
         clock: The callback that stores the current epoch for all data of the run.
         callbacks: The callbacks of the user.
@@ -117,7 +118,7 @@ class Run:
     num_examples: int
     batch_size: int
     head: str
-    share: float | None
+    share: float
     seed: int
     clock: Clock
     callbacks: tuple[keras.callbacks.Callback, ...]
@@ -240,7 +241,7 @@ class Run:
             num_examples=count,
             batch_size=math.ceil(count / num_batches(data)),
             head=model_head(groups, able_groups(groups, batch_norm, kept.ids)),
-            share=candidate.share,
+            share=candidate.share or default_share(model, recipe),
             seed=seed,
             clock=clock,
             callbacks=tuple(callbacks),

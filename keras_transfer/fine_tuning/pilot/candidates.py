@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import keras
 
 from keras_transfer import _keras
@@ -11,12 +9,10 @@ from keras_transfer.adapters.lora import LoRA
 from keras_transfer.adapters.switching import attached
 from keras_transfer.fine_tuning.candidate import Candidate
 from keras_transfer.fine_tuning.rates import ADAPTER_SHARE
-from keras_transfer.fine_tuning.rates import PRETRAINED_SHARE
+from keras_transfer.fine_tuning.rates import default_share
 
-# Other shares of the learning rate than the default one. Networks with more parameters
-# than `LARGE` need low rates: the paper of BERT uses 2e-5 to 5e-5 for 110 million.
-HIGH, LOW = 0.3, 0.03
-LARGE = 60_000_000
+HIGHER, LOWER = 2.0, 0.4  # factors of the default share
+ADAPTER_SHARES = (ADAPTER_SHARE, 0.3, 0.03)
 
 
 def candidates(
@@ -32,20 +28,18 @@ def candidates(
     """
     policy = "train" if batch_norm == "train" else "frozen"
     if attached(model):
-        names = [("lora", ADAPTER_SHARE), ("lora", HIGH), ("lora", LOW)]
-        found = [Candidate(*name, policy) for name in names]
+        found = [Candidate("lora", share, policy) for share in ADAPTER_SHARES]
         return found[:1] if own_rates else found
-    first = Candidate(strategy, PRETRAINED_SHARE, policy)
-    large = sum(math.prod(x.shape) for x in model.weights) > LARGE
-    other, third = (LOW, HIGH) if large else (HIGH, LOW)
+    share = default_share(model)
+    first = Candidate(strategy, share, policy)
     found = [
         first,
-        first._replace(share=other),
-        Candidate("lora", ADAPTER_SHARE, policy),
-        first._replace(share=third),
-        Candidate("full", PRETRAINED_SHARE, policy),
-        Candidate("gradual", PRETRAINED_SHARE, policy),
-        Candidate("lora", HIGH, policy),
+        first._replace(share=share * HIGHER),
+        Candidate("lora", ADAPTER_SHARES[0], policy),
+        first._replace(share=share * LOWER),
+        Candidate("full", share, policy),
+        Candidate("gradual", share, policy),
+        Candidate("lora", ADAPTER_SHARES[1], policy),
     ]
     if batch_norm == "auto" and any(
         isinstance(layer, keras.layers.BatchNormalization)

@@ -18,8 +18,8 @@ from tests.analysis.report.test_findings import NOTHING
 from tests.analysis.report.test_findings import SPARSE
 
 PROBE = Candidate("probe")
-LPFT, HIGH = Candidate("lp-ft", 0.1), Candidate("lp-ft", 0.3)
-FULL, LORA = Candidate("full", 0.1), Candidate("lora", 1.0)
+LPFT, HIGH = Candidate("lp-ft", 0.2), Candidate("lp-ft", 0.4)
+FULL, LORA = Candidate("full", 0.2), Candidate("lora", 1.0)
 WHY = "The pilot chose this one: it is better."
 HURT = "The pilot found that fine-tuning hurt: "
 
@@ -117,9 +117,9 @@ def test_the_table_shows_each_candidate():
     assert rows == [
         ["candidate", "steps", "held-out accuracy ± standard error", "loss", "chosen"],
         ["probe", "without steps", "0.8 ± 0.01", "0.5", ""],
-        ["lp-ft at 0.1 of the rate", "20", "0.7 ± 0.01", "0.5", ""],
-        ["lp-ft at 0.3 of the rate", "20", "0.9 ± 0.01", "0.5", "yes"],
-        ["full at 0.1 of the rate", "9", "0.75 ± 0.01", "0.5", ""],
+        ["lp-ft at 0.2 of the rate", "20", "0.7 ± 0.01", "0.5", ""],
+        ["lp-ft at 0.4 of the rate", "20", "0.9 ± 0.01", "0.5", "yes"],
+        ["full at 0.2 of the rate", "9", "0.75 ± 0.01", "0.5", ""],
     ]
     assert notes[0] == WHY
     assert notes[1].startswith("The pilot used 1,000 training labels")
@@ -137,7 +137,7 @@ def test_the_loss_is_shown_once_if_it_is_the_metric():
     history = history_with(*tried, chosen=LPFT, metric="loss", larger=False)
     rows, _ = table(history)
     assert rows[0] == ["candidate", "steps", "held-out loss ± standard error", "chosen"]
-    assert rows[2] == ["lp-ft at 0.1 of the rate", "20", "0.7 ± 0.01", "yes"]
+    assert rows[2] == ["lp-ft at 0.2 of the rate", "20", "0.7 ± 0.01", "yes"]
 
 
 def test_candidates_that_are_not_finite_are_shown():
@@ -171,12 +171,12 @@ def test_fine_tuning_that_hurt_is_compared_with_the_default_candidate():
     (sentence,) = found(history_with(*tried, chosen=PROBE))
     assert sentence == (
         f"{HURT}the held-out accuracy of the head alone, 0.8 ± 0.01, is better than "
-        "that of 'lp-ft at 0.1 of the rate' after 20 steps, 0.7 ± 0.01, by more than "
+        "that of 'lp-ft at 0.2 of the rate' after 20 steps, 0.7 ± 0.01, by more than "
         "the standard error of the difference. So only the head trained."
     )
     tried = (PROBE, 0, 0.8), (LPFT, 20, np.nan), (HIGH, 20, 0.6), (FULL, 9, 0.5)
     first, second = found(history_with(*tried, chosen=PROBE))
-    assert "'lp-ft at 0.3 of the rate' after 20 steps, 0.6 ± 0.01" in first
+    assert "'lp-ft at 0.4 of the rate' after 20 steps, 0.6 ± 0.01" in first
     assert "1 of 4 candidates" in second
 
 
@@ -187,7 +187,7 @@ def test_a_better_candidate_than_the_default_one_is_named(larger):
     kwargs = dict(metric="accuracy" if larger else "loss", larger=larger)
     (sentence,) = found(history_with(*tried, chosen=PROBE, **kwargs))
     assert sentence.endswith(
-        "So only the head trained. The best other one is 'lp-ft at 0.3 of the rate', "
+        "So only the head trained. The best other one is 'lp-ft at 0.4 of the rate', "
         "0.7 ± 0.01."
     )
 
@@ -196,7 +196,7 @@ def test_a_probe_without_a_finite_finalist_was_not_compared():
     tried = (PROBE, 0, 0.8), (LPFT, 20, np.nan), (FULL, 9, 0.5)
     (sentence,) = found(history_with(*tried, chosen=PROBE))
     assert sentence == (
-        "In the pilot, the outputs of 1 of 3 candidates were not finite: 'lp-ft at 0.1 "
+        "In the pilot, the outputs of 1 of 3 candidates were not finite: 'lp-ft at 0.2 "
         "of the rate'."
     )
     (sentence,) = found(history_with((PROBE, 0, 0.8), chosen=PROBE))
@@ -205,10 +205,10 @@ def test_a_probe_without_a_finite_finalist_was_not_compared():
 
 def test_many_candidates_that_are_not_finite_are_counted():
     tried = [(each, 9, np.nan) for each in (LPFT, HIGH, FULL, LORA)]
-    tried.append((Candidate("gradual", 0.1), 9, np.nan))
+    tried.append((Candidate("gradual", 0.2), 9, np.nan))
     (sentence,) = found(history_with((PROBE, 0, np.nan), *tried, chosen=PROBE))
     assert "the outputs of 6 of 6 candidates were not finite: 'probe', " in sentence
-    assert sentence.endswith("'full at 0.1 of the rate' and 2 more.")
+    assert sentence.endswith("'full at 0.2 of the rate' and 2 more.")
 
 
 @pytest.mark.slow

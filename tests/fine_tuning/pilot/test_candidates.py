@@ -1,7 +1,7 @@
 """The candidates of a pilot, for what a model and its optimizer allow."""
 
 import keras_transfer as kt
-from keras_transfer.fine_tuning.pilot import candidates as module
+from keras_transfer.fine_tuning import rates
 from keras_transfer.fine_tuning.pilot.candidates import candidates
 from tests import tiny
 
@@ -12,9 +12,9 @@ def names(model, strategy="lp-ft", batch_norm="auto", own_rates=False):
     return [str(each) for each in found]
 
 
-LPFT = [f"lp-ft at {share} of the rate" for share in ("0.1", "0.3", "0.03")]
+LPFT = [f"lp-ft at {share} of the rate" for share in ("0.2", "0.4", "0.08")]
 LORA = [f"lora at {share} of the rate" for share in ("1", "0.3", "0.03")]
-OTHERS = ["full at 0.1 of the rate", "gradual at 0.1 of the rate"]
+OTHERS = ["full at 0.2 of the rate", "gradual at 0.2 of the rate"]
 TRAINS = ", BatchNorm trains"
 
 
@@ -54,8 +54,8 @@ def test_with_an_adapter_only_its_rate_varies():
     assert names(model, own_rates=True) == LORA[:1]
 
 
-def test_a_large_model_tries_a_low_rate_first(monkeypatch):
-    monkeypatch.setattr(module, "LARGE", 30)
-    assert names(tiny.mlp())[:2] == [LPFT[0], LPFT[2]]
-    monkeypatch.undo()
-    assert names(tiny.mlp())[:2] == [LPFT[0], LPFT[1]]
+def test_rates_of_a_large_model_are_low(monkeypatch):
+    assert names(tiny.mlp())[:2] == LPFT[:2]
+    monkeypatch.setattr(rates, "LARGE", 30)
+    found = [f"lp-ft at {share} of the rate" for share in ("0.05", "0.1")]
+    assert names(tiny.mlp())[:2] == found

@@ -13,8 +13,8 @@ from keras_transfer.fine_tuning.pilot.scores import Score
 
 PROBE = Candidate("probe")
 DEFAULT, HIGH, LORA = (
-    Candidate("lp-ft", 0.1),
-    Candidate("lp-ft", 0.3),
+    Candidate("lp-ft", 0.2),
+    Candidate("lp-ft", 0.4),
     Candidate("lora", 1.0),
 )
 NOISE = np.random.default_rng(0).normal(size=40)
@@ -47,7 +47,7 @@ def test_a_better_candidate_replaces_it():
     finalists = [tried(PROBE), tried(DEFAULT), tried(HIGH, 1.1), tried(LORA, 3)]
     candidate, why = choose(finalists)
     assert candidate == LORA
-    assert "compared with lp-ft at 0.1 of the rate, its accuracy is better" in why
+    assert "compared with lp-ft at 0.2 of the rate, its accuracy is better" in why
     assert choose(finalists[:3])[0] == HIGH
 
 
@@ -94,7 +94,7 @@ def test_the_table_names_each_candidate():
     error = trials[0].score.error
     assert f"accuracy 0.000 ± {error:.3f}  without steps" in lines[1]
     assert lines[2].endswith("accuracy 0.000 ± 0.000  after 20 steps  <- chosen")
-    assert lines[3].endswith("lp-ft at 0.3 of the rate  not finite  after 20 steps")
+    assert lines[3].endswith("lp-ft at 0.4 of the rate  not finite  after 20 steps")
     assert lines[4] == "  not tried within the budget: full"
     assert lines[5] == "Why."
 
@@ -103,5 +103,5 @@ def test_the_rows_are_plain_values():
     rows = pilot_of(tried(PROBE), broken(HIGH), best=PROBE).rows()
     assert rows[0]["candidate"] == "probe" and rows[0]["chosen"] is True
     assert rows[0]["estimate"] == pytest.approx(0) and rows[0]["steps"] == 0
-    assert rows[1]["share"] == 0.3 and rows[1]["strategy"] == "lp-ft"
+    assert rows[1]["share"] == 0.4 and rows[1]["strategy"] == "lp-ft"
     assert rows[1]["estimate"] is rows[1]["loss"] is None

@@ -21,7 +21,7 @@ SETTINGS = dict(
 CANDIDATES = (
     Candidate("probe"),
     Candidate("lp-ft", 0.1),
-    Candidate("lp-ft", 0.3),
+    Candidate("lp-ft", 0.4),
     Candidate("lp-ft", 0.1, "train"),
     Candidate("full", 0.1),
     Candidate("gradual", 0.1),
