@@ -25,6 +25,12 @@ from keras_transfer._keras.graph import output_index as output_index
 from keras_transfer._keras.graph import results as results
 from keras_transfer._keras.graph import sees_mask as sees_mask
 from keras_transfer._keras.graph import source as source
+from keras_transfer._keras.inference import inference as inference
+from keras_transfer._keras.jax_fit import assign_copy as assign_copy
+from keras_transfer._keras.jax_fit import check_tensorflow as check_tensorflow
+from keras_transfer._keras.jax_fit import has_value as has_value
+from keras_transfer._keras.jax_fit import on_jax as on_jax
+from keras_transfer._keras.jax_fit import sync as sync
 from keras_transfer._keras.layers import add_child as add_child
 from keras_transfer._keras.layers import attributes as attributes
 from keras_transfer._keras.layers import calls_through as calls_through

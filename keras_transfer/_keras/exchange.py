@@ -13,6 +13,9 @@ import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
 
+from keras_transfer._keras.jax_fit import on_jax
+from keras_transfer._keras.jax_fit import value_in_fit
+
 # Keras's lists of the weights of a layer, which the layer does not compute with.
 LISTS = ("_trainable_variables", "_non_trainable_variables")
 
@@ -92,6 +95,8 @@ def is_training(default: object = None) -> bool:
 
 def value_now(variable: keras.Variable) -> np.ndarray:
     """Return the value of `variable`, also while a graph is traced."""
+    if on_jax():
+        return np.asarray(value_in_fit(variable))
     value = variable.value  # in a stateless scope, the value that the scope defines
     if isinstance(value, tf.Tensor):
         value = tf.get_static_value(value)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import keras
 from keras.src.losses.loss import unscale_loss_for_distribution
 
+from keras_transfer._keras.jax_fit import check_tensorflow
 from keras_transfer._keras.layers import flat_layers
 
 
@@ -108,11 +109,7 @@ def unscaled(value: Any) -> Any:
 
 def gradient(function: Any, x: Any) -> Any:
     """Return the gradient of a scalar `function` at a tensor, as a constant."""
-    if keras.backend.backend() != "tensorflow":
-        raise NotImplementedError(
-            "Gradients inside a model need the TensorFlow backend, but the backend is "
-            f"{keras.backend.backend()}. Set KERAS_BACKEND=tensorflow."
-        )
+    check_tensorflow("A gradient inside a model", "Set KERAS_BACKEND=tensorflow.")
     import tensorflow as tf
 
     with tf.GradientTape(watch_accessed_variables=False) as tape:

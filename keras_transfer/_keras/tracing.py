@@ -1,10 +1,14 @@
 """Private APIs of Keras for traced functions: make the functions of a layer again."""
 
+import contextlib
 import functools
 from collections.abc import Iterator
 from typing import Any
 
 import keras
+
+from keras_transfer._keras.jax_fit import on_jax
+from keras_transfer._keras.jax_fit import traced_anew
 
 # The functions that Keras makes for a model with `make_<kind>_function`.
 KINDS = ("train", "test", "predict")
@@ -18,7 +22,9 @@ def remake_functions(model: keras.Model, *kinds: str) -> None:
     so each one is counted separately.
     """
     for kind in kinds:
-        getattr(model, f"make_{kind}_function")(force=True)
+        anew = traced_anew(model, kind) if on_jax() else contextlib.nullcontext()
+        with anew:
+            getattr(model, f"make_{kind}_function")(force=True)
         _count_alone(getattr(model, f"{kind}_function"))
 
 

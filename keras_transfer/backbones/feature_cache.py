@@ -205,27 +205,13 @@ def _source(dataset: object, batch_size: int) -> _DatasetBatches | ArrayBatches:
 
 def _forward(network: keras.Model, example: object) -> Callable:
     """Return the network in inference as one compiled function of any batch size."""
-    layers = _keras.flat_layers(network)
-    # XLA is faster only on an accelerator. Keras does not use it on a CPU either.
-    xla = bool(tf.config.list_physical_devices("GPU"))
-    xla = xla and all(layer.supports_jit for layer in layers)
     texts = ShortTexts.serves(network, example)
+    run, by_shape = _keras.inference(network, _finish, example, any_length=texts)
+    return ShortTexts(network, run, powers=by_shape) if texts else run
 
-    @tf.function(jit_compile=xla, reduce_retracing=True)
-    def forward(x: object) -> object:
-        return keras.tree.lists_to_tuples(with_masks(network(x, training=False)))
 
-    # This saves a second trace. All axes except the batch may still change.
-    signature = keras.tree.map_structure(
-        lambda x: tf.TensorSpec([None, *((None,) if texts else x.shape[1:])], x.dtype),
-        example,
-    )
-    forward.get_concrete_function(signature)
-
-    def run(x: object) -> object:
-        return forward(keras.tree.map_structure(tf.convert_to_tensor, x))
-
-    return ShortTexts(network, run, powers=xla) if texts else run
+def _finish(outputs: object) -> object:
+    return keras.tree.lists_to_tuples(with_masks(outputs))
 
 
 def _chunks(
@@ -254,10 +240,10 @@ def _chunks(
         yield _join(pieces), digest.value()
 
 
-def _num_bytes(x: tf.Tensor | np.ndarray) -> int:
-    if isinstance(x, np.ndarray):
-        return x.nbytes
-    return x.shape.num_elements() * x.dtype.size
+def _num_bytes(x: object) -> int:
+    if isinstance(x, tf.Tensor):
+        return x.shape.num_elements() * x.dtype.size
+    return x.nbytes
 
 
 def _check_piece(piece: tuple, template: tuple, rows: int) -> None:
@@ -283,8 +269,8 @@ def _join(pieces: list[tuple]) -> tuple:
     )
 
 
-def _array(x: tf.Tensor | np.ndarray) -> np.ndarray:
-    return x.numpy() if isinstance(x, tf.Tensor) else x
+def _array(x: object) -> np.ndarray:
+    return x.numpy() if isinstance(x, tf.Tensor) else np.asarray(x)
 
 
 def _lazy(folder: Shards) -> tf.data.Dataset:

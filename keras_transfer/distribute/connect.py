@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from keras_transfer import _keras
+from keras_transfer.distribute.multi_worker import INSTEAD
 from keras_transfer.distribute.multi_worker import multi_worker
 from keras_transfer.distribute.multi_worker import read_cluster
 
@@ -53,6 +54,7 @@ def connect(
     Raises:
         ValueError: If `devices` is unknown, a requested device does not exist, or
             `tpu` is passed together with other devices.
+        NotImplementedError: If Keras does not run on TensorFlow.
         RuntimeError: If there is a TPU, but TensorFlow cannot connect to it.
 
     Example:
@@ -69,6 +71,7 @@ def connect(
     Reference:
         TensorFlow's guides "Distributed training" and "Use TPUs".
     """
+    _keras.check_tensorflow("kt.distribute.connect", INSTEAD)
     if isinstance(devices, str) and devices not in KINDS:
         raise ValueError(
             f"devices={devices!r} is unknown. Pass one of {list(KINDS)}, or a list of "

@@ -11,6 +11,11 @@ import tensorflow as tf
 
 from keras_transfer import _keras
 
+INSTEAD = (
+    "Before you make the model, call "
+    "keras.distribution.set_distribution(keras.distribution.DataParallel())."
+)
+
 
 def multi_worker(*, seed: int | None = 0) -> tf.distribute.MultiWorkerMirroredStrategy:
     """Return a strategy over the workers of TF_CONFIG that Keras can train with.
@@ -46,6 +51,7 @@ def multi_worker(*, seed: int | None = 0) -> tf.distribute.MultiWorkerMirroredSt
     Raises:
         ValueError: If TF_CONFIG is not a JSON object with the cluster and the task of
             this process, or names a parameter server.
+        NotImplementedError: If Keras does not run on TensorFlow.
         RuntimeError: If TensorFlow has already run an operation in this process, so
             the cluster cannot be set up.
 
@@ -69,6 +75,7 @@ def multi_worker(*, seed: int | None = 0) -> tf.distribute.MultiWorkerMirroredSt
         TensorFlow's guide "Multi-worker training with Keras", which was written for
         Keras 2.
     """
+    _keras.check_tensorflow("kt.distribute.multi_worker", INSTEAD)
     cluster, _, _ = read_cluster()
     unknown = sorted(set(cluster) - {"chief", "worker", "evaluator"})
     if unknown:

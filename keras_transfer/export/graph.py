@@ -24,6 +24,11 @@ from keras_transfer.export.request import check_flat
 from keras_transfer.export.request import Entry
 from keras_transfer.export.request import named
 
+INSTEAD = (
+    "Save the model with model.save(path), and export it in a process with "
+    "KERAS_BACKEND=tensorflow, where keras.saving.load_model(path) loads it."
+)
+
 
 class Folded:
     """Lets a graph be traced with plain layers instead of layers with adapters.

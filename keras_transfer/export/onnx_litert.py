@@ -19,6 +19,7 @@ from keras_transfer._whole_file import new_path
 from keras_transfer.export import comparison
 from keras_transfer.export.graph import Folded
 from keras_transfer.export.graph import forward
+from keras_transfer.export.graph import INSTEAD
 from keras_transfer.export.graph import signature
 from keras_transfer.export.graph import write
 from keras_transfer.export.request import Entry
@@ -59,6 +60,7 @@ def export_file(
 
     Raises:
         FileExistsError: If the file exists already.
+        NotImplementedError: If Keras does not run on TensorFlow.
         ImportError: If a package that is needed is not installed.
         TypeError: If `model` is not a Keras model.
         ValueError: If the format does not support the model, such as some quantized
@@ -83,6 +85,7 @@ def export_file(
         Keras, `Model.export`, formats "onnx" and "litert"; tf2onnx; LiteRT (TensorFlow
         Lite).
     """
+    _keras.check_tensorflow("kt.export.export_file", INSTEAD)
     if not isinstance(model, keras.Model):
         raise TypeError(
             f"The model is a {type(model).__name__}. Pass a keras.Model instead."

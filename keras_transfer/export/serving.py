@@ -13,12 +13,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer import _keras
 from keras_transfer._arguments import whole_number
 from keras_transfer._whole_file import new_path
 from keras_transfer.export import comparison
 from keras_transfer.export.foreign_operations import foreign_notice
 from keras_transfer.export.graph import Folded
 from keras_transfer.export.graph import forward
+from keras_transfer.export.graph import INSTEAD
 from keras_transfer.export.graph import signature
 from keras_transfer.export.graph import write
 from keras_transfer.export.image_bytes import ImageBytes
@@ -121,6 +123,7 @@ def export_serving(
 
     Raises:
         FileExistsError: If the version exists already.
+        NotImplementedError: If Keras does not run on TensorFlow.
         TypeError: If `model` is not a Keras model, or `version` is not a whole number.
         ValueError: If the SavedModel gives other outputs than the model, or if the
             inputs, samples, labels or preprocessor do not fit the model.
@@ -152,6 +155,7 @@ def export_serving(
         Warmup". `Model.export` of Keras writes each weight twice
         (keras-team/keras#23553).
     """
+    _keras.check_tensorflow("kt.export_serving", INSTEAD)
     _check(model, version)
     target = pathlib.Path(directory) / str(version)
     with new_path(target) as partial:

@@ -230,5 +230,8 @@ class _Stop(keras.callbacks.Callback):
         self._stop()
 
     def _stop(self) -> None:
-        if self.cached.head is not None:
-            self.cached.head.stop_training |= self.model.stop_training
+        # Not `self.model`: on JAX, reading it gives all variables their values, which
+        # no callback may do beside a running step.
+        cached = self.cached
+        if cached.head is not None:
+            cached.head.stop_training |= cached.model.stop_training

@@ -65,6 +65,8 @@ class DomainAdaptation(TwoDomainModel):
         """Return the strength of the current step, a float32 scalar of the graph."""
         optimizer = getattr(self, "optimizer", None)
         strength = self.strength
+        if optimizer is not None:
+            self._check_backend()
         if strength is None:
             p = self._progress().value(optimizer)
             # Equals 2 / (1 + exp(-SLOPE p)) - 1, but stays precise for a small p.
@@ -72,6 +74,16 @@ class DomainAdaptation(TwoDomainModel):
         if is_schedule(strength):
             strength = strength(0 if optimizer is None else optimizer.iterations)
         return ops.cast(ops.convert_to_tensor(strength), "float32")
+
+    def fit(self, *args: object, **kwargs: object) -> keras.callbacks.History:
+        """Train like any model. Without TensorFlow, the strength must be a number."""
+        self._check_backend()
+        return super().fit(*args, **kwargs)
+
+    def _check_backend(self) -> None:
+        if self.strength is None or is_schedule(self.strength):
+            instead = "Pass a number as strength, or set KERAS_BACKEND=tensorflow."
+            _keras.check_tensorflow("A strength that changes in training", instead)
 
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None

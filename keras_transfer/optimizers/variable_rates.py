@@ -42,6 +42,10 @@ class VariableRates:
         # State of a callback. Files saved with GradualUnfreezing contain these names.
         self._counts = self.add_variable((4,), "zeros", "int", name="phase", **settings)
         self._score = self.add_variable((), "zeros", "float32", name="best", **settings)
+        if self.use_ema and _keras.on_jax():  # where a step cannot read all variables
+            averages = _keras.moving_averages(self)
+            for variable, average in zip(variables, averages, strict=True):
+                _keras.assign_copy(average, variable)
 
     def set_common_factor(self, factor: float) -> None:
         """Multiply all rates by `factor`. The learning rate itself does not change."""
@@ -79,6 +83,37 @@ class VariableRates:
         if len(grads):
             self._clock.assign_add(self._mask(variables, "int64"))
 
+    def stateless_apply(
+        self, optimizer_variables: Sequence, grads: Sequence, trainable_variables: Any
+    ) -> tuple[list, list]:
+        """Return the updated values of the variables that learn, and of the state.
+
+        Keras on JAX calls this in a step, with the values of the variables that learn
+        now. Its own method needs the values of all variables of the optimizer.
+        """
+        every = _keras.trained_by(self)
+        learning = [x for x in every if x.trainable]
+        if len(learning) != len(trainable_variables):
+            raise ValueError(
+                f"The step trains {len(trainable_variables)} variables, but of those "
+                f"for which {self.name!r} was built, {len(learning)} are trainable. "
+                "Call compile() again with a new optimizer."
+            )
+        if self.ema_overwrite_frequency and len(learning) < len(every):
+            raise ValueError(
+                "ema_overwrite_frequency replaces all weights, but on JAX a step "
+                "cannot do so while some are frozen. Use the value None, which "
+                "replaces them at the end of `fit`."
+            )
+        pairs = list(zip(self.variables, optimizer_variables, strict=True))
+        pairs += zip(learning, trainable_variables, strict=True)
+        with keras.StatelessScope(pairs) as scope:
+            self.apply(grads, learning)
+        return tuple(
+            [scope.get_current_value(each) for each in variables]
+            for variables in (learning, self.variables)
+        )
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Apply weight decay and the parent's step at the rate of `variable`."""
         index = _keras.variable_index(self, variable)
@@ -112,7 +147,7 @@ class VariableRates:
         updates = _keras.value(self._clock)
         for variable, average, count in zip(_keras.trained_by(self), averages, updates):
             if count:  # other variables may have been set by the user
-                variable.assign(average)
+                _keras.assign_copy(variable, average)
 
     def _apply_weight_decay(self, variables: Sequence) -> None:
         """Do nothing, because `update_step` applies decay at each variable's rate."""
@@ -137,6 +172,8 @@ class VariableRates:
         averages = _keras.moving_averages(self)
         moving = self.__dict__["_moving"]
         for variable, average, moves in zip(variables, averages, moving, strict=True):
+            if not moves and not _keras.has_value(variable):
+                continue  # its average is its value from `build`
             keep = ops.where(first, 0.0, self.ema_momentum if moves else 1.0)
             keep = ops.cast(keep, variable.dtype)
             average.assign(keep * average + (1 - keep) * variable)

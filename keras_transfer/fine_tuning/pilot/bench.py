@@ -157,6 +157,7 @@ class _Rates(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         optimizer = _keras.inner_optimizer(self.bench.optimizer)
+        _keras.sync(self.bench.run.model)
         if batch in self.phases and not self.bench.own_rates:
             optimizer.set_rates(self.phases[batch])
         if self.schedule is not None:

@@ -1,0 +1,86 @@
+"""On JAX, trainings from the same weights end as on TensorFlow."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_transfer as kt
+from tests.backends.trainings import TRAININGS
+from tests.contracts.compare import assert_close
+from tests.golden import bases
+from tests.public import ROOT
+
+RUN = "tests.backends.trainings"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.jax,
+    pytest.mark.skipif(
+        importlib.util.find_spec("jax") is None,
+        reason="needs the extra: pip install keras_transfer[jax]",
+    ),
+]
+
+
+def started(backend, module, *arguments):
+    """Start a process that runs a module on a backend."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"KERAS_BACKEND": backend},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process):
+    said, _ = process.communicate()
+    assert process.returncode == 0, said[-3000:]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Return the folders of the same trainings on TensorFlow and on JAX."""
+    made = [tmp_path_factory.mktemp(name) for name in ("tensorflow", "jax")]
+    for process in [started(folder.name[:-1], RUN, folder) for folder in made]:
+        finish(process)
+    return made
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_training_ends_with_the_same_state(folders, name):
+    expected, found = (np.load(folder / f"{name}.npz") for folder in folders)
+    assert expected.files == found.files
+    for array in expected.files:
+        np.testing.assert_allclose(found[array], expected[array], rtol=0, atol=1e-5)
+    losses = expected[expected.files[-1]]
+    assert not np.allclose(losses[0], losses[-1], rtol=0, atol=1e-4)  # it has moved
+
+
+def test_a_file_of_jax_continues_on_tensorflow(folders):
+    models = [kt.resume(folder / "half.keras") for folder in folders]
+    inputs = bases.vectors(16)
+    assert_close(*(model(inputs) for model in models), 1e-6)
+    assert_close(*(model.optimizer.variables for model in models), 1e-6)
+    flags = [[weight.trainable for weight in model.weights] for model in models]
+    assert flags[0] == flags[1] and not all(flags[0])
+    assert keras.backend.backend() == "tensorflow"
+
+
+def test_a_file_of_tensorflow_continues_on_jax(folders, tmp_path):
+    (tmp_path / "half.keras").write_bytes((folders[0] / "half.keras").read_bytes())
+    finish(started("jax", RUN, tmp_path, "continued"))
+    found, expected = np.load(tmp_path / "continued.npz"), folders[0] / "resumed.npz"
+    expected = np.load(expected)
+    for array in expected.files:
+        np.testing.assert_allclose(found[array], expected[array], rtol=0, atol=1e-5)
+
+
+def test_what_needs_tensorflow_says_so_on_jax():
+    finish(started("jax", "tests.backends.refusals"))
