@@ -82,7 +82,7 @@ def assign_copy(variable: keras.Variable, source: keras.Variable) -> None:
 
 
 @contextlib.contextmanager
-def traced_anew(model: keras.Model, kind: str) -> Iterator[None]:
+def traced_again(model: keras.Model, kind: str) -> Iterator[None]:
     """Within the block, JAX traces the step of a new function again.
 
     JAX finds a trace by the equality of the function, and a bound method equals itself.

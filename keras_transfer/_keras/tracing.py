@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_transfer._keras.jax_fit import on_jax
-from keras_transfer._keras.jax_fit import traced_anew
+from keras_transfer._keras.jax_fit import traced_again
 
 # The functions that Keras makes for a model with `make_<kind>_function`.
 KINDS = ("train", "test", "predict")
@@ -22,8 +22,8 @@ def remake_functions(model: keras.Model, *kinds: str) -> None:
     so each one is counted separately.
     """
     for kind in kinds:
-        anew = traced_anew(model, kind) if on_jax() else contextlib.nullcontext()
-        with anew:
+        again = traced_again(model, kind) if on_jax() else contextlib.nullcontext()
+        with again:
             getattr(model, f"make_{kind}_function")(force=True)
         _count_alone(getattr(model, f"{kind}_function"))
 

@@ -231,7 +231,7 @@ class _Stop(keras.callbacks.Callback):
 
     def _stop(self) -> None:
         # Not `self.model`: on JAX, reading it gives all variables their values, which
-        # no callback may do beside a running step.
+        # no callback may do while a step runs.
         cached = self.cached
         if cached.head is not None:
             cached.head.stop_training |= cached.model.stop_training
