@@ -84,7 +84,8 @@ def reports():
 def phases():
     for _ in range(2):
         model = compiled(tiny.mlp())
-        kt.fine_tune(model, (X, Y), validation_data=(X, Y), epochs=6, verbose=0)
+        data, settings = (X, Y), dict(epochs=6, strategy="gradual", verbose=0)
+        kt.fine_tune(model, data, validation_data=data, **settings)
 
 
 def adapted():
