@@ -9,7 +9,7 @@ import shlex
 from tests import tiers
 from tests.public import ROOT
 
-MARKS = ("slow", "peft", "serving", "export")
+MARKS = ("slow", "peft", "serving", "export", "jax")
 
 
 def default():
@@ -31,7 +31,7 @@ def parts():
 
 def test_every_test_is_run_by_a_line_of_ci():
     chosen = parts()
-    assert len(chosen) == 4 and "not slow" in chosen
+    assert len(chosen) == 5 and "not slow" in chosen
     for values in itertools.product((False, True), repeat=len(MARKS)):
         marks = dict(zip(MARKS, values, strict=True))
         runs = [each for each in chosen if eval(each, {}, dict(marks))]
