@@ -9,6 +9,8 @@ import keras_transfer as kt
 from keras_transfer import _keras
 from tests import tiny
 from tests.contracts.compare import assert_close
+from tests.fine_tuning.killed import Kill
+from tests.fine_tuning.killed import Killed
 
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 CACHED = "the head trains alone on features that are computed once"
@@ -339,25 +341,6 @@ def test_the_model_can_be_saved_loaded_and_trained_again(tmp_path):
 
 
 # A run that continues after an interruption.
-
-
-class Killed(Exception):
-    """An exception that stands for the end of the process."""
-
-
-class Kill(keras.callbacks.Callback):
-    """Raise `Killed` in the middle of an epoch."""
-
-    def __init__(self, epoch):
-        super().__init__()
-        self.at = epoch
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.now = epoch == self.at
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.now:
-            raise Killed
 
 
 def without_seconds(history):
