@@ -65,7 +65,7 @@ CELLS = {
 
 def train_part(cell, seed):
     """Return inputs and labels: as many examples of each class, chosen by the seed."""
-    train, _ = _parts(cell.data)
+    train, _ = raw_parts(cell.data)
     per_class = cell.labels // len(np.unique(train[1]))
     x, y = kt.data.few_labels(train, per_class, seed=seed).labeled
     return NETWORKS[cell.network].prepare(x), y
@@ -74,7 +74,7 @@ def train_part(cell, seed):
 @functools.lru_cache(maxsize=1)
 def test_part(cell):
     """Return inputs and labels of the test part, the same for each seed."""
-    x, y = _parts(cell.data)[1]
+    x, y = raw_parts(cell.data)[1]
     chosen = np.random.default_rng(0).permutation(len(y))[:TEST]
     return NETWORKS[cell.network].prepare(x[chosen]), y[chosen]
 
@@ -85,7 +85,7 @@ def backbone(cell):
 
 
 @functools.lru_cache(maxsize=1)
-def _parts(name):
+def raw_parts(name):
     """Return raw train and test data. Pixels are from 0 to 255."""
     folder = efficientnet_lite0.data_folder()
     if name in TEXTS:
