@@ -24,6 +24,8 @@ CELLS = ["chem-300", "sst2-300", "cifar-mobilenet-300"]
 def parts(cell, seed):
     """Return training and held-out examples, both from the train part."""
     (x, y), _ = outcomes_data.raw_parts(cell.data)
+    if len(y) < HELD_OUT + cell.labels:
+        raise SystemExit(f"{cell.data} has only {len(y)} examples in its train part.")
     rng = np.random.default_rng(100 + seed)
     held_out, pool = np.split(rng.permutation(len(y)), [HELD_OUT])
     classes = np.unique(y)
