@@ -8,8 +8,6 @@ from keras_transfer._keras.exchange import value_now as value_now
 from keras_transfer._keras.exchange import weight_like as weight_like
 from keras_transfer._keras.fit import built_metrics as built_metrics
 from keras_transfer._keras.fit import compile_arguments as compile_arguments
-from keras_transfer._keras.fit import gradient as gradient
-from keras_transfer._keras.fit import is_finite_for as is_finite_for
 from keras_transfer._keras.fit import label_loss as label_loss
 from keras_transfer._keras.fit import masks_predicted as masks_predicted
 from keras_transfer._keras.fit import metric_directions as metric_directions
@@ -17,6 +15,11 @@ from keras_transfer._keras.fit import running_callbacks as running_callbacks
 from keras_transfer._keras.fit import running_epoch as running_epoch
 from keras_transfer._keras.fit import unscaled as unscaled
 from keras_transfer._keras.fit import untrained as untrained
+from keras_transfer._keras.flag_functions import flag_key as flag_key
+from keras_transfer._keras.flag_functions import FlagFunctions as FlagFunctions
+from keras_transfer._keras.flag_functions import outputs_key as outputs_key
+from keras_transfer._keras.gradients import gradient as gradient
+from keras_transfer._keras.gradients import is_finite_for as is_finite_for
 from keras_transfer._keras.graph import beside_outputs as beside_outputs
 from keras_transfer._keras.graph import call_arguments as call_arguments
 from keras_transfer._keras.graph import functional as functional
@@ -27,9 +30,14 @@ from keras_transfer._keras.graph import sees_mask as sees_mask
 from keras_transfer._keras.graph import source as source
 from keras_transfer._keras.inference import inference as inference
 from keras_transfer._keras.jax_fit import assign_copy as assign_copy
-from keras_transfer._keras.jax_fit import check_tensorflow as check_tensorflow
+from keras_transfer._keras.jax_fit import check_backend as check_backend
 from keras_transfer._keras.jax_fit import has_value as has_value
 from keras_transfer._keras.jax_fit import on_jax as on_jax
+from keras_transfer._keras.jax_fit import on_other_devices as on_other_devices
+from keras_transfer._keras.jax_fit import (
+    replicate_short_batches as replicate_short_batches,
+)
+from keras_transfer._keras.jax_fit import set_layout as set_layout
 from keras_transfer._keras.jax_fit import sync as sync
 from keras_transfer._keras.layers import add_child as add_child
 from keras_transfer._keras.layers import attributes as attributes
@@ -66,6 +74,7 @@ from keras_transfer._keras.optimizer import moving_averages as moving_averages
 from keras_transfer._keras.optimizer import replace_optimizer as replace_optimizer
 from keras_transfer._keras.optimizer import settings as settings
 from keras_transfer._keras.optimizer import slots as slots
+from keras_transfer._keras.optimizer import steps_taken as steps_taken
 from keras_transfer._keras.optimizer import trained_by as trained_by
 from keras_transfer._keras.optimizer import variable_index as variable_index
 from keras_transfer._keras.random import random_state_kept as random_state_kept

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import keras
 from keras.src.losses.loss import unscale_loss_for_distribution
 
-from keras_transfer._keras.jax_fit import check_tensorflow
 from keras_transfer._keras.layers import flat_layers
 
 
@@ -107,17 +106,6 @@ def unscaled(value: Any) -> Any:
     return unscale_loss_for_distribution(value)
 
 
-def gradient(function: Any, x: Any) -> Any:
-    """Return the gradient of a scalar `function` at a tensor, as a constant."""
-    check_tensorflow("A gradient inside a model", "Set KERAS_BACKEND=tensorflow.")
-    import tensorflow as tf
-
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(x)
-        value = function(x)
-    return tf.stop_gradient(tape.gradient(value, x))
-
-
 @contextlib.contextmanager
 def masks_predicted(model: keras.Model) -> Iterator[bool]:
     """Within the block, make `predict_on_batch` return `(outputs, masks)` if possible.
@@ -149,17 +137,3 @@ def masks_predicted(model: keras.Model) -> Iterator[bool]:
         yield True
     finally:
         del model.__dict__["predict_step"]
-
-
-def is_finite_for(model: keras.Model, x: Any) -> bool:
-    """Return whether the outputs for `x` and the weight gradients are finite."""
-    import tensorflow as tf
-
-    variables = [variable.value for variable in model.trainable_variables]
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(variables)
-        outputs = keras.tree.flatten(model(x, training=False))
-        value = sum(tf.reduce_sum(tf.cast(output, "float32")) for output in outputs)
-    tensors = [*outputs, *tape.gradient(value, variables)]
-    tensors = [tf.convert_to_tensor(x) for x in tensors if x is not None]
-    return all(bool(tf.reduce_all(tf.math.is_finite(tensor))) for tensor in tensors)

@@ -1,6 +1,7 @@
 """Keras on JAX: the values of variables while `fit` runs, and new traces."""
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -15,17 +16,19 @@ def on_jax() -> bool:
     return keras.backend.backend() == "jax"
 
 
-def check_tensorflow(what: str, instead: str) -> None:
-    """Raise NotImplementedError unless Keras runs on TensorFlow.
+def check_backend(needed: str, what: str, instead: str) -> None:
+    """Raise NotImplementedError unless Keras runs on the backend that is needed.
 
     Args:
-        what: What needs TensorFlow.
+        needed: The name of the backend, "tensorflow" or "jax".
+        what: What needs this backend.
         instead: A sentence that says what to do on another backend.
     """
     name = keras.backend.backend()
-    if name != "tensorflow":
+    if name != needed:
+        title = {"tensorflow": "TensorFlow", "jax": "JAX"}[needed]
         raise NotImplementedError(
-            f"{what} needs the TensorFlow backend, but the backend is {name}. {instead}"
+            f"{what} needs the {title} backend, but the backend is {name}. {instead}"
         )
 
 
@@ -99,3 +102,54 @@ def traced_again(model: keras.Model, kind: str) -> Iterator[None]:
             del model.__dict__[name]
         else:
             model.__dict__[name] = own
+
+
+def set_layout(
+    variable: keras.Variable, layout: keras.distribution.TensorLayout
+) -> None:
+    """Move the value of a variable to the devices of a layout, and keep it there."""
+    variable._layout = layout
+    variable.assign(variable.value)
+
+
+def on_other_devices(variables: list[keras.Variable]) -> list[keras.Variable]:
+    """Return the variables that are not on all devices of `keras.distribution`."""
+    distribution = keras.distribution.distribution()
+    if distribution is None or not on_jax():
+        return []
+    count = distribution.device_mesh.devices.size
+    return [x for x in variables if len(x.value.sharding.device_set) != count]
+
+
+def replicate_short_batches() -> None:
+    """Let `fit` take batches that the devices of a distribution cannot share equally.
+
+    Keras fails at the last batch of an epoch if it is short. Such a batch is copied to
+    each device instead.
+    """
+    from keras.src.backend.jax import trainer
+
+    original = trainer._distribute_data
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def distribute(data: Any, layouts: Any = None) -> Any:
+        distribution = keras.distribution.distribution()
+        sizes = {len(x) for x in keras.tree.flatten(data) if x is not None}
+        if distribution is None or backend.distribution_lib.num_processes() > 1:
+            return original(data, layouts)
+        if all(size % distribution.num_model_replicas == 0 for size in sizes):
+            return original(data, layouts)
+        whole = keras.tree.map_structure(
+            lambda x: None if x is None else _whole_layout(x, distribution), data
+        )
+        return original(data, whole)
+
+    trainer._distribute_data = distribute
+
+
+def _whole_layout(x: Any, distribution: Any) -> Any:
+    axes = [None] * x.ndim
+    layout = keras.distribution.TensorLayout(axes, distribution.device_mesh)
+    return layout.backend_layout

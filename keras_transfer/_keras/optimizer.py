@@ -12,6 +12,11 @@ def inner_optimizer(optimizer: keras.Optimizer | None) -> keras.Optimizer | None
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
+def steps_taken(optimizer: keras.Optimizer) -> keras.Variable:
+    """Return the count of steps, with each one of those that an update accumulates."""
+    return inner_optimizer(optimizer)._iterations
+
+
 def replace_optimizer(model: keras.Model, optimizer: keras.Optimizer) -> None:
     """Replace the optimizer of a compiled `model`, also in its saved config."""
     wrapper = model.optimizer

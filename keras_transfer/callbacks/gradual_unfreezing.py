@@ -134,7 +134,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         self._given = model_or_groups is not None
         self._wanted = None if phases is None else [Phase.of(each) for each in phases]
         self._phases = None
-        self._functions = {}
+        self._functions = _keras.FlagFunctions()
         if model_or_groups is not None:
             self._bind(as_groups(model_or_groups))
 
@@ -212,15 +212,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         phase = self.phases[self._now]
         train_only(self.model, self.phases.variables(phase), self.phases.layers(phase))
         self._optimizer.set_common_factor(phase.rate)
-        if self.model.train_function not in self._functions.values():
-            self._functions.clear()  # compiled again, or changed by another callback
-        # fit() reads the attribute at each step, so replacing the function is enough.
-        weights = tuple(weight.trainable for weight in self.model.weights)
-        key = (_keras.flags(self.model), weights)
-        if key not in self._functions:
-            _keras.remake_functions(self.model, "train")
-            self._functions[key] = self.model.train_function
-        self.model.train_function = self._functions[key]
+        self._functions.use(self.model)
         self._began = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

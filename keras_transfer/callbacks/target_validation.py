@@ -232,9 +232,10 @@ class TargetValidation(keras.callbacks.Callback):
         """Run the models on `data`. Each model is traced once per `fit`."""
         model, size = self.model, self.batch_size or BATCH_SIZE
         with unchanged(model):
-            model.predict_function = self._functions.get("predict")
+            key = _keras.outputs_key(model)
+            model.predict_function = self._functions.get(key)
             found = read_domain(name, self._models, data, labeled, size)
-            self._functions["predict"] = model.predict_function
+            self._functions[key] = model.predict_function
         return found
 
     def _feature_model(self) -> keras.Model:
@@ -247,7 +248,7 @@ class TargetValidation(keras.callbacks.Callback):
                 f"{self.model.name!r} has no `feature_extractor`. Pass features="
                 "keras.Model(model.inputs, output of the layer before the head)."
             )
-        with self.model.distribute_strategy.scope():
+        with _keras.scope(self.model):
             return features_of(found)
 
     def _check_neighbors(self) -> None:

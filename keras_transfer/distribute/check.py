@@ -34,7 +34,8 @@ def check(model: keras.Model) -> None:
             the function also raises this error if `steps_per_execution` is above 1, if
             `jit_compile=True` on CPUs, or if the optimizer has
             `gradient_accumulation_steps` or `ema_overwrite_frequency`. The message
-            names the Keras issue, if the issue has a number.
+            names the Keras issue, if the issue has a number. On JAX, if the model was
+            made before `keras.distribution` was set.
 
     Example:
         ```python
@@ -51,6 +52,7 @@ def check(model: keras.Model) -> None:
         (steps_per_execution) of keras-team/keras.
     """
     if keras.backend.backend() != "tensorflow":
+        _check_devices(model)
         return
     if keras.distribution.distribution() is not None:
         raise ValueError(
@@ -81,6 +83,16 @@ def check(model: keras.Model) -> None:
             f"jit_compile=True fails on {replicas} replicas if one of them is a CPU, "
             "because XLA cannot read the weights on another device. Call "
             "compile(jit_compile=False)."
+        )
+
+
+def _check_devices(model: keras.Model) -> None:
+    outside = _keras.on_other_devices(model.variables)
+    if outside:
+        raise ValueError(
+            f"The model was made before the devices were chosen: {outside[0].path} is "
+            "not on all devices of keras.distribution. Make or load the model after "
+            "keras_transfer.distribute.connect()."
         )
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from keras_transfer import _keras
-from keras_transfer.distribute.multi_worker import INSTEAD
+from keras_transfer.distribute.data_parallel import data_parallel
+from keras_transfer.distribute.data_parallel import DataParallel
 from keras_transfer.distribute.multi_worker import multi_worker
 from keras_transfer.distribute.multi_worker import read_cluster
 
@@ -18,7 +19,7 @@ TPU_VARIABLES = ("TPU_NAME", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS")
 
 def connect(
     devices: str | Sequence[str] = "auto", *, tpu: str | None = None
-) -> tf.distribute.Strategy:
+) -> tf.distribute.Strategy | DataParallel:
     """Return the strategy for the available accelerators, and print its name.
 
     `connect` takes the first of these that is available:
@@ -36,6 +37,13 @@ def connect(
     replicas, all replicas skip a step if one overflows; `connect` fixes a Keras bug
     for this. `check` lists what Keras cannot do on several replicas.
 
+    On JAX, `connect` takes all devices of the kind that JAX prefers: TPU, GPU or CPU.
+    It sets `keras.distribution.DataParallel` for the whole process and returns it, with
+    `scope` and `num_replicas_in_sync` like a strategy, so that the same script runs.
+    Make the model after `connect`. Statistics of BatchNormalization, norms of gradients
+    and losses are those of the whole batch, so they equal one device. A batch that the
+    devices cannot share equally, such as the last one, is copied to each of them.
+
     The TPU support (Colab, a TPU VM, or a name or address) follows TensorFlow's
     documentation and was never run on a TPU. It needs TensorFlow for TPUs
     (`pip install tensorflow-tpu`), which may be one minor version behind.
@@ -48,13 +56,13 @@ def connect(
             Colab, Kubernetes and TPU VMs.
 
     Returns:
-        A `tf.distribute.Strategy`. Its `num_replicas_in_sync` is the number of
-        replicas.
+        A `tf.distribute.Strategy`, or on JAX a `keras.distribution.DataParallel`. Its
+        `num_replicas_in_sync` is the number of replicas.
 
     Raises:
         ValueError: If `devices` is unknown, a requested device does not exist, or
             `tpu` is passed together with other devices.
-        NotImplementedError: If Keras does not run on TensorFlow.
+        NotImplementedError: If TF_CONFIG names several workers on JAX.
         RuntimeError: If there is a TPU, but TensorFlow cannot connect to it.
 
     Example:
@@ -71,7 +79,6 @@ def connect(
     Reference:
         TensorFlow's guides "Distributed training" and "Use TPUs".
     """
-    _keras.check_tensorflow("kt.distribute.connect", INSTEAD)
     if isinstance(devices, str) and devices not in KINDS:
         raise ValueError(
             f"devices={devices!r} is unknown. Pass one of {list(KINDS)}, or a list of "
@@ -82,6 +89,9 @@ def connect(
             f"tpu={tpu!r} has no effect with devices={devices!r}. Leave out one of "
             "the two."
         )
+    if _keras.on_jax():
+        _check_jax(tpu)
+        return data_parallel(devices)
     if not isinstance(devices, str):
         strategy = _on(list(devices))
     elif devices == "auto" and _several_workers():
@@ -102,6 +112,21 @@ def connect(
     _keras.fix_loss_scale()
     print(describe(strategy))
     return strategy
+
+
+def _check_jax(tpu: str | None) -> None:
+    if tpu is not None:
+        raise ValueError(
+            f"tpu={tpu!r} has no effect on JAX, which finds the TPU of this machine "
+            "itself. Leave it out."
+        )
+    if _several_workers():
+        raise NotImplementedError(
+            "TF_CONFIG names several workers, which needs the TensorFlow backend, but "
+            "the backend is jax. Unset TF_CONFIG, and call "
+            "keras.distribution.initialize() in each process before "
+            "kt.distribute.connect()."
+        )
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:

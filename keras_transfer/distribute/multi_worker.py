@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_transfer import _keras
 
 INSTEAD = (
-    "Before you make the model, call "
+    "On JAX, call keras.distribution.initialize() in each process, and then "
     "keras.distribution.set_distribution(keras.distribution.DataParallel())."
 )
 
@@ -75,7 +75,7 @@ def multi_worker(*, seed: int | None = 0) -> tf.distribute.MultiWorkerMirroredSt
         TensorFlow's guide "Multi-worker training with Keras", which was written for
         Keras 2.
     """
-    _keras.check_tensorflow("kt.distribute.multi_worker", INSTEAD)
+    _keras.check_backend("tensorflow", "kt.distribute.multi_worker", INSTEAD)
     cluster, _, _ = read_cluster()
     unknown = sorted(set(cluster) - {"chief", "worker", "evaluator"})
     if unknown:

@@ -85,7 +85,7 @@ def export_file(
         Keras, `Model.export`, formats "onnx" and "litert"; tf2onnx; LiteRT (TensorFlow
         Lite).
     """
-    _keras.check_tensorflow("kt.export.export_file", INSTEAD)
+    _keras.check_backend("tensorflow", "kt.export.export_file", INSTEAD)
     if not isinstance(model, keras.Model):
         raise TypeError(
             f"The model is a {type(model).__name__}. Pass a keras.Model instead."

@@ -155,7 +155,7 @@ def export_serving(
         Warmup". `Model.export` of Keras writes each weight twice
         (keras-team/keras#23553).
     """
-    _keras.check_tensorflow("kt.export_serving", INSTEAD)
+    _keras.check_backend("tensorflow", "kt.export_serving", INSTEAD)
     _check(model, version)
     target = pathlib.Path(directory) / str(version)
     with new_path(target) as partial:

@@ -65,25 +65,13 @@ class DomainAdaptation(TwoDomainModel):
         """Return the strength of the current step, a float32 scalar of the graph."""
         optimizer = getattr(self, "optimizer", None)
         strength = self.strength
-        if optimizer is not None:
-            self._check_backend()
         if strength is None:
             p = self._progress().value(optimizer)
             # Equals 2 / (1 + exp(-SLOPE p)) - 1, but stays precise for a small p.
             return self.full_strength * ops.tanh(0.5 * SLOPE * p)
         if is_schedule(strength):
-            strength = strength(0 if optimizer is None else optimizer.iterations)
+            strength = strength(self._progress().iterations(optimizer))
         return ops.cast(ops.convert_to_tensor(strength), "float32")
-
-    def fit(self, *args: object, **kwargs: object) -> keras.callbacks.History:
-        """Train like any model. Without TensorFlow, the strength must be a number."""
-        self._check_backend()
-        return super().fit(*args, **kwargs)
-
-    def _check_backend(self) -> None:
-        if self.strength is None or is_schedule(self.strength):
-            instead = "Pass a number as strength, or set KERAS_BACKEND=tensorflow."
-            _keras.check_tensorflow("A strength that changes in training", instead)
 
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None
@@ -99,12 +87,43 @@ class DomainAdaptation(TwoDomainModel):
         """Return the metrics, and the strength if the input has two domains."""
         metrics = super().compute_metrics(x, y, y_pred, sample_weight)
         if is_two_streams(x):
-            metrics["strength"] = self.strength_now()
+            metrics["strength"] = self._progress().shown(self.strength_now)
         return metrics
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> object:
+        """Return the loss of the labels, plus the method's losses for two domains."""
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if is_two_streams(x):
+            self._progress().end_step(training, self.strength_now)
+        return loss
+
+    def train_on_batch(self, *args: object, **kwargs: object) -> object:
+        """Train on one batch like any model."""
+        self._progress().start_steps(self.optimizer)
+        return super().train_on_batch(*args, **kwargs)
+
+    @property
+    def non_trainable_variables(self) -> list[keras.Variable]:
+        """The variables that are not trained, with the count of steps on JAX."""
+        return [*super().non_trainable_variables, *self._progress().in_model]
+
+    @property
+    def metrics_variables(self) -> list[keras.Variable]:
+        """The variables of the metrics, with the strength in the logs on JAX."""
+        return [*super().metrics_variables, *self._progress().in_metrics]
 
     def reset_metrics(self) -> None:
         """Reset the metrics, and update the progress, because an epoch may start."""
         super().reset_metrics()
+        if getattr(self, "optimizer", None) is not None:
+            self._progress().start_steps(self.optimizer)
         if self.strength is None:
             self._progress().start_epoch(self)
         else:

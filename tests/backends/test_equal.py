@@ -82,5 +82,9 @@ def test_a_file_of_tensorflow_continues_on_jax(folders, tmp_path):
         np.testing.assert_allclose(found[array], expected[array], rtol=0, atol=1e-5)
 
 
+def test_two_devices_train_as_one():
+    finish(started("jax", "tests.backends.devices"))
+
+
 def test_what_needs_tensorflow_says_so_on_jax():
     finish(started("jax", "tests.backends.refusals"))

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 import keras_transfer as kt
+from keras_transfer import _keras
 from tests import tiny
 from tests.contracts.domain_contract import extractor
 from tests.contracts.domain_contract import free_head
@@ -69,7 +70,11 @@ def exchanged(folder):
         (groups.names, 1),
     ]
     unfreezing = kt.callbacks.GradualUnfreezing(groups, phases)
-    return fit(model, bases.vectors(16), callbacks=[unfreezing])
+    x, y = bases.vectors(16), bases.labels(16)
+    settings = SETTINGS | dict(validation_data=(x, y), callbacks=[unfreezing])
+    history = model.fit(x, y, **settings)
+    found = np.array(history.history["val_loss"])
+    return [model.predict(x, verbose=0), found, *state(model, history)]
 
 
 def adapted(adapter):
@@ -110,15 +115,108 @@ def auto(folder):
     return fine_tuned("auto")
 
 
-def dann(folder):
-    """Train on two domains, with a strength that stays the same."""
-    model = kt.models.DANN(extractor(), free_head(), strength=0.5)
-    optimizer = keras.optimizers.SGD(kt.optimizers.GaninDecay(0.05, 20), momentum=0.9)
+def adapting(kind, *, optimizer=None, **settings):
+    """Return what a training on two domains leaves, with the strengths in the logs."""
+    model = kind(extractor(), free_head(), **settings)
+    rate = kt.optimizers.GaninDecay(0.05, 20)
+    optimizer = optimizer or keras.optimizers.SGD(rate, momentum=0.9)
     model.compile(optimizer, bases.LOGITS)
     bases.exact(model)
+    if isinstance(model.strength, keras.Variable):
+        model.strength.assign(0.1)
     source = bases.vectors(16)
-    x = {"source": source, "target": source * 2 + 0.5}
-    return state(model, model.fit(x, bases.labels(16), **SETTINGS))
+    x, y = {"source": source, "target": source * 2 + 0.5}, bases.labels(16)
+    history = model.fit(x, y, validation_data=(x, y), **SETTINGS)
+    found = model.get_weights()
+    model.fit(x, y, **SETTINGS | {"epochs": 1})  # the strength rises again
+    logs = [history.history[name] for name in ("val_loss", "strength", "val_strength")]
+    return [*found, *map(np.array, logs), *state(model, history)]
+
+
+def dann(folder):
+    """Train with a strength that stays the same."""
+    return adapting(kt.models.DANN, strength=0.5)
+
+
+def dann_rising(folder):
+    return adapting(kt.models.DANN)
+
+
+def coral_accumulated(folder):
+    """Let the strength rise with the updates, each from two batches."""
+    sgd = keras.optimizers.SGD(0.05, gradient_accumulation_steps=2)
+    return adapting(kt.models.DeepCORAL, optimizer=sgd)
+
+
+def mdd_scheduled(folder):
+    return adapting(kt.models.MDD, strength=kt.optimizers.GaninRampUp(20, end=0.2))
+
+
+def afn_variable(folder):
+    return adapting(kt.models.AFN, strength=keras.Variable(0.0))
+
+
+def validated(folder):
+    """Let the validation on a target run on phases with equal shapes."""
+    model = discriminative(keras.optimizers.AdamW(0.01))
+    phases = [(("dense_1",), 2), (("dense_2",), 2)]
+    unfreezing = kt.callbacks.GradualUnfreezing(kt.layer_groups(model), phases)
+    x, names = bases.vectors(16), ("source_accuracy", "information_maximization")
+    source = x, bases.labels(16)
+    validation = kt.callbacks.TargetValidation(source, x * 2, validators=names)
+    settings = SETTINGS | dict(epochs=4, callbacks=[unfreezing, validation])
+    history = model.fit(x, bases.labels(16), **settings)
+    return [*(np.array(history.history[f"val_{name}"]) for name in names)]
+
+
+def batch_by_batch(folder):
+    """Train with `train_on_batch`, where a loaded optimizer has counted already."""
+    model = kt.models.DANN(extractor(), free_head(), total_steps=20)
+    model.compile(keras.optimizers.SGD(0.05), bases.LOGITS)
+    bases.exact(model)
+    source = bases.vectors(16)
+    x, y = {"source": source, "target": source * 2 + 0.5}, bases.labels(16)
+    losses = [model.train_on_batch(x, y) for _ in range(5)]
+    model.save(folder / "batches.keras")
+    model = keras.models.load_model(folder / "batches.keras")
+    losses += [model.train_on_batch(x, y) for _ in range(5)]
+    return [*model.get_weights(), np.array(losses)]
+
+
+def vada(folder):
+    """Train with random steps that have the weight 0, since backends differ in them."""
+    return adapting(kt.models.VADA, strength=0.1, smoothing=(0.0, 0.0))
+
+
+def worst_step(folder):
+    """Return a gradient inside a model, and the statistics that its pass changes."""
+    norm = keras.layers.BatchNormalization()
+    layers = [keras.Input((6,)), norm, keras.layers.Dense(4, "tanh")]
+    model = bases.exact(keras.Sequential(layers))
+    x = keras.ops.convert_to_tensor(bases.vectors(8))
+
+    def loss(x):
+        return keras.ops.sum(model(x, training=True) ** 2)
+
+    slope = keras.ops.convert_to_numpy(_keras.gradient(loss, x))
+    return [slope, *model.get_weights(), np.array([0.0, np.abs(slope).max()])]
+
+
+def found_rate(folder):
+    """Return the losses of a learning rate range test, and the model after it."""
+    model = discriminative(keras.optimizers.AdamW(0.01))
+    data = bases.vectors(16), bases.labels(16)
+    curve = kt.find_learning_rate(model, data, steps=20, batch_size=4)
+    found = [curve.rates, np.array(curve.suggestion or 0.0)]
+    return [*found, *model.get_weights(), np.array(curve.losses)]
+
+
+def broken_numbers(folder):
+    """Return whether weights that are not finite are refused on finite data."""
+    model, x = bases.mlp(), bases.vectors(8)
+    found = [_keras.is_finite_for(model, x)]
+    model.layers[-1].kernel.assign(model.layers[-1].kernel * np.inf)
+    return [np.array([*found, _keras.is_finite_for(model, x)], "float32")]
 
 
 def resumed(folder):
@@ -149,6 +247,16 @@ TRAININGS = {
         probe,
         auto,
         dann,
+        dann_rising,
+        coral_accumulated,
+        mdd_scheduled,
+        afn_variable,
+        batch_by_batch,
+        validated,
+        vada,
+        worst_step,
+        found_rate,
+        broken_numbers,
         resumed,
     )
 }
