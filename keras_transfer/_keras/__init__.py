@@ -90,6 +90,7 @@ from keras_transfer._keras.replicas import scope as scope
 from keras_transfer._keras.replicas import sum_over_replicas as sum_over_replicas
 from keras_transfer._keras.symbolic import symbolic_pass as symbolic_pass
 from keras_transfer._keras.symbolic import was_called as was_called
+from keras_transfer._keras.to_tensorflow import call_in_tensorflow as call_in_tensorflow
 from keras_transfer._keras.tracing import counted_makers as counted_makers
 from keras_transfer._keras.tracing import forget_traces as forget_traces
 from keras_transfer._keras.tracing import remake_functions as remake_functions

@@ -12,6 +12,8 @@ import tensorflow as tf
 from keras_transfer.export.request import Entry
 
 PACKAGE = "tensorflow_text"
+# The network of a model of JAX. TensorFlow has it, but not as a raw op of Python.
+COMPILED = "XlaCallModule"
 
 
 def foreign_notice(
@@ -61,7 +63,7 @@ def foreign_operations(function: tf.types.experimental.ConcreteFunction) -> set[
     own = {each.signature.name for each in graph.library.function}
     nodes = [graph.node, *(each.node_def for each in graph.library.function)]
     used = {node.op for each in nodes for node in each} - own
-    return {each for each in used if not hasattr(tf.raw_ops, each)}
+    return {x for x in used if not hasattr(tf.raw_ops, x) and x != COMPILED}
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -51,12 +51,15 @@ class Folded:
                 if folded is not None:
                     self.plain.append(layer)
                     self.values += folded
+        self._copies = {id(variable): copy for variable, copy in self.values}
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Let the layers compute without adapters, with the sums as their weights."""
         kinds = [type(layer) for layer in self.plain]
-        states = [(variable, copy.value()) for variable, copy in self.values]
+        # On JAX the values are inputs of the network instead.
+        values = [] if _keras.on_jax() else self.values
+        states = [(variable, copy.value()) for variable, copy in values]
         with contextlib.ExitStack() as stack:
             for layer, kind in zip(self.plain, kinds, strict=True):
                 stack.callback(set_class, layer, kind)
@@ -64,6 +67,20 @@ class Folded:
             if states:
                 stack.enter_context(keras.StatelessScope(state_mapping=states))
             yield
+
+    def compute(self, network: Callable, inputs: object) -> object:
+        """Return the outputs of a network without adapters."""
+        with self.applied():
+            if _keras.on_jax():
+                return _keras.call_in_tensorflow(network, inputs, self._copy_of)
+            return network(inputs, training=False)
+
+    def _copy_of(self, variable: keras.Variable) -> tf.Variable:
+        if id(variable) not in self._copies:
+            with tf.init_scope():
+                copy = tf.Variable(_keras.value(variable), name=variable.path)
+            self._copies[id(variable)] = copy
+        return self._copies[id(variable)]
 
 
 def forward(model: keras.Model, plain: Entry, single: str, folded: Folded) -> Callable:
@@ -74,8 +91,7 @@ def forward(model: keras.Model, plain: Entry, single: str, folded: Folded) -> Ca
     """
 
     def call(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        with folded.applied():
-            outputs = named(model(plain.prepare(tensors), training=False), single)
+        outputs = named(folded.compute(model, plain.prepare(tensors)), single)
         check_flat(outputs)
         return {
             name: tf.cast(each, tf.float32)

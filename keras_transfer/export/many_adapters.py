@@ -84,6 +84,11 @@ class ManyAdapters:
         with self._hooked(self.hooks):
             yield
 
+    def compute(self, network: Callable, inputs: object) -> object:
+        """Return the outputs of a network with the stacked pairs."""
+        with self.applied():
+            return network(inputs, training=False)
+
     def _own_applied(self) -> contextlib.AbstractContextManager:
         """Inside the block, let the adapters' own layers use adapter `self.number`."""
         return self._hooked([each for each in self.hooks if each[0].replaces])

@@ -168,10 +168,19 @@ def _resources(layer: object) -> tuple[object, ...]:
     if not isinstance(layer, keras.Layer):
         return ()
     kind = tf.saved_model.experimental.TrackableResource
-    below = tf.train.TrackableView(layer).descendants()
-    # TensorFlow does not search the lists and dictionaries of a Keras layer.
-    below += [x for each in _keras.flat_layers(layer) for x in _collected(each)]
-    return tuple(each for each in below if isinstance(each, kind))
+    found = {}
+    for each in _keras.flat_layers(layer):
+        # TensorFlow does not search the lists and dictionaries of a Keras layer, and
+        # only on its own backend a layer.
+        for value in [*vars(each).values(), *_collected(each)]:
+            if hasattr(value, "_trackable_children") and not _is_layer(value):
+                below = tf.train.TrackableView(value).descendants()
+                found |= {id(x): x for x in below if isinstance(x, kind)}
+    return tuple(found.values())
+
+
+def _is_layer(value: object) -> bool:
+    return isinstance(value, keras.Layer)
 
 
 def _collected(layer: keras.Layer) -> Iterator[object]:

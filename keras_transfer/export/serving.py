@@ -74,6 +74,11 @@ def export_serving(
     Outputs are named `outputs` in the same way. A dictionary keeps its keys.
     Half-precision outputs are converted to float32.
 
+    On JAX, the network is one operation of the graph, XlaCallModule, for CPUs and for
+    GPUs of CUDA. TensorFlow compiles it at the first request of each shape. Images of
+    TensorFlow Serving for GPUs have lacked the compiler (tensorflow/serving#2214). For
+    these, and for `adapters`, export in a process with KERAS_BACKEND=tensorflow.
+
     Adapters are merged into a copy of the weights where possible. The model, its
     optimizer and its adapters do not change, so the export can also run inside `fit`.
     The file contains each weight once, and only the weights that the signatures read.
@@ -123,10 +128,11 @@ def export_serving(
 
     Raises:
         FileExistsError: If the version exists already.
-        NotImplementedError: If Keras does not run on TensorFlow.
+        NotImplementedError: If `adapters` are passed on JAX.
         TypeError: If `model` is not a Keras model, or `version` is not a whole number.
         ValueError: If the SavedModel gives other outputs than the model, or if the
-            inputs, samples, labels or preprocessor do not fit the model.
+            inputs, samples, labels or preprocessor do not fit the model. On JAX, if
+            the model cannot be traced for inputs of unknown size.
 
     Example:
         ```python
@@ -155,8 +161,10 @@ def export_serving(
         Warmup". `Model.export` of Keras writes each weight twice
         (keras-team/keras#23553).
     """
-    _keras.check_backend("tensorflow", "kt.export_serving", INSTEAD)
     _check(model, version)
+    if len(adapters):
+        what = "kt.export_serving with adapters="
+        _keras.check_backend("tensorflow", what, INSTEAD)
     target = pathlib.Path(directory) / str(version)
     with new_path(target) as partial:
         entries = entries_of(model, preprocessor, samples)

@@ -28,7 +28,10 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "exported")
         for name, export in (
-            ("kt.export_serving", lambda: kt.export_serving(model, path)),
+            (
+                "kt.export_serving with adapters=",
+                lambda: kt.export_serving(model, path, adapters=["first"]),
+            ),
             (
                 "kt.export.export_file",
                 lambda: kt.export.export_file(model, path, format="onnx"),

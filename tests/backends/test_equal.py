@@ -1,47 +1,20 @@
 """On JAX, trainings from the same weights end as on TensorFlow."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 
 import keras_transfer as kt
+from tests.backends.processes import finish
+from tests.backends.processes import MARKS
+from tests.backends.processes import started
 from tests.backends.trainings import TRAININGS
 from tests.contracts.compare import assert_close
 from tests.golden import bases
-from tests.public import ROOT
 
 RUN = "tests.backends.trainings"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.jax,
-    pytest.mark.skipif(
-        importlib.util.find_spec("jax") is None,
-        reason="needs the extra: pip install keras_transfer[jax]",
-    ),
-]
-
-
-def started(backend, module, *arguments):
-    """Start a process that runs a module on a backend."""
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"KERAS_BACKEND": backend},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process):
-    said, _ = process.communicate()
-    assert process.returncode == 0, said[-3000:]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")

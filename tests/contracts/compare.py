@@ -6,7 +6,9 @@ import numpy as np
 
 def arrays(structure):
     """Return the leaves of a structure of tensors as NumPy arrays."""
-    return [keras.ops.convert_to_numpy(x) for x in keras.tree.flatten(structure)]
+    # NumPy warns about a variable of JAX.
+    leaves = [getattr(x, "value", x) for x in keras.tree.flatten(structure)]
+    return [keras.ops.convert_to_numpy(x) for x in leaves]
 
 
 def assert_close(actual, expected, atol=0.0):

@@ -79,5 +79,5 @@ def shaken(model, scale=0.3):
     rng = np.random.default_rng(7)
     for weight in model.weights:
         change = np.abs(rng.normal(0, scale, weight.shape)).astype("float32")
-        weight.assign(keras.ops.convert_to_numpy(weight) + change)
+        weight.assign(keras.ops.convert_to_numpy(weight.value) + change)
     return model

@@ -1,0 +1,124 @@
+"""A network of JAX in a graph of TensorFlow."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_transfer._keras.layers import flat_layers
+
+# Machines that serve a SavedModel. TensorFlow chooses one when it loads the file.
+PLATFORMS = ("cpu", "cuda")
+
+
+def call_in_tensorflow(network: Callable, inputs: Any, copy_of: Callable) -> Any:
+    """Return the outputs of a network of JAX for inputs of a graph of TensorFlow.
+
+    Args:
+        network: The network, a Keras model.
+        inputs: Structure of symbolic tensors of TensorFlow. Axes may be unknown.
+        copy_of: Function from a variable of Keras to the `tf.Variable` of its value.
+
+    Raises:
+        ValueError: If JAX cannot trace the network for unknown axes.
+    """
+    from jax.experimental import jax2tf
+
+    # Unknown axes of two inputs can be independent of each other, but in a network of
+    # tokens and their mask they must be equal.
+    for shared in (False, True):
+        shapes = _shapes(inputs, shared)
+        limits = _limits(network, shapes)
+        try:
+            variables = _variables_read(network, inputs, shapes, limits)
+            break
+        except Exception as error:  # JAX and layers raise many types for such shapes
+            reason = error
+    else:
+        raise ValueError(
+            f"JAX cannot trace the model for inputs of any size: {reason} Give the "
+            "inputs of the model fixed shapes, or export it with "
+            "KERAS_BACKEND=tensorflow."
+        ) from reason
+
+    def call(values: list, inputs: Any) -> Any:
+        with keras.StatelessScope(zip(variables, values, strict=True)):
+            return network(inputs, training=False)
+
+    converted = jax2tf.convert(
+        call,
+        polymorphic_shapes=[None, shapes],
+        polymorphic_constraints=limits,
+        with_gradient=False,
+        native_serialization_platforms=PLATFORMS,
+    )
+    return converted([copy_of(each) for each in variables], inputs)
+
+
+def _shapes(inputs: Any, shared: bool) -> Any:
+    """Return the shapes of inputs for JAX, with a name for each unknown axis."""
+    flat = keras.tree.flatten(inputs)
+    names = [
+        ", ".join(
+            str(length)
+            if length is not None
+            else "batch"
+            if axis == 0
+            else f"axis{axis}"
+            if shared
+            else f"axis{axis}_{number}"
+            for axis, length in enumerate(each.shape)
+        )
+        for number, each in enumerate(flat)
+    ]
+    return keras.tree.pack_sequence_as(inputs, [f"({each})" for each in names])
+
+
+def _limits(network: Callable, shapes: Any) -> list[str]:
+    """Return the largest length of texts that the network has positions for."""
+    layers = [getattr(each, "sequence_length", None) for each in flat_layers(network)]
+    lengths = [each for each in layers if isinstance(each, int)]
+    axes = {name for each in keras.tree.flatten(shapes) for name in _unknown(each)}
+    return [f"{axis} <= {min(lengths)}" for axis in sorted(axes) if lengths]
+
+
+def _unknown(shape: str) -> list[str]:
+    return re.findall(r"axis1\w*", shape)
+
+
+def _variables_read(
+    network: Callable, inputs: Any, shapes: Any, limits: list[str]
+) -> list:
+    """Return the variables that a network reads."""
+    import jax
+
+    variables = network.variables
+    values = [jax.ShapeDtypeStruct(x.shape, x.value.dtype) for x in variables]
+    specs = keras.tree.map_structure(
+        lambda x: jax.ShapeDtypeStruct([each or 1 for each in x.shape], x.dtype.name),
+        inputs,
+    )
+    read = set()
+
+    def call(values: list, inputs: Any) -> Any:
+        with _Reading(zip(variables, values, strict=True)) as scope:
+            outputs = network(inputs, training=False)
+        read.update(scope.read)
+        return outputs
+
+    specs = jax.export.symbolic_args_specs(specs, shapes, constraints=limits)
+    jax.eval_shape(call, values, specs)
+    return [each for each in variables if id(each) in read]
+
+
+class _Reading(keras.StatelessScope):
+    """Notes which variables are read."""
+
+    def __init__(self, state_mapping: Any) -> None:
+        super().__init__(state_mapping)
+        self.read = set()
+
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        self.read.add(id(variable))
+        return super().get_current_value(variable)
