@@ -190,3 +190,19 @@ def test_a_cycle_is_found():
     assert cycles(files) == sorted(files)
     del files["keras_transfer.data.b"]
     assert cycles(files) == []
+
+
+def test_the_files_that_know_the_backend_are_listed():
+    rows = re.findall(r"(?m)^  \| (`.*?) \|", (ROOT / "CONTRIBUTING.md").read_text())
+    listed = set()
+    for row in rows:
+        first, *others = re.findall(r"`([\w/]+)`", row)
+        folder = first.partition("/")[0]
+        listed |= {first, *(f"{folder}/{other}" for other in others)}
+    asks = re.compile(r"on_jax|check_backend|backend\.backend\(\)")
+    found = {
+        name.removeprefix("keras_transfer.").replace(".", "/")
+        for name, text in FILES.items()
+        if asks.search(text) and not name.startswith("keras_transfer._keras")
+    }
+    assert found == listed

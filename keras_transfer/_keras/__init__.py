@@ -1,5 +1,8 @@
 """Private APIs of Keras: used only in this package, with a test for each use."""
 
+from keras_transfer._keras.backends import check_backend as check_backend
+from keras_transfer._keras.backends import check_supported
+from keras_transfer._keras.backends import on_jax as on_jax
 from keras_transfer._keras.branches import either as either
 from keras_transfer._keras.exchange import exchanged as exchanged
 from keras_transfer._keras.exchange import is_training as is_training
@@ -30,9 +33,7 @@ from keras_transfer._keras.graph import sees_mask as sees_mask
 from keras_transfer._keras.graph import source as source
 from keras_transfer._keras.inference import inference as inference
 from keras_transfer._keras.jax_fit import assign_copy as assign_copy
-from keras_transfer._keras.jax_fit import check_backend as check_backend
 from keras_transfer._keras.jax_fit import has_value as has_value
-from keras_transfer._keras.jax_fit import on_jax as on_jax
 from keras_transfer._keras.jax_fit import on_other_devices as on_other_devices
 from keras_transfer._keras.jax_fit import (
     replicate_short_batches as replicate_short_batches,
@@ -94,3 +95,5 @@ from keras_transfer._keras.to_tensorflow import call_in_tensorflow as call_in_te
 from keras_transfer._keras.tracing import counted_makers as counted_makers
 from keras_transfer._keras.tracing import forget_traces as forget_traces
 from keras_transfer._keras.tracing import remake_functions as remake_functions
+
+check_supported()

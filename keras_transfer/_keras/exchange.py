@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
 
-from keras_transfer._keras.jax_fit import on_jax
+from keras_transfer._keras.backends import on_jax
 from keras_transfer._keras.jax_fit import value_in_fit
 
 # Keras's lists of the weights of a layer, which the layer does not compute with.

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_transfer._keras.jax_fit import on_jax
+from keras_transfer._keras.backends import on_jax
 from keras_transfer._keras.layers import flags
 from keras_transfer._keras.tracing import KINDS
 from keras_transfer._keras.tracing import remake_functions

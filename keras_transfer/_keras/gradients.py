@@ -7,7 +7,7 @@ import keras
 from keras import ops
 from keras.src.backend import StatelessScope
 
-from keras_transfer._keras.jax_fit import on_jax
+from keras_transfer._keras.backends import on_jax
 
 
 def gradient(function: Callable, x: Any) -> Any:

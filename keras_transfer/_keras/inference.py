@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_transfer._keras.jax_fit import on_jax
+from keras_transfer._keras.backends import on_jax
 from keras_transfer._keras.layers import flat_layers
 
 

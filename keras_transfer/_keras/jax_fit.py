@@ -10,26 +10,7 @@ import keras
 from keras import ops
 from keras.src import backend
 
-
-def on_jax() -> bool:
-    """Return whether Keras runs on JAX."""
-    return keras.backend.backend() == "jax"
-
-
-def check_backend(needed: str, what: str, instead: str) -> None:
-    """Raise NotImplementedError unless Keras runs on the backend that is needed.
-
-    Args:
-        needed: The name of the backend, "tensorflow" or "jax".
-        what: What needs this backend.
-        instead: A sentence that says what to do on another backend.
-    """
-    name = keras.backend.backend()
-    if name != needed:
-        title = {"tensorflow": "TensorFlow", "jax": "JAX"}[needed]
-        raise NotImplementedError(
-            f"{what} needs the {title} backend, but the backend is {name}. {instead}"
-        )
+from keras_transfer._keras.backends import on_jax
 
 
 def sync(model: keras.Model) -> None:

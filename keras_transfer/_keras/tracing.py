@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_transfer._keras.jax_fit import on_jax
+from keras_transfer._keras.backends import on_jax
 from keras_transfer._keras.jax_fit import traced_again
 
 # The functions that Keras makes for a model with `make_<kind>_function`.

@@ -61,3 +61,10 @@ def test_two_devices_train_as_one():
 
 def test_what_needs_tensorflow_says_so_on_jax():
     finish(started("jax", "tests.backends.refusals"))
+
+
+def test_another_backend_is_refused_on_import():
+    process = started("numpy", "keras_transfer.losses")
+    said, _ = process.communicate()
+    assert process.returncode
+    assert "ImportError: keras_transfer runs on the backends TensorFlow and JAX" in said
