@@ -12,6 +12,7 @@ from tests.contracts.compare import arrays
 from tests.contracts.compare import assert_close
 from tests.contracts.compare import fit
 from tests.contracts.compare import run
+from tests.contracts.compute import exports
 
 
 class LayerContract:
@@ -156,6 +157,7 @@ class LayerContract:
         else:
             assert_close(out._keras_mask, masked._keras_mask)
 
+    @exports
     @pytest.mark.costly
     def test_exports(self, tmp_path):
         model = self.trained()

@@ -4,8 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import ops
 
+from tests.contracts import compute
 from tests.contracts.compare import arrays
+from tests.contracts.compute import tensorflow_only
+from tests.contracts.compute import tensors
 
 
 class LossContract:
@@ -32,6 +36,15 @@ class LossContract:
     def expected(self, source, target, constants):
         """Return the value of the paper's equation in NumPy: the oracle."""
         raise NotImplementedError
+
+    def changes(self):
+        """Return changes of the inputs with which all results must be finite."""
+        return {
+            "zeros": np.zeros_like,
+            "same rows": lambda x: np.repeat(x[:1], len(x), axis=0),
+            "large": lambda x: x * np.float32(1e4),
+            "tiny": lambda x: x * np.float32(1e-22),
+        }
 
     def oracle(self, source, target):
         """Return the oracle's value in float64."""
@@ -68,18 +81,11 @@ class LossContract:
 
     @pytest.mark.parametrize("jit_compile", [False, True])
     def test_value_and_gradient_are_finite(self, jit_compile):
-        changes = {
-            "zeros": np.zeros_like,
-            "same rows": lambda x: np.repeat(x[:1], len(x), axis=0),
-            "large": lambda x: x * np.float32(1e4),
-            "tiny": lambda x: x * np.float32(1e-22),
-        }
         loss = self.make()
-        function = tf.function(gradients_of, jit_compile=jit_compile)
-        for kind, change in changes.items():
+        function = compute.compiled(gradients_of(loss), jit_compile)
+        for kind, change in self.changes().items():
             inputs = keras.tree.map_structure(change, self.inputs())
-            tensors = keras.tree.map_structure(tf.constant, inputs)
-            value, gradients = function(loss, *tensors)
+            value, gradients = function(*tensors(inputs))
             assert np.isfinite(value), kind
             assert all(np.isfinite(each).all() for each in gradients), kind
 
@@ -93,21 +99,20 @@ class LossContract:
         with pytest.raises(ValueError, match="shape|parts"):
             self.make()(*first(self.fewest_rows - 1))
 
+    @tensorflow_only("JAX knows the size of each batch")
     def test_unknown_batch_size(self):
         loss, inputs = self.make(), self.inputs()
         specs = keras.tree.map_structure(
             lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), inputs
         )
         function = tf.function(loss, input_signature=specs)
-        tensors = keras.tree.map_structure(tf.constant, inputs)
-        assert_same(function(*tensors), loss(*inputs))
+        assert_same(function(*tensors(inputs)), loss(*inputs))
 
     def test_xla_computes_the_same(self):
         loss, inputs = self.make(), self.inputs()
         plain, gradients = value_and_gradients(loss, *inputs)
-        compiled, others = tf.function(gradients_of, jit_compile=True)(
-            loss, *keras.tree.map_structure(tf.constant, inputs)
-        )
+        function = compute.compiled(gradients_of(loss))
+        compiled, others = function(*tensors(inputs))
         assert_same(compiled, plain)
         for a, b in zip(arrays(others), gradients, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
@@ -115,8 +120,8 @@ class LossContract:
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
     def test_half_inputs_are_computed_in_float32(self, dtype):
         loss = self.make()
-        half = keras.tree.map_structure(lambda x: tf.cast(x, dtype), self.inputs())
-        rounded = keras.tree.map_structure(lambda x: tf.cast(x, "float32"), half)
+        half = keras.tree.map_structure(lambda x: ops.cast(x, dtype), self.inputs())
+        rounded = keras.tree.map_structure(lambda x: ops.cast(x, "float32"), half)
         value = loss(*half)
         assert keras.backend.standardize_dtype(value.dtype) == "float32"
         assert float(value) == float(loss(*rounded))
@@ -130,8 +135,7 @@ class LossContract:
         value = self.make()(*symbols)
         assert (value.shape, value.dtype) == ((), "float32")
         model = keras.Model(symbols, value)
-        tensors = keras.tree.map_structure(tf.constant, self.inputs())
-        assert_same(model(tensors), self.make()(*self.inputs()))
+        assert_same(model(tensors(self.inputs())), self.make()(*self.inputs()))
 
     def test_config_makes_the_same_loss(self):
         loss = self.make(name="mine")
@@ -159,7 +163,7 @@ class LossContract:
 
         @tf.function
         def together():
-            value, gradients = strategy.run(gradients_of, args=(loss, *given))
+            value, gradients = strategy.run(gradients_of(loss), args=given)
             reduced = [strategy.reduce("SUM", value, axis=None)]
             return reduced, [strategy.experimental_local_results(g) for g in gradients]
 
@@ -194,19 +198,14 @@ def wide(structure):
     return keras.tree.map_structure(lambda x: np.asarray(x, "float64"), structure)
 
 
-def gradients_of(loss, source, target):
-    """Return the loss and its gradient for each tensor, or zeros without a gradient."""
-    leaves = keras.tree.flatten((source, target))
-    with tf.GradientTape() as tape:
-        tape.watch(leaves)
-        value = loss(source, target)
-    return value, tape.gradient(value, leaves, unconnected_gradients="zero")
+def gradients_of(loss):
+    """Return a function that returns the loss and its gradient for each tensor."""
+    return lambda source, target: compute.value_and_gradients(loss, source, target)
 
 
 def value_and_gradients(loss, source, target):
     """Return the loss and its gradients as NumPy arrays."""
-    tensors = keras.tree.map_structure(tf.constant, (source, target))
-    value, gradients = gradients_of(loss, *tensors)
+    value, gradients = gradients_of(loss)(*tensors((source, target)))
     return float(value), arrays(gradients)
 
 

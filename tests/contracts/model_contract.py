@@ -10,6 +10,7 @@ from tests.contracts.compare import arrays
 from tests.contracts.compare import assert_close
 from tests.contracts.compare import fit
 from tests.contracts.compare import run
+from tests.contracts.compute import exports
 
 
 class ModelContract:
@@ -136,6 +137,7 @@ class ModelContract:
             two = self.trained()
         assert_close(two.get_weights(), one.get_weights(), 1e-5)
 
+    @exports
     @pytest.mark.costly
     def test_exports(self, tmp_path):
         model = self.trained()

@@ -7,6 +7,8 @@ import pytest
 from tests.contracts import fresh
 from tests.contracts.compare import assert_close
 from tests.contracts.compare import fit
+from tests.contracts.compute import INTEGER
+from tests.contracts.compute import wide
 
 
 class ScheduleContract:
@@ -31,10 +33,13 @@ class ScheduleContract:
     def test_stays_at_its_end(self):
         schedule = self.make()
         end = float(schedule(self.steps))
-        for step in (self.steps + 1, 100 * self.steps, 2**40):
-            assert float(schedule(keras.ops.convert_to_tensor(step, "int64"))) == end
+        late = min(2**40, np.iinfo(INTEGER).max)
+        for step in (self.steps + 1, 100 * self.steps, late):
+            assert float(schedule(keras.ops.convert_to_tensor(step, INTEGER))) == end
 
-    @pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", "float32"])
+    @pytest.mark.parametrize(
+        "dtype", ["int32", pytest.param("int64", marks=wide), "uint8", "float32"]
+    )
     def test_takes_steps_of_any_dtype(self, dtype):
         schedule = self.make()
         rate = schedule(keras.ops.convert_to_tensor(3, dtype))
