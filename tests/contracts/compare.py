@@ -11,6 +11,12 @@ def arrays(structure):
     return [keras.ops.convert_to_numpy(x) for x in leaves]
 
 
+def array(tensor):
+    """Return a tensor or a Variable as a NumPy array."""
+    (only,) = arrays(tensor)
+    return only
+
+
 def assert_close(actual, expected, atol=0.0):
     """Fail unless two structures contain the same arrays within `atol`."""
     actual, expected = arrays(actual), arrays(expected)

@@ -71,6 +71,15 @@ def weight_gradients(function, variables, unconnected="none"):
     return jax.grad(pure)(values)
 
 
+def sync(model):
+    """Give the variables of a model their values in a callback, after a batch.
+
+    On JAX they have none while `fit` runs the steps of an epoch.
+    """
+    if not ON_TENSORFLOW:
+        model.jax_state_sync()
+
+
 def compiled(function, jit_compile=True):
     """Return a function that is compiled by XLA, or else is a graph of TensorFlow.
 

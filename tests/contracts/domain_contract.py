@@ -6,15 +6,16 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
 from keras_transfer.models import SourceOnly
 from keras_transfer.models.domain_adaptation import DomainAdaptation
+from tests.contracts.compare import array
 from tests.contracts.compare import arrays
 from tests.contracts.compare import assert_close
 from tests.contracts.compare import fit
 from tests.contracts.compare import run
+from tests.contracts.compute import tensors
 from tests.contracts.model_contract import ModelContract
 
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -54,9 +55,9 @@ def streams(size=8, target_size=None):
 
 def loss_of(model, x, y, training=False):
     """Return the loss of one batch, run eagerly."""
-    x = keras.tree.map_structure(tf.constant, x)
+    x, y = tensors((x, y))
     outputs = model(x, training=training)
-    return model.compute_loss(x, tf.constant(y), outputs, training=training)
+    return model.compute_loss(x, y, outputs, training=training)
 
 
 def seen(model, x):
@@ -64,8 +65,8 @@ def seen(model, x):
     results = {}
     for name, inputs in x.items():
         features = model.feature_extractor(inputs)
-        outputs = model.label_head(features).numpy()
-        results[name] = Seen(features.numpy(), outputs)
+        outputs = array(model.label_head(features))
+        results[name] = Seen(array(features), outputs)
     return results
 
 

@@ -11,6 +11,7 @@ from tests.contracts.compare import assert_close
 from tests.contracts.compare import fit
 from tests.contracts.compare import run
 from tests.contracts.compute import exports
+from tests.contracts.compute import tensors
 
 
 class ModelContract:
@@ -143,5 +144,6 @@ class ModelContract:
         model = self.trained()
         model.export(tmp_path / "served", verbose=False)
         served = tf.saved_model.load(tmp_path / "served")  # owns the weights
-        inputs = keras.tree.map_structure(tf.constant, self.inputs())
-        assert_close(served.serve(inputs), run(model, self.inputs()), 1e-5)
+        assert_close(
+            served.serve(tensors(self.inputs())), run(model, self.inputs()), 1e-5
+        )

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
+from keras import ops
 
 from keras_transfer.models import AFN
 from tests.contracts.compare import assert_close
+from tests.contracts.compute import tensors
+from tests.contracts.compute import weight_gradients
 from tests.contracts.domain_contract import DomainContract
 from tests.contracts.domain_contract import extractor
 from tests.contracts.domain_contract import free_head
@@ -35,20 +37,24 @@ class TestAFN(DomainContract):
 
     def test_gradient_increases_the_norm_of_the_features(self):
         model = self.compiled(strength=3.0, step=0.5)
-        x = {name: tf.constant(each) for name, each in streams().items()}
+        x = tensors(streams())
         body = model.feature_extractor
-        with tf.GradientTape(persistent=True) as tape:
-            whole = loss_of(model, x, LABELS, training=True)
-            label = LOGITS(LABELS, model.label_head(body(x["source"])))
-            length = sum(
-                tf.reduce_mean(tf.norm(body(each), axis=1)) for each in x.values()
-            )
-        found = tape.gradient(whole, body.trainable_variables)
-        label, longer = (
-            tape.gradient(y, body.trainable_variables) for y in (label, length)
+
+        def whole():
+            return loss_of(model, x, LABELS, training=True)
+
+        def label():
+            return LOGITS(LABELS, model.label_head(body(x["source"])))
+
+        def length():
+            return sum(ops.mean(ops.norm(body(each), axis=1)) for each in x.values())
+
+        found, of_label, longer = (
+            weight_gradients(loss, body.trainable_variables)
+            for loss in (whole, label, length)
         )
         # The derivative of (|f| - |f|' - d)^2 by |f| is -2 d at |f| = |f|'.
-        expected = [a - 3 * 2 * 0.5 * b for a, b in zip(label, longer, strict=True)]
+        expected = [a - 3 * 2 * 0.5 * b for a, b in zip(of_label, longer, strict=True)]
         assert_close(found, expected, 1e-5)
 
 

@@ -22,6 +22,8 @@ from tests.contracts.callback_contract import Interrupted
 from tests.contracts.compare import arrays
 from tests.contracts.compare import assert_close
 from tests.contracts.compare import fit
+from tests.contracts.compute import INTEGER
+from tests.contracts.compute import sync
 from tests.contracts.domain_contract import extractor
 from tests.contracts.domain_contract import free_head
 from tests.contracts.domain_contract import LABELS
@@ -36,13 +38,14 @@ class Noting(DomainAdaptation):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.notes = keras.Variable(np.zeros(64, "float32"), trainable=False)
-        self.count = keras.Variable(0, dtype="int64", trainable=False)
+        self.count = keras.Variable(0, dtype=INTEGER, trainable=False)
 
     def penalties(self, source, target, compared):
         # Depend on the batch, because no batch arrives after the end of the data.
-        zero = ops.cast(0.0 * ops.sum(source.features), "int64")
-        here = ops.equal(ops.arange(64, dtype="int64"), self.count + zero)
-        self.notes.assign(ops.where(here, self.strength_now(), self.notes))
+        zero = ops.cast(0.0 * ops.sum(source.features), INTEGER)
+        here = ops.equal(ops.arange(64, dtype=INTEGER), self.count + zero)
+        notes = ops.convert_to_tensor(self.notes)
+        self.notes.assign(ops.where(here, self.strength_now(), notes))
         self.count.assign_add(1 + zero)
         return {}
 
@@ -127,6 +130,7 @@ def test_a_loaded_model_continues_at_initial_epoch(tmp_path):
 @pytest.mark.parametrize("save_freq", ["epoch", 1])
 def test_a_resumed_fit_continues_the_strength(tmp_path, save_freq):
     def interrupt(batch, logs=None):
+        sync(model)
         if int(arrays(model.optimizer.iterations)[0]) == 6:
             raise Interrupted
 

@@ -3,11 +3,14 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
+from keras import ops
 
 from keras_transfer.models import MCD
+from tests.contracts.compare import array
 from tests.contracts.compare import assert_close
+from tests.contracts.compute import tensors
+from tests.contracts.compute import weight_gradients
 from tests.contracts.domain_contract import DomainContract
 from tests.contracts.domain_contract import extractor
 from tests.contracts.domain_contract import free_head
@@ -27,7 +30,7 @@ class TestMCD(DomainContract):
         model, x = self.compiled(strength=0.5), streams(8, 5)
         source, target = seen(model, x).values()
         second = {
-            name: model.second_head(each.features).numpy()
+            name: array(model.second_head(each.features))
             for name, each in seen(model, x).items()
         }
         first = paper.cross_entropy(LABELS, source.outputs)
@@ -41,17 +44,23 @@ class TestMCD(DomainContract):
 
     def test_gradients_have_the_signs_of_the_paper(self):
         model = self.compiled(strength=0.3)
-        x = {name: tf.constant(each) for name, each in streams().items()}
+        x = tensors(streams())
         body, heads = model.feature_extractor, (model.label_head, model.second_head)
-        with tf.GradientTape(persistent=True) as tape:
-            whole = loss_of(model, x, LABELS, training=True)
-            labels = sum(LOGITS(LABELS, head(body(x["source"]))) for head in heads)
-            p, q = (tf.nn.softmax(head(body(x["target"]))) for head in heads)
-            discrepancy = tf.reduce_mean(tf.abs(p - q))
+
+        def whole():
+            return loss_of(model, x, LABELS, training=True)
+
+        def labels():
+            return sum(LOGITS(LABELS, head(body(x["source"]))) for head in heads)
+
+        def discrepancy():
+            p, q = (ops.softmax(head(body(x["target"]))) for head in heads)
+            return ops.mean(ops.abs(p - q))
+
         for layer, factor in ((body, 0.3), (heads[0], -1.0), (heads[1], -1.0)):
             found, of_labels, apart = (
-                tape.gradient(y, layer.trainable_variables)
-                for y in (whole, labels, discrepancy)
+                weight_gradients(loss, layer.trainable_variables)
+                for loss in (whole, labels, discrepancy)
             )
             pairs = zip(of_labels, apart, strict=True)
             assert_close(found, [a + factor * b for a, b in pairs], 1e-6)
@@ -59,10 +68,10 @@ class TestMCD(DomainContract):
     def test_sample_weights_reach_both_heads(self):
         model, x = self.compiled(strength=0.0), streams()
         weight = np.arange(8.0)
-        x = keras.tree.map_structure(tf.constant, x)
+        x = tensors(x)
         outputs = model(x, training=False)
-        model.compute_loss(x, tf.constant(LABELS), outputs, weight, training=False)
-        second = model.second_head(outputs["features"]["source"]).numpy()
+        model.compute_loss(x, tensors(LABELS), outputs, weight, training=False)
+        second = array(model.second_head(outputs["features"]["source"]))
         expected = np.mean(weight * paper.surprise(LABELS, second))
         assert logged(model)["second_head_loss"] == pytest.approx(expected, rel=1e-5)
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_transfer.models import VADA
+from tests.contracts.compare import array
 from tests.contracts.compare import arrays
 from tests.contracts.compare import fit
 from tests.contracts.compare import run
@@ -36,7 +37,7 @@ class TestVADA(DomainContract):
             arrays(outputs["compared"][f"{name}_smoothness"])[0].mean() for name in x
         ]
         entropy = paper.entropy(paper.softmax(target.outputs)).mean()
-        logits = [model.domain_head(each.features).numpy() for each in (source, target)]
+        logits = [array(model.domain_head(each.features)) for each in (source, target)]
         expected = paper.cross_entropy(LABELS, source.outputs)
         expected += paper.domain_loss(*logits)
         expected += 0.7 * smooth[0] + 0.2 * (entropy + smooth[1])
@@ -111,9 +112,9 @@ def test_the_step_for_token_ids_is_in_the_features():
     steps = rng.normal(size=(200, 8, 20))
     steps *= 0.1 / np.linalg.norm(steps, axis=2, keepdims=True)
     head = model.label_head
-    plain = head(features).numpy()
+    plain = array(head(features))
     usual = [
-        divergence(plain, head((features + r).astype("float32")).numpy()) for r in steps
+        divergence(plain, array(head((features + r).astype("float32")))) for r in steps
     ]
     assert found.mean() > 2 * np.mean(usual)
     logs = fit(model, x, LABELS, epochs=2).history
@@ -166,9 +167,7 @@ def test_constant_predictions_have_no_divergence_and_no_nan():
     assert np.all(arrays(found["target_smoothness"])[0] == 0)
     logs = fit(model, streams(), LABELS).history
     assert all(np.isfinite(each).all() for each in logs.values())
-    assert np.isfinite(
-        arrays(tf.concat([tf.reshape(w, -1) for w in model.weights], 0))[0]
-    ).all()
+    assert all(np.isfinite(each).all() for each in arrays(model.weights))
 
 
 def shifted(normalize):
