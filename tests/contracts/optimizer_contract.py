@@ -7,6 +7,7 @@ from tests import tiny
 from tests.contracts import fresh
 from tests.contracts.compare import assert_close
 from tests.contracts.compare import fit
+from tests.contracts.compute import sync
 
 
 class OptimizerContract:
@@ -103,9 +104,12 @@ class OptimizerContract:
     def test_ema_averages_the_weights(self):
         model = self.compiled(use_ema=True, ema_momentum=0.5)
         steps = []
-        keep = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: steps.append(model.get_weights())
-        )
+
+        def keep_weights(batch, logs):
+            sync(model)
+            steps.append(model.get_weights())
+
+        keep = keras.callbacks.LambdaCallback(on_train_batch_end=keep_weights)
         fit(model, *self.data(), epochs=2, callbacks=[keep])
         average = steps[0]
         for step in steps[1:]:
