@@ -7,6 +7,7 @@ from keras_transfer._keras import flat_layers
 from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.switching import own_places
 from tests import tiny
+from tests.contracts.compare import array
 
 
 def tokens(rows=8, words=64, length=8):
@@ -96,4 +97,4 @@ def trained_paths(model):
 def base_values(model):
     """Return the values of all weights that belong to no part, by id."""
     own = {id(v) for _, part in all_parts(model) for v in part.weights}
-    return {id(v): v.numpy() for v in model.weights if id(v) not in own}
+    return {id(v): array(v) for v in model.weights if id(v) not in own}

@@ -13,6 +13,7 @@ from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
 from tests import tiny
 from tests.adapters import models
+from tests.contracts.compare import arrays
 from tests.contracts.compare import assert_close
 from tests.contracts.compare import run
 
@@ -109,11 +110,11 @@ def test_a_subclass_with_another_computation_does_not_fold_as_its_parent(kind):
     recipe = with_parts(technique, dense=kind)
     recipe(targets="dense_0", **numbers).attach(model)
     models.disturb(model)
-    before, weights = run(model, x), [each.numpy() for each in model.weights]
+    before, weights = run(model, x), arrays(model.weights)
     with pytest.raises(ValueError, match=rf"{kind.__name__}.*on_outputs.*`fold`"):
         adapters.merge(model)
     assert_close(run(model, x), before)
-    assert_close([each.numpy() for each in model.weights], weights)
+    assert_close(arrays(model.weights), weights)
     with pytest.raises(ValueError, match=rf"{kind.__name__}.*on_outputs.*`joined`"):
         adapters.add_weighted(model, "sum", {"default": 0.5})
 

@@ -10,6 +10,8 @@ from tests.adapters import models
 from tests.backbones import families
 from tests.contracts.adapter_contract import AdapterContract
 from tests.contracts.adapter_contract import small
+from tests.contracts.compare import array
+from tests.contracts.compare import arrays
 from tests.contracts.compare import assert_close
 from tests.contracts.compare import fit
 
@@ -53,14 +55,14 @@ def test_batch_normalization_does_not_change():
     model = tiny.convnet()
     adapters.BitFit().attach(model)
     norm = model.get_layer("norm")
-    before = [v.numpy() for v in norm.weights]
+    before = arrays(norm.weights)
     x = np.random.default_rng(0).normal(size=(8, 8, 8, 3))
-    kernels = [v.numpy() for v in model.weights if v.name == "kernel"][:-1]
-    biases = [v.numpy() for v in model.weights if v.name == "bias"]
+    kernels = [array(v) for v in model.weights if v.name == "kernel"][:-1]
+    biases = [array(v) for v in model.weights if v.name == "bias"]
     fit(models.compiled(model), x, models.labels())
     assert_close(norm.weights, before)
     assert_close([v for v in model.weights if v.name == "kernel"][:-1], kernels)
-    now = [v.numpy() for v in model.weights if v.name == "bias"]
+    now = [array(v) for v in model.weights if v.name == "bias"]
     assert all((a != b).any() for a, b in zip(now, biases, strict=True))
 
 

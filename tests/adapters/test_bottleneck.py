@@ -11,6 +11,7 @@ from tests.adapters import models
 from tests.backbones import families
 from tests.contracts.adapter_contract import AdapterContract
 from tests.contracts.adapter_contract import small
+from tests.contracts.compare import array
 from tests.contracts.compare import assert_close
 
 ONE = 2 * 16 * 4 + 16 + 4  # parameters of one network of width 16 and size 4
@@ -37,11 +38,11 @@ def test_by_hand():
     x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
     layer = keras.layers.Dense(4, "tanh", name="it")
     model = keras.Sequential([keras.Input((5, 3)), layer])
-    plain = model(x).numpy()
+    plain = array(model(x))
     adapters.Bottleneck(size=2, activation="relu", targets="it").attach(model)
     models.disturb(model)
     _, _, part = next(places(model))
-    down, down_bias, up, up_bias = (v.numpy() for v in part.named_weights.values())
+    down, down_bias, up, up_bias = (array(v) for v in part.named_weights.values())
     assert down.shape == (4, 2) and up.shape == (2, 4)
     # After the layer's own activation.
     inside = np.maximum(plain @ down + down_bias, 0)

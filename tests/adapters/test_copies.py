@@ -12,6 +12,7 @@ from tests.adapters import models
 from tests.contracts.compare import assert_close
 from tests.contracts.compare import fit
 from tests.contracts.compare import run
+from tests.contracts.compute import wide
 
 ROWS = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
 
@@ -120,6 +121,7 @@ RECIPES = [
 ]
 
 
+@wide
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda x: type(x).__name__)
 def test_a_float64_model_keeps_its_dtype(recipe, tmp_path):
     keras.config.set_dtype_policy("float64")

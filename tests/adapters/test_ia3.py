@@ -9,6 +9,7 @@ from keras_transfer.adapters.switching import places
 from tests.adapters import models
 from tests.backbones import families
 from tests.contracts.adapter_contract import AdapterContract
+from tests.contracts.compare import array
 from tests.contracts.compare import assert_close
 
 
@@ -31,7 +32,7 @@ def adapted(layer, x, **kwargs):
     adapters.IA3(targets=layer.name, **kwargs).attach(model)
     models.disturb(model)
     _, _, part = next(places(model))
-    return model, part.ia3_scale.numpy()
+    return model, array(part.ia3_scale)
 
 
 @pytest.mark.parametrize("feedforward", [[], ["it"]])
@@ -40,7 +41,7 @@ def test_dense_by_hand(feedforward):
     model, scale = adapted(
         keras.layers.Dense(3, "tanh", name="it"), x, feedforward=feedforward
     )
-    kernel, bias = model.layers[-1].kernel.numpy(), model.layers[-1].bias.numpy()
+    kernel, bias = array(model.layers[-1].kernel), array(model.layers[-1].bias)
     if feedforward:
         expected = np.tanh((scale * x) @ kernel + bias)
     else:
@@ -64,7 +65,7 @@ def test_einsum_by_hand(equation, features, shape, bias_axes, feedforward):
     x = random(2, 5, *features)
     layer = keras.layers.EinsumDense(equation, shape, bias_axes=bias_axes, name="it")
     model, scale = adapted(layer, x, feedforward=feedforward)
-    kernel, bias = layer.kernel.numpy(), layer.bias.numpy()
+    kernel, bias = array(layer.kernel), array(layer.bias)
     source, letters, target = equation.replace("->", ",").split(",")
     into = [x for x in letters if x not in target]
     axes = into if feedforward else [x for x in letters if x not in into]
@@ -131,10 +132,10 @@ def test_a_weighted_sum_adds_the_changes():
     model, first = adapted(layer, x)
     adapters.IA3(targets="it").attach(model, "second")
     models.disturb(model, 0.7, "second")
-    second = list(places(model, "second"))[0][2].ia3_scale.numpy()
+    second = array(list(places(model, "second"))[0][2].ia3_scale)
     adapters.add_weighted(model, "sum", {"default": 0.5, "second": 2.0})
     scale = 1 + 0.5 * (first - 1) + 2 * (second - 1)
-    expected = scale * (x @ layer.kernel.numpy() + layer.bias.numpy())
+    expected = scale * (x @ array(layer.kernel) + array(layer.bias))
     assert_close(model(x), expected, 1e-5)
     adapters.IA3(targets="it", feedforward=["it"]).attach(model, "inside")
     with pytest.raises(ValueError, match="no sum"):

@@ -12,7 +12,10 @@ from keras_transfer.backbones.block_patterns import find_owners
 from tests import tiny
 from tests.adapters import models
 from tests.backbones import families
+from tests.contracts.compare import array
+from tests.contracts.compare import arrays
 from tests.contracts.compare import assert_close
+from tests.contracts.compute import tensorflow_only
 
 LAYER = "transformer_layer_{}/self_attention_layer/{}"
 
@@ -50,10 +53,10 @@ def test_equals_the_sum_of_the_matrices():
     models.disturb(model)
     at = {owner.path: owner.layer for owner in find_owners(other)}
     for path, _, part in places(model):
-        a, b = part.lora_a.numpy(), part.lora_b.numpy()
+        a, b = array(part.lora_a), array(part.lora_b)
         kernel = at[path].kernel
-        kernel.assign(kernel.numpy() + 1.5 * (a @ b).reshape(kernel.shape))
-    before = other(models.tokens()).numpy()
+        kernel.assign(array(kernel) + 1.5 * (a @ b).reshape(kernel.shape))
+    before = array(other(models.tokens()))
     assert_close(model(models.tokens()), before, 1e-5)
 
 
@@ -61,7 +64,7 @@ def test_parameter_count_of_a_query_matches_peft():
     layer = keras.layers.EinsumDense("btc,chd->bthd", (None, 12, 32), name="query")
     model = keras.Sequential([keras.Input((None, 384)), layer])
     adapters.LoRA(targets="query").attach(model)
-    assert sum(v.numpy().size for v in model.trainable_weights) == 6144
+    assert sum(array(v).size for v in model.trainable_weights) == 6144
 
 
 def test_convolutions_of_a_single_block_by_default():
@@ -83,7 +86,7 @@ def test_convolutions_of_the_blocks_by_default():
     names = paths(model)
     assert names and all("block" in name for name in names)
     assert np.array_equal(model(models.images()), y)
-    before = [v.numpy() for v in model.non_trainable_weights]
+    before = arrays(model.non_trainable_weights)
     models.disturb(model)
     out = keras.layers.GlobalAveragePooling2D()(model.output)
     head = keras.Model(model.input, keras.layers.Dense(3)(out))
@@ -164,21 +167,21 @@ def test_reversible_embedding_tied_output_included():
     ids = keras.Input((4,), dtype="int32")
     model = keras.Model(ids, layer(layer(ids), reverse=True))
     x = np.arange(8).reshape(2, 4)
-    y = model(x).numpy()
+    y = array(model(x))
     adapters.LoRA(rank=2, targets="tokens").attach(model)
     assert_close(model(x), y)
     models.disturb(model)
     part = next(places(model))[2]
-    matrix = layer.embeddings.numpy() + part.delta(layer)
+    matrix = array(layer.embeddings) + part.delta(layer)
     expected = 3 * np.tanh(matrix[x] @ matrix.T / 3)
     assert_close(model(x), expected, 1e-5)
     part.tied = False  # as in PEFT
-    expected = 3 * np.tanh(matrix[x] @ layer.embeddings.numpy().T / 3)
+    expected = 3 * np.tanh(matrix[x] @ array(layer.embeddings).T / 3)
     assert_close(model(x), expected, 1e-5)
     with pytest.raises(ValueError, match="logits too"):
         adapters.merge(model)
     part.tied = True
-    y = model(x).numpy()
+    y = array(model(x))
     adapters.merge(model)
     assert type(layer) is keras_hub.layers.ReversibleEmbedding
     assert_close(model(x), y, 1e-5)
@@ -357,7 +360,7 @@ def test_gradual_unfreezing_trains_the_pairs_and_never_the_base():
     adapters.LoRA(rank=2).attach(model)
     models.disturb(model)
     base = models.base_values(model)
-    idle = [v.numpy() for _, _, part in places(model, "idle") for v in part.weights]
+    idle = [array(v) for _, _, part in places(model, "idle") for v in part.weights]
     model.compile(keras.optimizers.AdamW(0.01), "mse")
     unfreezing = kt.callbacks.GradualUnfreezing(model)
     x, y = models.tokens(), np.ones((8, 3))
@@ -365,10 +368,10 @@ def test_gradual_unfreezing_trains_the_pairs_and_never_the_base():
     moved = [
         v.path
         for v in model.weights
-        if id(v) in base and not np.array_equal(v.numpy(), base[id(v)])
+        if id(v) in base and not np.array_equal(array(v), base[id(v)])
     ]
     assert moved == []  # not even the head, because the adapter's own head trains
-    now = [v.numpy() for _, _, part in places(model, "idle") for v in part.weights]
+    now = [array(v) for _, _, part in places(model, "idle") for v in part.weights]
     assert_close(now, idle)
     assert len(model.trainable_variables) == 8 + 2
     assert len(model.optimizer.variables) < 3 * 12 + 12  # slots for these alone
@@ -383,17 +386,17 @@ def test_lora_plus_sets_a_learning_rate_for_b():
     sgd = keras.optimizers.SGD(0.01)
     optimizer = kt.optimizers.discriminative(sgd, model, rates=rates)
     models.disturb(model, 0.1)
-    before = {v.path: v.numpy() for v in model.trainable_variables}
+    before = {v.path: array(v) for v in model.trainable_variables}
     model.compile(optimizer, "mse")
     x, y = models.tokens(), np.ones((8, 3))
     model.fit(x, y, batch_size=8, verbose=0)
-    moved = {v.path: v.numpy() - before[v.path] for v in model.trainable_variables}
+    moved = {v.path: array(v) - before[v.path] for v in model.trainable_variables}
     for variable in model.trainable_variables:
         variable.assign(before[variable.path])
     model.compile(keras.optimizers.SGD(0.01), "mse")
     model.fit(x, y, batch_size=8, verbose=0)
     for variable in model.trainable_variables:
-        step = variable.numpy() - before[variable.path]
+        step = array(variable) - before[variable.path]
         factor = 16 if variable.name == "lora_b" else 1
         np.testing.assert_allclose(moved[variable.path], factor * step, atol=2e-6)
 
@@ -410,12 +413,13 @@ def test_the_config_is_plain_json():
     assert again.get_config() == recipe.get_config()
 
 
+@tensorflow_only("the values are random numbers of TensorFlow")
 def test_a_seed_gives_the_same_initial_values_as_before():
     # The values of version 0.1.0. Reading `weight_specs` must not draw seeds.
     model = tiny.mlp()
     keras.utils.set_random_seed(0)
     adapters.LoRA(rank=2, targets="dense_[01]").attach(model)
-    sums = [np.abs(v.numpy()).sum() for v in model.trainable_weights]
+    sums = [np.abs(array(v)).sum() for v in model.trainable_weights]
     np.testing.assert_allclose(sums, [1.8951323, 0, 1.6838515, 0], rtol=1e-5)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_transfer import adapters
+from tests.contracts.compare import array
 from tests.contracts.compare import assert_close
 from tests.contracts.layer_contract import LayerContract
 
@@ -72,8 +73,8 @@ class TestLoRADense(PairContract):
     def test_equals_numpy(self):
         layer = perturbed(self.built())
         x = self.inputs()
-        a, b = (v.numpy() for v in layer.trainable_weights)
-        kernel, bias = (v.numpy() for v in (layer.kernel, layer.bias))
+        a, b = (array(v) for v in layer.trainable_weights)
+        kernel, bias = (array(v) for v in (layer.kernel, layer.bias))
         expected = np.tanh(x @ kernel + bias + 16 / 2 * (x @ a) @ b)
         assert_close(layer(x), expected, 1e-5)
 
@@ -106,8 +107,8 @@ class TestLoRADense(PairContract):
         layer(self.inputs())
         perturbed(layer)
         x = np.ones((1, 4), "float32")
-        quiet = [layer(x).numpy() for _ in range(2)]
-        noisy = [layer(x, training=True).numpy() for _ in range(8)]
+        quiet = [array(layer(x)) for _ in range(2)]
+        noisy = [array(layer(x, training=True)) for _ in range(8)]
         assert np.array_equal(*quiet)
         assert len({each.tobytes() for each in noisy}) > 1
 
@@ -129,9 +130,9 @@ class TestLoRAEinsumDense(PairContract):
 
     def test_folds_the_heads_as_in_peft(self):
         layer = perturbed(self.built())
-        a, b = (v.numpy() for v in layer.trainable_weights)
+        a, b = (array(v) for v in layer.trainable_weights)
         assert a.shape == (6, 2) and b.shape == (2, 6)
-        kernel = layer.kernel.numpy() + (a @ b).reshape(6, 2, 3) / 2
+        kernel = array(layer.kernel) + (a @ b).reshape(6, 2, 3) / 2
         expected = np.einsum("btc,chd->bthd", self.inputs(), kernel)
         assert_close(layer(self.inputs()), expected, 1e-5)
 
@@ -150,7 +151,7 @@ class TestLoRAEinsumDense(PairContract):
         layer(x)
         assert [tuple(v.shape) for v in layer.trainable_weights] == [a, b]
         perturbed(layer)
-        y = layer(x).numpy()
+        y = array(layer(x))
         model = keras.Sequential([keras.Input(inputs[1:]), layer])
         adapters.merge(model)
         assert type(layer) is keras.layers.EinsumDense
@@ -195,7 +196,7 @@ class TestLoRAConv2D(PairContract):
         x = self.inputs()
         layer(x)
         perturbed(layer)
-        y = layer(x).numpy()
+        y = array(layer(x))
         x[..., 2:] += 1  # the second group's channels
         assert np.array_equal(layer(x)[..., :2], y[..., :2])
         assert not np.array_equal(layer(x)[..., 2:], y[..., 2:])
@@ -212,8 +213,8 @@ class TestLoRAEmbedding(PairContract):
 
     def test_equals_numpy(self):
         layer = perturbed(self.built())
-        a, b = (v.numpy() for v in layer.trainable_weights)
-        expected = (layer.embeddings.numpy() + a @ b / 2)[self.inputs()]
+        a, b = (array(v) for v in layer.trainable_weights)
+        expected = (array(layer.embeddings) + a @ b / 2)[self.inputs()]
         assert_close(layer(self.inputs()), expected, 1e-5)
 
     def test_mask_zero_sets_the_mask(self):
@@ -224,16 +225,16 @@ class TestLoRAEmbedding(PairContract):
 def test_initial_values_match_peft():
     layer = adapters.LoRADense(400, rank=100)
     layer.build((None, 400))
-    a, b = (v.numpy() for v in layer.trainable_weights)
+    a, b = (array(v) for v in layer.trainable_weights)
     bound = 1 / np.sqrt(400)
     assert np.abs(a).max() <= bound and np.abs(a).max() > 0.99 * bound
     assert abs(a.std() - bound / np.sqrt(3)) < 0.01 * bound
     assert not b.any()
     conv = adapters.LoRAConv2D(64, 3, rank=32)
     conv.build((None, 8, 8, 16))
-    a = conv.trainable_weights[0].numpy()
+    a = array(conv.trainable_weights[0])
     assert 0.99 / 12 < np.abs(a).max() <= 1 / 12  # 3 * 3 * 16 inputs
     embedding = adapters.LoRAEmbedding(100, 80, rank=50)
     embedding.build()
-    a, b = (v.numpy() for v in embedding.trainable_weights)
+    a, b = (array(v) for v in embedding.trainable_weights)
     assert not a.any() and abs(b.std() - 1) < 0.05

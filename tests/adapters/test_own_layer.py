@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import keras_transfer as kt
 from keras_transfer import adapters
@@ -12,9 +11,12 @@ from keras_transfer.adapters.own_layer import OwnLayer
 from keras_transfer.adapters.switching import own_places
 from tests.adapters import models
 from tests.contracts import fresh
+from tests.contracts.compare import array
+from tests.contracts.compare import arrays
 from tests.contracts.compare import assert_close
 from tests.contracts.compare import fit
 from tests.contracts.compare import run
+from tests.contracts.compute import compiled
 
 X = np.random.default_rng(0).normal(size=(12, 6)).astype("float32")
 Y = np.arange(12) % 2
@@ -81,19 +83,19 @@ HEADS = {
 def two(make, **kwargs):
     """Return a model with two trained adapters, and its outputs with each."""
     model = make()
-    outputs = {"": run(model, X).numpy()}
+    outputs = {"": array(run(model, X))}
     for name, labels in zip(NAMES, (Y, 1 - Y), strict=True):
         models.compiled(model, 0.05, run_eagerly=True)
         lora().attach(model, name, **kwargs)
         fit(model, X, labels)
-        outputs[name] = run(model, X).numpy()
+        outputs[name] = array(run(model, X))
     return model, outputs
 
 
 def values(layer):
     """Return the values of the layer's own weights by path."""
     parts = {id(v) for part in parts_of(layer) for v in part.weights}
-    return {v.path: v.numpy() for v in layer.weights if id(v) not in parts}
+    return {v.path: array(v) for v in layer.weights if id(v) not in parts}
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -146,7 +148,7 @@ class TestEachHead:
 @pytest.mark.slow
 def test_functions_traced_for_inference_stay_valid():
     model, outputs = two(model_of)
-    traced = tf.function(model)
+    traced = compiled(model, jit_compile=False)
     assert_close(traced(X), outputs["second"], 1e-6)
     adapters.use(model, "first")
     assert_close(traced(X), outputs["first"], 1e-6)
@@ -180,7 +182,7 @@ def test_only_the_batch_norm_in_use_updates_its_averages():
 def own_norms(model):
     """Return the values of the adapters' own normalizations, by name."""
     return [
-        {name: v.numpy() for name, v in part.named_weights.items()}
+        {name: array(v) for name, v in part.named_weights.items()}
         for path, _, part in own_places(model)
         if path.endswith("norm")
     ]
@@ -203,13 +205,13 @@ def test_a_batch_norm_of_another_adapter_leaves_the_base_frozen():
     lora().attach(model, "first")
     lora().attach(model, "second", train=["logits"])
     norm = model.get_layer("norm")
-    before = [v.numpy() for v in norm.weights]
+    before = arrays(norm.weights)
     fit(models.compiled(model, 0.05, run_eagerly=True), X + 1, Y)
     assert_close(norm.weights, before)
     model.trainable = False
     adapters.use(model, "first")
     model.trainable = False
-    before = [v.numpy() for v in norm.weights]
+    before = arrays(norm.weights)
     model(X + 1, training=True)
     assert_close(norm.weights, before)
 
@@ -220,7 +222,7 @@ def test_training_within_disabled_does_not_train_the_adapter():
     model, outputs = two(normalized)
     fit(models.compiled(model, 0.0), X, Y)
     function, norm = model.train_function, model.get_layer("norm")
-    outputs, before = run(model, X), [v.numpy() for v in norm.weights]
+    outputs, before = run(model, X), arrays(norm.weights)
     with adapters.disabled(model):
         fit(model, X, Y)
         assert model.train_function is not function
@@ -238,7 +240,7 @@ def test_loading_base_weights_keeps_trained_own_layers(tmp_path):
     lora().attach(model, "fresh")
     lora().attach(model, "learned")
     models.disturb_head(model, "learned")
-    learned = [p.named_weights["kernel"].numpy() for _, _, p in own_places(model)][1]
+    learned = [array(p.named_weights["kernel"]) for _, _, p in own_places(model)][1]
     model.load_weights(tmp_path / "base.weights.h5")
     fresh_one, learned_one = (p for _, _, p in own_places(model))
     assert_close(fresh_one.named_weights["kernel"], other.layers[-1].kernel)
@@ -249,8 +251,8 @@ def test_loading_base_weights_keeps_trained_own_layers(tmp_path):
 
 def test_a_sum_of_heads_adds_their_changes():
     model, outputs = two(model_of)
-    base = model.layers[-1].kernel.numpy()
-    own = {p.name: p.named_weights["kernel"].numpy() for _, _, p in own_places(model)}
+    base = array(model.layers[-1].kernel)
+    own = {p.name: array(p.named_weights["kernel"]) for _, _, p in own_places(model)}
     adapters.add_weighted(model, "same", {"first": 1.0})
     assert_close(run(model, X), outputs["first"], 1e-5)
     weights = {"first": 0.5, "second": 0.7}
@@ -328,7 +330,7 @@ def test_layer_groups_put_own_layers_into_the_head():
         ),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    before = {v.path: v.numpy() for v in model.trainable_variables}
+    before = {v.path: array(v) for v in model.trainable_variables}
     fit(model, X, Y)
     moved = {
         v.path: np.abs(v - before[v.path]).max() for v in model.trainable_variables

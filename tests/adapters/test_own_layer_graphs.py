@@ -11,6 +11,7 @@ from tests.adapters.test_own_layer import lora
 from tests.adapters.test_own_layer import model_of
 from tests.adapters.test_own_layer import X
 from tests.adapters.test_own_layer import Y
+from tests.contracts.compare import arrays
 from tests.contracts.compare import assert_close
 
 LOSS = "sparse_categorical_crossentropy"
@@ -110,7 +111,7 @@ def test_training_after_disabled_trains_the_adapter():
     lora().attach(model)
     model.compile("sgd", LOSS)
     head = model.get_layer("logits").trainable_weights
-    before = [variable.numpy() for variable in head]
+    before = arrays(head)
     with adapters.disabled(model):
         model.train_on_batch(X, Y)
     assert_close(head, before)

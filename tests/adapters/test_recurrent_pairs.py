@@ -8,7 +8,11 @@ import keras_transfer as kt
 from keras_transfer import adapters
 from keras_transfer.adapters.switching import places
 from tests.adapters import models
+from tests.contracts.compare import array
+from tests.contracts.compare import arrays
 from tests.contracts.compare import assert_close
+from tests.contracts.compute import ON_TENSORFLOW
+from tests.contracts.compute import tensorflow_only
 
 L = keras.layers
 LAYERS = {
@@ -36,19 +40,20 @@ def made(kind):
 @each_layer
 def test_it_starts_as_the_layer_and_folds_into_it(kind, tmp_path):
     model, x = made(kind)
-    y, classes = model(x).numpy(), models.classes(model)
+    y, classes = array(model(x)), models.classes(model)
     adapters.LoRA(rank=2, alpha=3, targets="cell").attach(model, "one")
     assert_close(model(x), y)
     assert {v.name for v in model.trainable_weights} == NAMES
     models.disturb(model)
-    changed = model(x).numpy()
+    changed = array(model(x))
     assert np.abs(changed - y).max() > 0.1
     with adapters.disabled(model):
         assert_close(model(x), y)
     kt.save_adapter(model, tmp_path / "one.safetensors")
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
-    assert_close(again(x), changed)
+    # On JAX, two calls of a cell may round differently.
+    assert_close(again(x), changed, 0.0 if ON_TENSORFLOW else 1e-6)
     adapters.merge(model)
     assert models.classes(model) == classes
     assert_close(model(x), changed, 2e-6)
@@ -68,7 +73,7 @@ def test_an_lstm_equals_a_plain_lstm_with_the_summed_kernels():
     assert cell is layer.cell and path.endswith("lstm_cell")
     plain, _ = made("LSTM")
     for name, begin in (("kernel", "lora"), ("recurrent_kernel", "recurrent_lora")):
-        a, b = (getattr(part, f"{begin}_{x}").numpy() for x in "ab")
+        a, b = (array(getattr(part, f"{begin}_{x}")) for x in "ab")
         kernel = getattr(plain.layers[-1].cell, name)
         kernel.assign(kernel + 1.5 * (a @ b))
     assert_close(model(x), plain(x), 2e-6)
@@ -97,7 +102,7 @@ def test_a_weighted_sum_adds_up_the_kernels(kind):
 
 def folded(host, part, name):
     """Return the part's addition to a kernel if its gate is 1."""
-    gate = float(part.gate.numpy())
+    gate = float(array(part.gate))
     part.gate.assign(1.0)
     weights = {x: np.zeros(1) for x in ("kernel", "recurrent_kernel")}
     part.fold(host, weights)
@@ -114,18 +119,18 @@ def test_it_trains_the_same_under_xla_and_in_half_precision(kind, tmp_path):
         adapters.LoRA(rank=2, targets="cell").attach(model)
         model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=xla)
         y = np.ones((4, *model.output_shape[1:]))
-        before = [v.numpy() for v in model.weights]
+        before = arrays(model.weights)
         model.fit(x, y, epochs=3, batch_size=4, verbose=0)
-        values[xla] = [v.numpy() for v in model.weights]
+        values[xla] = arrays(model.weights)
         moved = [
             v.name
             for v, old in zip(model.weights, before, strict=True)
-            if not np.array_equal(v.numpy(), old)
+            if not np.array_equal(array(v), old)
         ]
         assert set(moved) == NAMES
     assert_close(values[True], values[False], 1e-5)
     model.export(tmp_path / "served", verbose=False)
-    full = model(x).numpy()
+    full = array(model(x))
     keras.config.set_dtype_policy("mixed_bfloat16")
     half, _ = made(kind)
     adapters.LoRA(rank=2, targets="cell").attach(half)
@@ -133,10 +138,15 @@ def test_it_trains_the_same_under_xla_and_in_half_precision(kind, tmp_path):
     assert_close(np.asarray(half(x)).astype("float32"), full, 0.1)
 
 
-def test_a_cell_raises_where_it_is_not_supported(tmp_path):
+def test_a_cell_raises_for_adapters_that_do_not_support_it():
     model, _ = made("LSTM")
     with pytest.raises(ValueError, match="of the class LSTM.*, which DoRA cannot"):
         adapters.DoRA(rank=2, targets="lstm").attach(model)
+
+
+@tensorflow_only("a graph with many adapters is TensorFlow's")
+def test_a_cell_cannot_be_exported_with_other_adapters(tmp_path):
+    model, _ = made("LSTM")
     adapters.LoRA(rank=2, targets="lstm").attach(model)
     with pytest.raises(ValueError, match="does not add a product"):
         kt.export_serving(model, tmp_path / "served", adapters=["default"])

@@ -12,9 +12,12 @@ from keras_transfer.adapters.switching import places
 from tests import tiny
 from tests.adapters import models
 from tests.contracts import fresh
+from tests.contracts.compare import array
+from tests.contracts.compare import arrays
 from tests.contracts.compare import assert_close
 from tests.contracts.compare import fit
 from tests.contracts.compare import run
+from tests.contracts.compute import exports
 
 X, Y = models.tokens(), models.labels()
 MORE = dict(x=X, y=Y, batch_size=4, epochs=2, shuffle=False, verbose=0)
@@ -73,7 +76,7 @@ def test_both_factors_survive_a_reload(kind, tmp_path):
     _, _, part = next(places(again))
     assert part.scaling == 3.5
     for name, weight in next(places(model))[2].named_weights.items():
-        assert weight.numpy().any()
+        assert array(weight).any()
         assert_close(part.named_weights[name], weight)
     before = again.evaluate(x, np.ones((8, 1)), verbose=0)
     fit(again, x, np.ones((8, 1)), epochs=2)
@@ -153,11 +156,11 @@ def test_base_weights_load_into_a_model_with_pairs(make, tmp_path):
         variable.assign(np.random.default_rng(i).normal(0, 0.2, variable.shape))
     base.save_weights(tmp_path / "base.weights.h5")
     adapters.LoRA(rank=2).attach(model)
-    pairs = [part.lora_a.numpy() for _, _, part in places(model)]
+    pairs = [array(part.lora_a) for _, _, part in places(model)]
     model.load_weights(tmp_path / "base.weights.h5")
     assert_close([part.lora_a for _, _, part in places(model)], pairs)
     assert all(pair.any() for pair in pairs)
-    assert not any(part.lora_b.numpy().any() for _, _, part in places(model))
+    assert not any(array(part.lora_b).any() for _, _, part in places(model))
     x = X if make is not tiny.hub_resnet else models.images()
     assert_close(run(model, x), run(base, x))
 
@@ -176,7 +179,7 @@ def test_half_precision_saves_the_base_bit_for_bit(policy, tmp_path):
     assert_close(again.get_weights(), base)
     models.compiled(model)
     fit(model, X, Y, epochs=2)
-    assert np.abs(next(places(model))[2].lora_b.numpy()).max() > 0
+    assert np.abs(array(next(places(model))[2].lora_b)).max() > 0
     model.save(tmp_path / "model.keras")
     there = fresh.load(tmp_path / "model.keras", X, policy=policy)
     assert_close(there.outputs, run(model, X))
@@ -214,7 +217,7 @@ def test_changing_trainable_leaves_statistics_frozen():
     for outer in (backbone, keras.Model(backbone.input, keras.layers.Dense(3)(pooled))):
         outer.trainable = False
         outer.trainable = True
-    before = [v.numpy() for v in backbone.non_trainable_variables]
+    before = arrays(backbone.non_trainable_variables)
     fit(models.compiled(outer), models.images(), models.labels(4))
     assert_close(backbone.non_trainable_variables, before)
 
@@ -231,7 +234,7 @@ def test_attaching_after_compile_and_before_training_renews_the_optimizer():
     fit(model, X, Y, epochs=2)
     now = models.base_values(model)
     assert all(np.array_equal(now[k], base[k]) for k in base if k not in head)
-    assert next(places(model))[2].lora_b.numpy().any()
+    assert array(next(places(model))[2].lora_b).any()
     assert_close(model.predict(X, verbose=0), run(model, X), 1e-6)
 
 
@@ -245,7 +248,7 @@ def test_attaching_after_training_raises():
     assert models.classes(model) == classes
     adapters.LoRA(rank=2).attach(models.compiled(model))
     fit(model, X, Y)
-    assert next(places(model))[2].lora_b.numpy().any()
+    assert array(next(places(model))[2].lora_b).any()
     other = models.nested()
     other.compile(kt.optimizers.discriminative(keras.optimizers.Adam(), other), "mse")
     other.optimizer.build(other.trainable_variables)
@@ -308,6 +311,7 @@ def test_attaching_outside_the_scope_raises(strategy):
         adapters.LoRA(rank=2).attach(outside)
 
 
+@exports
 @pytest.mark.slow
 def test_export(tmp_path):
     model = trained()

@@ -9,6 +9,7 @@ from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.switching import places
 from tests.adapters import models
 from tests.contracts import fresh
+from tests.contracts.compare import array
 from tests.contracts.compare import assert_close
 from tests.contracts.compare import fit
 from tests.contracts.compare import run
@@ -19,7 +20,7 @@ X, Y = models.tokens(), models.labels()
 def two(**kwargs):
     """Return a compiled model, and its outputs without and with each adapter."""
     model = models.compiled(models.nested(), **kwargs)
-    outputs = {"base": run(model, X).numpy()}
+    outputs = {"base": array(run(model, X))}
     for name in ("first", "second"):
         adapters.LoRA(rank=2).attach(model, name)
     for seed, name in enumerate(("first", "second")):
@@ -28,7 +29,7 @@ def two(**kwargs):
             for variable in part.named_weights.values():
                 variable.assign(rng.normal(0, 0.3, variable.shape))
         adapters.use(model, name)
-        outputs[name] = run(model, X).numpy()
+        outputs[name] = array(run(model, X))
     return model, outputs
 
 
@@ -90,15 +91,15 @@ def test_only_the_adapter_in_use_trains():
     fit(model, X, Y)
     adapters.use(model, "first")
     assert all("second" not in v.path for v in model.trainable_variables)
-    still = [v.numpy() for _, _, p in places(model, "second") for v in p.weights]
+    still = [array(v) for _, _, p in places(model, "second") for v in p.weights]
     with pytest.raises(ValueError, match="Unknown variable"):
         fit(model, X, Y)  # Adam has no slots for this adapter
     models.compiled(model)
-    before = [v.numpy() for _, _, p in places(model, "first") for v in p.weights]
+    before = [array(v) for _, _, p in places(model, "first") for v in p.weights]
     fit(model, X, Y)
-    now = [v.numpy() for _, _, p in places(model, "second") for v in p.weights]
+    now = [array(v) for _, _, p in places(model, "second") for v in p.weights]
     assert_close(now, still)
-    after = [v.numpy() for _, _, p in places(model, "first") for v in p.weights]
+    after = [array(v) for _, _, p in places(model, "first") for v in p.weights]
     assert any(not np.array_equal(a, b) for a, b in zip(after, before, strict=True))
     model.trainable = False
     model.trainable = True
@@ -116,9 +117,9 @@ def test_switching_between_fits_retraces():
     model.optimizer.build(both)
     for name in ("first", "second"):
         adapters.use(model, name)
-        before = {v.path: v.numpy() for v in model.weights}
+        before = {v.path: array(v) for v in model.weights}
         fit(model, X, y)
-        moved = [v.path for v in model.weights if (v.numpy() != before[v.path]).any()]
+        moved = [v.path for v in model.weights if (array(v) != before[v.path]).any()]
         assert moved and all(name in path or "logits" in path for path in moved)
 
 
@@ -159,7 +160,7 @@ def test_a_weighted_sum_is_exact(tmp_path):
     for each in (one, other):
         each.set_weights(
             [
-                v.numpy()
+                array(v)
                 for v in model.weights
                 if "/first/" not in v.path and "/second/" not in v.path
             ]
@@ -210,7 +211,7 @@ def test_a_sum_keeps_the_tied_setting_of_its_summands():
     for _, _, part in places(model):
         part.tied = part.name == "tied"
     adapters.use(model, "one")
-    y = model(x).numpy()
+    y = array(model(x))
     adapters.add_weighted(model, "alone", {"one": 1.0})
     assert_close(model(x), y, 1e-6)
     with pytest.raises(ValueError, match="'one' and 'tied' cannot be .*tied"):

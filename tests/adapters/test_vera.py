@@ -11,8 +11,10 @@ from keras_transfer.adapters.switching import places
 from tests.adapters import models
 from tests.contracts.adapter_contract import AdapterContract
 from tests.contracts.adapter_contract import small
+from tests.contracts.compare import array
 from tests.contracts.compare import assert_close
 from tests.contracts.compare import fit
+from tests.contracts.compute import exports
 
 
 class TestVeRA(AdapterContract):
@@ -62,9 +64,9 @@ def test_layers_of_several_sizes_by_hand():
     for layer, part in zip(model.layers, parts, strict=True):
         a, b = matrices(3, 7, layer.kernel.shape[0], layer.units)
         hidden = (
-            expected @ a * part.vera_lambda_d.numpy() @ b * part.vera_lambda_b.numpy()
+            expected @ a * array(part.vera_lambda_d) @ b * array(part.vera_lambda_b)
         )
-        plain = expected @ layer.kernel.numpy() + layer.bias.numpy()
+        plain = expected @ array(layer.kernel) + array(layer.bias)
         expected = np.tanh(plain + hidden)
     assert_close(model(x), expected.astype("float32"), 1e-5)
     adapters.merge(model)
@@ -105,8 +107,8 @@ def test_files_do_not_contain_the_matrices(make, tmp_path):
     models.disturb(model)
     model.save(tmp_path / "model.keras")
     size = (tmp_path / "model.keras").stat().st_size
-    vectors = sum(part.vera_lambda_d.numpy().nbytes for _, _, part in places(model))
-    assert size < vectors + 200_000 < shared(model)[0].a.numpy().nbytes
+    vectors = sum(array(part.vera_lambda_d).nbytes for _, _, part in places(model))
+    assert size < vectors + 200_000 < array(shared(model)[0].a).nbytes
     again = keras.models.load_model(tmp_path / "model.keras")
     assert len(shared(again)) == 1
     assert_close([*shared(again)[0].weights], [*shared(model)[0].weights])
@@ -119,13 +121,17 @@ def test_files_do_not_contain_the_matrices(make, tmp_path):
     assert_close(other(x), model(x))
 
 
-def test_groups_and_exports_contain_the_matrices_once(tmp_path):
+def disturbed():
     model = sequential()
     adapters.VeRA(rank=8, targets="layer").attach(model)
-    models.disturb(model)
+    return models.disturb(model)
+
+
+def test_groups_and_files_contain_the_matrices_once(tmp_path):
+    model = disturbed()
     groups = kt.layer_groups(model)
     assert sum(group.num_parameters for group in groups) == sum(
-        v.numpy().size for v in model.weights
+        array(v).size for v in model.weights
     )
     assert len({v.path for v in model.weights if v.name in ("vera_a", "vera_b")}) == 2
     x = np.ones((3, 4), "float32")
@@ -134,6 +140,11 @@ def test_groups_and_exports_contain_the_matrices_once(tmp_path):
     again = keras.models.load_model(tmp_path / "model.keras")
     assert len(shared(again)) == 1
     assert_close(again(x), model(x))
+
+
+@exports
+def test_an_exported_model_computes_the_same(tmp_path):
+    model, x = disturbed(), np.ones((3, 4), "float32")
     model.export(tmp_path / "served", verbose=False)
     served = tf.saved_model.load(tmp_path / "served")
     assert_close(served.serve(x), model(x), 1e-6)
@@ -145,7 +156,7 @@ def test_a_rank_above_the_width_and_dropout():
     adapters.VeRA(rank=64, dropout=0.5, targets="layer").attach(model)
     models.disturb(model, 1.0)
     assert_close(model(x), model(x))
-    noisy = {model(x, training=True).numpy().tobytes() for _ in range(8)}
+    noisy = {array(model(x, training=True)).tobytes() for _ in range(8)}
     assert len(noisy) > 1
 
 

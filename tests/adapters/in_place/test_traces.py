@@ -11,6 +11,8 @@ from keras_transfer import save_adapter
 from tests.adapters import models
 from tests.contracts.compare import assert_close
 from tests.contracts.compare import run
+from tests.contracts.compute import tensorflow_only
+from tests.contracts.compute import tensors
 
 X = np.random.default_rng(0).normal(size=(4, 8)).astype("float32")
 
@@ -49,6 +51,7 @@ def changed(model):
         variable.assign(variable + rng.normal(0, 0.3, variable.shape))
 
 
+@tensorflow_only("tf.function is TensorFlow's")
 @pytest.mark.slow
 @pytest.mark.parametrize("technique", TECHNIQUES)
 def test_a_users_tf_function_stays_valid_after_the_adapter_is_removed(technique):
@@ -79,6 +82,7 @@ def test_a_users_tf_function_stays_valid_after_the_adapter_is_removed(technique)
     check(with_adapter if technique in ("bitfit", "norm_tuning") else base)
 
 
+@tensorflow_only("tf.function is TensorFlow's")
 def test_a_users_tf_function_follows_use_and_remove():
     model, _ = shared()
     x = [X, np.zeros((4, 3), "int32")]
@@ -115,6 +119,7 @@ class Compiled(keras.Model):
         return self.hidden(x)
 
 
+@tensorflow_only("tf.function is TensorFlow's")
 def test_methods_that_are_tf_functions_are_retraced():
     model = Compiled()
     base = model(X)
@@ -160,8 +165,7 @@ def test_generate_follows_the_adapter_in_use(tmp_path):
 
     def check(step):
         spoken = np.asarray(model.generate(x, stop_token_ids=None)["token_ids"])
-        tensors = {name: tf.constant(value) for name, value in x.items()}
-        computed = model.generate_step(tensors, stop_token_ids=None)["token_ids"]
+        computed = model.generate_step(tensors(x), stop_token_ids=None)["token_ids"]
         assert np.array_equal(spoken, computed), step
         said[step] = spoken.tolist()
 
