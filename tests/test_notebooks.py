@@ -89,6 +89,21 @@ def test_is_valid(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_runs_in_its_short_form(name, tmp_path, monkeypatch):
+    printed = run_short("tensorflow", name, tmp_path, monkeypatch)
+    assert "keras_transfer: one replica on" in printed  # connect() says where
+
+
+@pytest.mark.slow
+@pytest.mark.jax
+def test_the_notebook_for_a_tpu_runs_on_jax(tmp_path, monkeypatch):
+    modules("jax")
+    name = "colab_tpu_bert_lora.ipynb"
+    printed = run_short("jax", name, tmp_path, monkeypatch)
+    assert "keras_transfer: one device on JAX" in printed
+
+
+def run_short(backend, name, tmp_path, monkeypatch):
+    """Run a notebook in its short form, and return what it prints."""
     nbformat, nbclient, _ = modules("nbformat", "nbclient", "ipykernel")
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
@@ -96,6 +111,7 @@ def test_runs_in_its_short_form(name, tmp_path, monkeypatch):
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     env = {
         **os.environ,
+        "KERAS_BACKEND": backend,
         "KERAS_TRANSFER_SMOKE": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
     }
@@ -117,4 +133,4 @@ def test_runs_in_its_short_form(name, tmp_path, monkeypatch):
     plots = [x for x in outputs if "image/png" in x.get("data", {})]
     printed = "".join(x.text for x in outputs if x.output_type == "stream")
     assert len(plots) >= 2
-    assert "keras_transfer: one replica on" in printed  # connect() says where
+    return printed
