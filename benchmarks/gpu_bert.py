@@ -1,7 +1,8 @@
 """Examples per second of BERT on a GPU, the share of its limit, and torch + PEFT.
 
 NOT RUN ON A GPU, because no GPU was available. The script was run on a CPU with
-`--tiny` alone, Keras and torch, which shows that it runs and nothing about speed.
+`--tiny` alone, Keras and torch, which shows that it runs and nothing about speed. Keras
+runs on TensorFlow, and on JAX if `jax` is installed.
 
 It compares full fine-tuning, LoRA (rank 8, queries and values) and a frozen backbone
 with torch + PEFT and torch.compile, in bfloat16 with XLA. It also measures the share of
@@ -49,7 +50,8 @@ PEAKS = {
 NETWORKS = {"MiniLM": (6, 384, 12, 1536), "BERT-base": (12, 768, 12, 3072)}
 TINY = {"tiny": (2, 64, 2, 128)}
 PASSES = {"full": 3, "LoRA": 2, "frozen": 1}  # in units of a forward pass
-LIBRARIES = ("Keras", "torch + PEFT")
+# Each with the module that it needs.
+LIBRARIES = {"TensorFlow": "tensorflow", "JAX": "jax", "torch + PEFT": "peft"}
 VOCABULARY, CLASSES, RATE = 30522, 2, 1e-4
 
 parser = argparse.ArgumentParser()
@@ -106,11 +108,30 @@ def keras_rounds(network, kind, options):
         began = time.perf_counter()
         model.fit(data, shuffle=False, verbose=0)  # ends with the loss on the host
         seconds.append(time.perf_counter() - began)
+    return keras_device(), seconds
+
+
+def keras_device():
+    """Return the name of the device that Keras uses."""
+    if keras_backend() == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        return "CPU" if device.platform == "cpu" else device.device_kind
+    import tensorflow as tf
+
     chips = tf.config.list_physical_devices("GPU")
     if not chips:
-        return "CPU", seconds
+        return "CPU"
     details = tf.config.experimental.get_device_details(chips[0])
-    return details.get("device_name", "GPU"), seconds
+    return details.get("device_name", "GPU")
+
+
+def keras_backend():
+    """Return the backend of Keras."""
+    import keras
+
+    return keras.backend.backend()
 
 
 def torch_rounds(network, kind, options):
@@ -178,7 +199,7 @@ def main(options):
         options.batch, options.length, options.steps, options.rounds = 8, 16, 3, 2
     if options.row:
         library, network, kind = options.row
-        rounds = keras_rounds if library == LIBRARIES[0] else torch_rounds
+        rounds = torch_rounds if library == "torch + PEFT" else keras_rounds
         name, seconds = rounds(networks[network], kind, options)
         print("row", json.dumps([name, seconds]))
         return
@@ -186,11 +207,15 @@ def main(options):
     print(f"{'':36}{'examples/s':>11}{'TFLOP/s':>9}{'of the limit':>14}  device")
     for network in networks:
         for kind, passes in PASSES.items():
-            for library in LIBRARIES:
-                if library != "Keras" and not importlib.util.find_spec("peft"):
+            for library, module in LIBRARIES.items():
+                if not importlib.util.find_spec(module):
                     continue
                 command = [sys.executable, *sys.argv, "--row", library, network, kind]
-                done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+                backend = "jax" if library == "JAX" else "tensorflow"
+                environment = os.environ | {"KERAS_BACKEND": backend}
+                done = subprocess.run(
+                    command, stdout=subprocess.PIPE, text=True, env=environment
+                )
                 if done.returncode:
                     raise SystemExit(f"{library}, {network}, {kind} failed: see above")
                 name, seconds = json.loads(done.stdout.split("row ")[-1])

@@ -70,12 +70,12 @@ def test_gradual_unfreezing_and_resume(folder, sentences, tmp_path):
     model.compile(optimizer, loss)
     before = model.get_weights()
     callback = kt.callbacks.GradualUnfreezing(model)
-    fit(model, x, y, epochs=3, callbacks=[callback])
+    fit(model, x, y, epochs=2, callbacks=[callback])
     groups = kt.layer_groups(model)
     moved = [not np.array_equal(a, b) for a, b in zip(before, model.get_weights())]
-    frozen = {id(v) for group in groups[:-3] for v in group.variables}
+    frozen = {id(v) for group in groups[:-2] for v in group.variables}
     assert not any(m for m, v in zip(moved, model.weights) if id(v) in frozen)
-    assert sum(moved) > 30
+    assert sum(moved) > 15
 
     model.save(tmp_path / "half.keras")
     again = kt.resume(tmp_path / "half.keras")

@@ -83,11 +83,8 @@ def run(code, name):
     exec(compile(code, f"<README.md, {name}>", "exec"), {"__name__": "readme"})
 
 
-# Building and fine-tuning a real network takes a few seconds.
-RUN = [
-    pytest.param(heading, marks=pytest.mark.slow) if "tune" in heading else heading
-    for heading in sections(TEXT)
-]
+# Fine-tuning takes long. test_distributions.py runs this block as well.
+RUN = [heading for heading in sections(TEXT) if "tune" not in heading]
 
 
 @pytest.mark.parametrize("line", LINES)

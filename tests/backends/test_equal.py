@@ -21,7 +21,8 @@ pytestmark = MARKS
 def folders(tmp_path_factory):
     """Return the folders of the same trainings on TensorFlow and on JAX."""
     made = [tmp_path_factory.mktemp(name) for name in ("tensorflow", "jax")]
-    for process in [started(folder.name[:-1], RUN, folder) for folder in made]:
+    processes = [started(folder.name[:-1], RUN, folder) for folder in made]
+    for process in processes:  # both run at the same time
         finish(process)
     return made
 

@@ -187,12 +187,10 @@ def test_arrays_lists_columns_and_datasets_are_the_same(preprocessor):
     expected = labels(bucketed(preprocessor))
     rows = tf.data.Dataset.from_tensor_slices((TEXTS, Y))
     for data in (
-        (np.array(TEXTS), Y),
         (np.array(TEXTS, object), Y.tolist()),
         (table.text, table.y),
         (TEXTS, Y, None),
         rows,
-        rows.batch(5),
         rows.filter(lambda x, y: True).batch(5),  # of unknown length
     ):
         assert labels(bucketed(preprocessor, data)) == expected
@@ -245,7 +243,7 @@ def outputs_at_one_length(model, preprocessor, dataset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pooling", ["mean", "first", "last", "pooled"])
+@pytest.mark.parametrize("pooling", ["mean", "last"])
 def test_a_bert_has_the_outputs_of_one_length(preprocessor, pooling):
     keras.utils.set_random_seed(0)
     model = kt.models.TransferClassifier(tiny.bert(), 3, pooling=pooling)
@@ -317,7 +315,7 @@ def test_a_transfer_classifier_fits(preprocessor, jit_compile):
     keras.utils.set_random_seed(0)
     model = kt.models.TransferClassifier(tiny.bert(dropout=0.0), 3)
     compiled(model, jit_compile=jit_compile)
-    dataset = bucketed(preprocessor, (TEXTS, Y % 3))
+    dataset = bucketed(preprocessor, (TEXTS, Y % 3), boundaries=(6,))
     history = model.fit(dataset, epochs=2, shuffle=False, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
     assert int(model.optimizer.iterations) == 2 * len(dataset)
