@@ -110,10 +110,10 @@ def fine_tune(
     head trains alone in the first third of the epochs, a new one at 10 times the
     learning rate. With a single epoch, `"auto"` is then `"probe"`.
 
-    Pretrained groups, and a head that has converged or was trained before, train at 1/5
-    of the learning rate, so at 2e-4 for AdamW(1e-3), and in models with more than 60
-    million parameters at 1/20, so at 5e-5. In `"full"` a new head trains
-    at the learning rate itself, and so does everything if the model has an adapter.
+    Pretrained groups, and a head that has converged or was trained before, train at 0.3
+    of the learning rate, so at 3e-4 for AdamW(1e-3), and in models with more than 60
+    million parameters at 1/20, so at 5e-5. In `"full"` a new head trains at the
+    learning rate itself, and so does everything if the model has an adapter.
     Where groups are unfrozen, the rate warms up over a tenth of the remaining updates,
     and then falls linearly to 0. Without unfreezing, it follows `SlantedTriangular`.
 

@@ -18,9 +18,9 @@ FEW = 500
 MANY = 5000
 
 # The version of the phases and rates below. A run in a folder continues with the recipe
-# with which it began: the first one had no number, and in 1 a head that had converged
-# trained alone for one epoch.
-RECIPE = 2
+# with which it began: the first one had no number, in 1 a head that had converged
+# trained alone for one epoch, and 2 had smaller rates.
+RECIPE = 3
 
 # A new head that trains alone, but cannot train to its end on cached features, needs a
 # higher rate to get far in a few epochs.

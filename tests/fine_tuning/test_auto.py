@@ -75,13 +75,13 @@ def test_the_pilot_is_printed_and_kept(tuned):
     assert [row["candidate"] for row in rows if row["chosen"]] == [str(pilot.chosen)]
     assert tuned.history.strategy == pilot.chosen.strategy
     assert rows[0]["candidate"] == "probe" and rows[0]["steps"] == 0
-    assert rows[1]["candidate"] == "lp-ft at 0.2 of the rate"
+    assert rows[1]["candidate"] == "lp-ft at 0.3 of the rate"
     assert all(row["metric"] == "accuracy" for row in rows)
     assert pilot.labels == 96 and pilot.steps <= 4 * 12
 
 
 def test_the_model_is_that_of_the_chosen_strategy_by_name(tuned):
-    assert str(tuned.history.pilot.chosen) == "lp-ft at 0.2 of the rate"
+    assert str(tuned.history.pilot.chosen) == "lp-ft at 0.3 of the rate"
     by_name = make()
     history = tune(by_name, strategy="lp-ft")
     assert_close(tuned.weights, by_name.get_weights())
@@ -199,7 +199,7 @@ def force(monkeypatch, name):
 @pytest.mark.slow
 def test_a_pilot_changes_nothing_but_its_random_number(monkeypatch):
     force(
-        monkeypatch, "lp-ft at 0.2 of the rate"
+        monkeypatch, "lp-ft at 0.3 of the rate"
     )  # another one attaches LoRA after the pilot
     model = make_blocks()
     model.evaluate(*images(), verbose=0)
@@ -222,7 +222,7 @@ def test_a_pilot_changes_nothing_but_its_random_number(monkeypatch):
 
 @pytest.mark.slow
 def test_lora_leaves_no_adapter_if_it_is_not_chosen(monkeypatch):
-    force(monkeypatch, "lp-ft at 0.2 of the rate")
+    force(monkeypatch, "lp-ft at 0.3 of the rate")
     model = make_blocks()
     history = tune(model, images(), budget=3)
     tried = [row["candidate"] for row in history.pilot.rows()]

@@ -150,7 +150,7 @@ def test_rates_of_the_user_are_kept():
     optimizer = keras.optimizers.Adam(0.01)
     optimizer = kt.optimizers.discriminative(optimizer, model, rates={"dense_0": 0.3})
     rows = check(tune(compiled(model, optimizer))[0])
-    assert {row["share"] for row in rows} == {None, 0.2}
+    assert {row["share"] for row in rows} == {None, 0.3}
     assert model.optimizer.rates == {"dense_0": 0.3, "dense_1": 1.0, "head": 1.0}
     assert optimizer.rates == model.optimizer.rates and not optimizer.built
 

@@ -62,7 +62,7 @@ def hold_pilot(run: Run, budget: float, batch_norm: str, frozen: Any) -> Pilot:
     """
     own = isinstance(_keras.inner_optimizer(run.model.optimizer), Discriminative)
     name = run.strategy.name
-    found = candidates(run.model, name, batch_norm, own_rates=own)
+    found = candidates(run.model, name, batch_norm, own_rates=own, recipe=run.recipe)
     if _trains_probe(run):
         found.insert(1, PROBE)  # the head needs steps too
     file = _trial_file(run, budget, batch_norm)

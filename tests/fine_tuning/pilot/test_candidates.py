@@ -12,9 +12,9 @@ def names(model, strategy="lp-ft", batch_norm="auto", own_rates=False):
     return [str(each) for each in found]
 
 
-LPFT = [f"lp-ft at {share} of the rate" for share in ("0.2", "0.4", "0.08")]
+LPFT = [f"lp-ft at {share} of the rate" for share in ("0.3", "0.45", "0.12")]
 LORA = [f"lora at {share} of the rate" for share in ("1", "0.3", "0.03")]
-OTHERS = ["full at 0.2 of the rate", "gradual at 0.2 of the rate"]
+OTHERS = ["full at 0.3 of the rate", "gradual at 0.3 of the rate"]
 TRAINS = ", BatchNorm trains"
 
 
@@ -57,5 +57,5 @@ def test_with_an_adapter_only_its_rate_varies():
 def test_rates_of_a_large_model_are_low(monkeypatch):
     assert names(tiny.mlp())[:2] == LPFT[:2]
     monkeypatch.setattr(rates, "LARGE", 30)
-    found = [f"lp-ft at {share} of the rate" for share in ("0.05", "0.1")]
+    found = [f"lp-ft at {share} of the rate" for share in ("0.05", "0.075")]
     assert names(tiny.mlp())[:2] == found
