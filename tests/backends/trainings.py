@@ -5,6 +5,7 @@
 Each training writes its weights, its optimizer state and its losses to a file.
 """
 
+import inspect
 import pathlib
 import sys
 
@@ -14,6 +15,7 @@ import numpy as np
 import keras_transfer as kt
 from keras_transfer import _keras
 from tests import tiny
+from tests.backbones.family_table import techniques
 from tests.contracts.domain_contract import extractor
 from tests.contracts.domain_contract import free_head
 from tests.golden import bases
@@ -85,12 +87,13 @@ def adapted(adapter):
     return fit(model, bases.tokens(16))
 
 
-def lora(folder):
-    return adapted(kt.adapters.LoRA(rank=2))
-
-
-def bottleneck(folder):
-    return adapted(kt.adapters.Bottleneck(size=2))
+def adapters(folder):
+    """Train each technique on a BERT."""
+    found = []
+    for kind in (kt.adapters.LoRA, *techniques().values()):
+        small = inspect.signature(kind).parameters.keys() & {"rank", "size"}
+        found += adapted(kind(**dict.fromkeys(small, 2)))
+    return found
 
 
 def fine_tuned(strategy):
@@ -122,15 +125,15 @@ def adapting(kind, *, optimizer=None, **settings):
     optimizer = optimizer or keras.optimizers.SGD(rate, momentum=0.9)
     model.compile(optimizer, bases.LOGITS)
     bases.exact(model)
-    if isinstance(model.strength, keras.Variable):
+    if isinstance(getattr(model, "strength", None), keras.Variable):
         model.strength.assign(0.1)
     source = bases.vectors(16)
     x, y = {"source": source, "target": source * 2 + 0.5}, bases.labels(16)
     history = model.fit(x, y, validation_data=(x, y), **SETTINGS)
     found = model.get_weights()
     model.fit(x, y, **SETTINGS | {"epochs": 1})  # the strength rises again
-    logs = [history.history[name] for name in ("val_loss", "strength", "val_strength")]
-    return [*found, *map(np.array, logs), *state(model, history)]
+    logs = [np.array(values) for _, values in sorted(history.history.items())]
+    return [*found, *logs, *state(model, history)]
 
 
 def dann(folder):
@@ -140,6 +143,14 @@ def dann(folder):
 
 def dann_rising(folder):
     return adapting(kt.models.DANN)
+
+
+def other_methods(folder):
+    """Train with each other method that has no random numbers."""
+    models = kt.models
+    kinds = (models.CDAN, models.DAN, models.JAN, models.MCC, models.MCD)
+    found = [adapting(kind) for kind in (*kinds, models.SourceOnly)]
+    return [*sum(found, []), *adapting(models.ImportanceWeighting)]
 
 
 def coral_accumulated(folder):
@@ -241,13 +252,13 @@ TRAININGS = {
         clipped,
         accumulated,
         exchanged,
-        lora,
-        bottleneck,
+        adapters,
         gradual,
         probe,
         auto,
         dann,
         dann_rising,
+        other_methods,
         coral_accumulated,
         mdd_scheduled,
         afn_variable,
