@@ -60,8 +60,8 @@ def test_two_devices_train_as_one():
     finish(started("jax", "tests.backends.devices"))
 
 
-def test_what_needs_tensorflow_says_so_on_jax():
-    finish(started("jax", "tests.backends.refusals"))
+def test_half_precision_random_steps_and_refusals():
+    finish(started("jax", "tests.backends.alone"))
 
 
 def test_another_backend_is_refused_on_import():

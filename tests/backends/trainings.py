@@ -180,6 +180,17 @@ def validated(folder):
     return [*(np.array(history.history[f"val_{name}"]) for name in names)]
 
 
+def batch_norm(folder):
+    """Replace the statistics of BatchNormalization by those of a target."""
+    norm = keras.layers.BatchNormalization()
+    layers = [keras.Input((6,)), norm, keras.layers.Dense(3)]
+    model = bases.exact(keras.Sequential(layers))
+    x = bases.vectors(16)
+    kt.models.adapt_batch_norm(model, x * 2 + 0.5, batch_size=8)
+    outputs = model.predict(x, verbose=0)
+    return [*model.get_weights(), outputs]
+
+
 def batch_by_batch(folder):
     """Train with `train_on_batch`, where a loaded optimizer has counted already."""
     model = kt.models.DANN(extractor(), free_head(), total_steps=20)
@@ -262,6 +273,7 @@ TRAININGS = {
         coral_accumulated,
         mdd_scheduled,
         afn_variable,
+        batch_norm,
         batch_by_batch,
         validated,
         vada,
