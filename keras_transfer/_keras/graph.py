@@ -8,6 +8,8 @@ from keras.src import backend
 from keras.src.backend.common.masking import get_keras_mask
 from keras.src.models.functional import Functional
 
+from keras_transfer._keras.layers import longest_text
+
 
 def source(tensor: keras.KerasTensor) -> tuple[Any, int, list[keras.KerasTensor]]:
     """Return the operation that made a symbolic tensor, its call, and its inputs."""
@@ -69,8 +71,24 @@ def beside_outputs(model: keras.Model, inputs: Any) -> BesideOutputs:
         results.append(BesideOutputs(bool(scope.losses), masked))
         return outputs
 
-    backend.compute_output_spec(run, inputs)
+    backend.compute_output_spec(run, _of_known_length(model, inputs))
     return results[-1]
+
+
+def _of_known_length(model: keras.Model, inputs: Any) -> Any:
+    """Return inputs with the largest length of texts in place of an unknown one.
+
+    JAX cannot compare an unknown length with the number of positions of a network.
+    """
+    length = longest_text(model)
+
+    def known(x: keras.KerasTensor) -> keras.KerasTensor:
+        shape = list(x.shape)
+        if length and len(shape) > 1 and shape[1] is None:
+            shape[1] = length
+        return keras.KerasTensor(shape, x.dtype)
+
+    return keras.tree.map_structure(known, inputs)
 
 
 def sees_mask(layer: keras.Layer) -> bool:

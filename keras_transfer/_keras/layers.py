@@ -97,6 +97,12 @@ def set_flag(layer: keras.Layer, value: bool) -> None:
     layer._trainable = value
 
 
+def longest_text(model: keras.Model) -> int | None:
+    """Return the number of positions of a model, or None without such a limit."""
+    layers = [getattr(each, "sequence_length", None) for each in flat_layers(model)]
+    return min((each for each in layers if isinstance(each, int)), default=None)
+
+
 def flags(model: keras.Model) -> tuple[bool, ...]:
     """Return the trainable flag of `model` and of each layer below it."""
     return tuple(layer.trainable for layer in flat_layers(model))

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_transfer._keras.layers import flat_layers
+from keras_transfer._keras.layers import longest_text
 
 # Machines that serve a SavedModel. TensorFlow chooses one when it loads the file.
 PLATFORMS = ("cpu", "cuda")
@@ -77,14 +77,11 @@ def _shapes(inputs: Any, shared: bool) -> Any:
 
 def _limits(network: Callable, shapes: Any) -> list[str]:
     """Return the largest length of texts that the network has positions for."""
-    layers = [getattr(each, "sequence_length", None) for each in flat_layers(network)]
-    lengths = [each for each in layers if isinstance(each, int)]
-    axes = {name for each in keras.tree.flatten(shapes) for name in _unknown(each)}
-    return [f"{axis} <= {min(lengths)}" for axis in sorted(axes) if lengths]
-
-
-def _unknown(shape: str) -> list[str]:
-    return re.findall(r"axis1\w*", shape)
+    longest = longest_text(network)
+    if longest is None:
+        return []
+    axes = set(re.findall(r"axis1\w*", " ".join(keras.tree.flatten(shapes))))
+    return [f"{axis} <= {longest}" for axis in sorted(axes)]
 
 
 def _variables_read(

@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
 from keras_transfer._arguments import whole_number
 
@@ -242,8 +241,8 @@ def _shuffled(data: tuple, steps: int, batch_size: int) -> dict:
 
 
 def _for_layers(array: np.ndarray) -> Any:
-    """Return strings as a tensor, because Keras does not accept string arrays."""
-    return ops.convert_to_tensor(array) if array.dtype.kind in "OUS" else array
+    """Return strings as a tensor of TensorFlow, which the layers for text take."""
+    return tf.convert_to_tensor(array) if array.dtype.kind in "OUS" else array
 
 
 def _rank(spec: Any) -> int | None:

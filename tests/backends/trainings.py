@@ -18,6 +18,7 @@ from tests import tiny
 from tests.backbones.family_table import techniques
 from tests.contracts.domain_contract import extractor
 from tests.contracts.domain_contract import free_head
+from tests.export import files
 from tests.golden import bases
 
 SETTINGS = dict(epochs=5, batch_size=4, shuffle=False, verbose=0)
@@ -116,6 +117,18 @@ def probe(folder):
 
 def auto(folder):
     return fine_tuned("auto")
+
+
+def texts(folder):
+    """Fine-tune a Task of keras-hub on strings, with names of classes as labels."""
+    task = bases.exact(files.text_task(), 0.5)
+    task.compile(keras.optimizers.AdamW(0.01), bases.LOGITS)
+    keras.utils.set_random_seed(1)
+    x, y = files.TEXTS * 8, ["ant", "bee", "cow"] * 8
+    history = kt.fine_tune(
+        task, (x, y), strategy="full", epochs=3, batch_size=6, verbose=0
+    )
+    return state(task, history)
 
 
 def adapting(kind, *, optimizer=None, **settings):
@@ -267,6 +280,7 @@ TRAININGS = {
         gradual,
         probe,
         auto,
+        texts,
         dann,
         dann_rising,
         other_methods,
