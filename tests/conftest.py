@@ -33,14 +33,6 @@ def skip_or_fail(reason):
     pytest.skip(reason)
 
 
-def pytest_configure(config):
-    """Ignore the warnings of Keras's own code on JAX."""
-    # Its variables have no `copy` in __array__ yet, and Keras converts them to NumPy.
-    for module in ("backend.common.variables", "backend.jax.core"):
-        text = "ignore:__array__ implementation doesn't accept:DeprecationWarning"
-        config.addinivalue_line("filterwarnings", f"{text}:keras.src.{module}")
-
-
 @pytest.hookimpl(tryfirst=True)  # before -m selects tests
 def pytest_collection_modifyitems(items):
     """Mark the slow tests."""

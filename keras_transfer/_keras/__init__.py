@@ -2,6 +2,7 @@
 
 from keras_transfer._keras.backends import check_backend as check_backend
 from keras_transfer._keras.backends import check_supported
+from keras_transfer._keras.backends import is_foreign as is_foreign
 from keras_transfer._keras.backends import on_jax as on_jax
 from keras_transfer._keras.branches import either as either
 from keras_transfer._keras.exchange import exchanged as exchanged

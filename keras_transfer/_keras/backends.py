@@ -1,5 +1,7 @@
 """The backends of Keras on which this package runs."""
 
+from typing import Any
+
 import keras
 
 TITLES = {"tensorflow": "TensorFlow", "jax": "JAX"}
@@ -36,3 +38,9 @@ def check_supported() -> None:
             "KERAS_BACKEND=jax before Keras is imported. The limits in "
             "benchmarks/README.md list what runs on which."
         )
+
+
+def is_foreign(tensor: Any) -> bool:
+    """Return whether a tensor is in a graph of TensorFlow, on another backend."""
+    in_graph = type(tensor).__module__.startswith("tensorflow.")
+    return on_jax() and in_graph

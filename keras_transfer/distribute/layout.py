@@ -49,9 +49,15 @@ def layout(
 
     Example:
         ```python
-        kt.adapters.LoRA(rank=8).attach(model)  # freezes the base model
-        kt.distribute.layout(model)
-        model.fit(x, y)
+        import keras
+        import keras_transfer as kt
+
+        base = keras.Sequential([keras.Input((8,)), keras.layers.Dense(64)])
+        model = kt.models.TransferClassifier(base, num_classes=2)
+        kt.adapters.LoRA(rank=2, targets="all-linear").attach(model)  # freezes the base
+        several = len(keras.distribution.list_devices()) > 1
+        if keras.backend.backend() == "jax" and several:
+            kt.distribute.layout(model)
         ```
 
     Reference:

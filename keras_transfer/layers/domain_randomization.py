@@ -10,6 +10,7 @@ import keras
 from keras import layers
 from keras import ops
 
+from keras_transfer import _keras
 from keras_transfer._arguments import fraction
 from keras_transfer._arguments import is_number
 from keras_transfer._arguments import whole_number
@@ -83,6 +84,7 @@ class DomainRandomization(keras.layers.Layer):
         ValueError: If an amount is outside [0, 1], `value_range` is not a range,
             `seed` is not a whole number, the input does not have the shape of images,
             or the images are integers and `value_range` ends at 1 or below.
+        NotImplementedError: In a tf.data pipeline on JAX.
 
     Reference:
         Tobin et al., 2017, "Domain Randomization for Transferring Deep Neural
@@ -127,6 +129,16 @@ class DomainRandomization(keras.layers.Layer):
         for step in self._rgb_steps:
             step.build(input_shape)
         super().build(input_shape)
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Refuse tensors of a tf.data pipeline on JAX, and call the layer."""
+        if _keras.is_foreign(inputs):
+            raise NotImplementedError(
+                "DomainRandomization in a tf.data pipeline needs the TensorFlow "
+                "backend, but the backend is jax. Make it a layer of the model "
+                "instead, before the other layers."
+            )
+        return super().__call__(inputs, *args, **kwargs)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Return the images, randomized if `training` and unchanged otherwise."""

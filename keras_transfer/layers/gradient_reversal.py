@@ -7,6 +7,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
+from keras_transfer import _keras
 from keras_transfer._arguments import is_number
 from keras_transfer._arguments import number
 
@@ -75,6 +76,7 @@ class GradientReversal(keras.layers.Layer):
         TypeError: If `strength` is not a number, a variable or a schedule.
         ValueError: If `strength` is negative, not finite or not a scalar, if a
             schedule has no step, or if `step` is passed without a schedule.
+        NotImplementedError: In `fit` on JAX, if `step` belongs to an optimizer.
 
     Reference:
         Ganin et al., 2016, "Domain-Adversarial Training of Neural Networks", JMLR
@@ -129,6 +131,12 @@ class GradientReversal(keras.layers.Layer):
                 raise ValueError(f"'{self.name}' was loaded, and {NO_STEP}")
             if step is None or training is False:
                 return inputs
+            if isinstance(step, keras.Variable) and not _keras.has_value(step):
+                raise NotImplementedError(
+                    f"'{self.name}' reads the steps of the optimizer, which a step on "
+                    "JAX cannot do. Use kt.models.DANN, which counts the steps "
+                    "itself, or pass a number as strength."
+                )
             strength = strength(step)
         return reverse_gradient(inputs, strength)
 

@@ -8,6 +8,8 @@ import tempfile
 
 import keras
 import numpy as np
+import pytest
+import tensorflow as tf
 
 import keras_transfer as kt
 from tests.contracts.compare import arrays
@@ -59,6 +61,21 @@ def random_step():
     assert np.any(arrays(network.layers[-2].moving_mean)[0])
 
 
+def refused_layers():
+    """Check the layers that cannot do everything in a step or a pipeline of JAX."""
+    optimizer = keras.optimizers.SGD(1.0)
+    rising = kt.optimizers.GaninRampUp(10)
+    layer = kt.layers.GradientReversal(rising, step=optimizer.iterations)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1), layer])
+    model.compile(optimizer, "mse")
+    with pytest.raises(NotImplementedError, match="kt.models.DANN"):
+        model.fit(np.ones((8, 1)), np.ones((8, 1)), verbose=0)
+    images = tf.data.Dataset.from_tensors(np.ones((1, 8, 8, 3), "float32"))
+    layer = kt.layers.DomainRandomization(seed=1)
+    with pytest.raises(NotImplementedError, match="a layer of the model instead"):
+        images.map(lambda x: layer(x, training=True))
+
+
 def refusals():
     model, workers = bases.mlp(), "kt.distribute.multi_worker"
     refused(workers, "keras.distribution.initialize", kt.distribute.multi_worker)
@@ -82,6 +99,7 @@ def main():
     half_precision()
     random_step()
     refusals()
+    refused_layers()
 
 
 if __name__ == "__main__":
