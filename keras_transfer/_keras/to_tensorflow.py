@@ -58,21 +58,18 @@ def call_in_tensorflow(network: Callable, inputs: Any, copy_of: Callable) -> Any
 
 def _shapes(inputs: Any, shared: bool) -> Any:
     """Return the shapes of inputs for JAX, with a name for each unknown axis."""
-    flat = keras.tree.flatten(inputs)
-    names = [
-        ", ".join(
-            str(length)
-            if length is not None
-            else "batch"
-            if axis == 0
-            else f"axis{axis}"
-            if shared
-            else f"axis{axis}_{number}"
-            for axis, length in enumerate(each.shape)
-        )
-        for number, each in enumerate(flat)
+
+    def name(number: int, axis: int) -> str:
+        if axis == 0:
+            return "batch"
+        return f"axis{axis}" if shared else f"axis{axis}_{number}"
+
+    shapes = [
+        [str(length or name(number, axis)) for axis, length in enumerate(each.shape)]
+        for number, each in enumerate(keras.tree.flatten(inputs))
     ]
-    return keras.tree.pack_sequence_as(inputs, [f"({each})" for each in names])
+    texts = [f"({', '.join(shape)})" for shape in shapes]
+    return keras.tree.pack_sequence_as(inputs, texts)
 
 
 def _limits(network: Callable, shapes: Any) -> list[str]:
