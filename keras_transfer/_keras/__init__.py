@@ -42,6 +42,7 @@ from keras_transfer._keras.jax_fit import (
 from keras_transfer._keras.jax_fit import set_layout as set_layout
 from keras_transfer._keras.jax_fit import sync as sync
 from keras_transfer._keras.layers import add_child as add_child
+from keras_transfer._keras.layers import all_variables as all_variables
 from keras_transfer._keras.layers import attributes as attributes
 from keras_transfer._keras.layers import calls_through as calls_through
 from keras_transfer._keras.layers import copy_mask as copy_mask

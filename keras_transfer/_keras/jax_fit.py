@@ -65,6 +65,18 @@ def assign_copy(variable: keras.Variable, source: keras.Variable) -> None:
     variable.assign(ops.copy(source) if on_jax() else source)
 
 
+def renew_step(model: keras.Model, kind: str) -> None:
+    """Hide the step of a model by a new function that does the same."""
+    step = getattr(model, f"{kind}_step")
+    step = getattr(step, "of_model", step)
+
+    def renewed(*arguments: Any) -> Any:
+        return step(*arguments)
+
+    renewed.of_model = step
+    model.__dict__[f"{kind}_step"] = renewed  # Keras does not track this
+
+
 @contextlib.contextmanager
 def traced_again(model: keras.Model, kind: str) -> Iterator[None]:
     """Within the block, JAX traces the step of a new function again.
@@ -74,8 +86,7 @@ def traced_again(model: keras.Model, kind: str) -> Iterator[None]:
     """
     name = f"{kind}_step"
     own = vars(model).get(name)
-    step = getattr(model, name)
-    model.__dict__[name] = lambda *arguments: step(*arguments)
+    renew_step(model, kind)
     try:
         yield
     finally:
@@ -93,12 +104,26 @@ def set_layout(
     variable.assign(variable.value)
 
 
+def is_made_by_fit(model: keras.Model) -> bool:
+    """Return whether a function of a model cannot be made before `fit` or `evaluate`.
+
+    With a distribution, Keras fixes the devices of all results when it makes a
+    function, so the optimizer, the losses and the metrics must be built by then.
+    """
+    if not on_jax() or keras.distribution.distribution() is None:
+        return False
+    names = "optimizer", "_compile_loss", "_compile_metrics"
+    parts = [getattr(model, name, None) for name in names]
+    return not all(part is None or part.built for part in parts)
+
+
 def on_other_devices(variables: list[keras.Variable]) -> list[keras.Variable]:
     """Return the variables that are not on all devices of `keras.distribution`."""
     distribution = keras.distribution.distribution()
     if distribution is None or not on_jax():
         return []
     count = distribution.device_mesh.devices.size
+    variables = [x for x in variables if has_value(x)]  # a failed step leaves none
     return [x for x in variables if len(x.value.sharding.device_set) != count]
 
 

@@ -97,6 +97,12 @@ def set_flag(layer: keras.Layer, value: bool) -> None:
     layer._trainable = value
 
 
+def all_variables(model: keras.Model) -> list[keras.Variable]:
+    """Return the variables that a step of a model reads, also those of its metrics."""
+    lists = model.variables, model.non_trainable_variables, model.metrics_variables
+    return list({id(x): x for variables in lists for x in variables}.values())
+
+
 def longest_text(model: keras.Model) -> int | None:
     """Return the number of positions of a model, or None without such a limit."""
     layers = [getattr(each, "sequence_length", None) for each in flat_layers(model)]

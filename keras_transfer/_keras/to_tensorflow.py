@@ -1,7 +1,10 @@
 """A network of JAX in a graph of TensorFlow."""
 
+import contextlib
+import logging
 import re
 from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -10,6 +13,7 @@ from keras_transfer._keras.layers import longest_text
 
 # Machines that serve a SavedModel. TensorFlow chooses one when it loads the file.
 PLATFORMS = ("cpu", "cuda")
+MOST = 4  # inputs for which all partitions are tried
 
 
 def call_in_tensorflow(network: Callable, inputs: Any, copy_of: Callable) -> Any:
@@ -25,19 +29,27 @@ def call_in_tensorflow(network: Callable, inputs: Any, copy_of: Callable) -> Any
     """
     from jax.experimental import jax2tf
 
-    # Unknown axes of two inputs can be independent of each other, but in a network of
-    # tokens and their mask they must be equal.
-    for shared in (False, True):
-        shapes = _shapes(inputs, shared)
+    if not network.built:
+        raise ValueError(
+            f"The model {network.name!r} is not built, so it has no weights to export. "
+            "Call it on a batch of examples first."
+        )
+    reason, tried = None, []
+    for groups in _partitions(len(keras.tree.flatten(inputs))):
+        shapes = _shapes(inputs, groups)
+        if shapes in tried:
+            continue
+        tried.append(shapes)
         limits = _limits(network, shapes)
         try:
-            variables = _variables_read(network, inputs, shapes, limits)
+            with _quiet():
+                variables = _variables_read(network, inputs, shapes, limits)
             break
         except Exception as error:  # JAX and layers raise many types for such shapes
-            reason = error
+            reason = reason or error
     else:
         raise ValueError(
-            f"JAX cannot trace the model for inputs of any size: {reason} Give the "
+            f"JAX cannot trace the model for inputs of any size: {reason}\nGive the "
             "inputs of the model fixed shapes, or export it with "
             "KERAS_BACKEND=tensorflow."
         ) from reason
@@ -56,13 +68,36 @@ def call_in_tensorflow(network: Callable, inputs: Any, copy_of: Callable) -> Any
     return converted([copy_of(each) for each in variables], inputs)
 
 
-def _shapes(inputs: Any, shared: bool) -> Any:
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Within the block, do not log a traceback for shapes that do not fit."""
+    logger = logging.getLogger("absl")  # which Keras uses for attention
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _partitions(count: int) -> list[tuple[int, ...]]:
+    """Return the group of each input, in every way, with the most groups first.
+
+    The unknown axes of inputs in one group are equal, such as those of tokens and their
+    mask. With more than `MOST` inputs, all are separate or all are together.
+    """
+    if count > MOST:
+        return [tuple(range(count)), (0,) * count]
+    found = [()]
+    for _ in range(count):
+        found = [(*g, n) for g in found for n in range(max(g, default=-1) + 2)]
+    return sorted(found, key=lambda groups: -len(set(groups)))
+
+
+def _shapes(inputs: Any, groups: tuple[int, ...]) -> Any:
     """Return the shapes of inputs for JAX, with a name for each unknown axis."""
 
     def name(number: int, axis: int) -> str:
-        if axis == 0:
-            return "batch"
-        return f"axis{axis}" if shared else f"axis{axis}_{number}"
+        return "batch" if axis == 0 else f"axis{axis}_{groups[number]}"
 
     shapes = [
         [str(length or name(number, axis)) for axis, length in enumerate(each.shape)]

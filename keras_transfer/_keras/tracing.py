@@ -8,6 +8,8 @@ from typing import Any
 import keras
 
 from keras_transfer._keras.backends import on_jax
+from keras_transfer._keras.jax_fit import is_made_by_fit
+from keras_transfer._keras.jax_fit import renew_step
 from keras_transfer._keras.jax_fit import traced_again
 
 # The functions that Keras makes for a model with `make_<kind>_function`.
@@ -19,9 +21,14 @@ def remake_functions(model: keras.Model, *kinds: str) -> None:
 
     TensorFlow warns if code is traced too often, and counts all functions with the same
     code together, also of other models. The new functions are traced again on purpose,
-    so each one is counted separately.
+    so each one is counted separately. Where only `fit` can make a function, the model
+    has none until then.
     """
     for kind in kinds:
+        if is_made_by_fit(model):
+            renew_step(model, kind)
+            setattr(model, f"{kind}_function", None)
+            continue
         again = traced_again(model, kind) if on_jax() else contextlib.nullcontext()
         with again:
             getattr(model, f"make_{kind}_function")(force=True)

@@ -34,6 +34,7 @@ def synchronize_batch_norm(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: If `model` has no BatchNormalization, or has one that gets a mask,
             which Keras cannot synchronize. In both cases `model` is unchanged.
+        NotImplementedError: On JAX, where a layer sees the whole batch.
 
     Example:
         ```python
@@ -50,6 +51,9 @@ def synchronize_batch_norm(model: keras.Model) -> keras.Model:
         Peng et al. 2018, MegDet: A Large Mini-Batch Object Detector, arXiv:1711.07240,
         section 3.3.
     """
+    instead = "On JAX a layer sees the whole batch already. Leave out this call."
+    what = "kt.distribute.synchronize_batch_norm"
+    _keras.check_backend("tensorflow", what, instead)
     kind = keras.layers.BatchNormalization
     norms = [layer for layer in _keras.flat_layers(model) if isinstance(layer, kind)]
     if not norms:

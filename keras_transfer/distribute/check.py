@@ -87,7 +87,7 @@ def check(model: keras.Model) -> None:
 
 
 def _check_devices(model: keras.Model) -> None:
-    outside = _keras.on_other_devices(model.variables)
+    outside = _keras.on_other_devices(_keras.all_variables(model))
     if outside:
         raise ValueError(
             f"The model was made before the devices were chosen: {outside[0].path} is "

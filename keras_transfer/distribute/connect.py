@@ -123,9 +123,8 @@ def _check_jax(tpu: str | None) -> None:
     if _several_workers():
         raise NotImplementedError(
             "TF_CONFIG names several workers, which needs the TensorFlow backend, but "
-            "the backend is jax. Unset TF_CONFIG, and call "
-            "keras.distribution.initialize() in each process before "
-            "kt.distribute.connect()."
+            "the backend is jax. Unset TF_CONFIG to train on the devices of this "
+            "machine, or set KERAS_BACKEND=tensorflow."
         )
 
 

@@ -68,8 +68,8 @@ def layout(
     names = device_names(devices)
     if len(names) < 2:
         raise ValueError(
-            f"JAX has only the device {names[0]}, so there is nothing to split the "
-            "weights over. Leave out this call."
+            f"There is only the device {names[0]}, so the weights cannot be split. "
+            "Pass two devices or more, or leave out this call."
         )
     if not model.built:
         raise ValueError(
@@ -92,8 +92,8 @@ def layout(
     )
     keras.distribution.set_distribution(distribution)
     optimizer = getattr(model, "optimizer", None)
-    others = [*model.metrics_variables, *(optimizer.variables if optimizer else ())]
-    for variable in [*model.variables, *others]:
+    others = optimizer.variables if optimizer else []
+    for variable in [*_keras.all_variables(model), *others]:
         places = [None] * len(variable.shape)
         if axes.get(id(variable)) is not None:
             places[axes[id(variable)]] = "model"

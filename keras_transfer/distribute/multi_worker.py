@@ -12,8 +12,8 @@ import tensorflow as tf
 from keras_transfer import _keras
 
 INSTEAD = (
-    "On JAX, call keras.distribution.initialize() in each process, and then "
-    "keras.distribution.set_distribution(keras.distribution.DataParallel())."
+    "Set KERAS_BACKEND=tensorflow, or see keras.distribution.initialize(), which was "
+    "not tested with this package."
 )
 
 

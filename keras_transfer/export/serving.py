@@ -75,7 +75,9 @@ def export_serving(
     Half-precision outputs are converted to float32.
 
     On JAX, the network is one operation of the graph, XlaCallModule, for CPUs and for
-    GPUs of CUDA. TensorFlow compiles it at the first request of each shape. Images of
+    GPUs of CUDA. TensorFlow compiles it at the first request of each shape. A request
+    has at least one example, and integers and floats of 32 bits. Inputs whose unknown
+    axes the model combines, such as tokens and their mask, have equal axes. Images of
     TensorFlow Serving for GPUs have lacked the compiler (tensorflow/serving#2214). For
     these, and for `adapters`, export in a process with KERAS_BACKEND=tensorflow.
 

@@ -82,7 +82,7 @@ def fine_tune(
     up to four such folds. It never uses `validation_data`. The candidates are the
     converged head alone, and `"lp-ft"`, `"full"`, `"gradual"` and `"lora"` at two or
     three rates. If the model has BatchNorm and `batch_norm="auto"`, training BatchNorm
-    is another candidate. `"lp-ft"` at its default rate and at twice this rate are
+    is another candidate. `"lp-ft"` at its default rate and at 1.5 times this rate are
     always in the final trials if there are steps for two, and the best of the others
     joins them if there are steps for three. The first compiled metric that is a mean
     over examples, such as an accuracy, is compared, and otherwise the loss. Another

@@ -141,8 +141,8 @@ class VariableRates:
         Keras pairs `var_list` with the averages by position and does not compare their
         lengths. With frozen layers, variables would get averages of other layers.
         """
-        if not self.use_ema:
-            return
+        if not self.use_ema or not _keras.has_value(self._clock):
+            return  # on JAX, a step that failed has left no values
         averages = _keras.moving_averages(self)
         updates = _keras.value(self._clock)
         for variable, average, count in zip(_keras.trained_by(self), averages, updates):

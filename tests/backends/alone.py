@@ -61,6 +61,20 @@ def random_step():
     assert np.any(arrays(network.layers[-2].moving_mean)[0])
 
 
+def refused_settings():
+    """Check two settings that JAX cannot have or does not need."""
+    batch_norm = keras.layers.BatchNormalization()
+    model = keras.Sequential([keras.Input((6,)), batch_norm, keras.layers.Dense(3)])
+    with pytest.raises(NotImplementedError, match="sees the whole batch already"):
+        kt.distribute.synchronize_batch_norm(model)
+    assert not batch_norm.synchronized
+    adamw = keras.optimizers.AdamW(0.01, use_ema=True, ema_overwrite_frequency=2)
+    model.compile(kt.optimizers.discriminative(adamw, model), bases.LOGITS)
+    unfreezing = kt.callbacks.GradualUnfreezing(model)
+    with pytest.raises(Exception, match="ema_overwrite_frequency"):
+        model.fit(bases.vectors(8), bases.labels(8), verbose=0, callbacks=[unfreezing])
+
+
 def refused_layers():
     """Check the layers that cannot do everything in a step or a pipeline of JAX."""
     optimizer = keras.optimizers.SGD(1.0)
@@ -100,6 +114,7 @@ def main():
     random_step()
     refusals()
     refused_layers()
+    refused_settings()
 
 
 if __name__ == "__main__":

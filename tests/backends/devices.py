@@ -16,6 +16,8 @@ from tests import tiny
 from tests.backends.trainings import adapting
 from tests.backends.trainings import blocks
 from tests.backends.trainings import fine_tuned
+from tests.contracts.domain_contract import extractor
+from tests.contracts.domain_contract import free_head
 from tests.golden import bases
 
 ROWS = 19  # in batches of 4, the last one has 3 examples
@@ -87,6 +89,39 @@ def shared_batches():
         close(train(), expected)
 
 
+def whole_runs():
+    """Run what makes functions before `fit`, with metrics that are not built yet."""
+    x, y = bases.vectors(152), bases.labels(152)
+    found = []
+    for device in (one_device, kt.distribute.connect):
+        device()
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(1)
+        model = bases.exact(kt.models.TransferClassifier(tiny.mlp((6, 6, 6)), 3))
+        settings = dict(loss=bases.LOGITS, metrics=["accuracy"])
+        model.compile(keras.optimizers.AdamW(0.01), **settings)
+        curve = kt.find_learning_rate(model, (x, y), steps=12, batch_size=4)
+        history = kt.fine_tune(model, (x, y), epochs=2, batch_size=8, verbose=0)
+        found.append([curve.losses, history.history["loss"], *model.get_weights()])
+        model.compile(keras.optimizers.AdamW(0.01), **settings)
+        kt.fine_tune(model, (x, y), strategy="probe", epochs=1, verbose=0)
+    close(*found)
+
+
+def split_adaptation():
+    """Split the weights of a model that counts its steps."""
+    one_device()
+    network = extractor()
+    network.trainable = False
+    model = kt.models.DANN(network, free_head())
+    model.compile("sgd", bases.LOGITS)
+    kt.distribute.layout(model)
+    kt.distribute.check(model)
+    x = {name: bases.vectors(16) for name in ("source", "target")}
+    logs = model.fit(x, bases.labels(16), batch_size=4, verbose=0).history
+    assert logs["strength"][0] > 0.99
+
+
 def split_weights():
     """Compare a training on one device with one whose frozen weights are split."""
     one_device()
@@ -134,7 +169,7 @@ def bad_input():
     with pytest.raises(ValueError, match="no frozen weight.*connect"):
         distribute.layout(model)
     model.trainable = False
-    with pytest.raises(ValueError, match="only the device cpu:0"):
+    with pytest.raises(ValueError, match="only the device cpu:0.*two devices"):
         distribute.layout(model, ["cpu:0"])
     unbuilt = keras.Sequential([keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="not built"):
@@ -150,7 +185,9 @@ def bad_input():
 def main():
     keras_fails_at_a_short_batch()
     shared_batches()
+    whole_runs()
     split_weights()
+    split_adaptation()
     bad_input()
 
 

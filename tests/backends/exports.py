@@ -60,7 +60,26 @@ def texts(folder):
     yield "preprocessed", x, {"outputs": outputs}
 
 
-EXPORTS = {each.__name__: each for each in (adapted, images, texts)}
+def towers(folder):
+    """Export two inputs of tokens, each with a mask, of independent lengths."""
+    embedding, inputs, means = layers.Embedding(10, 4), {}, []
+    for name in ("query", "document"):
+        ids = keras.Input((None,), dtype="int32", name=f"{name}_ids")
+        mask = keras.Input((None,), dtype="float32", name=f"{name}_mask")
+        inputs |= {ids.name: ids, mask.name: mask}
+        means.append(keras.ops.sum(embedding(ids) * mask[..., None], axis=1))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Concatenate()(means)))
+    files.shaken(model)
+    kt.export_serving(model, folder)
+    x = {}
+    for name, length in (("query", 5), ("document", 9)):
+        x[f"{name}_ids"] = np.arange(2 * length).reshape(2, length) % 10
+        x[f"{name}_mask"] = np.ones((2, length), "float32")
+    x = {k: v.astype("int32") if "ids" in k else v for k, v in x.items()}
+    yield "serving_default", x, {"outputs": model.predict(x, verbose=0)}
+
+
+EXPORTS = {each.__name__: each for each in (adapted, images, texts, towers)}
 
 
 def main(folder):

@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("name", ["adapted", "images", "texts"])
+@pytest.mark.parametrize("name", ["adapted", "images", "texts", "towers"])
 def test_a_model_of_jax_runs_in_plain_tensorflow(folder, name):
     requests, expected = [], []
     for path in sorted(folder.glob(f"{name}_*.npz")):
