@@ -34,25 +34,7 @@ def call_in_tensorflow(network: Callable, inputs: Any, copy_of: Callable) -> Any
             f"The model {network.name!r} is not built, so it has no weights to export. "
             "Call it on a batch of examples first."
         )
-    reason, tried = None, []
-    for groups in _partitions(len(keras.tree.flatten(inputs))):
-        shapes = _shapes(inputs, groups)
-        if shapes in tried:
-            continue
-        tried.append(shapes)
-        limits = _limits(network, shapes)
-        try:
-            with _quiet():
-                variables = _variables_read(network, inputs, shapes, limits)
-            break
-        except Exception as error:  # JAX and layers raise many types for such shapes
-            reason = reason or error
-    else:
-        raise ValueError(
-            f"JAX cannot trace the model for inputs of any size: {reason}\nGive the "
-            "inputs of the model fixed shapes, or export it with "
-            "KERAS_BACKEND=tensorflow."
-        ) from reason
+    shapes, limits, variables = _traced(network, inputs)
 
     def call(values: list, inputs: Any) -> Any:
         with keras.StatelessScope(zip(variables, values, strict=True)):
@@ -66,6 +48,31 @@ def call_in_tensorflow(network: Callable, inputs: Any, copy_of: Callable) -> Any
         native_serialization_platforms=PLATFORMS,
     )
     return converted([copy_of(each) for each in variables], inputs)
+
+
+def _traced(network: Callable, inputs: Any) -> tuple[Any, list[str], list]:
+    """Return shapes and limits for which JAX traces a network, and what it reads.
+
+    Unknown axes are independent of each other if the network allows this.
+    """
+    reason, tried = None, []
+    for groups in _partitions(len(keras.tree.flatten(inputs))):
+        shapes = _shapes(inputs, groups)
+        if shapes in tried:
+            continue
+        tried.append(shapes)
+        limits = _limits(network, shapes)
+        try:
+            with _quiet():
+                variables = _variables_read(network, inputs, shapes, limits)
+            return shapes, limits, variables
+        except Exception as error:  # JAX and layers raise many types for such shapes
+            reason = reason or error
+    raise ValueError(
+        f"JAX cannot trace the model for inputs of any size: {reason}\nGive the "
+        "inputs of the model fixed shapes, or export it with "
+        "KERAS_BACKEND=tensorflow."
+    ) from reason
 
 
 @contextlib.contextmanager

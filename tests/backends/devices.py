@@ -150,7 +150,7 @@ def split_weights():
 
 
 def keras_fails_at_a_short_batch():
-    """Check the fault of Keras that `connect` mends, to see when it is gone."""
+    """Check the fault of Keras that `connect` fixes, to see when it is gone."""
     with keras.distribution.DataParallel().scope():
         model = tiny.mlp()
         model.compile("sgd", "mse")
