@@ -151,7 +151,9 @@ def adapting(kind, *, optimizer=None, **settings):
     history = model.fit(x, y, validation_data=(x, y), **SETTINGS)
     found = model.get_weights()
     model.fit(x, y, **SETTINGS | {"epochs": 1})  # the strength rises again
-    logs = [np.array(values) for _, values in sorted(history.history.items())]
+    # The random steps of VADA differ between the backends.
+    names = sorted(name for name in history.history if "smoothness" not in name)
+    logs = [np.array(history.history[name]) for name in names]
     return [*found, *logs, *state(model, history)]
 
 
