@@ -6,8 +6,6 @@ import keras
 
 from keras_transfer import _keras
 
-ORDER = ("tpu", "gpu", "cpu")
-
 
 class DataParallel(keras.distribution.DataParallel):
     """Keras's DataParallel, with the attribute of a strategy of TensorFlow."""
