@@ -187,7 +187,16 @@ class _DatasetBatches:
         return [triple(batch) for batch in twice.as_numpy_iterator()]
 
     def __iter__(self) -> Iterator[tuple]:
-        return map(triple, self.dataset.as_numpy_iterator())
+        read = 0
+        for batch in self.dataset.as_numpy_iterator():
+            read += 1
+            yield triple(batch)
+        if self.batches not in (None, read):
+            raise ValueError(
+                f"The dataset ended after {read} of {self.batches} batches. TensorFlow "
+                "can cut `.prefetch(n).cache()` short when a pass ends early, such as "
+                "`.take(1)`. Put `.cache()` before `.prefetch(n)`."
+            )
 
 
 def _source(dataset: object, batch_size: int) -> _DatasetBatches | ArrayBatches:

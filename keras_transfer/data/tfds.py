@@ -111,7 +111,9 @@ def from_tfds(
     count = len(data)
     size = max(1, _bytes(data, int(builder.info.dataset_size)))
     if size <= CACHE_BYTES:
-        data = data.cache()
+        # If an iterator is left early, as in `take(1)`, TensorFlow cancels `prefetch`,
+        # which ends without an error. The cache would keep that as the whole dataset.
+        data = data.apply(tf.data.experimental.assert_cardinality(count)).cache()
     if shuffle is not None:
         fits = count if size <= CACHE_BYTES else max(1, CACHE_BYTES * count // size)
         data = data.shuffle(fits, seed=shuffle, reshuffle_each_iteration=True)

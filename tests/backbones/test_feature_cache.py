@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -441,6 +442,19 @@ def test_bad_data_raises_before_the_backbone_runs(tmp_path, data, error, match):
     with pytest.raises(error, match=match):
         cache(network(), data, tmp_path / "f")
     assert CALLS == [] and not (tmp_path / "f").exists()
+
+
+def test_a_dataset_that_ends_before_its_length_raises(tmp_path):
+
+    def slow(row, label):
+        tf.numpy_function(lambda: time.sleep(0.01), [], [])
+        return row, label
+
+    # The first batch is read before the others, which cancels `prefetch`.
+    data = tf.data.Dataset.from_tensor_slices(arrays()).map(slow).prefetch(2).cache()
+    with pytest.raises(ValueError, match="of 6 batches.* Put `.cache"):
+        cache(network(), data.batch(4).prefetch(2), tmp_path / "f")
+    assert cache(network(), dataset(), tmp_path / "f").cardinality() == 22
 
 
 def test_bad_backbones_and_batch_sizes_raise():

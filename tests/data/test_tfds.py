@@ -1,5 +1,7 @@
 """from_tfds with a custom builder, and with mocked datasets of the catalog."""
 
+import time
+
 import keras
 import numpy as np
 import pytest
@@ -207,6 +209,23 @@ def test_files_are_read_once_if_they_fit_into_memory(boxes, monkeypatch, limit):
     data = kt.data.from_tfds(boxes, "train", shuffle=1)
     assert sorted(numbers(data)) == sorted(numbers(data)) == list(range(COUNT))
     assert len(reads) == (COUNT if limit > 100 else 2 * COUNT)
+
+
+def test_a_pass_that_is_left_early_cuts_nothing(boxes, monkeypatch):
+    """A canceled `prefetch` ends without an error, in the middle of the data."""
+
+    def as_dataset(self, **kwargs):
+        data = type(boxes).as_dataset(self, **kwargs)
+        return data.map(slow).prefetch(2)
+
+    def slow(example):
+        tf.numpy_function(lambda: time.sleep(0.01), [], [])
+        return example
+
+    monkeypatch.setattr(boxes, "as_dataset", as_dataset.__get__(boxes))
+    data = kt.data.from_tfds(boxes, "train", batch_size=8)
+    next(iter(data))
+    assert sorted(numbers(data)) == list(range(COUNT))
 
 
 @pytest.mark.slow
