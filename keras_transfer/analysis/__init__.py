@@ -45,6 +45,9 @@ from keras_transfer.analysis.domains.validators import target_entropy as target_
 from keras_transfer.analysis.recorded_start import record_start as record_start
 from keras_transfer.analysis.report.report import report as report
 from keras_transfer.analysis.report.report_object import Report as Report
+from keras_transfer.analysis.transferability.h_score import h_score as h_score
+from keras_transfer.analysis.transferability.leep import leep as leep
+from keras_transfer.analysis.transferability.log_me import log_me as log_me
 
 __getattr__ = _attributes_instead(
     "module 'keras_transfer.analysis'",

@@ -10,9 +10,9 @@ import numpy as np
 
 from keras_transfer import _keras
 from keras_transfer._arguments import whole_number
+from keras_transfer.analysis.arrays import as_classes
+from keras_transfer.analysis.arrays import as_probabilities
 from keras_transfer.analysis.domains import validators as scores
-from keras_transfer.analysis.domains.arrays import as_classes
-from keras_transfer.analysis.domains.arrays import as_probabilities
 from keras_transfer.analysis.domains.importance_weights import importance_weights
 from keras_transfer.analysis.domains.outputs import check_domain
 from keras_transfer.analysis.domains.outputs import read_domain

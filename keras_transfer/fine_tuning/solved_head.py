@@ -14,10 +14,10 @@ from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.in_place.adapted_layer import plain_of
 from keras_transfer.adapters.switching import active
-from keras_transfer.fine_tuning.linear_solutions import Solution
-from keras_transfer.fine_tuning.linear_solutions import solve_binary
-from keras_transfer.fine_tuning.linear_solutions import solve_classes
-from keras_transfer.fine_tuning.linear_solutions import solve_numbers
+from keras_transfer.analysis.linear_solutions import Solution
+from keras_transfer.analysis.linear_solutions import solve_binary
+from keras_transfer.analysis.linear_solutions import solve_classes
+from keras_transfer.analysis.linear_solutions import solve_numbers
 from keras_transfer.losses.compiled_loss import CompiledLoss
 from keras_transfer.losses.compiled_loss import read_loss
 

@@ -7,9 +7,9 @@ from keras import layers
 from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model import Ridge
 
+from keras_transfer.analysis.linear_solutions import ABSENT
+from keras_transfer.analysis.linear_solutions import solve_classes
 from keras_transfer.fine_tuning.converged_head import converge
-from keras_transfer.fine_tuning.linear_solutions import ABSENT
-from keras_transfer.fine_tuning.linear_solutions import solve_classes
 from keras_transfer.fine_tuning.solved_head import solve_head
 from tests.contracts.compare import assert_close
 

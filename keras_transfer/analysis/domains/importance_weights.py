@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_transfer._arguments import positive
-from keras_transfer.analysis.domains.arrays import as_domains
+from keras_transfer.analysis.arrays import as_domains
 from keras_transfer.analysis.domains.classifier import balanced_error
 from keras_transfer.analysis.domains.classifier import FOLDS
 from keras_transfer.analysis.domains.classifier import log_density_ratios

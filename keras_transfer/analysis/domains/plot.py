@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_transfer._arguments import one_of
 from keras_transfer._arguments import whole_number
-from keras_transfer.analysis.domains.arrays import as_domains
+from keras_transfer.analysis.arrays import as_domains
 from keras_transfer.analysis.report.plots import BLUE
 from keras_transfer.analysis.report.plots import ORANGE
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from keras_transfer._arguments import positive
-from keras_transfer.analysis.domains.arrays import as_classes
-from keras_transfer.analysis.domains.arrays import as_column
-from keras_transfer.analysis.domains.arrays import as_probabilities
+from keras_transfer.analysis.arrays import as_classes
+from keras_transfer.analysis.arrays import as_column
+from keras_transfer.analysis.arrays import as_probabilities
 
 CHUNK = 2**22  # similarities in memory at a time, which take 32 MB
 EQUAL = 0.01  # ratios with less spread, as a share of their mean, count as equal

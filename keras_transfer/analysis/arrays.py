@@ -1,4 +1,4 @@
-"""Check features, outputs and labels of two domains, and return them as arrays."""
+"""Check features, outputs and labels, and return them as arrays."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Scores of pretrained features on a new task, without training the network."""
