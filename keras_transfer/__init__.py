@@ -15,6 +15,9 @@ from keras_transfer import optimizers as optimizers
 from keras_transfer import saving as saving
 from keras_transfer._version import __version__ as __version__
 from keras_transfer.analysis.report.report import report as report
+from keras_transfer.analysis.transferability.rank_backbones import (
+    rank_backbones as rank_backbones,
+)
 from keras_transfer.backbones.groups import layer_groups as layer_groups
 from keras_transfer.callbacks.learning_rate_finder import (
     find_learning_rate as find_learning_rate,

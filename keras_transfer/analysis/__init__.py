@@ -48,6 +48,19 @@ from keras_transfer.analysis.report.report_object import Report as Report
 from keras_transfer.analysis.transferability.h_score import h_score as h_score
 from keras_transfer.analysis.transferability.leep import leep as leep
 from keras_transfer.analysis.transferability.log_me import log_me as log_me
+from keras_transfer.analysis.transferability.probe_layers import (
+    LayerProbes as LayerProbes,
+)
+from keras_transfer.analysis.transferability.probe_layers import (
+    probe_layers as probe_layers,
+)
+from keras_transfer.analysis.transferability.rank_backbones import (
+    rank_backbones as rank_backbones,
+)
+from keras_transfer.analysis.transferability.ranking import (
+    BackboneRanking as BackboneRanking,
+)
+from keras_transfer.analysis.transferability.ranking import BackboneRow as BackboneRow
 
 __getattr__ = _attributes_instead(
     "module 'keras_transfer.analysis'",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import keras
 
 from keras_transfer import _keras
@@ -18,8 +20,22 @@ NAMES = ("predictions", "probabilities", "classifier", "scores")
 SCORES = (keras.activations.softmax, keras.activations.sigmoid)
 
 
-def warning_of_scores(network: keras.Model) -> str | None:
-    """Return a warning for a network that ends in class scores, or None.
+class ClassScores(NamedTuple):
+    """The layer of a network that gives class scores, and what it reads.
+
+    Args:
+        layer: The layer.
+        before: The symbolic input of the layer, or None if it has no input.
+        are_logits: Whether the output of the network is not activated.
+    """
+
+    layer: keras.Layer
+    before: keras.KerasTensor | None
+    are_logits: bool
+
+
+def class_scores(network: keras.Model) -> ClassScores | None:
+    """Return where a network computes its class scores, or None if it has none.
 
     A network ends in class scores if its last activation is softmax or sigmoid, or if
     its last layer with weights has a name such as `"predictions"`, as in
@@ -29,29 +45,39 @@ def warning_of_scores(network: keras.Model) -> str | None:
     if len(outputs) != 1 or len(outputs[0].shape) != 2:
         return None
     layer, _, inputs = _keras.source(outputs[0])
-    is_score = _gives_scores(layer)
+    activated, named = _is_activated(layer), _is_named(layer)
     while isinstance(layer, AFTER) and inputs:
         layer, _, inputs = _keras.source(inputs[0])
-        is_score = is_score or _gives_scores(layer)
-    if not is_score:
+        activated, named = activated or _is_activated(layer), _is_named(layer)
+    if not (activated or named):
         return None
-    before = _keras.source(inputs[0])[0] if inputs else None
+    return ClassScores(layer, inputs[0] if inputs else None, not activated)
+
+
+def warning_of_scores(network: keras.Model) -> str | None:
+    """Return a warning for a network that ends in class scores, or None."""
+    found = class_scores(network)
+    if found is None:
+        return None
+    before = None if found.before is None else _keras.source(found.before)[0]
     cut = "a keras.Model that ends in the features"
     if before in network.layers:  # a layer, not an operation of keras.ops
         cut = f"keras.Model(network.input, network.get_layer({before.name!r}).output)"
+    size = network.outputs[0].shape[-1]
     return (
-        f"The backbone '{network.name}' ends in {outputs[0].shape[-1]} class scores "
-        f"({layer.name!r}), so the new head classifies on the scores of old classes, "
-        "which contain less information than the features before them. Build the "
-        "network without its top: include_top=False in keras.applications, `.backbone` "
-        f"of a Task of keras-hub, or {cut}."
+        f"The backbone '{network.name}' ends in {size} class scores "
+        f"({found.layer.name!r}), so the new head classifies on the scores of old "
+        "classes, which contain less information than the features before them. Build "
+        "the network without its top: include_top=False in keras.applications, "
+        f"`.backbone` of a Task of keras-hub, or {cut}."
     )
 
 
-def _gives_scores(layer: object) -> bool:
-    if isinstance(layer, keras.layers.Softmax):
-        return True
-    if getattr(layer, "activation", None) in SCORES:
-        return True
+def _is_activated(layer: object) -> bool:
+    softmax = isinstance(layer, keras.layers.Softmax)
+    return softmax or getattr(layer, "activation", None) in SCORES
+
+
+def _is_named(layer: object) -> bool:
     words = getattr(layer, "name", "").lower().split("_")
     return isinstance(layer, keras.layers.Dense) and not set(words).isdisjoint(NAMES)

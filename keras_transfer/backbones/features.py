@@ -124,27 +124,60 @@ def connect(
     network = unwrap(backbone)
     inputs = _symbolic_inputs(network)
     outputs = backbone(inputs)
-    key = _choose(outputs, pooling, network, backbone.name)
+    key = chosen_output(outputs, pooling, network, backbone.name)
     left_out = unused(network, key)
     outputs = keras.tree.flatten(outputs if key is None else outputs[key])[0]
     mask = _padding_mask(inputs, key)
-    pooling = _resolve(pooling, outputs.shape, backbone.name)
     dtype = network.dtype_policy if dtype is None else dtype
+    pooling = _resolve(pooling, outputs.shape, backbone.name)
+    return inputs, _pooled(outputs, mask, pooling, network, dtype=dtype), left_out
+
+
+def features_of_outputs(
+    network: keras.Model, outputs: dict[str, keras.KerasTensor]
+) -> keras.Model:
+    """Return a model from the inputs of a network to a vector for each tensor in it.
+
+    Args:
+        network: A functional or Sequential model.
+        outputs: Dict from names to symbolic tensors of the network.
+
+    Raises:
+        ValueError: If a tensor has no positions or features to pool over.
+    """
+    inputs = _symbolic_inputs(network)
+    mask = _padding_mask(inputs, None)
+    vectors = {}
+    for name, tensor in outputs.items():
+        pooling = _resolve("auto", tensor.shape, network.name)
+        settings = {"dtype": network.dtype_policy, "name": f"{name}_pooling"}
+        vectors[name] = _pooled(tensor, mask, pooling, network, **settings)
+    return keras.Model(inputs, vectors, name=f"{network.name}_features")
+
+
+def _pooled(
+    outputs: keras.KerasTensor,
+    mask: keras.KerasTensor | None,
+    pooling: str | None,
+    network: keras.Model,
+    *,
+    dtype: object,
+    name: str = "pooling",
+) -> keras.KerasTensor:
     if pooling == "mean":
-        outputs = MaskedMean(name="pooling", dtype=dtype)(outputs, mask=mask)
-    elif pooling == "last":
-        outputs = LastToken(name="pooling", dtype=dtype)(outputs, mask=mask)
-    elif pooling == "first":
-        outputs = outputs[:, 0]
-    elif pooling == "average":
-        rank = len(outputs.shape)
+        return MaskedMean(name=name, dtype=dtype)(outputs, mask=mask)
+    if pooling == "last":
+        return LastToken(name=name, dtype=dtype)(outputs, mask=mask)
+    if pooling == "first":
+        return outputs[:, 0]
+    if pooling == "average":
         kind = {
             4: keras.layers.GlobalAveragePooling2D,
             5: keras.layers.GlobalAveragePooling3D,
-        }[rank]
+        }[len(outputs.shape)]
         data_format = _data_format(network, keras.config.image_data_format())
-        outputs = kind(data_format=data_format, name="pooling", dtype=dtype)(outputs)
-    return inputs, outputs, left_out
+        return kind(data_format=data_format, name=name, dtype=dtype)(outputs)
+    return outputs
 
 
 def unwrap(backbone: keras.Model | FrozenBackbone) -> keras.Model:
@@ -190,7 +223,7 @@ def _symbolic_inputs(network: keras.Model) -> object:
     return inputs[0] if isinstance(network, keras.Sequential) else network.input
 
 
-def _choose(
+def chosen_output(
     outputs: object, pooling: str | None, network: keras.Model, name: str
 ) -> str | None:
     """Return the key of the output to pool, or `None` for a single output."""
