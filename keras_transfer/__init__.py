@@ -23,6 +23,7 @@ from keras_transfer.callbacks.learning_rate_finder import (
     find_learning_rate as find_learning_rate,
 )
 from keras_transfer.export.serving import export_serving as export_serving
+from keras_transfer.fine_tuning.comparison.compare import compare as compare
 from keras_transfer.fine_tuning.fine_tune import fine_tune as fine_tune
 from keras_transfer.saving.resume import resume as resume
 from keras_transfer.saving.save_load import load_adapter as load_adapter

@@ -1,3 +1,5 @@
-"""fine_tune: train a pretrained model on a small labeled set in one call."""
+"""Train a pretrained model on a small labeled set, and compare the ways to do it."""
 
+from keras_transfer.fine_tuning.comparison.compare import compare as compare
+from keras_transfer.fine_tuning.comparison.verdict import Verdict as Verdict
 from keras_transfer.fine_tuning.fine_tune import fine_tune as fine_tune

@@ -1,6 +1,7 @@
 """Format a report as one HTML page without scripts, links or other files."""
 
 import base64
+from collections.abc import Mapping
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -45,13 +46,36 @@ STYLE = """
 
 def page(content: dict, examples: Sequence[Any]) -> str:
     """Return the whole page."""
-    title = escape(clean(content["model"]["name"]))
+    title = f"Report of {clean(content['model']['name'])}"
+    return document(title, body(content, examples))
+
+
+def document(title: str, inner: str) -> str:
+    """Return a page with the content `inner`."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Report of {title}</title>\n</head>\n<body>\n"
-        f"{body(content, examples)}\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n</head>\n<body>\n"
+        f"{inner}\n</body>\n</html>\n"
     )
+
+
+def plain_body(shown: Sequence[Section], images: Mapping[str, tuple[str, str]]) -> str:
+    """Return sections as the content of a page.
+
+    Args:
+        shown: The sections.
+        images: Dict from names of sections to pairs of SVG and words. An image comes
+            above the table of its section.
+    """
+    parts = [f"<style>{STYLE}</style>"]
+    for level, section in enumerate(shown):
+        parts += _heading(section, level)
+        if section.name in images:
+            parts.append(_image(*images[section.name]))
+        if section.rows:
+            parts.append(_table(section, ()))
+    return _framed(parts)
 
 
 def body(content: dict, examples: Sequence[Any]) -> str:
@@ -59,12 +83,7 @@ def body(content: dict, examples: Sequence[Any]) -> str:
     images = plots(content)
     parts, left = [f"<style>{STYLE}</style>"], list(examples)
     for level, section in enumerate(sections(content)):
-        tag = "h2" if level else "h1"
-        parts.append(f"<{tag}>{escape(section.title)}</{tag}>")
-        if section.items:
-            items = "\n".join(f"<li>{escape(item)}</li>" for item in section.items)
-            parts.append(f"<ul>\n{items}\n</ul>")
-        parts += [f"<p>{escape(note)}</p>" for note in section.notes]
+        parts += _heading(section, level)
         name = ABOVE.get(section.name) or INSTEAD.get(section.name)
         drawn = images.get((name, section.output) if section.output else name)
         if drawn:
@@ -73,6 +92,19 @@ def body(content: dict, examples: Sequence[Any]) -> str:
             parts.append(_table(section, left))
         if section.name == "worst":
             del left[: len(section.rows)]  # the rest belongs to the next outputs
+    return _framed(parts)
+
+
+def _heading(section: Section, level: int) -> list[str]:
+    tag = "h2" if level else "h1"
+    parts = [f"<{tag}>{escape(section.title)}</{tag}>"]
+    if section.items:
+        items = "\n".join(f"<li>{escape(item)}</li>" for item in section.items)
+        parts.append(f"<ul>\n{items}\n</ul>")
+    return parts + [f"<p>{escape(note)}</p>" for note in section.notes]
+
+
+def _framed(parts: Sequence[str]) -> str:
     inner = "\n".join(parts)
     return f'<div class="kt-report">\n{inner}\n</div>'
 

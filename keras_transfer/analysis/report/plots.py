@@ -35,7 +35,7 @@ def plots(content: dict) -> dict[str | tuple[str, str], str]:
             ("confusion", name): each or {}
             for name, each in evaluation["by_output"].items()
         }
-    with _style():
+    with styled():
         for name, draw, what in (
             ("curves", _curves, content),
             ("moved", _moved, content),
@@ -43,12 +43,12 @@ def plots(content: dict) -> dict[str | tuple[str, str], str]:
         ):
             figure = draw(what)
             if figure is not None:
-                images[name] = _svg(figure)
+                images[name] = to_svg(figure)
     return images
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
+def styled() -> Iterator[None]:
     """Use one style instead of the user's style, and draw `$` as plain text."""
     import matplotlib
     from matplotlib import style
@@ -79,7 +79,8 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _svg(figure: Any) -> str:
+def to_svg(figure: Any) -> str:
+    """Return a figure as SVG."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
@@ -49,7 +51,7 @@ class Score:
     @property
     def error(self) -> float:
         """The standard error of the mean."""
-        return _error(self.values, self.sizes)
+        return standard_error(self.values, self.sizes)
 
     @property
     def finite(self) -> bool:
@@ -59,12 +61,12 @@ class Score:
     def gain(self, other: Score) -> tuple[float, float]:
         """Return the mean difference to another score, and its standard error."""
         difference = self.values - other.values
-        return _mean(difference, self.sizes), _error(difference, self.sizes)
+        return _mean(difference, self.sizes), standard_error(difference, self.sizes)
 
     def loss_gain(self, other: Score) -> tuple[float, float]:
         """Return by how much the loss is lower, and the standard error of this."""
         difference = other.losses - self.losses
-        return _mean(difference, self.sizes), _error(difference, self.sizes)
+        return _mean(difference, self.sizes), standard_error(difference, self.sizes)
 
     def joined(self, other: Score) -> Score:
         """Return the score on the examples of both."""
@@ -115,23 +117,38 @@ def score(
         weights = np.array([class_weight[each] for each in classes], "float32")
         arrays = (*arrays[:2], weights)
     groups = np.array_split(np.arange(count), min(GROUPS, count))
-    logs = []
-    for rows in groups:
-        batch = rows_of(arrays, rows)
-        # The method of a keras-hub Task would preprocess once more.
-        logs.append(keras.Model.test_on_batch(model, *batch, return_dict=True))
+    # The method of a keras-hub Task would preprocess once more.
+    method = functools.partial(keras.Model.test_on_batch, model)
+    return score_batches(model, (rows_of(arrays, rows) for rows in groups), method)
+
+
+def score_batches(
+    model: keras.Model, batches: Iterable[tuple], method: Callable | None = None
+) -> Score:
+    """Return the score of a compiled model, with a group for each batch.
+
+    Args:
+        model: A compiled model.
+        batches: Tuples `(x, y)` or `(x, y, weight)`.
+        method: The method that tests on a batch. Defaults to `model.test_on_batch`.
+    """
+    method = method or model.test_on_batch
+    logs, sizes = [], []
+    for batch in batches:
+        logs.append(method(*batch, return_dict=True))
+        sizes.append(len(keras.tree.flatten(batch)[0]))
     name, larger = _metric(model, logs[0])
     model.reset_metrics()
     values = np.array([each[name] for each in logs]) * (1 if larger else -1)
-    losses, sizes = [each["loss"] for each in logs], [len(x) for x in groups]
-    return Score(values, losses, sizes, name, larger)
+    return Score(values, [each["loss"] for each in logs], sizes, name, larger)
 
 
 def _mean(values: np.ndarray, sizes: np.ndarray) -> float:
     return float(np.average(values, weights=sizes))
 
 
-def _error(values: np.ndarray, sizes: np.ndarray) -> float:
+def standard_error(values: np.ndarray, sizes: np.ndarray) -> float:
+    """Return the standard error of the mean of groups of `sizes` examples."""
     if len(values) < 2:
         return math.inf
     mean = _mean(values, sizes)

@@ -1,0 +1,84 @@
+"""Call the function of a user that builds a model, and check what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from keras_transfer import _keras
+from keras_transfer.fine_tuning.inputs import check_model
+
+Build = Callable[[bool], keras.Model]
+
+
+class Builder:
+    """Builds a new model for each run, with the random numbers of a seed.
+
+    Args:
+        build: Function from "is pretrained" to a compiled model.
+
+    Raises:
+        TypeError: If `build` cannot be called.
+    """
+
+    def __init__(self, build: Build) -> None:
+        if not callable(build):
+            raise TypeError(
+                f"build={build!r} is not a function. Pass a function of one argument, "
+                "`pretrained`, that returns a new compiled model."
+            )
+        self.build = build
+        self.last = None
+
+    def __call__(self, pretrained: bool, seed: int) -> keras.Model:
+        """Return a new model.
+
+        Raises:
+            TypeError: If the result is not a model.
+            ValueError: If the model is not built and compiled, or has weights of the
+                model before it.
+        """
+        keras.utils.set_random_seed(seed)
+        model = self.build(pretrained)
+        check_model(model)
+        shared = self._shared(model)
+        if model is self.last or shared:
+            what = "the same model" if model is self.last else f"the weight {shared!r}"
+            raise ValueError(
+                f"build({pretrained}) returned {what} again that an earlier call has "
+                "returned, so a run would continue where another one ended. Load or "
+                "create the whole model inside `build`."
+            )
+        self.last = model
+        return model
+
+    def check(self, seed: int, *, scratch: bool) -> keras.Model:
+        """Return a pretrained model, after a check of `build`.
+
+        Args:
+            seed: The seed of the models.
+            scratch: Whether `build(False)` is needed too.
+
+        Raises:
+            ValueError: If `build` ignores `pretrained`.
+        """
+        if not scratch:
+            return self(True, seed)
+        new = [_keras.value(weight) for weight in self(False, seed).weights]
+        model = self(True, seed)
+        pairs = zip(new, map(_keras.value, model.weights), strict=False)
+        if len(new) == len(model.weights) and all(np.array_equal(*p) for p in pairs):
+            raise ValueError(
+                "build(True) and build(False) return models with equal weights, so "
+                "`build` seems to ignore `pretrained`. Load the pretrained weights "
+                "only for build(True), or leave 'scratch' out of `strategies`."
+            )
+        return model
+
+    def _shared(self, model: keras.Model) -> str | None:
+        if self.last is None:
+            return None
+        known = {id(weight) for weight in self.last.weights}
+        return next((x.path for x in model.weights if id(x) in known), None)

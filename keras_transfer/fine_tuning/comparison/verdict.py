@@ -1,0 +1,239 @@
+"""Verdict: the result of a comparison, as table, plot, HTML, Markdown and JSON."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_transfer._whole_file import replace_file
+from keras_transfer.analysis.report.html import document
+from keras_transfer.analysis.report.html import plain_body
+from keras_transfer.analysis.report.plots import BLUE
+from keras_transfer.analysis.report.plots import GRAY
+from keras_transfer.analysis.report.plots import styled
+from keras_transfer.analysis.report.plots import to_svg
+from keras_transfer.analysis.report.tables import Section
+from keras_transfer.analysis.report.text import to_markdown
+from keras_transfer.analysis.report.text import to_text
+from keras_transfer.fine_tuning.comparison.differences import difference
+from keras_transfer.fine_tuning.comparison.negative_transfer import negative_transfer
+from keras_transfer.fine_tuning.comparison.negative_transfer import SCRATCH
+from keras_transfer.fine_tuning.comparison.negative_transfer import ZERO_SHOT
+from keras_transfer.fine_tuning.comparison.results import Result
+
+INTERVAL = "95 % intervals in parentheses, over seeds and test examples"
+
+
+class Verdict:
+    """The result of `kt.compare`, as text, Markdown, JSON, HTML and a plot.
+
+    `print(verdict)` shows the table, and a notebook shows it with the plot.
+
+    Args:
+        content: Dict that JSON can store, the content of the verdict.
+
+    Example:
+        ```python
+        import keras_transfer as kt
+
+        row = {"strategy": "full", "values": [0.8, 0.9], "seconds": [1.0, 1.2]}
+        row |= {"parameters": 10, "chosen": ["full", "full"], "gains": {}}
+        content = {"metric": "accuracy", "larger": True, "rows": [row], "notes": []}
+        verdict = kt.fine_tuning.Verdict(content | {"negative_transfer": None})
+        print(verdict)
+        assert verdict.best == "full"
+        ```
+
+    Reference:
+        Wang, Dai, Póczos and Carbonell 2019, Characterizing and Avoiding Negative
+        Transfer, arXiv:1811.09751.
+    """
+
+    def __init__(self, content: dict) -> None:
+        self._content = content
+
+    @property
+    def best(self) -> str:
+        """The name of the row with the best mean."""
+        sign = 1 if self._content["larger"] else -1
+        rows = self._content["rows"]
+        return max(rows, key=lambda row: sign * np.mean(row["values"]))["strategy"]
+
+    @property
+    def negative_transfer(self) -> str | None:
+        """ "yes", "no" or "undecided"; None if there is nothing to compare with."""
+        found = self._content["negative_transfer"]
+        return None if found is None else found["answer"]
+
+    def to_dict(self) -> dict:
+        """Return a copy of the content, as a dict that JSON can store."""
+        return copy.deepcopy(self._content)
+
+    def to_json(self) -> str:
+        """Return the content as JSON."""
+        return json.dumps(self._content, indent=2, allow_nan=False)
+
+    def to_markdown(self) -> str:
+        """Return the table as Markdown."""
+        return to_markdown([self._section()])
+
+    def to_html(self) -> str:
+        """Return a self-contained HTML page with the plot."""
+        return document("Verdict", self._repr_html_())
+
+    def plot(self, path: str | os.PathLike | None = None) -> Any:
+        """Draw a bar for each row, with the deviation over seeds.
+
+        Args:
+            path: String or path of the file to write, such as "verdict.png". The suffix
+                decides the format. Defaults to `None`, which writes no file.
+
+        Returns:
+            A `matplotlib.figure.Figure`, which pyplot does not manage.
+        """
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        rows = self._content["rows"]
+        names = [row["strategy"] for row in rows]
+        means = [float(np.mean(row["values"])) for row in rows]
+        deviations = [_deviation(row["values"]) or 0.0 for row in rows]
+        colors = [BLUE if name == self.best else GRAY for name in names]
+        with styled():
+            figure = Figure(figsize=(6, 0.9 + 0.38 * len(rows)), layout="constrained")
+            FigureCanvasAgg(figure)
+            ax = figure.subplots()
+            bars = ax.barh(names, means, xerr=deviations, color=colors, capsize=3)
+            ax.bar_label(bars, [f"{mean:.3f}" for mean in means], padding=12)
+            ax.set(xlabel=self._content["metric"])
+            ax.margins(x=0.15)
+            ax.invert_yaxis()
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the verdict to a file. If writing fails, an existing file is kept.
+
+        Args:
+            path: String or path of the file. The suffix `.html`, `.md`, `.json` or
+                `.txt` decides the format. An existing file is replaced.
+
+        Raises:
+            ValueError: If the suffix is not one of these, or the folder does not exist.
+        """
+        path = pathlib.Path(path)
+        formats = {
+            ".html": self.to_html,
+            ".md": self.to_markdown,
+            ".json": self.to_json,
+            ".txt": self.__str__,
+        }
+        make = formats.get(path.suffix.lower())
+        if make is None:
+            raise ValueError(
+                f"The verdict cannot be saved as {str(path)!r}: the suffix must be one "
+                f"of {[*formats]}."
+            )
+        replace_file(path, (make().rstrip("\n") + "\n").encode())
+
+    def __str__(self) -> str:
+        return to_text([self._section()])
+
+    def __repr__(self) -> str:
+        return f"<Verdict, best: {self.best!r}. Use print() to show it>"
+
+    def _repr_html_(self) -> str:
+        images = {"verdict": (to_svg(self.plot()), "The mean of each row")}
+        return plain_body([self._section()], images)
+
+    def _section(self) -> Section:
+        content = self._content
+        references = sorted({name for row in content["rows"] for name in row["gains"]})
+        header = [content["metric"], *(f"over {name}" for name in references)]
+        rows = [self._row(row, references) for row in content["rows"]]
+        items = []
+        if content["negative_transfer"] is not None:
+            found = content["negative_transfer"]
+            items.append(f"negative transfer: {found['answer']}. {found['why']}")
+        items += content["notes"]
+        seeds = max(len(row["values"]) for row in content["rows"])
+        note = "One run of each row, so there is no deviation."
+        if seeds > 1:
+            note = f"Mean ± standard deviation over {seeds} seeds"
+            note += f"; {INTERVAL}." if references else "."
+        return Section(
+            "verdict",
+            f"Verdict: {self.best} is best",
+            (note,),
+            ("strategy", *header, "seconds", "trained"),
+            tuple(rows),
+            items=tuple(items),
+        )
+
+    def _row(self, row: dict, references: Sequence[str]) -> tuple[str, ...]:
+        deviation = _deviation(row["values"])
+        shown = f"{np.mean(row['values']):.3f}"
+        if deviation is not None:
+            shown += f" ± {deviation:.3f}"
+        name, chosen = row["strategy"], sorted(set(row["chosen"]))
+        if chosen != [name]:
+            name += f" ({', '.join(chosen)})"
+        gains = [_gain(row["gains"].get(reference)) for reference in references]
+        seconds = f"{np.mean(row['seconds']):.1f}"
+        return name, shown, *gains, seconds, f"{row['parameters']:,}"
+
+
+def verdict_of(
+    results: Mapping[str, Sequence[Result]], notes: Sequence[str]
+) -> Verdict:
+    """Return the verdict on the results of each row, by seed."""
+    scores = {name: [each.score for each in runs] for name, runs in results.items()}
+    first = next(iter(scores.values()))[0]
+    sign = 1 if first.larger else -1
+    rows = []
+    for name, runs in results.items():
+        gains = {}
+        for reference in (SCRATCH, ZERO_SHOT):
+            if reference in scores and reference != name:
+                found = difference(scores[name], scores[reference])
+                gains[reference] = [found.mean, found.low, found.high]
+        rows.append(
+            {
+                "strategy": name,
+                "values": [sign * each.score.mean for each in runs],
+                "seconds": [each.seconds for each in runs],
+                "parameters": runs[0].parameters,
+                "chosen": [each.chosen for each in runs],
+                "gains": gains,
+            }
+        )
+    found = negative_transfer(scores)
+    answer = None if found is None else {"answer": found.answer, "why": found.why}
+    return Verdict(
+        {
+            "metric": first.metric,
+            "larger": first.larger,
+            "rows": rows,
+            "negative_transfer": answer,
+            "notes": list(notes),
+        }
+    )
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def _gain(gain: Sequence | None) -> str:
+    if gain is None:
+        return ""
+    mean, low, high = gain
+    return f"{mean:+.3f}" if low is None else f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
