@@ -24,6 +24,9 @@ from keras_transfer.callbacks.learning_rate_finder import (
 )
 from keras_transfer.export.serving import export_serving as export_serving
 from keras_transfer.fine_tuning.comparison.compare import compare as compare
+from keras_transfer.fine_tuning.comparison.learning_curve import (
+    learning_curve as learning_curve,
+)
 from keras_transfer.fine_tuning.fine_tune import fine_tune as fine_tune
 from keras_transfer.saving.resume import resume as resume
 from keras_transfer.saving.save_load import load_adapter as load_adapter

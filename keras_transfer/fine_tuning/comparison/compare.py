@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,33 +13,22 @@ import numpy as np
 
 from keras_transfer import _keras
 from keras_transfer._arguments import whole_number
-from keras_transfer.backbones.groups import layer_groups
-from keras_transfer.data.examples import ARRAYS
-from keras_transfer.data.examples import BATCH_SIZE
-from keras_transfer.data.examples import batches_of
-from keras_transfer.data.examples import count_rows
-from keras_transfer.data.examples import kind_of
-from keras_transfer.data.examples import rows_of
+from keras_transfer.fine_tuning.comparison.batches import Batches
 from keras_transfer.fine_tuning.comparison.builders import Build
 from keras_transfer.fine_tuning.comparison.builders import Builder
 from keras_transfer.fine_tuning.comparison.negative_transfer import SCRATCH
 from keras_transfer.fine_tuning.comparison.negative_transfer import ZERO_SHOT
-from keras_transfer.fine_tuning.comparison.overlap import count_common
+from keras_transfer.fine_tuning.comparison.one_run import check_fits
+from keras_transfer.fine_tuning.comparison.one_run import train_and_score
+from keras_transfer.fine_tuning.comparison.overlap import overlap_notes
 from keras_transfer.fine_tuning.comparison.results import Result
 from keras_transfer.fine_tuning.comparison.results import Results
 from keras_transfer.fine_tuning.comparison.verdict import Verdict
 from keras_transfer.fine_tuning.comparison.verdict import verdict_of
-from keras_transfer.fine_tuning.fine_tune import fine_tune
 from keras_transfer.fine_tuning.inputs import checked_inputs
-from keras_transfer.fine_tuning.inputs import Inputs
 from keras_transfer.fine_tuning.pilot.scores import score_batches
-from keras_transfer.fine_tuning.planned_run import BUDGET
-from keras_transfer.fine_tuning.planned_run import planned_run
-from keras_transfer.fine_tuning.run import Call
 from keras_transfer.fine_tuning.run_folder import identity
 from keras_transfer.fine_tuning.strategies import STRATEGIES as NAMES
-from keras_transfer.optimizers.discriminative import Discriminative
-from keras_transfer.optimizers.discriminative import discriminative
 
 STRATEGIES = (SCRATCH, "probe", "lora", "lp-ft", "full")
 
@@ -154,8 +141,8 @@ def compare(
     builder = Builder(build)
     model = builder.check(0, scratch=SCRATCH in names)
     inputs = checked_inputs(model, data, test, None)
-    batches = _Batches(inputs)
-    notes = _overlap(data, test)
+    batches = Batches(inputs)
+    notes = overlap_notes(data, test)
     settings = {"epochs": epochs, "test": len(batches)}
     results = Results(directory, settings | identity(model, inputs.data, inputs.labels))
     if verbose and notes:
@@ -163,9 +150,7 @@ def compare(
     found = {name: [] for name in names}
     if zero_shot is not None:
         found[ZERO_SHOT] = [_zero_shot(model, zero_shot, batches)] * seeds
-    settings = dict(batch_size=None, callbacks=None, class_weight=None)
-    settings |= dict(validation_freq=1, verbose=0)
-    _check_fits(names, Call(model, data, None, epochs, None, (), settings))
+    check_fits(model, names, data, epochs)
     del model
     for seed in range(seeds):
         for name in names:
@@ -174,14 +159,10 @@ def compare(
                 folder = results.folder_of(name, seed)
                 quiet = 0 if verbose in (0, 1, "auto") else 1
                 settings = dict(epochs=epochs, directory=folder, verbose=quiet)
-                result = _run(builder, name, seed, data, batches, settings)
+                result = train_and_score(builder, name, seed, data, batches, settings)
                 results.add(name, seed, result)
             if verbose:
-                value = result.score.summary()["estimate"]
-                print(
-                    f"compare: {name}, seed {seed}: {result.score.metric} {value:.3f}, "
-                    f"{result.seconds:.1f} s"
-                )
+                print(f"compare: {name}, seed {seed}: {result}")
             found[name].append(result)
     return verdict_of(found, notes)
 
@@ -198,52 +179,8 @@ def _checked(strategies: Any) -> tuple[str, ...]:
     return names
 
 
-class _Batches:
-    """The test part in batches, always the same."""
-
-    def __init__(self, inputs: Inputs) -> None:
-        self._data, self._made = inputs.validation_data, inputs.made
-        self._arrays = kind_of(self._data, x_alone=True) == ARRAYS
-        if not self._arrays:
-            self._data = list(batches_of(self._data))
-
-    def __iter__(self) -> Iterator[tuple]:
-        if not self._arrays:
-            yield from (x if isinstance(x, tuple) else (x,) for x in self._data)
-            return
-        for start in range(0, len(self), BATCH_SIZE):
-            batch = rows_of(self._data, slice(start, start + BATCH_SIZE))
-            yield (batch,) if self._made else batch
-
-    def __len__(self) -> int:
-        if self._arrays:
-            return count_rows(self._data)
-        return sum(len(keras.tree.flatten(batch)[0]) for batch in self._data)
-
-
-def _overlap(data: Any, test: Any) -> list[str]:
-    """Return a note if test examples are training examples."""
-    common = count_common(_inputs_of(data), _inputs_of(test))
-    if not common:
-        return []
-    return [
-        f"{common} test example(s) are also in the training data, so the scores are "
-        "too high. Remove them from one of the two."
-    ]
-
-
-def _inputs_of(data: Any) -> Iterator[Any]:
-    if isinstance(data, tuple):
-        yield data[0]
-    elif kind_of(data, x_alone=True) == ARRAYS:
-        yield data
-    else:
-        for batch in batches_of(data):
-            yield batch[0] if isinstance(batch, tuple) else batch
-
-
 def _zero_shot(
-    model: keras.Model, function: Callable[[Any], Any], batches: _Batches
+    model: keras.Model, function: Callable[[Any], Any], batches: Batches
 ) -> Result:
     """Return the score of the outputs of a function, by the metrics of a model."""
     began = time.perf_counter()
@@ -267,55 +204,3 @@ def _zero_shot(
         weighted_metrics=arguments["weighted_metrics"],
     )
     return Result(score_batches(judge, answered), seconds, 0, ZERO_SHOT)
-
-
-def _check_fits(names: Sequence[str], call: Call) -> None:
-    """Raise the error of a strategy that does not fit the model, without training."""
-    # LoRA comes last, because it stays attached.
-    for name in sorted(names, key=lambda name: name == "lora"):
-        strategy = "full" if name == SCRATCH else name
-        budget = 0.0 if name == "auto" else BUDGET
-        try:
-            with planned_run(call, strategy, "auto", budget):
-                pass
-        except ValueError as error:
-            raise ValueError(
-                f"The row {name!r} is not possible: {error} Or leave {name!r} out of "
-                "`strategies`."
-            ) from error
-
-
-def _run(
-    builder: Builder,
-    name: str,
-    seed: int,
-    data: Any,
-    batches: _Batches,
-    settings: dict,
-) -> Result:
-    """Train a new model, and return its result."""
-    model = builder(name != SCRATCH, seed)
-    began = time.perf_counter()
-    if name == SCRATCH:
-        _set_equal_rates(model)
-        settings = settings | {"strategy": "full", "batch_norm": "train"}
-    else:
-        settings = settings | {"strategy": name}
-    history = fine_tune(model, data, **settings)
-    seconds = time.perf_counter() - began
-    chosen = SCRATCH if name == SCRATCH else history.strategy
-    parameters = history.history["trainable_parameters"][-1]
-    result = Result(score_batches(model, batches), seconds, int(parameters), chosen)
-    del model, history
-    gc.collect()
-    return result
-
-
-def _set_equal_rates(model: keras.Model) -> None:
-    """Train all groups at the learning rate itself, because all are new."""
-    optimizer = _keras.inner_optimizer(model.optimizer)
-    if not isinstance(optimizer, Discriminative):
-        with _keras.scope(model):
-            groups = layer_groups(model)
-            optimizer = discriminative(optimizer, groups, layer_decay=1.0)
-        _keras.replace_optimizer(model, optimizer)

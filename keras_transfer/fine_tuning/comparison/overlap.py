@@ -10,7 +10,21 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer.data.examples import ARRAYS
+from keras_transfer.data.examples import batches_of
+from keras_transfer.data.examples import kind_of
 from keras_transfer.data.examples import map_arrays
+
+
+def overlap_notes(data: Any, test: Any) -> list[str]:
+    """Return a note if test examples are training examples."""
+    common = count_common(_inputs_of(data), _inputs_of(test))
+    if not common:
+        return []
+    return [
+        f"{common} test example(s) are also in the training data, so the scores are "
+        "too high. Remove them from one of the two."
+    ]
 
 
 def count_common(train: Iterable[Any], test: Iterable[Any]) -> int:
@@ -40,3 +54,13 @@ def _content(value: Any) -> bytes:
         return str(array.shape).encode() + array.astype("float64").tobytes()
     words = [x if isinstance(x, bytes) else str(x).encode() for x in array.flat]
     return b"".join(len(word).to_bytes(8, "little") + word for word in words)
+
+
+def _inputs_of(data: Any) -> Iterator[Any]:
+    if isinstance(data, tuple):
+        yield data[0]
+    elif kind_of(data, x_alone=True) == ARRAYS:
+        yield data
+    else:
+        for batch in batches_of(data):
+            yield batch[0] if isinstance(batch, tuple) else batch

@@ -31,6 +31,11 @@ class Result(NamedTuple):
     parameters: int
     chosen: str
 
+    def __str__(self) -> str:
+        value = self.score.summary()["estimate"]
+        shown = "not finite" if value is None else f"{value:.3f}"
+        return f"{self.score.metric} {shown}, {self.seconds:.1f} s"
+
 
 class Results:
     """Results by strategy and seed.

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import os
-import pathlib
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from keras_transfer._whole_file import replace_file
 from keras_transfer.analysis.report.html import document
 from keras_transfer.analysis.report.html import plain_body
 from keras_transfer.analysis.report.plots import BLUE
 from keras_transfer.analysis.report.plots import GRAY
 from keras_transfer.analysis.report.plots import styled
 from keras_transfer.analysis.report.plots import to_svg
+from keras_transfer.analysis.report.saved_result import SavedResult
 from keras_transfer.analysis.report.tables import Section
-from keras_transfer.analysis.report.text import to_markdown
-from keras_transfer.analysis.report.text import to_text
 from keras_transfer.fine_tuning.comparison.differences import difference
 from keras_transfer.fine_tuning.comparison.negative_transfer import negative_transfer
 from keras_transfer.fine_tuning.comparison.negative_transfer import SCRATCH
@@ -31,7 +26,7 @@ from keras_transfer.fine_tuning.comparison.results import Result
 INTERVAL = "95 % intervals in parentheses, over seeds and test examples"
 
 
-class Verdict:
+class Verdict(SavedResult):
     """The result of `kt.compare`, as text, Markdown, JSON, HTML and a plot.
 
     `print(verdict)` shows the table, and a notebook shows it with the plot.
@@ -56,33 +51,21 @@ class Verdict:
         Transfer, arXiv:1811.09751.
     """
 
-    def __init__(self, content: dict) -> None:
-        self._content = content
+    kind = "verdict"
 
     @property
-    def best(self) -> str:
-        """The name of the row with the best mean."""
+    def best(self) -> str | None:
+        """The name of the row with the best mean; None if no row has finite values."""
         sign = 1 if self._content["larger"] else -1
-        rows = self._content["rows"]
-        return max(rows, key=lambda row: sign * np.mean(row["values"]))["strategy"]
+        rows = [row for row in self._content["rows"] if None not in row["values"]]
+        best = max(rows, key=lambda row: sign * np.mean(row["values"]), default=None)
+        return None if best is None else best["strategy"]
 
     @property
     def negative_transfer(self) -> str | None:
         """ "yes", "no" or "undecided"; None if there is nothing to compare with."""
         found = self._content["negative_transfer"]
         return None if found is None else found["answer"]
-
-    def to_dict(self) -> dict:
-        """Return a copy of the content, as a dict that JSON can store."""
-        return copy.deepcopy(self._content)
-
-    def to_json(self) -> str:
-        """Return the content as JSON."""
-        return json.dumps(self._content, indent=2, allow_nan=False)
-
-    def to_markdown(self) -> str:
-        """Return the table as Markdown."""
-        return to_markdown([self._section()])
 
     def to_html(self) -> str:
         """Return a self-contained HTML page with the plot."""
@@ -101,7 +84,7 @@ class Verdict:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        rows = self._content["rows"]
+        rows = [row for row in self._content["rows"] if None not in row["values"]]
         names = [row["strategy"] for row in rows]
         means = [float(np.mean(row["values"])) for row in rows]
         deviations = [_deviation(row["values"]) or 0.0 for row in rows]
@@ -119,42 +102,15 @@ class Verdict:
             figure.savefig(path, dpi=150)
         return figure
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the verdict to a file. If writing fails, an existing file is kept.
-
-        Args:
-            path: String or path of the file. The suffix `.html`, `.md`, `.json` or
-                `.txt` decides the format. An existing file is replaced.
-
-        Raises:
-            ValueError: If the suffix is not one of these, or the folder does not exist.
-        """
-        path = pathlib.Path(path)
-        formats = {
-            ".html": self.to_html,
-            ".md": self.to_markdown,
-            ".json": self.to_json,
-            ".txt": self.__str__,
-        }
-        make = formats.get(path.suffix.lower())
-        if make is None:
-            raise ValueError(
-                f"The verdict cannot be saved as {str(path)!r}: the suffix must be one "
-                f"of {[*formats]}."
-            )
-        replace_file(path, (make().rstrip("\n") + "\n").encode())
-
-    def __str__(self) -> str:
-        return to_text([self._section()])
-
     def __repr__(self) -> str:
         return f"<Verdict, best: {self.best!r}. Use print() to show it>"
 
     def _repr_html_(self) -> str:
         images = {"verdict": (to_svg(self.plot()), "The mean of each row")}
-        return plain_body([self._section()], images)
+        return plain_body(self._sections(), images)
 
-    def _section(self) -> Section:
+    def _sections(self) -> Sequence[Section]:
+        """Return the sections that all text formats share."""
         content = self._content
         references = sorted({name for row in content["rows"] for name in row["gains"]})
         header = [content["metric"], *(f"over {name}" for name in references)]
@@ -169,20 +125,20 @@ class Verdict:
         if seeds > 1:
             note = f"Mean ± standard deviation over {seeds} seeds"
             note += f"; {INTERVAL}." if references else "."
-        return Section(
+        table = Section(
             "verdict",
-            f"Verdict: {self.best} is best",
+            f"Verdict: {self.best or 'no row'} is best",
             (note,),
             ("strategy", *header, "seconds", "trained"),
             tuple(rows),
             items=tuple(items),
         )
+        return [table]
 
     def _row(self, row: dict, references: Sequence[str]) -> tuple[str, ...]:
-        deviation = _deviation(row["values"])
-        shown = f"{np.mean(row['values']):.3f}"
-        if deviation is not None:
-            shown += f" ± {deviation:.3f}"
+        shown = "not finite"
+        if None not in row["values"]:
+            shown = mean_and_deviation(row["values"])
         name, chosen = row["strategy"], sorted(set(row["chosen"]))
         if chosen != [name]:
             name += f" ({', '.join(chosen)})"
@@ -197,18 +153,22 @@ def verdict_of(
     """Return the verdict on the results of each row, by seed."""
     scores = {name: [each.score for each in runs] for name, runs in results.items()}
     first = next(iter(scores.values()))[0]
-    sign = 1 if first.larger else -1
+    scores = {
+        name: runs
+        for name, runs in scores.items()
+        if all(score.finite for score in runs)
+    }
     rows = []
     for name, runs in results.items():
         gains = {}
         for reference in (SCRATCH, ZERO_SHOT):
-            if reference in scores and reference != name:
+            if {reference, name} <= set(scores) and reference != name:
                 found = difference(scores[name], scores[reference])
                 gains[reference] = [found.mean, found.low, found.high]
         rows.append(
             {
                 "strategy": name,
-                "values": [sign * each.score.mean for each in runs],
+                "values": [each.score.summary()["estimate"] for each in runs],
                 "seconds": [each.seconds for each in runs],
                 "parameters": runs[0].parameters,
                 "chosen": [each.chosen for each in runs],
@@ -230,6 +190,13 @@ def verdict_of(
 
 def _deviation(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """Return a mean as text, with the deviation of several values."""
+    deviation = _deviation(values)
+    shown = f"{np.mean(values):.3f}"
+    return shown if deviation is None else f"{shown} ± {deviation:.3f}"
 
 
 def _gain(gain: Sequence | None) -> str:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer.fine_tuning.comparison import compare as module
+from keras_transfer.fine_tuning.comparison import one_run as module
 
 RNG = np.random.default_rng(0)
 DIRECTIONS = RNG.normal(size=(12, 4)).astype("float32")

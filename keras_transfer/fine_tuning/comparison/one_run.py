@@ -1,0 +1,93 @@
+"""One run of a comparison: a new model, its training, and its score."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_transfer import _keras
+from keras_transfer.backbones.groups import layer_groups
+from keras_transfer.fine_tuning.comparison.batches import Batches
+from keras_transfer.fine_tuning.comparison.builders import Builder
+from keras_transfer.fine_tuning.comparison.negative_transfer import SCRATCH
+from keras_transfer.fine_tuning.comparison.results import Result
+from keras_transfer.fine_tuning.fine_tune import fine_tune
+from keras_transfer.fine_tuning.pilot.scores import score_batches
+from keras_transfer.fine_tuning.planned_run import BUDGET
+from keras_transfer.fine_tuning.planned_run import planned_run
+from keras_transfer.fine_tuning.run import Call
+from keras_transfer.optimizers.discriminative import Discriminative
+from keras_transfer.optimizers.discriminative import discriminative
+
+SETTINGS = {"batch_size": None, "callbacks": None, "class_weight": None}
+SETTINGS |= {"validation_freq": 1, "verbose": 0}
+
+
+def check_fits(
+    model: keras.Model, names: Sequence[str], data: Any, epochs: int
+) -> None:
+    """Raise the error of a strategy that does not fit the model, without training.
+
+    The model has LoRA afterward if this is one of the `names`.
+    """
+    call = Call(model, data, None, epochs, None, (), SETTINGS)
+    for name in sorted(names, key=lambda name: name == "lora"):
+        strategy = "full" if name == SCRATCH else name
+        budget = 0.0 if name == "auto" else BUDGET
+        try:
+            with planned_run(call, strategy, "auto", budget):
+                pass
+        except ValueError as error:
+            raise ValueError(
+                f"The row {name!r} is not possible: {error} Or leave {name!r} out of "
+                "`strategies`."
+            ) from error
+
+
+def train_and_score(
+    builder: Builder,
+    name: str,
+    seed: int,
+    data: Any,
+    batches: Batches,
+    settings: dict,
+) -> Result:
+    """Train a new model, and return its result.
+
+    Args:
+        builder: Builds the model.
+        name: "scratch", or a strategy of `fine_tune`.
+        seed: The seed of the model and of the training.
+        data: Training data.
+        batches: The test part.
+        settings: Further arguments of `fine_tune`.
+    """
+    model = builder(name != SCRATCH, seed)
+    began = time.perf_counter()
+    if name == SCRATCH:
+        _set_equal_rates(model)
+        settings = settings | {"strategy": "full", "batch_norm": "train"}
+    else:
+        settings = settings | {"strategy": name}
+    history = fine_tune(model, data, **settings)
+    seconds = time.perf_counter() - began
+    chosen = SCRATCH if name == SCRATCH else history.strategy
+    parameters = history.history["trainable_parameters"][-1]
+    result = Result(score_batches(model, batches), seconds, int(parameters), chosen)
+    del model, history
+    gc.collect()
+    return result
+
+
+def _set_equal_rates(model: keras.Model) -> None:
+    """Train all groups at the learning rate itself, because all are new."""
+    optimizer = _keras.inner_optimizer(model.optimizer)
+    if not isinstance(optimizer, Discriminative):
+        with _keras.scope(model):
+            groups = layer_groups(model)
+            optimizer = discriminative(optimizer, groups, layer_decay=1.0)
+        _keras.replace_optimizer(model, optimizer)
