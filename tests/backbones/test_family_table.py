@@ -22,7 +22,7 @@ REFUSED = {
 
 # Each technique has its own test on a BERT. benchmarks/families.py tries all.
 FEW = ("groups", "frozen", "unfreezing", "LoRA, reload", "export")
-ALL = ("CNN", "ViT", "encoder", "decoder")  # the architectures that try everything
+ALL = ("CNN", "encoder", "decoder")  # the architectures that try everything
 
 
 @pytest.mark.slow

@@ -745,8 +745,10 @@ print("FOUND" + json.dumps(found))
 
 
 def test_groups_are_the_same_after_loading_in_a_new_process(tmp_path, family):
-    models = {name: family(name) for name in families.NAMES}
+    # Every third family: all of them in one process take a minute.
+    models = {name: family(name) for name in families.NAMES[::3]}
     for name in ("dinov2", "hgnet"):
+        models[name] = family(name)
         # keras-hub puts the name of a backbone, if it has one, before the names of its
         # layers. A config always defines a name.
         models[name] = type(models[name]).from_config(models[name].get_config())

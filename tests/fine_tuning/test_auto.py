@@ -156,9 +156,10 @@ class Failing(keras.metrics.MeanMetricWrapper):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "error", [RuntimeError("no"), KeyboardInterrupt(), SystemExit()], ids=repr
+    ("error", "at"),
+    [(RuntimeError("no"), 5), (KeyboardInterrupt(), 40), (SystemExit(), 160)],
+    ids=repr,
 )
-@pytest.mark.parametrize("at", [5, 40, 160])
 def test_an_error_in_a_trial_leaves_nothing_behind(error, at):
     make_blocks()
     np.random.randint(2**31)  # the seed of the run

@@ -111,7 +111,7 @@ def test_a_pilot_killed_after_each_trial_continues(tmp_path, trials):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lora at 1 of the rate", "lp-ft at 0.45 of the rate"])
+@pytest.mark.parametrize("name", ["lora at 1 of the rate"])
 def test_a_run_killed_after_its_pilot_continues(tmp_path, trials, chosen, name):
     chosen.append(name)
     whole = make()

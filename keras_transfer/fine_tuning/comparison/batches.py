@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import keras
+import numpy as np
 
 from keras_transfer.data.examples import ARRAYS
 from keras_transfer.data.examples import BATCH_SIZE
@@ -27,7 +29,8 @@ class Batches:
         self._data, self._made = inputs.validation_data, inputs.made
         self._arrays = kind_of(self._data, x_alone=True) == ARRAYS
         if not self._arrays:
-            self._data = list(batches_of(self._data))
+            batches = batches_of(self._data)
+            self._data = [keras.tree.map_structure(_kept, each) for each in batches]
 
     def __iter__(self) -> Iterator[tuple]:
         if not self._arrays:
@@ -41,3 +44,8 @@ class Batches:
         if self._arrays:
             return count_rows(self._data)
         return sum(len(keras.tree.flatten(batch)[0]) for batch in self._data)
+
+
+def _kept(x: Any) -> Any:
+    """Return numbers as an array, which every backend takes, and strings unchanged."""
+    return x if "string" in str(x.dtype) else np.asarray(x)
