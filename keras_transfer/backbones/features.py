@@ -150,7 +150,10 @@ def features_of_outputs(
     vectors = {}
     for name, tensor in outputs.items():
         pooling = _resolve("auto", tensor.shape, network.name)
-        settings = {"dtype": network.dtype_policy, "name": f"{name}_pooling"}
+        settings = {
+            "dtype": network.dtype_policy,
+            "name": f"{name.replace('/', '_')}_pooling",
+        }
         vectors[name] = _pooled(tensor, mask, pooling, network, **settings)
     return keras.Model(inputs, vectors, name=f"{network.name}_features")
 

@@ -189,7 +189,8 @@ def _checked(scores: Any) -> tuple[str, ...]:
 def _network(name: str, backbone: Any, needs_scores: bool) -> tuple[keras.Model, bool]:
     """Return a model to features and class scores, and whether these are logits."""
     network = unwrap(backbone)
-    found = class_scores(network) if network.built and network.outputs else None
+    graph = network.built and getattr(network, "outputs", None)
+    found = class_scores(network) if graph else None
     if found is None or found.before is None:
         if needs_scores:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import keras
@@ -30,7 +31,8 @@ class Builder:
                 "`pretrained`, that returns a new compiled model."
             )
         self.build = build
-        self.last = None
+        # Without references, so a model does not stay in memory after its run.
+        self._last: list[weakref.ref] = []
 
     def __call__(self, pretrained: bool, seed: int) -> keras.Model:
         """Return a new model.
@@ -43,15 +45,16 @@ class Builder:
         keras.utils.set_random_seed(seed)
         model = self.build(pretrained)
         check_model(model)
-        shared = self._shared(model)
-        if model is self.last or shared:
-            what = "the same model" if model is self.last else f"the weight {shared!r}"
+        known = {id(weight) for ref in self._last if (weight := ref()) is not None}
+        shared = [weight.path for weight in model.weights if id(weight) in known]
+        if shared:
             raise ValueError(
-                f"build({pretrained}) returned {what} again that an earlier call has "
-                "returned, so a run would continue where another one ended. Load or "
-                "create the whole model inside `build`."
+                f"build({pretrained}) returned {len(shared)} weights again that an "
+                f"earlier call has returned, such as {shared[0]!r}, so a run would "
+                "continue where another one ended. Load or create the whole model "
+                "inside `build`."
             )
-        self.last = model
+        self._last = [weakref.ref(weight) for weight in model.weights]
         return model
 
     def check(self, seed: int, *, scratch: bool) -> keras.Model:
@@ -76,9 +79,3 @@ class Builder:
                 "only for build(True), or leave 'scratch' out of `strategies`."
             )
         return model
-
-    def _shared(self, model: keras.Model) -> str | None:
-        if self.last is None:
-            return None
-        known = {id(weight) for weight in self.last.weights}
-        return next((x.path for x in model.weights if id(x) in known), None)

@@ -21,13 +21,14 @@ from keras_transfer.fine_tuning.comparison.negative_transfer import ZERO_SHOT
 from keras_transfer.fine_tuning.comparison.one_run import check_fits
 from keras_transfer.fine_tuning.comparison.one_run import train_and_score
 from keras_transfer.fine_tuning.comparison.overlap import overlap_notes
+from keras_transfer.fine_tuning.comparison.results import identity_of
 from keras_transfer.fine_tuning.comparison.results import Result
 from keras_transfer.fine_tuning.comparison.results import Results
 from keras_transfer.fine_tuning.comparison.verdict import Verdict
 from keras_transfer.fine_tuning.comparison.verdict import verdict_of
 from keras_transfer.fine_tuning.inputs import checked_inputs
+from keras_transfer.fine_tuning.inputs import output_of
 from keras_transfer.fine_tuning.pilot.scores import score_batches
-from keras_transfer.fine_tuning.run_folder import identity
 from keras_transfer.fine_tuning.strategies import STRATEGIES as NAMES
 
 STRATEGIES = (SCRATCH, "probe", "lora", "lp-ft", "full")
@@ -143,8 +144,8 @@ def compare(
     inputs = checked_inputs(model, data, test, None)
     batches = Batches(inputs)
     notes = overlap_notes(data, test)
-    settings = {"epochs": epochs, "test": len(batches)}
-    results = Results(directory, settings | identity(model, inputs.data, inputs.labels))
+    settings = {"epochs": epochs, **identity_of(model, inputs)}
+    results = Results(directory, settings)
     if verbose and notes:
         print(f"compare: {notes[0]}")
     found = {name: [] for name in names}
@@ -183,12 +184,17 @@ def _zero_shot(
     model: keras.Model, function: Callable[[Any], Any], batches: Batches
 ) -> Result:
     """Return the score of the outputs of a function, by the metrics of a model."""
+    expected = output_of(model)
+    if expected is None:
+        raise ValueError(
+            f"The model {model.name!r} has several outputs, so `zero_shot` cannot have "
+            "a row. Leave it out."
+        )
     began = time.perf_counter()
     answered = []
     for x, *rest in batches:
         outputs = np.asarray(keras.ops.convert_to_numpy(function(x)))
-        expected = model.output_shape
-        if outputs.shape[1:] != tuple(expected[1:]):
+        if outputs.shape[1:] != expected[1:]:
             raise ValueError(
                 f"`zero_shot` returned outputs of the shape {outputs.shape}, but the "
                 f"outputs of the model are {expected}. Return the same kind of outputs."
@@ -196,7 +202,7 @@ def _zero_shot(
         answered.append((outputs, *rest))
     seconds = time.perf_counter() - began
     arguments = _keras.compile_arguments(model)
-    inputs = keras.Input(model.output_shape[1:])
+    inputs = keras.Input(expected[1:])
     judge = keras.Model(inputs, keras.layers.Identity()(inputs))
     judge.compile(
         loss=arguments["loss"],

@@ -22,12 +22,12 @@ from keras_transfer.fine_tuning.comparison.negative_transfer import SCRATCH
 from keras_transfer.fine_tuning.comparison.one_run import check_fits
 from keras_transfer.fine_tuning.comparison.one_run import train_and_score
 from keras_transfer.fine_tuning.comparison.overlap import overlap_notes
+from keras_transfer.fine_tuning.comparison.results import identity_of
 from keras_transfer.fine_tuning.comparison.results import Results
 from keras_transfer.fine_tuning.comparison.subsets import as_arrays
 from keras_transfer.fine_tuning.comparison.subsets import checked_sizes
 from keras_transfer.fine_tuning.comparison.subsets import nested_order
 from keras_transfer.fine_tuning.inputs import checked_inputs
-from keras_transfer.fine_tuning.run_folder import identity
 from keras_transfer.fine_tuning.strategies import STRATEGIES
 from keras_transfer.losses.compiled_loss import read_loss
 
@@ -127,8 +127,8 @@ def learning_curve(
     count = len(keras.tree.flatten(inputs.labels)[0])
     num_classes = 1 if classes is None else len(np.unique(classes))
     sizes = checked_sizes(sizes, count, num_classes)
-    settings = {"epochs": epochs, "strategy": strategy, "test": len(batches)}
-    results = Results(directory, settings | identity(model, inputs.data, inputs.labels))
+    settings = {"epochs": epochs, "strategy": strategy, **identity_of(model, inputs)}
+    results = Results(directory, settings)
     if verbose and notes:
         print(f"learning_curve: {notes[0]}")
     check_fits(model, [strategy], data, epochs)

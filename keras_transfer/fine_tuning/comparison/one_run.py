@@ -73,7 +73,9 @@ def train_and_score(
         settings = settings | {"strategy": "full", "batch_norm": "train"}
     else:
         settings = settings | {"strategy": name}
-    history = fine_tune(model, data, **settings)
+    # A run that diverges ends with a score that is not finite, and not with an error.
+    stop = keras.callbacks.TerminateOnNaN()
+    history = fine_tune(model, data, callbacks=stop, **settings)
     seconds = time.perf_counter() - began
     chosen = SCRATCH if name == SCRATCH else history.strategy
     parameters = history.history["trainable_parameters"][-1]

@@ -9,9 +9,13 @@ import shutil
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import keras
+
 from keras_transfer._whole_file import replace_file
+from keras_transfer.fine_tuning.inputs import Inputs
 from keras_transfer.fine_tuning.pilot.scores import Score
 from keras_transfer.fine_tuning.run_folder import check_same
+from keras_transfer.fine_tuning.run_folder import identity
 
 FILE = "comparison.json"
 
@@ -35,6 +39,12 @@ class Result(NamedTuple):
         value = self.score.summary()["estimate"]
         shown = "not finite" if value is None else f"{value:.3f}"
         return f"{self.score.metric} {shown}, {self.seconds:.1f} s"
+
+
+def identity_of(model: keras.Model, inputs: Inputs) -> dict:
+    """Return values that identify the model, the training data and the test data."""
+    test = identity(model, inputs.validation_data, inputs.held_out)["data"]
+    return identity(model, inputs.data, inputs.labels) | {"test": test}
 
 
 class Results:

@@ -125,6 +125,8 @@ class Verdict(SavedResult):
         if seeds > 1:
             note = f"Mean ± standard deviation over {seeds} seeds"
             note += f"; {INTERVAL}." if references else "."
+        if references and not content["larger"]:
+            note += " A positive difference is better."
         table = Section(
             "verdict",
             f"Verdict: {self.best or 'no row'} is best",

@@ -1,6 +1,8 @@
 """compare: equal runs, paired differences, resuming, and bad input."""
 
+import gc
 import json
+import weakref
 
 import keras
 import numpy as np
@@ -161,6 +163,8 @@ def test_a_killed_comparison_continues(tmp_path, monkeypatch):
         compare(directory=tmp_path / "kept", epochs=3)
     with pytest.raises(ValueError, match="data: "):
         compare(data=(X[1:41], Y[1:41]), directory=tmp_path / "kept")
+    with pytest.raises(ValueError, match="test: "):
+        compare(test=(X[41:], Y[41:]), directory=tmp_path / "kept")
     more = compare(directory=tmp_path / "kept", seeds=3)  # the first two are kept
     assert len(calls) == 7 and len(more.to_dict()["rows"][0]["values"]) == 3
 
@@ -198,8 +202,8 @@ SAME = []
     [
         ({"function": 3}, TypeError, "build=3 is not a function"),
         ({"function": lambda pretrained: 3}, TypeError, "model=3 is not a Keras model"),
-        ({"function": same_model}, ValueError, "returned the same model again"),
-        ({"function": shared_backbone}, ValueError, "the weight '.*' again"),
+        ({"function": same_model}, ValueError, "returned 4 weights again"),
+        ({"function": shared_backbone}, ValueError, "returned 2 weights again"),
         (
             {"function": lambda pretrained: build(True)},
             ValueError,
@@ -235,6 +239,33 @@ def test_a_strategy_that_does_not_fit_raises_before_any_training(monkeypatch):
         compare(frozen, strategies=("probe", "full"))
     with pytest.raises(ValueError, match="'lora' is not possible.* leave 'lora' out"):
         compare(strategies=("lora", "full"))
+
+
+def test_a_diverged_row_is_named_and_the_others_go_on():
+    def diverging(pretrained):
+        return build(pretrained, rate=1e-2 if pretrained else 1e30)
+
+    found = compare(diverging, strategies=("scratch", "probe"))
+    rows = {row["strategy"]: row for row in found.to_dict()["rows"]}
+    assert found.best == "probe" and None not in rows["probe"]["values"]
+    assert None in rows["scratch"]["values"] and rows["probe"]["gains"] == {}
+    assert "not finite" in str(found) and found.negative_transfer is None
+    assert found.plot() is not None and "null" in found.to_json()
+
+
+def test_a_model_stays_in_memory_only_for_its_run():
+    alive = []
+
+    def watched(pretrained):
+        gc.collect()
+        alive.append(sum(ref() is not None for ref in seen))
+        model = build(pretrained)
+        seen.append(weakref.ref(model))
+        return model
+
+    seen = []
+    compare(watched, strategies=("probe",))
+    assert max(alive[1:]) <= 1
 
 
 def test_a_folder_with_something_else_raises(tmp_path):
