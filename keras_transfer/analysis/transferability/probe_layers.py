@@ -80,6 +80,7 @@ class LayerProbes(NamedTuple):
         ax = figure.subplots()
         ax.errorbar(names, values, errors, color=BLUE, marker="o", capsize=3)
         ax.set_ylabel("accuracy of a probe")
+        ax.margins(y=0.2)
         ax.tick_params("x", rotation=45)
         for label in ax.get_xticklabels():
             label.set_horizontalalignment("right")

@@ -85,7 +85,7 @@ class BackboneRanking:
         return self.rows[0].name
 
     def plot(self, path: str | os.PathLike | None = None) -> Any:
-        """Draw a bar for each backbone, in one panel for each score.
+        """Draw a dot for each backbone, in one panel for each score.
 
         Args:
             path: String or path of the file to write, such as "ranking.png". The
@@ -108,8 +108,12 @@ class BackboneRanking:
             errors = None
             if kind == "probe":
                 errors = [row.probe_error for row in self.rows]
+            # Dots and not bars, because LogME and LEEP can be negative.
+            ax.errorbar(values, names, xerr=errors, color=GRAY, fmt="none", capsize=3)
             colors = [BLUE if each == values.max() else GRAY for each in values]
-            ax.barh(names, values, xerr=errors, color=colors)
+            ax.scatter(values, names, color=colors, zorder=3)
+            ax.grid(axis="y", color="0.9")
+            ax.margins(x=0.15, y=0.15)
             ax.set_title(TITLES[kind], fontsize=10)
             ax.spines[["top", "right"]].set_visible(False)
         axes[0].invert_yaxis()
