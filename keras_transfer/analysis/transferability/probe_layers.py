@@ -135,7 +135,9 @@ def probe_layers(
 
     If all blocks have the same number of features, as in a transformer, a scalar mix
     is trained too: a weighted sum of the blocks, whose weights are trained together
-    with the classifier. The weights show where the information is.
+    with the classifier. The weights show where the information is. With a few hundred
+    labels they are not reliable, and one block can get all the weight: trust the probes
+    more.
 
     Args:
         backbone: Built functional or Sequential `keras.Model`, or a `FrozenBackbone`
