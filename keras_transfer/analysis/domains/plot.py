@@ -12,6 +12,7 @@ from keras_transfer._arguments import one_of
 from keras_transfer._arguments import whole_number
 from keras_transfer.analysis.arrays import as_domains
 from keras_transfer.analysis.report.plots import BLUE
+from keras_transfer.analysis.report.plots import new_figure
 from keras_transfer.analysis.report.plots import ORANGE
 
 METHODS = ("pca", "tsne")
@@ -85,14 +86,10 @@ def plot_domains(
     whole_number("max_examples", max_examples, LEAST)
     drawn = _read(panels)
     classes = None if labels is None else _labels(labels, drawn)
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = min(COLUMNS, len(drawn))
     rows = -(-len(drawn) // columns)
     size = (4.2 * columns, 0.7 + 3.8 * rows)
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(*size)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(drawn) :]:
         ax.remove()

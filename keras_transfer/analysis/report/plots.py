@@ -70,7 +70,8 @@ def styled() -> Iterator[None]:
             yield
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """Return a figure in inches, which pyplot does not manage."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -98,7 +99,7 @@ def _curves(content: dict) -> Any:
     epochs, phases = [each + 1 for each in content["epochs"]], content["phases"]
     columns = min(2, len(names))
     rows = math.ceil(len(names) / columns)
-    figure = _figure(4.4 * columns, 0.3 + 2.7 * rows)
+    figure = new_figure(4.4 * columns, 0.3 + 2.7 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(names) :]:
         ax.remove()
@@ -158,7 +159,7 @@ def _moved(content: dict) -> Any:
     positive = [norm for norm in norms if norm]
     if not any(norm is not None for norm in norms):
         return None
-    figure = _figure(7.6, 0.9 + 0.25 * len(rows))
+    figure = new_figure(7.6, 0.9 + 0.25 * len(rows))
     ax = figure.subplots()
     bars = [norm or 0 for norm in norms]
     colors = [BLUE if row["moved_is_relative"] else ORANGE for row in rows]
@@ -196,7 +197,7 @@ def _confusion(evaluation: dict) -> Any:
     size = len(counts)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(1.6 + 0.42 * size, 11)
-    figure = _figure(side + 1.2, side)
+    figure = new_figure(side + 1.2, side)
     ax = figure.subplots()
     ax.spines[:].set_visible(False)
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)

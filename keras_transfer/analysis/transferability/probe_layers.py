@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_transfer.analysis.report.plots import BLUE
 from keras_transfer.analysis.report.plots import GRAY
+from keras_transfer.analysis.report.plots import new_figure
 from keras_transfer.analysis.report.plots import ORANGE
 from keras_transfer.analysis.transferability.cached_arrays import cached_arrays
 from keras_transfer.analysis.transferability.classes import class_indices
@@ -70,13 +71,9 @@ class LayerProbes(NamedTuple):
         Returns:
             A `matplotlib.figure.Figure`, which pyplot does not manage.
         """
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         names = list(self.probes)
         values, errors = np.array(list(self.probes.values())).T
-        figure = Figure(figsize=(2 + 0.4 * len(names), 3.6), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(2 + 0.4 * len(names), 3.6)
         ax = figure.subplots()
         ax.errorbar(names, values, errors, color=BLUE, marker="o", capsize=3)
         ax.set_ylabel("accuracy of a probe")

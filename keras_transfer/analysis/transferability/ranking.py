@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_transfer.analysis.report.plots import BLUE
 from keras_transfer.analysis.report.plots import GRAY
+from keras_transfer.analysis.report.plots import new_figure
 
 TITLES = {
     "probe": "accuracy of a probe",
@@ -94,14 +95,10 @@ class BackboneRanking:
         Returns:
             A `matplotlib.figure.Figure`, which pyplot does not manage.
         """
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         names = [row.name for row in self.rows]
         kinds = list(self.rows[0].scores)
         size = (1.5 + 2.8 * len(kinds), 0.9 + 0.32 * len(names))
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(*size)
         axes = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
         for ax, kind in zip(axes, kinds, strict=True):
             values = np.array([row.scores[kind] for row in self.rows])

@@ -11,6 +11,7 @@ import numpy as np
 from keras_transfer.analysis.report.html import document
 from keras_transfer.analysis.report.html import plain_body
 from keras_transfer.analysis.report.plots import BLUE
+from keras_transfer.analysis.report.plots import new_figure
 from keras_transfer.analysis.report.plots import ORANGE
 from keras_transfer.analysis.report.plots import styled
 from keras_transfer.analysis.report.plots import to_svg
@@ -67,16 +68,12 @@ class LearningCurve(SavedResult):
         Returns:
             A `matplotlib.figure.Figure`, which pyplot does not manage.
         """
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         content = self._content
         sizes = [row["size"] for row in content["rows"]]
         means = [np.mean(row["values"]) for row in content["rows"]]
         deviations = [np.std(row["values"]) for row in content["rows"]]
         with styled():
-            figure = Figure(figsize=(5.2, 3.4), layout="constrained")
-            FigureCanvasAgg(figure)
+            figure = new_figure(5.2, 3.4)
             ax = figure.subplots()
             ax.errorbar(
                 sizes, means, deviations, color=BLUE, fmt="o", capsize=3, label="runs"

@@ -13,6 +13,7 @@ from keras_transfer.analysis.report.html import document
 from keras_transfer.analysis.report.html import plain_body
 from keras_transfer.analysis.report.plots import BLUE
 from keras_transfer.analysis.report.plots import GRAY
+from keras_transfer.analysis.report.plots import new_figure
 from keras_transfer.analysis.report.plots import styled
 from keras_transfer.analysis.report.plots import to_svg
 from keras_transfer.analysis.report.saved_result import SavedResult
@@ -81,17 +82,13 @@ class Verdict(SavedResult):
         Returns:
             A `matplotlib.figure.Figure`, which pyplot does not manage.
         """
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         rows = [row for row in self._content["rows"] if None not in row["values"]]
         names = [row["strategy"] for row in rows]
         means = [float(np.mean(row["values"])) for row in rows]
         deviations = [_deviation(row["values"]) or 0.0 for row in rows]
         colors = [BLUE if name == self.best else GRAY for name in names]
         with styled():
-            figure = Figure(figsize=(6, 0.9 + 0.38 * len(rows)), layout="constrained")
-            FigureCanvasAgg(figure)
+            figure = new_figure(6, 0.9 + 0.38 * len(rows))
             ax = figure.subplots()
             bars = ax.barh(names, means, xerr=deviations, color=colors, capsize=3)
             ax.bar_label(bars, [f"{mean:.3f}" for mean in means], padding=12)
