@@ -88,7 +88,9 @@ def test_the_quickstart_runs_on_the_installed_package(built, tmp_path):
     source, site = built
     quickstart = source / "examples" / "quickstart.py"
     out = run(str(quickstart), "--smoke", cwd=tmp_path, path=site)
-    assert "full fine-tuning" in out
+    assert "Verdict: " in out and "over zero-shot" in out
+    assert (tmp_path / "verdict.html").is_file()
+    assert (tmp_path / "quickstart.png").is_file()
 
 
 def test_the_citation_has_the_current_version():

@@ -13,6 +13,15 @@ from keras_transfer.fine_tuning.inputs import check_model
 
 Build = Callable[[bool], keras.Model]
 
+# With the seed of the pretraining, which is often 0, the new head could start with the
+# values that the old one started with, and the features would fit it by accident.
+FIRST_SEED = 1_000
+
+
+def seeds_of_runs(count: int) -> range:
+    """Return the seeds of the runs of a row."""
+    return range(FIRST_SEED, FIRST_SEED + count)
+
 
 class Builder:
     """Builds a new model for each run, with the random numbers of a seed.

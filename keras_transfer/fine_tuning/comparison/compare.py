@@ -16,6 +16,8 @@ from keras_transfer._arguments import whole_number
 from keras_transfer.fine_tuning.comparison.batches import Batches
 from keras_transfer.fine_tuning.comparison.builders import Build
 from keras_transfer.fine_tuning.comparison.builders import Builder
+from keras_transfer.fine_tuning.comparison.builders import FIRST_SEED
+from keras_transfer.fine_tuning.comparison.builders import seeds_of_runs
 from keras_transfer.fine_tuning.comparison.negative_transfer import SCRATCH
 from keras_transfer.fine_tuning.comparison.negative_transfer import ZERO_SHOT
 from keras_transfer.fine_tuning.comparison.one_run import check_fits
@@ -76,8 +78,9 @@ def compare(
             memory.
         strategies: Names of the rows. Defaults to `("scratch", "probe", "lora",
             "lp-ft", "full")`.
-        seeds: Integer, the number of runs of each row, with the seeds 0, 1 and so on.
-            With one, there is no verdict. Defaults to 3.
+        seeds: Integer, the number of runs of each row, with the seeds 1000, 1001 and so
+            on, so that no new head starts with the values of a head that was trained
+            with a small seed. With one run, there is no verdict. Defaults to 3.
         epochs: Integer, the epochs of each run. Defaults to 5.
         zero_shot: Function from a batch of inputs of `test` to outputs of the shape and
             meaning of the model's outputs, such as logits. Defaults to `None`, no such
@@ -140,7 +143,7 @@ def compare(
     seeds = whole_number("seeds", seeds)
     epochs = whole_number("epochs", epochs)
     builder = Builder(build)
-    model = builder.check(0, scratch=SCRATCH in names)
+    model = builder.check(FIRST_SEED, scratch=SCRATCH in names)
     inputs = checked_inputs(model, data, test, None)
     batches = Batches(inputs)
     notes = overlap_notes(data, test)
@@ -153,7 +156,7 @@ def compare(
         found[ZERO_SHOT] = [_zero_shot(model, zero_shot, batches)] * seeds
     check_fits(model, names, data, epochs)
     del model
-    for seed in range(seeds):
+    for seed in seeds_of_runs(seeds):
         for name in names:
             result = results.get(name, seed)
             if result is None:

@@ -16,6 +16,7 @@ from keras_transfer.data.examples import rows_of
 from keras_transfer.fine_tuning.comparison.batches import Batches
 from keras_transfer.fine_tuning.comparison.builders import Build
 from keras_transfer.fine_tuning.comparison.builders import Builder
+from keras_transfer.fine_tuning.comparison.builders import seeds_of_runs
 from keras_transfer.fine_tuning.comparison.curve import curve_of
 from keras_transfer.fine_tuning.comparison.curve import LearningCurve
 from keras_transfer.fine_tuning.comparison.negative_transfer import SCRATCH
@@ -134,7 +135,7 @@ def learning_curve(
     check_fits(model, [strategy], data, epochs)
     del model
     found = {size: [] for size in sizes}
-    for seed in range(seeds):
+    for seed in seeds_of_runs(seeds):
         order = nested_order(classes, count, seed)
         for size in sizes:
             result = results.get(f"{size}", seed)

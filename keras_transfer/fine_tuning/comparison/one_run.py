@@ -23,6 +23,10 @@ from keras_transfer.fine_tuning.run import Call
 from keras_transfer.optimizers.discriminative import Discriminative
 from keras_transfer.optimizers.discriminative import discriminative
 
+# Weights of a model that is freed at once. Python frees a smaller one in time, and a
+# search for it through all objects takes longer than some runs.
+LARGE = 10_000_000
+
 SETTINGS = {"batch_size": None, "callbacks": None, "class_weight": None}
 SETTINGS |= {"validation_freq": 1, "verbose": 0}
 
@@ -80,8 +84,10 @@ def train_and_score(
     chosen = SCRATCH if name == SCRATCH else history.strategy
     parameters = history.history["trainable_parameters"][-1]
     result = Result(score_batches(model, batches), seconds, int(parameters), chosen)
+    large = model.count_params() > LARGE
     del model, history
-    gc.collect()
+    if large:
+        gc.collect()
     return result
 
 

@@ -24,6 +24,17 @@ from keras_transfer.fine_tuning.comparison.negative_transfer import SCRATCH
 from keras_transfer.fine_tuning.comparison.negative_transfer import ZERO_SHOT
 from keras_transfer.fine_tuning.comparison.results import Result
 
+# What trains, for readers of a plot who do not know the names.
+MEANINGS = {
+    SCRATCH: "no pretraining",
+    "probe": "only the head",
+    "lora": "LoRA and head",
+    "lp-ft": "head, then all",
+    "gradual": "from the head down",
+    "full": "all at once",
+    "auto": "chosen by a pilot",
+    ZERO_SHOT: "no training",
+}
 INTERVAL = "95 % intervals in parentheses, over seeds and test examples"
 
 
@@ -84,13 +95,14 @@ class Verdict(SavedResult):
         """
         rows = [row for row in self._content["rows"] if None not in row["values"]]
         names = [row["strategy"] for row in rows]
+        labels = [f"{name}\n{MEANINGS[name]}" for name in names]
         means = [float(np.mean(row["values"])) for row in rows]
         deviations = [_deviation(row["values"]) or 0.0 for row in rows]
         colors = [BLUE if name == self.best else GRAY for name in names]
         with styled():
-            figure = new_figure(6, 0.9 + 0.38 * len(rows))
+            figure = new_figure(6, 0.9 + 0.5 * len(rows))
             ax = figure.subplots()
-            bars = ax.barh(names, means, xerr=deviations, color=colors, capsize=3)
+            bars = ax.barh(labels, means, xerr=deviations, color=colors, capsize=3)
             ax.bar_label(bars, [f"{mean:.3f}" for mean in means], padding=12)
             ax.set(xlabel=self._content["metric"])
             ax.margins(x=0.15)

@@ -12,6 +12,7 @@ from keras import layers
 
 import keras_transfer as kt
 from keras_transfer.fine_tuning.comparison import one_run as module
+from keras_transfer.fine_tuning.comparison.builders import FIRST_SEED
 
 RNG = np.random.default_rng(0)
 DIRECTIONS = RNG.normal(size=(12, 4)).astype("float32")
@@ -58,7 +59,7 @@ def test_pretraining_helps_where_it_has_the_directions(verdict):
 @pytest.mark.slow
 def test_scratch_is_what_a_user_would_train(verdict):
     """One learning rate for all weights, and no pretrained weight."""
-    keras.utils.set_random_seed(1)
+    keras.utils.set_random_seed(FIRST_SEED + 1)
     model = build(False)
     groups = kt.layer_groups(model)
     model.compile(
@@ -278,3 +279,23 @@ def test_a_folder_with_something_else_raises(tmp_path):
     (tmp_path / "broken" / "comparison.json").write_text("{")
     with pytest.raises(ValueError, match="cannot continue"):
         compare(directory=tmp_path / "broken")
+
+
+def new_head(model):
+    return keras.ops.convert_to_numpy(kt.layer_groups(model)[-1].variables[0])
+
+
+def test_no_new_head_starts_as_the_head_of_a_pretraining_with_a_small_seed():
+    """The features would fit it by accident."""
+    heads = []
+
+    def watched(pretrained):
+        model = build(pretrained)
+        heads.append(new_head(model))
+        return model
+
+    compare(watched, strategies=("probe",), seeds=1, epochs=1)
+    for seed in range(10):
+        keras.utils.set_random_seed(seed)
+        old = new_head(build(False))
+        assert not any(np.array_equal(head, old) for head in heads)
