@@ -46,6 +46,12 @@ from keras_transfer.analysis.recorded_start import record_start as record_start
 from keras_transfer.analysis.report.report import report as report
 from keras_transfer.analysis.report.report_object import Report as Report
 from keras_transfer.analysis.transferability.h_score import h_score as h_score
+from keras_transfer.analysis.transferability.layer_transfer import (
+    LayerTransferability as LayerTransferability,
+)
+from keras_transfer.analysis.transferability.layer_transferability import (
+    layer_transferability as layer_transferability,
+)
 from keras_transfer.analysis.transferability.leep import leep as leep
 from keras_transfer.analysis.transferability.log_me import log_me as log_me
 from keras_transfer.analysis.transferability.probe_layers import (

@@ -12,9 +12,9 @@ from keras_transfer._arguments import number
 from keras_transfer.adapters.lora import LoRA
 from keras_transfer.adapters.merge import detach
 from keras_transfer.adapters.switching import attached
+from keras_transfer.backbones.compiled_model import check_compiled
 from keras_transfer.fine_tuning.candidate import Candidate
 from keras_transfer.fine_tuning.candidate import POLICIES
-from keras_transfer.fine_tuning.inputs import check_model
 from keras_transfer.fine_tuning.pilot.pilot import hold_pilot
 from keras_transfer.fine_tuning.pilot.pilot import no_pilot
 from keras_transfer.fine_tuning.pilot.record import kept_pilot
@@ -96,7 +96,7 @@ def _adapter(model: keras.Model, candidate: Candidate) -> Iterator[None]:
     if candidate.strategy != "lora":
         yield
         return
-    check_model(model)
+    check_compiled(model)
     if attached(model):
         yield
         return

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_transfer import _keras
 from keras_transfer._arguments import whole_number
+from keras_transfer.backbones.compiled_model import check_compiled
 from keras_transfer.backbones.groups import layer_groups
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.callbacks.gradual_unfreezing import GradualUnfreezing
@@ -35,7 +36,6 @@ from keras_transfer.fine_tuning.cached_head import cached_head
 from keras_transfer.fine_tuning.cached_head import CachedHead
 from keras_transfer.fine_tuning.candidate import Candidate
 from keras_transfer.fine_tuning.class_weights import class_weights
-from keras_transfer.fine_tuning.inputs import check_model
 from keras_transfer.fine_tuning.inputs import check_settings
 from keras_transfer.fine_tuning.inputs import checked_inputs
 from keras_transfer.fine_tuning.inputs import Inputs
@@ -159,7 +159,7 @@ class Run:
             ValueError: If an argument cannot be used (see `fine_tune`).
         """
         model, data, validation_data, epochs, directory, frozen, settings = call
-        check_model(model)
+        check_compiled(model)
         check_replicas(model)
         epochs = whole_number("epochs", epochs)
         data, validation_data = without_none(data), without_none(validation_data)

@@ -13,11 +13,11 @@ import numpy as np
 
 from keras_transfer import _keras
 from keras_transfer._arguments import whole_number
+from keras_transfer.analysis.transferability.builders import Build
+from keras_transfer.analysis.transferability.builders import Builder
+from keras_transfer.analysis.transferability.builders import FIRST_SEED
+from keras_transfer.analysis.transferability.builders import seeds_of_runs
 from keras_transfer.fine_tuning.comparison.batches import Batches
-from keras_transfer.fine_tuning.comparison.builders import Build
-from keras_transfer.fine_tuning.comparison.builders import Builder
-from keras_transfer.fine_tuning.comparison.builders import FIRST_SEED
-from keras_transfer.fine_tuning.comparison.builders import seeds_of_runs
 from keras_transfer.fine_tuning.comparison.negative_transfer import SCRATCH
 from keras_transfer.fine_tuning.comparison.negative_transfer import ZERO_SHOT
 from keras_transfer.fine_tuning.comparison.one_run import check_fits

@@ -15,11 +15,11 @@ from keras_transfer.analysis.report.plots import new_figure
 from keras_transfer.analysis.report.plots import ORANGE
 from keras_transfer.analysis.report.plots import styled
 from keras_transfer.analysis.report.plots import to_svg
+from keras_transfer.analysis.report.repeated import mean_and_deviation
 from keras_transfer.analysis.report.saved_result import SavedResult
 from keras_transfer.analysis.report.tables import Section
 from keras_transfer.fine_tuning.comparison.power_law import PowerLaw
 from keras_transfer.fine_tuning.comparison.results import Result
-from keras_transfer.fine_tuning.comparison.verdict import mean_and_deviation
 
 FACTORS = (2, 4)  # of the largest size, for which gains are forecast
 ENOUGH = 4  # sizes for a law with three numbers

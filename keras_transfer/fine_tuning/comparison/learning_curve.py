@@ -12,11 +12,11 @@ import numpy as np
 from keras_transfer import _keras
 from keras_transfer._arguments import one_of
 from keras_transfer._arguments import whole_number
+from keras_transfer.analysis.transferability.builders import Build
+from keras_transfer.analysis.transferability.builders import Builder
+from keras_transfer.analysis.transferability.builders import seeds_of_runs
 from keras_transfer.data.examples import rows_of
 from keras_transfer.fine_tuning.comparison.batches import Batches
-from keras_transfer.fine_tuning.comparison.builders import Build
-from keras_transfer.fine_tuning.comparison.builders import Builder
-from keras_transfer.fine_tuning.comparison.builders import seeds_of_runs
 from keras_transfer.fine_tuning.comparison.curve import curve_of
 from keras_transfer.fine_tuning.comparison.curve import LearningCurve
 from keras_transfer.fine_tuning.comparison.negative_transfer import SCRATCH

@@ -10,9 +10,9 @@ from typing import Any
 import keras
 
 from keras_transfer import _keras
+from keras_transfer.analysis.transferability.builders import Builder
 from keras_transfer.backbones.groups import layer_groups
 from keras_transfer.fine_tuning.comparison.batches import Batches
-from keras_transfer.fine_tuning.comparison.builders import Builder
 from keras_transfer.fine_tuning.comparison.negative_transfer import SCRATCH
 from keras_transfer.fine_tuning.comparison.results import Result
 from keras_transfer.fine_tuning.fine_tune import fine_tune

@@ -16,6 +16,8 @@ from keras_transfer.analysis.report.plots import GRAY
 from keras_transfer.analysis.report.plots import new_figure
 from keras_transfer.analysis.report.plots import styled
 from keras_transfer.analysis.report.plots import to_svg
+from keras_transfer.analysis.report.repeated import deviation
+from keras_transfer.analysis.report.repeated import mean_and_deviation
 from keras_transfer.analysis.report.saved_result import SavedResult
 from keras_transfer.analysis.report.tables import Section
 from keras_transfer.fine_tuning.comparison.differences import difference
@@ -97,7 +99,7 @@ class Verdict(SavedResult):
         names = [row["strategy"] for row in rows]
         labels = [f"{name}\n{MEANINGS[name]}" for name in names]
         means = [float(np.mean(row["values"])) for row in rows]
-        deviations = [_deviation(row["values"]) or 0.0 for row in rows]
+        deviations = [deviation(row["values"]) or 0.0 for row in rows]
         colors = [BLUE if name == self.best else GRAY for name in names]
         with styled():
             figure = new_figure(6, 0.9 + 0.5 * len(rows))
@@ -147,9 +149,7 @@ class Verdict(SavedResult):
         return [table]
 
     def _row(self, row: dict, references: Sequence[str]) -> tuple[str, ...]:
-        shown = "not finite"
-        if None not in row["values"]:
-            shown = mean_and_deviation(row["values"])
+        shown = mean_and_deviation(row["values"])
         name, chosen = row["strategy"], sorted(set(row["chosen"]))
         if chosen != [name]:
             name += f" ({', '.join(chosen)})"
@@ -197,17 +197,6 @@ def verdict_of(
             "notes": list(notes),
         }
     )
-
-
-def _deviation(values: Sequence[float]) -> float | None:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
-def mean_and_deviation(values: Sequence[float]) -> str:
-    """Return a mean as text, with the deviation of several values."""
-    deviation = _deviation(values)
-    shown = f"{np.mean(values):.3f}"
-    return shown if deviation is None else f"{shown} ± {deviation:.3f}"
 
 
 def _gain(gain: Sequence | None) -> str:

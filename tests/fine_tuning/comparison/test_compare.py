@@ -11,8 +11,8 @@ import tensorflow as tf
 from keras import layers
 
 import keras_transfer as kt
+from keras_transfer.analysis.transferability.builders import FIRST_SEED
 from keras_transfer.fine_tuning.comparison import one_run as module
-from keras_transfer.fine_tuning.comparison.builders import FIRST_SEED
 
 RNG = np.random.default_rng(0)
 DIRECTIONS = RNG.normal(size=(12, 4)).astype("float32")

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
-from keras_transfer.fine_tuning.inputs import check_model
+from keras_transfer.backbones.compiled_model import check_compiled
 
 Build = Callable[[bool], keras.Model]
 
@@ -34,7 +34,8 @@ class Builder:
     """
 
     def __init__(self, build: Build) -> None:
-        if not callable(build):
+        # A model can be called too, but with inputs.
+        if not callable(build) or isinstance(build, keras.Layer):
             raise TypeError(
                 f"build={build!r} is not a function. Pass a function of one argument, "
                 "`pretrained`, that returns a new compiled model."
@@ -53,7 +54,7 @@ class Builder:
         """
         keras.utils.set_random_seed(seed)
         model = self.build(pretrained)
-        check_model(model)
+        check_compiled(model)
         known = {id(weight) for ref in self._last if (weight := ref()) is not None}
         shared = [weight.path for weight in model.weights if id(weight) in known]
         if shared:
