@@ -81,7 +81,7 @@ def test_default_sizes_are_halves_of_the_data():
 
 @pytest.mark.slow
 def test_the_curve_rises_and_has_a_forecast(tmp_path):
-    found = curve(seeds=3, directory=tmp_path / "kept")
+    found = curve(seeds=2, directory=tmp_path / "kept")
     rows = found.to_dict()["rows"]
     assert [row["size"] for row in rows] == [10, 20, 40, 80, 160]
     means = [np.mean(row["values"]) for row in rows]
@@ -95,7 +95,7 @@ def test_the_curve_rises_and_has_a_forecast(tmp_path):
         found.save(tmp_path / name)
         assert (tmp_path / name).stat().st_size > 100
     assert len(found.plot(tmp_path / "curve.png").axes[0].lines) >= 2
-    again = curve(seeds=3, directory=tmp_path / "kept")
+    again = curve(seeds=2, directory=tmp_path / "kept")
     assert again.to_dict() == found.to_dict()
 
 
@@ -112,6 +112,7 @@ def test_datasets_and_the_same_size_by_hand():
     assert "2 sizes are too few" in str(found) and found.forecasts == []
 
 
+@pytest.mark.slow
 def test_one_seed_has_no_forecast():
     found = curve(sizes=(20, 30, 40, 50), seeds=1)
     assert found.forecasts == [] and "one seed does not show" in str(found)
