@@ -12,6 +12,7 @@ from keras_transfer._keras.exchange import value_now as value_now
 from keras_transfer._keras.exchange import weight_like as weight_like
 from keras_transfer._keras.fit import built_metrics as built_metrics
 from keras_transfer._keras.fit import compile_arguments as compile_arguments
+from keras_transfer._keras.fit import is_weighted as is_weighted
 from keras_transfer._keras.fit import label_loss as label_loss
 from keras_transfer._keras.fit import masks_predicted as masks_predicted
 from keras_transfer._keras.fit import metric_directions as metric_directions
@@ -19,6 +20,7 @@ from keras_transfer._keras.fit import running_callbacks as running_callbacks
 from keras_transfer._keras.fit import running_epoch as running_epoch
 from keras_transfer._keras.fit import unscaled as unscaled
 from keras_transfer._keras.fit import untrained as untrained
+from keras_transfer._keras.fit import weight_penalty as weight_penalty
 from keras_transfer._keras.flag_functions import flag_key as flag_key
 from keras_transfer._keras.flag_functions import FlagFunctions as FlagFunctions
 from keras_transfer._keras.flag_functions import outputs_key as outputs_key

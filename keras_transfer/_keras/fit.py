@@ -44,6 +44,25 @@ def built_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
     return getattr(getattr(model, "_compile_metrics", None), "metrics", None) or []
 
 
+def is_weighted(model: keras.Model, name: str) -> bool:
+    """Return whether a compiled metric takes the sample weights."""
+    metrics = getattr(model, "_compile_metrics", None)
+    weighted = getattr(metrics, "_flat_weighted_metrics", None) or []
+    return any(
+        metric.name == name for part in weighted if part for metric in part.metrics
+    )
+
+
+def weight_penalty(model: keras.Model) -> float:
+    """Return what the regularizers of trainable weights add to the loss."""
+    penalties = [
+        variable.regularizer(keras.ops.convert_to_tensor(variable))
+        for variable in model.trainable_variables
+        if variable.regularizer is not None
+    ]
+    return float(sum(penalties)) if penalties else 0.0
+
+
 def untrained(model: keras.Model) -> list[keras.Variable]:
     """Return the variables that no gradient changes: statistics, seeds, counts."""
     learnable = {

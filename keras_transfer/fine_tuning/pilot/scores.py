@@ -100,6 +100,8 @@ def _metric(model: keras.Model, names: Iterable[str]) -> tuple[str, bool]:
     for metric in _keras.built_metrics(model):
         direction = _keras.metric_directions(model).get(metric.name)
         mean = isinstance(metric, keras.metrics.Mean) and metric.name in names
+        # The mean of roots is not the root of the mean.
+        mean = mean and not isinstance(metric, keras.metrics.RootMeanSquaredError)
         if direction is not None and mean:
             return metric.name, direction
     return "loss", False
@@ -127,20 +129,38 @@ def score_batches(
 ) -> Score:
     """Return the score of a compiled model, with a group for each batch.
 
+    A loss is without the penalties of regularizers, which say nothing about examples.
+
     Args:
         model: A compiled model.
         batches: Tuples `(x, y)` or `(x, y, weight)`.
         method: The method that tests on a batch. Defaults to `model.test_on_batch`.
     """
     method = method or model.test_on_batch
-    logs, sizes = [], []
+    logs, sizes, weights = [], [], []
     for batch in batches:
         logs.append(method(*batch, return_dict=True))
         sizes.append(len(keras.tree.flatten(batch)[0]))
+        weights.append(_total_weight(batch, sizes[-1]))
     name, larger = _metric(model, logs[0])
     model.reset_metrics()
-    values = np.array([each[name] for each in logs]) * (1 if larger else -1)
-    return Score(values, [each["loss"] for each in logs], sizes, name, larger)
+    losses = np.array([each["loss"] for each in logs]) - _keras.weight_penalty(model)
+    values = losses if name == "loss" else np.array([each[name] for each in logs])
+    if _keras.is_weighted(model, name):
+        # Scaled so that the mean over examples is the mean over their weights.
+        shares = np.array(weights) / sizes
+        values = (
+            np.where(shares > 0, values, 0) * shares / np.average(shares, weights=sizes)
+        )
+    return Score(values * (1 if larger else -1), losses, sizes, name, larger)
+
+
+def _total_weight(batch: tuple, count: int) -> float:
+    """Return the sum of the sample weights of a batch."""
+    if len(batch) < 3 or batch[2] is None or keras.tree.is_nested(batch[2]):
+        return float(count)
+    weights = np.asarray(batch[2], "float64").reshape(count, -1)
+    return float(weights.mean(axis=1).sum())
 
 
 def _mean(values: np.ndarray, sizes: np.ndarray) -> float:

@@ -9,6 +9,7 @@ import pytest
 from keras_transfer.fine_tuning.pilot.scores import GROUPS
 from keras_transfer.fine_tuning.pilot.scores import Score
 from keras_transfer.fine_tuning.pilot.scores import score
+from keras_transfer.fine_tuning.pilot.scores import score_batches
 
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -137,3 +138,43 @@ def test_with_several_outputs_the_loss_of_all_is_compared():
     assert found.metric == "loss"
     expected = losses_of(x, y).mean() + np.square(x).mean()
     assert found.loss == pytest.approx(expected, rel=1e-5)
+
+
+LOGITS = np.random.default_rng(0).normal(size=(64, 3)).astype("float32")
+LABELS = np.arange(64) % 3
+
+
+def test_weights_of_examples_count_across_batches():
+    """Also if all examples of a batch have no weight."""
+    model = compiled(metrics=[], weighted_metrics=["accuracy"])
+    weights = np.where(np.arange(64) < 32, 0.0, np.linspace(0.1, 2, 64))
+    parts = [slice(0, 32), slice(32, 40), slice(40, 64)]
+    batches = [(LOGITS[part], LABELS[part], weights[part]) for part in parts]
+    found = score_batches(model, batches)
+    loss, accuracy = model.evaluate(LOGITS, LABELS, 64, 0, sample_weight=weights)
+    assert found.mean == pytest.approx(accuracy, rel=1e-5)
+    assert found.loss == pytest.approx(loss, rel=1e-5)
+    plain = score_batches(model, [(LOGITS, LABELS)])
+    assert plain.mean == pytest.approx((LOGITS.argmax(1) == LABELS).mean())
+
+
+def test_a_penalty_of_weights_is_no_loss_of_examples():
+    def model(penalty):
+        inputs = keras.Input((3,))
+        dense = keras.layers.Dense(3, kernel_regularizer=penalty)
+        model = keras.Model(inputs, dense(inputs))
+        dense.set_weights([np.eye(3), np.zeros(3)])
+        model.compile("sgd", SPARSE)
+        return model
+
+    batches = [(LOGITS[:40], LABELS[:40]), (LOGITS[40:], LABELS[40:])]
+    scores = [score_batches(model(x), batches) for x in (None, keras.regularizers.L2())]
+    assert scores[0].loss == pytest.approx(scores[1].loss, rel=1e-5)
+    assert scores[0].mean == pytest.approx(scores[1].mean, rel=1e-5)
+
+
+def test_a_root_of_a_mean_is_not_averaged():
+    root = keras.metrics.RootMeanSquaredError()
+    model = compiled(metrics=[root, "mae"], loss="mse")
+    found = score(model, (LOGITS, LOGITS + 1), None, None)
+    assert found.metric == "mae"
