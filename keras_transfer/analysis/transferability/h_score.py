@@ -55,10 +55,13 @@ def h_score(features: Any, labels: Any, *, shrinkage: bool = True) -> float:
     from sklearn.covariance import LedoitWolf
 
     one_of("shrinkage", shrinkage, (True, False))
-    features = as_features("features", features, least=2)
+    features = as_features("features", features, least=3 if shrinkage else 2)
     indices = class_indices(labels, len(features))
-    features = features - features.mean(0)
-    if not np.square(features).sum():
+    # The H-score does not depend on the scale, whose squares could be 0 or infinite.
+    # A feature that is the same for each example may differ from its mean by rounding.
+    features = np.where(np.ptp(features, axis=0) > 0, features - features.mean(0), 0)
+    features /= np.abs(features).max() or 1.0
+    if not features.any():
         raise ValueError(
             "All `features` are the same for each example. Check the backbone and its "
             "inputs."

@@ -12,6 +12,7 @@ from keras_transfer.analysis.transferability.classes import class_indices
 
 # The noise has at least this share of the mean square of the labels. Without a bound
 # the evidence is infinite for labels that are a linear function of the features.
+LEAST = 1e-150  # of the largest feature, whose square is a normal number
 LEAST_NOISE = 1e-10
 RANGE = 1e6  # the search ends this factor outside the eigenvalues
 # The search looks at a grid, and then at a finer one around the best point.
@@ -63,8 +64,11 @@ def log_me(features: Any, labels: Any, *, regression: bool = False) -> float:
     one_of("regression", regression, (True, False))
     features = as_features("features", features, least=2)
     columns = _columns(labels, len(features), regression)
-    if not features.any():
-        raise ValueError("All `features` are 0. Check the backbone and its inputs.")
+    if np.abs(features).max() < LEAST:
+        raise ValueError(
+            f"All `features` are 0, or smaller than {LEAST:g}. Check the backbone and "
+            "its inputs."
+        )
     eigenvalues, squares = _spectrum(features, columns)
     total = np.square(columns).sum(0)
     rest = np.maximum(total - squares.sum(0), LEAST_NOISE * total)

@@ -101,9 +101,9 @@ class LayerProbes(NamedTuple):
         for (name, probe), share in zip(self.probes.items(), shares, strict=True):
             mark = "  <- best" if name == self.best else ""
             lines.append(f"{name:{width}}  {_shown(probe)}{share}{mark}".rstrip())
-        if self.mix is None:
+        if self.mix is None and len(self.probes) > 1:
             lines.append("No mix: the blocks have different numbers of features.")
-        else:
+        if self.mix is not None:
             lines.append(f"{'all, mixed':{width}}  {_shown(self.mix.probe)}".rstrip())
             lines.append(
                 f"The center of gravity of the mix is {self.mix.center:.1f}, where 0 "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import time
+import urllib.parse
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -81,7 +82,8 @@ def rank_backbones(
         TypeError: If a backbone is not a model, or the data cannot be read twice.
         ValueError: If there are no backbones, two have one name, a score is unknown or
             cannot be had, if the data have weights, or if labels are of one class, or
-            of classes with a single example. Backbones are checked before any runs.
+            of classes with a single example. Backbones are checked before any
+            runs, and data and labels when the first backbone that has them runs.
 
     Example:
         ```python
@@ -117,9 +119,14 @@ def rank_backbones(
         network, are_logits = networks[name]
         if verbose:
             print(f"{name}:")
-        folder = None if directory is None else pathlib.Path(directory) / name
+        folder = None
+        if directory is not None:
+            folder = pathlib.Path(directory) / urllib.parse.quote(name, safe=" ")
         began = time.perf_counter()
-        features, labels = cached_arrays(network, data, folder, batch_size, verbose)
+        try:
+            features, labels = cached_arrays(network, data, folder, batch_size, verbose)
+        except ValueError as error:
+            raise ValueError(f"For the backbone {name!r}: {error}") from error
         seconds = {"features": time.perf_counter() - began}
         labels = class_indices(labels, len(labels))
         counts = _checked_counts(name, labels, counts)
@@ -155,6 +162,11 @@ def _named(backbones: Any, data: Any) -> dict[str, tuple]:
     if not items:
         raise ValueError("`backbones` is empty. Pass at least one backbone.")
     names = [str(name) for name, _ in items]
+    if not all(name.strip(".") for name in names):
+        raise ValueError(
+            f"The names of the backbones are {names}, and one of them cannot be the "
+            "name of a folder. Give it another name."
+        )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(

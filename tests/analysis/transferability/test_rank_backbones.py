@@ -149,3 +149,22 @@ def test_bad_input_raises(backbones, data, kwargs, error, match):
     )
     with pytest.raises(error, match=match):
         kt.rank_backbones(given, data, verbose=0, **kwargs)
+
+
+def test_any_name_has_a_folder_of_its_own(tmp_path):
+    names = ["a/b", "a", str(tmp_path / "outside")]
+    backbones = {name: network(2) for name in names}
+    settings = dict(directory=tmp_path / "kept", scores=["log_me"], verbose=0)
+    found = kt.rank_backbones(backbones, (X, Y), **settings)
+    assert {row.name for row in found.rows} == set(names)
+    assert len(list((tmp_path / "kept").iterdir())) == 3
+    assert not (tmp_path / "outside").exists()
+    for name in ("", ".."):
+        with pytest.raises(ValueError, match="cannot be the name of a folder"):
+            kt.rank_backbones({name: network(2)}, (X, Y), **settings)
+
+
+def test_an_error_of_the_data_names_the_backbone():
+    other = keras.Sequential([keras.Input((5,)), layers.Dense(2)], name="other")
+    with pytest.raises(ValueError, match="For the backbone 'other': "):
+        kt.rank_backbones([other], (X, Y), verbose=0)

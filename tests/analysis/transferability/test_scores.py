@@ -140,3 +140,19 @@ def test_bad_numbers_and_source_classes_raise():
         leep(np.array([[2.0, -1.0], [0.5, 3.0]]), [0, 1])
     with pytest.raises(ValueError, match="2 labels for 3 examples"):
         leep(np.eye(3), [0, 1])
+
+
+def test_features_without_spread_or_of_any_scale():
+    labels = np.arange(30) % 3
+    for shrinkage in (True, False):
+        with pytest.raises(ValueError, match="the same for each example"):
+            h_score(np.ones((30, 4)) * 0.1, labels, shrinkage=shrinkage)
+    features = np.random.default_rng(0).normal(size=(30, 4)) + labels[:, None]
+    expected = h_score(features, labels)
+    for scale in (1e-90, 1e90):
+        found = h_score(scale * features, labels)
+        assert found == pytest.approx(expected)
+    with pytest.raises(ValueError, match="smaller than"):
+        log_me(1e-170 * features, labels)
+    with pytest.raises(ValueError, match="Pass at least 3"):
+        h_score(features[:2], labels[:2])
