@@ -42,7 +42,7 @@ class Builder:
             )
         self.build = build
         # Without references, so a model does not stay in memory after its run.
-        self._last: list[weakref.ref] = []
+        self._seen: list[weakref.ref] = []
 
     def __call__(self, pretrained: bool, seed: int) -> keras.Model:
         """Return a new model.
@@ -55,7 +55,8 @@ class Builder:
         keras.utils.set_random_seed(seed)
         model = self.build(pretrained)
         check_compiled(model)
-        known = {id(weight) for ref in self._last if (weight := ref()) is not None}
+        alive = [ref for ref in self._seen if ref() is not None]
+        known = {id(ref()) for ref in alive}
         shared = [weight.path for weight in model.weights if id(weight) in known]
         if shared:
             raise ValueError(
@@ -64,7 +65,7 @@ class Builder:
                 "continue where another one ended. Load or create the whole model "
                 "inside `build`."
             )
-        self._last = [weakref.ref(weight) for weight in model.weights]
+        self._seen = alive + [weakref.ref(weight) for weight in model.weights]
         return model
 
     def check(self, seed: int, *, scratch: bool) -> keras.Model:

@@ -18,10 +18,11 @@ from keras_transfer.analysis.transferability.builders import Builder
 from keras_transfer.analysis.transferability.builders import FIRST_SEED
 from keras_transfer.analysis.transferability.builders import seeds_of_runs
 from keras_transfer.fine_tuning.comparison.batches import Batches
+from keras_transfer.fine_tuning.comparison.batches import check_test
 from keras_transfer.fine_tuning.comparison.negative_transfer import SCRATCH
 from keras_transfer.fine_tuning.comparison.negative_transfer import ZERO_SHOT
 from keras_transfer.fine_tuning.comparison.one_run import check_fits
-from keras_transfer.fine_tuning.comparison.one_run import train_and_score
+from keras_transfer.fine_tuning.comparison.one_run import Runs
 from keras_transfer.fine_tuning.comparison.overlap import overlap_notes
 from keras_transfer.fine_tuning.comparison.results import identity_of
 from keras_transfer.fine_tuning.comparison.results import Result
@@ -61,10 +62,11 @@ def compare(
     - `"zero-shot"`: the outputs of the function `zero_shot`, without training.
 
     The score is the first compiled metric that is a mean over examples, such as an
-    accuracy, or else the loss. Differences are paired by seed and by test example.
-    Their intervals contain both the variation over seeds and that of the test
-    examples. The verdict answers whether there is negative transfer: whether the best
-    of the pretrained rows is worse than training from scratch, or than no training.
+    accuracy, or else the loss, without penalties of regularizers. Differences are
+    paired by seed and by test example. Their intervals contain both the variation over
+    seeds and that of the test examples. The verdict answers whether there is negative
+    transfer: whether the best of the pretrained rows is worse than training from
+    scratch, or than no training.
 
     The rows see the test part once, at the end of a run. The best row is chosen with
     it, so its own accuracy is a little optimistic.
@@ -143,11 +145,17 @@ def compare(
     seeds = whole_number("seeds", seeds)
     epochs = whole_number("epochs", epochs)
     builder = Builder(build)
+    check_test(test)
+    if zero_shot is not None and not callable(zero_shot):
+        raise TypeError(
+            f"zero_shot={zero_shot!r} is not a function. Pass a function from a batch "
+            "of inputs to outputs."
+        )
     model = builder.check(FIRST_SEED, scratch=SCRATCH in names)
     inputs = checked_inputs(model, data, test, None)
     batches = Batches(inputs)
     notes = overlap_notes(data, test)
-    settings = {"epochs": epochs, **identity_of(model, inputs)}
+    settings = {"epochs": epochs, **identity_of(model, inputs, batches)}
     results = Results(directory, settings)
     if verbose and notes:
         print(f"compare: {notes[0]}")
@@ -156,18 +164,10 @@ def compare(
         found[ZERO_SHOT] = [_zero_shot(model, zero_shot, batches)] * seeds
     check_fits(model, names, data, epochs)
     del model
+    runs = Runs("compare", builder, batches, results, epochs, verbose)
     for seed in seeds_of_runs(seeds):
         for name in names:
-            result = results.get(name, seed)
-            if result is None:
-                folder = results.folder_of(name, seed)
-                quiet = 0 if verbose in (0, 1, "auto") else 1
-                settings = dict(epochs=epochs, directory=folder, verbose=quiet)
-                result = train_and_score(builder, name, seed, data, batches, settings)
-                results.add(name, seed, result)
-            if verbose:
-                print(f"compare: {name}, seed {seed}: {result}")
-            found[name].append(result)
+            found[name].append(runs.run(name, name, seed, data))
     return verdict_of(found, notes)
 
 
@@ -190,8 +190,8 @@ def _zero_shot(
     expected = output_of(model)
     if expected is None:
         raise ValueError(
-            f"The model {model.name!r} has several outputs, so `zero_shot` cannot have "
-            "a row. Leave it out."
+            f"The model {model.name!r} has several outputs, or one of unknown shape as "
+            "a subclassed model, so `zero_shot` cannot have a row. Leave it out."
         )
     began = time.perf_counter()
     answered = []
@@ -205,8 +205,8 @@ def _zero_shot(
         answered.append((outputs, *rest))
     seconds = time.perf_counter() - began
     arguments = _keras.compile_arguments(model)
-    inputs = keras.Input(expected[1:])
-    judge = keras.Model(inputs, keras.layers.Identity()(inputs))
+    inputs = keras.Input(expected[1:], dtype="float32")
+    judge = keras.Model(inputs, keras.layers.Identity(dtype="float32")(inputs))
     judge.compile(
         loss=arguments["loss"],
         metrics=arguments["metrics"],

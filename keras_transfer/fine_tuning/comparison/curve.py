@@ -15,9 +15,11 @@ from keras_transfer.analysis.report.plots import new_figure
 from keras_transfer.analysis.report.plots import ORANGE
 from keras_transfer.analysis.report.plots import styled
 from keras_transfer.analysis.report.plots import to_svg
+from keras_transfer.analysis.report.repeated import deviation
 from keras_transfer.analysis.report.repeated import mean_and_deviation
 from keras_transfer.analysis.report.saved_result import SavedResult
 from keras_transfer.analysis.report.tables import Section
+from keras_transfer.fine_tuning.comparison.power_law import LEVEL
 from keras_transfer.fine_tuning.comparison.power_law import PowerLaw
 from keras_transfer.fine_tuning.comparison.results import Result
 
@@ -54,7 +56,8 @@ class LearningCurve(SavedResult):
     def forecasts(self) -> list[dict]:
         """What more labels would bring: dicts of size, change, low and high.
 
-        The list is empty if the curve cannot tell.
+        The list is empty if no law can be fitted. An interval that contains 0 cannot
+        tell whether more labels help.
         """
         return self.to_dict()["forecasts"]
 
@@ -69,9 +72,10 @@ class LearningCurve(SavedResult):
             A `matplotlib.figure.Figure`, which pyplot does not manage.
         """
         content = self._content
-        sizes = [row["size"] for row in content["rows"]]
-        means = [np.mean(row["values"]) for row in content["rows"]]
-        deviations = [np.std(row["values"]) for row in content["rows"]]
+        rows = [row for row in content["rows"] if None not in row["values"]]
+        sizes = [row["size"] for row in rows]
+        means = [np.mean(row["values"]) for row in rows]
+        deviations = [deviation(row["values"]) or 0.0 for row in rows]
         with styled():
             figure = new_figure(5.2, 3.4)
             ax = figure.subplots()
@@ -139,10 +143,10 @@ def curve_of(
     sizes = np.array(list(results))
     losses = np.array([[-run.score.mean for run in runs] for runs in results.values()])
     # All sizes have the same test examples, whose error moves them equally.
-    deviation = losses.std(axis=1, ddof=1)
-    errors = np.maximum(deviation, np.median(deviation)) / np.sqrt(losses.shape[1])
+    errors = _errors(losses)
     shares = first.larger and np.all((losses <= 0) & (losses >= -1))
-    least = -1.0 if shares else (None if first.larger else 0.0)
+    positive = not first.larger and np.all(losses >= 0)
+    least = -1.0 if shares else (0.0 if positive else None)
     law = PowerLaw(sizes, losses.mean(1), errors, least)
     for factor in FACTORS:
         found = law.forecast(factor * sizes[-1])
@@ -159,6 +163,23 @@ def curve_of(
             "More seeds or more sizes would narrow it."
         )
     return LearningCurve(content)
+
+
+def _errors(losses: np.ndarray) -> np.ndarray:
+    """Return the standard error of each mean, widened because it is an estimate.
+
+    The deviation of two or three runs can be small by accident, so it is at least that
+    of all sizes together. The factor is that of Student's t.
+    """
+    from scipy.stats import norm
+    from scipy.stats import t
+
+    sizes, seeds = losses.shape
+    spread = losses.std(axis=1, ddof=1)
+    pooled = np.sqrt(np.mean(spread**2))
+    tail = 0.5 + LEVEL / 2
+    factor = t.ppf(tail, sizes * (seeds - 1)) / norm.ppf(tail)
+    return factor * np.maximum(spread, pooled) / np.sqrt(seeds)
 
 
 def _why_not(results: dict[int, Sequence[Result]]) -> str | None:

@@ -16,7 +16,7 @@ LEVEL = 0.95
 class Difference(NamedTuple):
     """A mean difference, positive if the first is better, and its interval.
 
-    `low` and `high` are None if there is only one seed.
+    `low` and `high` are None if there is only one seed or one test example.
     """
 
     mean: float
@@ -40,15 +40,14 @@ def difference(
     """
     gains = np.array([a.gain(b)[0] for a, b in zip(scores, others, strict=True)])
     mean, seeds = float(gains.mean()), len(gains)
-    if seeds < 2:
+    if seeds < 2 or len(scores[0].sizes) < 2:
         return Difference(mean, None, None)
     by_group = np.mean(
         [a.values - b.values for a, b in zip(scores, others, strict=True)], axis=0
     )
     error = standard_error(by_group, scores[0].sizes)
-    error = error if np.isfinite(error) else 0.0  # a single group
     parts = np.array([error**2, gains.var(ddof=1) / seeds])
-    degrees = np.array([max(1, len(by_group) - 1), seeds - 1])
+    degrees = np.array([len(by_group) - 1, seeds - 1])
     if not parts.sum():
         return Difference(mean, mean, mean)
     from scipy.stats import t

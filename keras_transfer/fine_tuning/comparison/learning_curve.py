@@ -14,14 +14,16 @@ from keras_transfer._arguments import one_of
 from keras_transfer._arguments import whole_number
 from keras_transfer.analysis.transferability.builders import Build
 from keras_transfer.analysis.transferability.builders import Builder
+from keras_transfer.analysis.transferability.builders import FIRST_SEED
 from keras_transfer.analysis.transferability.builders import seeds_of_runs
 from keras_transfer.data.examples import rows_of
 from keras_transfer.fine_tuning.comparison.batches import Batches
+from keras_transfer.fine_tuning.comparison.batches import check_test
 from keras_transfer.fine_tuning.comparison.curve import curve_of
 from keras_transfer.fine_tuning.comparison.curve import LearningCurve
 from keras_transfer.fine_tuning.comparison.negative_transfer import SCRATCH
 from keras_transfer.fine_tuning.comparison.one_run import check_fits
-from keras_transfer.fine_tuning.comparison.one_run import train_and_score
+from keras_transfer.fine_tuning.comparison.one_run import Runs
 from keras_transfer.fine_tuning.comparison.overlap import overlap_notes
 from keras_transfer.fine_tuning.comparison.results import identity_of
 from keras_transfer.fine_tuning.comparison.results import Results
@@ -119,7 +121,9 @@ def learning_curve(
     seeds = whole_number("seeds", seeds)
     epochs = whole_number("epochs", epochs)
     builder = Builder(build)
-    model = builder(strategy != SCRATCH, 0)
+    check_test(test)
+    model = builder.check(FIRST_SEED, scratch=strategy == SCRATCH)
+    checked_inputs(model, data, test, None)
     notes = overlap_notes(data, test)
     data = as_arrays(data)
     inputs = checked_inputs(model, data, test, None)
@@ -128,29 +132,20 @@ def learning_curve(
     count = len(keras.tree.flatten(inputs.labels)[0])
     num_classes = 1 if classes is None else len(np.unique(classes))
     sizes = checked_sizes(sizes, count, num_classes)
-    settings = {"epochs": epochs, "strategy": strategy, **identity_of(model, inputs)}
+    settings = {"epochs": epochs, "strategy": strategy}
+    settings |= identity_of(model, inputs, batches)
     results = Results(directory, settings)
     if verbose and notes:
         print(f"learning_curve: {notes[0]}")
     check_fits(model, [strategy], data, epochs)
     del model
     found = {size: [] for size in sizes}
+    runs = Runs("learning_curve", builder, batches, results, epochs, verbose)
     for seed in seeds_of_runs(seeds):
         order = nested_order(classes, count, seed)
         for size in sizes:
-            result = results.get(f"{size}", seed)
-            if result is None:
-                folder = results.folder_of(f"{size}", seed)
-                quiet = 0 if verbose in (0, 1, "auto") else 1
-                settings = dict(epochs=epochs, directory=folder, verbose=quiet)
-                part = rows_of(data, np.sort(order[:size]))
-                result = train_and_score(
-                    builder, strategy, seed, part, batches, settings
-                )
-                results.add(f"{size}", seed, result)
-            if verbose:
-                print(f"learning_curve: {size} labels, seed {seed}: {result}")
-            found[size].append(result)
+            part = rows_of(data, np.sort(order[:size]))
+            found[size].append(runs.run(f"{size} labels", strategy, seed, part))
     return curve_of(found, strategy, notes)
 
 

@@ -50,6 +50,12 @@ def negative_transfer(
     answers, said = [], []
     for name in references:
         found = difference(scores[best], scores[name], level)
+        if found.low is None:
+            return NegativeTransfer(
+                UNDECIDED,
+                "One test example does not show how much the results vary from example "
+                "to example. Pass more test data.",
+            )
         answer = UNDECIDED
         if found.low > 0 or found.high < 0:
             answer = NO if found.low > 0 else YES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from keras_transfer.backbones.groups import layer_groups
 from keras_transfer.fine_tuning.comparison.batches import Batches
 from keras_transfer.fine_tuning.comparison.negative_transfer import SCRATCH
 from keras_transfer.fine_tuning.comparison.results import Result
+from keras_transfer.fine_tuning.comparison.results import Results
 from keras_transfer.fine_tuning.fine_tune import fine_tune
 from keras_transfer.fine_tuning.pilot.scores import score_batches
 from keras_transfer.fine_tuning.planned_run import BUDGET
@@ -50,6 +52,51 @@ def check_fits(
                 f"The row {name!r} is not possible: {error} Or leave {name!r} out of "
                 "`strategies`."
             ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """The runs of a comparison. Each is trained once, or read from the folder.
+
+    Args:
+        title: What the printed lines begin with.
+        builder: Builds the models.
+        batches: The test part.
+        results: The finished runs.
+        epochs: Epochs of each run.
+        verbose: As in `kt.compare`.
+    """
+
+    title: str
+    builder: Builder
+    batches: Batches
+    results: Results
+    epochs: int
+    verbose: int | str
+
+    def run(self, key: str, strategy: str, seed: int, data: Any) -> Result:
+        """Return the result of a run.
+
+        Args:
+            key: What identifies the run among those of the same seed.
+            strategy: "scratch", or a strategy of `fine_tune`.
+            seed: The seed.
+            data: The training data.
+        """
+        result = self.results.get(key, seed)
+        if result is None:
+            settings = {
+                "epochs": self.epochs,
+                "directory": self.results.folder_of(key, seed),
+                "verbose": 0 if self.verbose in (0, 1, "auto") else 1,
+            }
+            result = train_and_score(
+                self.builder, strategy, seed, data, self.batches, settings
+            )
+            self.results.add(key, seed, result)
+        if self.verbose:
+            print(f"{self.title}: {key}, seed {seed}: {result}")
+        return result
 
 
 def train_and_score(

@@ -38,6 +38,12 @@ def count_common(train: Iterable[Any], test: Iterable[Any]) -> int:
     return sum(each in known for batch in test for each in _digests(batch))
 
 
+def content_of(batches: Iterable[tuple]) -> str:
+    """Return a fingerprint of examples that does not depend on their order."""
+    digests = sorted(each for batch in batches for each in _digests(batch))
+    return hashlib.blake2b(b"".join(digests), digest_size=8).hexdigest()
+
+
 def _digests(inputs: Any) -> Iterator[bytes]:
     """Yield a fingerprint of each row, which does not depend on the dtype."""
     arrays = keras.tree.flatten(map_arrays(np.asarray, inputs))

@@ -6,12 +6,19 @@ import json
 import os
 import pathlib
 import shutil
+import zlib
+from collections.abc import Iterable
 from collections.abc import Mapping
+from typing import Any
 from typing import NamedTuple
 
 import keras
 
+from keras_transfer import _keras
 from keras_transfer._whole_file import replace_file
+from keras_transfer.backbones.groups import layer_groups
+from keras_transfer.backbones.groups import LayerGroup
+from keras_transfer.fine_tuning.comparison.overlap import content_of
 from keras_transfer.fine_tuning.inputs import Inputs
 from keras_transfer.fine_tuning.pilot.scores import Score
 from keras_transfer.fine_tuning.run_folder import check_same
@@ -41,10 +48,35 @@ class Result(NamedTuple):
         return f"{self.score.metric} {shown}, {self.seconds:.1f} s"
 
 
-def identity_of(model: keras.Model, inputs: Inputs) -> dict:
-    """Return values that identify the model, the training data and the test data."""
-    test = identity(model, inputs.validation_data, inputs.held_out)["data"]
-    return identity(model, inputs.data, inputs.labels) | {"test": test}
+def identity_of(model: keras.Model, inputs: Inputs, batches: Iterable[tuple]) -> dict:
+    """Return values that identify the model, the training data and the test data.
+
+    Args:
+        model: The pretrained model. The values of its head, which is new, do not count.
+        inputs: The checked inputs.
+        batches: The test part.
+    """
+    arguments = _keras.compile_arguments(model)
+    judged = arguments["loss"], arguments["metrics"], arguments["weighted_metrics"]
+    known = identity(model, inputs.data, inputs.labels)
+    return known | {
+        "loss and metrics": [str(_name(x)) for x in keras.tree.flatten(judged)],
+        "pretrained": _checksum(layer_groups(model)[:-1]),
+        "test": content_of(batches),
+    }
+
+
+def _name(judge: Any) -> Any:
+    return getattr(judge, "name", None) or getattr(judge, "__name__", judge)
+
+
+def _checksum(groups: Iterable[LayerGroup]) -> int:
+    """Return a number that changes with the values of the weights."""
+    found = 0
+    for group in groups:
+        for variable in group.variables:
+            found = zlib.crc32(_keras.value(variable).tobytes(), found)
+    return found
 
 
 class Results:

@@ -169,6 +169,12 @@ def test_a_killed_comparison_continues(tmp_path, monkeypatch):
         compare(data=(X[1:41], Y[1:41]), directory=tmp_path / "kept")
     with pytest.raises(ValueError, match="test: "):
         compare(test=(X[41:], Y[41:]), directory=tmp_path / "kept")
+    for change in ({"metrics": ()}, {"weights": DIRECTIONS + 1}):
+        with pytest.raises(ValueError, match="in the folder"):
+            compare(
+                lambda pretrained, change=change: build(pretrained, **change),
+                directory=tmp_path / "kept",
+            )
     more = compare(directory=tmp_path / "kept", seeds=3)  # the first two are kept
     assert len(calls) == 7 and len(more.to_dict()["rows"][0]["values"]) == 3
 
@@ -206,6 +212,9 @@ SAME = []
     [
         ({"function": 3}, TypeError, "build=3 is not a function"),
         ({"function": lambda pretrained: 3}, TypeError, "model=3 is not a Keras model"),
+        ({"function": build(True)}, TypeError, "is not a function"),
+        ({"test": None}, ValueError, "test=None"),
+        ({"zero_shot": 3}, TypeError, "zero_shot=3 is not a function"),
         ({"function": same_model}, ValueError, "returned 4 weights again"),
         ({"function": shared_backbone}, ValueError, "returned 2 weights again"),
         (
@@ -302,3 +311,18 @@ def test_no_new_head_starts_as_the_head_of_a_pretraining_with_a_small_seed():
         keras.utils.set_random_seed(seed)
         old = new_head(build(False))
         assert not any(np.array_equal(head, old) for head in heads)
+
+
+def test_backbones_made_outside_are_told_also_if_they_alternate():
+    made = {}
+
+    def outside(pretrained):
+        if pretrained not in made:
+            made[pretrained] = build(pretrained).backbone
+        model = kt.models.TransferClassifier(made[pretrained], num_classes=4)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss)
+        return model
+
+    with pytest.raises(ValueError, match="returned 2 weights again"):
+        compare(outside)

@@ -78,3 +78,10 @@ def test_noise_is_undecided_and_a_row_alone_has_no_answer():
     assert found.answer == "undecided" and "not clearly different" in found.why
     assert negative_transfer({"full": noisy}) is None
     assert negative_transfer({"scratch": noisy}) is None
+
+
+def test_one_test_example_has_no_interval():
+    runs = {"probe": scores([[1.0], [1.0]], 1), "scratch": scores([[0.0], [0.0]], 1)}
+    assert difference(runs["probe"], runs["scratch"]) == (1.0, None, None)
+    found = negative_transfer(runs)
+    assert found.answer == "undecided" and "One test example" in found.why

@@ -8,9 +8,12 @@ from keras import layers
 
 import keras_transfer as kt
 from keras_transfer.fine_tuning.comparison import one_run
+from keras_transfer.fine_tuning.comparison.curve import curve_of
 from keras_transfer.fine_tuning.comparison.power_law import PowerLaw
+from keras_transfer.fine_tuning.comparison.results import Result
 from keras_transfer.fine_tuning.comparison.subsets import checked_sizes
 from keras_transfer.fine_tuning.comparison.subsets import nested_order
+from keras_transfer.fine_tuning.pilot.scores import Score
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(360, 10)).astype("float32")
@@ -129,9 +132,51 @@ def test_one_seed_has_no_forecast():
         ({"strategy": "best"}, "strategy='best'"),
         ({"strategy": "lora"}, "'lora' is not possible"),
         ({"seeds": 0}, "seeds=0"),
+        ({"test": None}, "test=None"),
+        ({"strategy": "scratch"}, "ignore `pretrained`"),
+        ({"data": tf.data.Dataset.from_tensor_slices(TRAIN)}, "not batched|batch"),
     ],
 )
 def test_bad_input_raises_before_any_training(kwargs, match, monkeypatch):
     monkeypatch.setattr(one_run, "fine_tune", None)
     with pytest.raises(ValueError, match=match):
         curve(**kwargs)
+
+
+def results(losses, metric="loss"):
+    """Return results for each size, from losses `(sizes, seeds)`."""
+    return {
+        int(size): [
+            Result(Score([-x, -x], [x, x], [1, 1], metric, False), 1.0, 1, "probe")
+            for x in runs
+        ]
+        for size, runs in zip(SIZES, losses, strict=True)
+    }
+
+
+def test_a_loss_may_be_negative():
+    """As a likelihood or a cosine similarity."""
+    losses = (-0.9 + 0.5 * SIZES**-0.5)[:, None] + [[-1e-5, 0, 1e-5]]
+    found = curve_of(results(losses), "probe", [])
+    expected = 0.5 * (800**-0.5 - 400**-0.5)
+    assert found.forecasts[0]["change"] == pytest.approx(expected, rel=0.1)
+
+
+def test_intervals_of_two_runs_contain_the_truth_about_as_often_as_they_say():
+    hits = 0
+    for seed in range(60):
+        noise = np.random.default_rng(seed).normal(0, 0.02, size=(5, 2))
+        losses = (0.1 + 2 * SIZES**-0.5)[:, None] + noise
+        first = curve_of(results(losses), "probe", []).forecasts[0]
+        expected = 2 * (800**-0.5 - 400**-0.5)
+        hits += first["low"] < expected < first["high"]
+    assert hits >= 50
+
+
+def test_a_run_that_diverged_is_named(tmp_path):
+    losses = np.ones((5, 2))
+    losses[1, 0] = np.nan
+    found = curve_of(results(losses), "probe", [])
+    assert "not finite" in str(found) and found.forecasts == []
+    found.save(tmp_path / "curve.html")
+    assert found.plot() is not None
