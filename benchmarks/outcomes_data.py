@@ -136,7 +136,7 @@ def _enlarged(images):
     return images.repeat(times, axis=1).repeat(times, axis=2).astype("float32")
 
 
-def _to_32_pixels(images):
+def to_32_pixels(images):
     """Return color images of 32 x 32 pixels, interpolated bilinearly."""
     images = np.asarray(images, "float32")
     if images.ndim == 3:
@@ -153,6 +153,6 @@ NETWORKS = {
         lambda x: efficientnet_lite0.preprocess(_enlarged(x)),
     ),
     "ResNet-20": Network(
-        resnet20.network, lambda x: resnet20.preprocess(_to_32_pixels(x))
+        resnet20.network, lambda x: resnet20.preprocess(to_32_pixels(x))
     ),
 }
