@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_transfer.analysis.one_thread import one_thread
+
 # Penalties that cross-validation compares (scikit-learn's C, the inverse), and the one
 # that is used where a class has too few examples to compare them.
 PENALTIES = np.logspace(-4, 1, 6)
@@ -45,7 +47,9 @@ def solve_numbers(
     from sklearn.linear_model import RidgeCV
 
     mean, scale = _standard(features)
-    solved = RidgeCV(RIDGE_PENALTIES).fit((features - mean) / scale, labels, weights)
+    with one_thread():
+        solver = RidgeCV(RIDGE_PENALTIES)
+        solved = solver.fit((features - mean) / scale, labels, weights)
     coefficients = np.reshape(solved.coef_, (labels.shape[1], -1))
     text = f"ridge regression with alpha={solved.alpha_:.3g}"
     return _folded(coefficients, np.ravel(solved.intercept_), mean, scale, text)
@@ -64,7 +68,8 @@ def solve_classes(
     present = np.unique(labels)
     if len(present) < 2:
         return None
-    found = _logistic(features, labels, weights)
+    with one_thread():
+        found = _logistic(features, labels, weights)
     if len(present) == 2:  # scikit-learn solves one logit, the difference of the two
         halves = np.array([-0.5, 0.5])
         found = found._replace(kernel=found.kernel * halves, bias=found.bias * halves)
@@ -84,7 +89,8 @@ def solve_binary(
     """
     if any(len(np.unique(column)) < 2 for column in labels.T):
         return None
-    found = [_logistic(features, column, weights) for column in labels.T]
+    with one_thread():
+        found = [_logistic(features, column, weights) for column in labels.T]
     kernel = np.concatenate([each.kernel for each in found], axis=1)
     bias = np.concatenate([each.bias for each in found])
     return Solution(kernel, bias, found[0].text)

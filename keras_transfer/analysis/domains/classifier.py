@@ -6,6 +6,8 @@ import warnings
 
 import numpy as np
 
+from keras_transfer.analysis.one_thread import one_thread
+
 FOLDS = 5
 INVERSE_PENALTIES = (1e-4, 1e-2, 1.0)  # C of LogisticRegression, on scaled features
 
@@ -58,7 +60,7 @@ def _scores(
         classifier = make_pipeline(
             StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=1000)
         )
-        with warnings.catch_warnings():
+        with one_thread(), warnings.catch_warnings():
             # The held-out loss also evaluates a fit that stopped early.
             warnings.simplefilter("ignore", ConvergenceWarning)
             classifier.fit(rows[seen], domain[seen])

@@ -47,7 +47,8 @@ def rank_backbones(
     features:
 
     - `"probe"`: the accuracy of a logistic regression on held-out examples, in five
-      folds. It is what `kt.fine_tune(..., strategy="probe")` would reach.
+      folds. It is about what `kt.fine_tune(..., strategy="probe")` would reach. It
+      standardizes the features, so it can be higher if they are all below 1e-4.
     - `"log_me"`: the evidence for a linear model, see `kt.analysis.log_me`.
     - `"h_score"`: the regularized H-score, see `kt.analysis.h_score`.
     - `"leep"`: from the classes of a pretrained classifier, see `kt.analysis.leep`.
