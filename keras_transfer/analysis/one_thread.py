@@ -7,7 +7,8 @@ def one_thread() -> contextlib.AbstractContextManager:
     """Let BLAS use one thread in a block.
 
     Solvers of scikit-learn make many products of small matrices. The threads of BLAS
-    wait for each other after each one, which took up to 20 times as long.
+    wait for each other after each one, which takes many times as long if there is other
+    work on the machine.
     """
     from threadpoolctl import threadpool_limits
 
