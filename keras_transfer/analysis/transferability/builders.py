@@ -49,8 +49,8 @@ class Builder:
 
         Raises:
             TypeError: If the result is not a model.
-            ValueError: If the model is not built and compiled, or has weights of the
-                model before it.
+            ValueError: If the model is not built and compiled, or has weights of an
+                earlier model.
         """
         keras.utils.set_random_seed(seed)
         model = self.build(pretrained)
@@ -87,6 +87,7 @@ class Builder:
             raise ValueError(
                 "build(True) and build(False) return models with equal weights, so "
                 "`build` seems to ignore `pretrained`. Load the pretrained weights "
-                "only for build(True), or leave 'scratch' out of `strategies`."
+                "only for build(True). Without the row 'scratch', kt.compare needs no "
+                "build(False)."
             )
         return model
