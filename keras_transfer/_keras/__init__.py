@@ -89,6 +89,7 @@ from keras_transfer._keras.replicas import dense as dense
 from keras_transfer._keras.replicas import fix_loss_scale as fix_loss_scale
 from keras_transfer._keras.replicas import fix_workers as fix_workers
 from keras_transfer._keras.replicas import in_strategy_of as in_strategy_of
+from keras_transfer._keras.replicas import mean_over_replicas as mean_over_replicas
 from keras_transfer._keras.replicas import replicas_here as replicas_here
 from keras_transfer._keras.replicas import replicas_in_step as replicas_in_step
 from keras_transfer._keras.replicas import scope as scope

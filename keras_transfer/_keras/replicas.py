@@ -36,6 +36,12 @@ def sum_over_replicas(tensors: Any) -> Any:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
 
+def mean_over_replicas(x: Any) -> Any:
+    """Return a tensor as its mean over the replicas of the current step."""
+    count = replicas_in_step()
+    return x if count == 1 else sum_over_replicas(x) / count
+
+
 def dense(gradients: Sequence) -> list:
     """Return dense `gradients`, with the repeated rows of sparse gradients summed.
 

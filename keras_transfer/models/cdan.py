@@ -6,15 +6,16 @@ import keras
 from keras import ops
 
 from keras_transfer.backbones.frozen import FrozenBackbone
-from keras_transfer.layers.gradient_reversal import reverse_gradient
 from keras_transfer.models.domain_adaptation import DomainAdaptation
 from keras_transfer.models.domain_adaptation import Strength
 from keras_transfer.models.domain_head import domain_penalty
 from keras_transfer.models.domain_head import LOGS
 from keras_transfer.models.domain_head import make_domain_head
+from keras_transfer.models.domain_head import reversed_logits
 from keras_transfer.models.two_streams import Domain
 from keras_transfer.models.two_streams import join
 from keras_transfer.models.two_streams import split
+from keras_transfer.models.two_streams import STREAMS
 
 MOST = 4096  # the largest number of products that is used without a random map
 RANDOM = 1024  # width of the random map for more products
@@ -31,14 +32,15 @@ class CDAN(DomainAdaptation):
     paper. R and S are fixed random normal matrices with 1024 outputs each. No gradient
     flows through p. With `entropy=True` (CDAN+E), an example has the weight
     `1 + exp(-entropy(p))`, normalized over the batch of each domain, so confident
-    predictions count more. `fit` logs `domain_loss`, `domain_accuracy` and `strength`.
+    predictions count more. The strength follows the lead of the domain head, as in
+    `DANN`. `fit` logs `domain_loss`, `domain_accuracy` and `strength`.
 
     Args:
         feature_extractor: As in `DANN`.
         label_head: As in `DANN`, with at least two classes.
         domain_head: A layer or model that maps the products to one logit per example.
-            Defaults to None: a Dense layer of 100 units with ReLU, and a Dense layer of
-            1 unit.
+            Defaults to None: the products with a root mean square of 1, a Dense layer
+            of 100 units with ReLU, and a Dense layer of 1 unit.
         strength: As in `DANN`.
         entropy: Bool, whether examples with confident predictions count more (CDAN+E).
             Defaults to False.
@@ -101,15 +103,18 @@ class CDAN(DomainAdaptation):
 
     def compare(self, source: Domain, target: Domain, training: bool) -> dict:
         """Return the logits of the domain head and the example weights by domain."""
-        features = join(source.features, target.features)
         outputs = join(source.outputs, target.outputs)
         p = ops.stop_gradient(self.probabilities(outputs))
-        products = self._products(reverse_gradient(features, self.strength_now()), p)
-        logits = self.domain_head(products, training=training)
+
+        def run(features: object, training: bool) -> object:
+            return self.domain_head(self._products(features, p), training=training)
+
+        logits = reversed_logits(self, (source, target), run, training)
         weights = ops.ones_like(p[:, 0])
         if self.entropy:
             weights = 1.0 + ops.exp(ops.sum(p * ops.log(ops.maximum(p, 1e-7)), axis=-1))
-        return split((logits, weights), source.size)
+        weights = split(weights, source.size)
+        return {name: (logits[name], weights[name]) for name in STREAMS}
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
         """Return the loss of the domain head, and record its accuracy."""

@@ -5,15 +5,13 @@ from __future__ import annotations
 import keras
 
 from keras_transfer.backbones.frozen import FrozenBackbone
-from keras_transfer.layers.gradient_reversal import reverse_gradient
 from keras_transfer.models.domain_adaptation import DomainAdaptation
 from keras_transfer.models.domain_adaptation import Strength
 from keras_transfer.models.domain_head import domain_penalty
 from keras_transfer.models.domain_head import LOGS
 from keras_transfer.models.domain_head import make_domain_head
+from keras_transfer.models.domain_head import reversed_logits
 from keras_transfer.models.two_streams import Domain
-from keras_transfer.models.two_streams import join
-from keras_transfer.models.two_streams import split
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -28,7 +26,13 @@ class DANN(DomainAdaptation):
         label loss    L_y = mean over the source of CE(g(f(x)), y)
         domain loss   L_d = 1/2 mean over the source of BCE(d(f(x)), 0)
                           + 1/2 mean over the target of BCE(d(f(x)), 1)
-        g minimizes L_y,  d minimizes L_d,  f minimizes L_y - s L_d
+        g minimizes L_y,  d minimizes L_d,  f minimizes L_y - s c L_d
+        c = max(0, 1 - L_d / log 2), without a gradient of its own
+
+    The lead c is not in the paper, where it is 1. It is 1 if the domain head is always
+    right, and 0 if it is no better than chance, whose loss is log 2. Without it,
+    features that change faster than the domain head raise L_d far above chance, which
+    no longer brings the domains closer and destroys what the label head needs.
 
     Both domains go through the feature extractor in one batch, so a trainable
     BatchNormalization normalizes them together. To keep its statistics fixed, use
@@ -50,8 +54,8 @@ class DANN(DomainAdaptation):
         label_head: A layer or model that maps features `(batch, width)` to outputs
             `(batch, classes)`.
         domain_head: A layer or model that maps features to one logit per example.
-            Defaults to None: a Dense layer of 100 units with ReLU, and a Dense layer of
-            1 unit.
+            Defaults to None: the features with a root mean square of 1, a Dense layer
+            of 100 units with ReLU, and a Dense layer of 1 unit.
         strength: Strength of the reversal, at least 0: a float, a `keras.Variable`, or
             a schedule over the optimizer's steps. Defaults to None, which is Ganin's
             schedule `2 / (1 + exp(-10 p)) - 1`. p is the completed share of all steps
@@ -121,10 +125,11 @@ class DANN(DomainAdaptation):
 
     def compare(self, source: Domain, target: Domain, training: bool) -> dict:
         """Return the logits of the domain head by domain."""
-        features = join(source.features, target.features)
-        reversed_features = reverse_gradient(features, self.strength_now())
-        logits = self.domain_head(reversed_features, training=training)
-        return split(logits, source.size)
+
+        def run(features: object, training: bool) -> object:
+            return self.domain_head(features, training=training)
+
+        return reversed_logits(self, (source, target), run, training)
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
         """Return the loss of the domain head, and record its accuracy."""

@@ -73,6 +73,23 @@ class DomainAdaptation(TwoDomainModel):
             strength = strength(self._progress().iterations(optimizer))
         return ops.cast(ops.convert_to_tensor(strength), "float32")
 
+    def strength_by_lead(self, loss: object, at_chance: float) -> object:
+        """Return the strength, lowered as an adversary loses its lead.
+
+        An adversary is trained to distinguish the domains. Features that change faster
+        than it learns raise its loss above that of chance, which does not bring the
+        domains closer, and destroys what the label head needs. So the strength is
+
+            s max(0, 1 - loss / loss at chance)
+
+        Args:
+            loss: Scalar, the loss of the adversary on this replica.
+            at_chance: Float, its loss if the domains cannot be distinguished.
+        """
+        loss = ops.cast(_keras.mean_over_replicas(loss), "float32")
+        lead = ops.clip(1.0 - loss / at_chance, 0.0, 1.0)
+        return self.strength_now() * ops.stop_gradient(lead)
+
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None
     ) -> object:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import keras
 from keras import ops
 
+from keras_transfer.layers.gradient_reversal import reverse_gradient
 from keras_transfer.losses.domain_classification import DomainClassification
+from keras_transfer.models.domain_adaptation import DomainAdaptation
 from keras_transfer.models.label_heads import last_activation
 from keras_transfer.models.two_domain_model import TwoDomainModel
+from keras_transfer.models.two_streams import Domain
+from keras_transfer.models.two_streams import join
+from keras_transfer.models.two_streams import split
 
 LOGS = ("domain_loss", "domain_accuracy")
+CHANCE = math.log(2)  # the domain loss of a head that cannot distinguish the domains
 
 
 def make_domain_head(
@@ -21,8 +30,10 @@ def make_domain_head(
         TypeError: If `head` is not a layer.
         ValueError: If `head` does not give one logit per example.
     """
+    width = model.width if width is None else width
     if head is None:
         layers = [
+            *normalization(width),
             keras.layers.Dense(100, activation="relu"),
             keras.layers.Dense(1, dtype="float32"),
         ]
@@ -32,7 +43,6 @@ def make_domain_head(
             f"domain_head is a {type(head).__name__}, not a layer. Pass a Keras layer "
             "or model with one logit as output, or None."
         )
-    width = model.width if width is None else width
     shape = tuple(head(keras.Input((width,))).shape)
     if shape != (None, 1):
         raise ValueError(
@@ -47,6 +57,41 @@ def make_domain_head(
             "from its last layer."
         )
     return head
+
+
+def normalization(width: int) -> list[keras.Layer]:
+    """Return layers, without weights, that give each example a root mean square of 1.
+
+    Without them, features can raise the loss of an adversary without limit by their
+    length alone, which says nothing about the domains.
+    """
+    return [
+        keras.layers.UnitNormalization(dtype="float32"),
+        keras.layers.Rescaling(width**0.5, dtype="float32"),
+    ]
+
+
+def reversed_logits(
+    model: DomainAdaptation,
+    domains: tuple[Domain, Domain],
+    run: Callable,
+    training: bool,
+) -> dict:
+    """Return the logits of the domain head by domain, with a reversed gradient.
+
+    Args:
+        model: The model, whose strength is lowered as its domain head loses its lead.
+        domains: The source and the target.
+        run: Function of the features of both domains and of `training`, to logits.
+        training: Whether the gradient is needed.
+    """
+    source, target = domains
+    features, strength = join(source.features, target.features), model.strength_now()
+    if training:
+        fixed = split(run(ops.stop_gradient(features), False), source.size)
+        loss = DomainClassification().value(fixed["source"], fixed["target"])
+        strength = model.strength_by_lead(loss, CHANCE)
+    return split(run(reverse_gradient(features, strength), training), source.size)
 
 
 def domain_penalty(

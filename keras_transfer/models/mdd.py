@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
+from keras import ops
 
 from keras_transfer._arguments import positive
 from keras_transfer.backbones.frozen import FrozenBackbone
@@ -10,6 +13,7 @@ from keras_transfer.layers.gradient_reversal import reverse_gradient
 from keras_transfer.losses.margin_disparity import MarginDisparity
 from keras_transfer.models.domain_adaptation import DomainAdaptation
 from keras_transfer.models.domain_adaptation import Strength
+from keras_transfer.models.domain_head import normalization
 from keras_transfer.models.label_heads import make_second_head
 from keras_transfer.models.two_streams import Domain
 from keras_transfer.models.two_streams import join
@@ -26,7 +30,12 @@ class MDD(DomainAdaptation):
     predicts, m the margin, and s the strength:
 
         L_a = m mean over the source of -log a_h + mean over the target of -log(1 - a_h)
-        a minimizes L_a;  the features minimize CE(source) - s L_a
+        a minimizes L_a;  the features minimize CE(source) - s c L_a
+        c = max(0, 1 - L_a / L_0),  L_0 = m log(1 + 1 / m) + log(1 + m)
+
+    The lead c of the adversary is not in the paper, where it is 1. L_0 is the loss of
+    the best adversary if the domains cannot be distinguished. As in `DANN`, c keeps the
+    features from changing faster than the adversary learns.
 
     The paper proves that this disparity bounds the error on the target. `fit` logs
     `disparity_loss`, which is L_a, and `strength`.
@@ -35,7 +44,8 @@ class MDD(DomainAdaptation):
         feature_extractor: As in `DANN`.
         label_head: As in `DANN`, with at least two classes.
         adversary: The second head, a layer or model. Defaults to None: a copy of
-            `label_head` with new initial weights.
+            `label_head` with new initial weights, on features with a root mean square
+            of 1.
         strength: As in `DANN`, but None rises to 0.1.
         margin: Float above 0, the weight m of the source. The paper uses 2 to 4.
             Defaults to 4.0.
@@ -88,20 +98,42 @@ class MDD(DomainAdaptation):
             total_steps=total_steps,
             name=name,
         )
+        if adversary is None:
+            second = make_second_head(self, None)
+            layers = [*normalization(self.width), second]
+            adversary = keras.Sequential(layers, name="adversary")
         self.adversary = make_second_head(self, adversary)
         self.margin = positive("margin", margin)
 
     def compare(self, source: Domain, target: Domain, training: bool) -> dict:
         """Return the outputs of the adversary by domain."""
-        features = join(source.features, target.features)
-        reversed_features = reverse_gradient(features, self.strength_now())
-        outputs = self.adversary(reversed_features, training=training)
+        features, strength = join(source.features, target.features), self.strength_now()
+        if training:
+            fixed = self.adversary(ops.stop_gradient(features), training=False)
+            pairs = self._pairs(source, target, split(fixed, source.size))
+            loss = MarginDisparity(margin=self.margin).value(*pairs)
+            strength = self.strength_by_lead(loss, at_chance(self.margin))
+        outputs = self.adversary(
+            reverse_gradient(features, strength), training=training
+        )
         return split(outputs, source.size)
 
     def penalties(self, source: Domain, target: Domain, compared: dict) -> dict:
         """Return the loss of the adversary."""
-        pairs = [
-            (self.logits(domain.outputs), self.logits(compared[name]))
+        pairs = self._pairs(source, target, compared)
+        return {"disparity_loss": (MarginDisparity(margin=self.margin)(*pairs), 1.0)}
+
+    def _pairs(self, source: Domain, target: Domain, adversary: dict) -> list[tuple]:
+        """Return the logits of the label head and the adversary, for each domain."""
+        return [
+            (self.logits(domain.outputs), self.logits(adversary[name]))
             for name, domain in (("source", source), ("target", target))
         ]
-        return {"disparity_loss": (MarginDisparity(margin=self.margin)(*pairs), 1.0)}
+
+
+def at_chance(margin: float) -> float:
+    """Return the loss of the best adversary if the domains cannot be distinguished.
+
+    It gives the predicted class the probability margin / (1 + margin) everywhere.
+    """
+    return margin * math.log1p(1 / margin) + math.log1p(margin)

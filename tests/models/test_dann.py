@@ -45,6 +45,7 @@ class TestDANN(DomainContract):
         model = self.compiled(strength=strength)
         x = tensors(streams())
         body = model.feature_extractor
+        self.teach(model, x)
 
         def whole():
             return loss_of(model, x, LABELS, training=True)
@@ -67,13 +68,52 @@ class TestDANN(DomainContract):
             gradients(domain, model.domain_head),
             1e-6,
         )
+        lead = max(0.0, 1 - float(domain()) / np.log(2))
         expected = [
-            a - strength * b
+            a - strength * lead * b
             for a, b in zip(
                 gradients(label, body), gradients(domain, body), strict=True
             )
         ]
+        assert 0.1 < lead < 1
         assert_close(gradients(whole, body), expected, 1e-6)
+
+    def teach(self, model, x):
+        """Train the domain head alone, until it distinguishes the domains a little."""
+        rows, labels = [np.concatenate(each) for each in zip(*self.rows(model, x))]
+        head = keras.Sequential([model.domain_head])
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+        head.compile(keras.optimizers.Adam(0.01), loss, jit_compile=False)
+        head.fit(rows, labels, epochs=20, verbose=0)
+
+    def rows(self, model, x):
+        for number, name in enumerate(("source", "target")):
+            rows = array(model.feature_extractor(x[name]))
+            yield rows, np.full((len(rows), 1), number, "float32")
+
+    def test_features_do_not_outrun_the_domain_head(self):
+        # A head that is worse than chance: features would only gain by being absurd.
+        model, x = self.compiled(strength=1.0), tensors(streams())
+        self.teach(model, x)
+        last = model.domain_head.layers[-1]
+        last.set_weights([-each for each in last.get_weights()])
+        body = model.feature_extractor
+
+        def whole():
+            return loss_of(model, x, LABELS, training=True)
+
+        def label():
+            return LOGITS(LABELS, model.label_head(body(x["source"])))
+
+        found, expected = (
+            weight_gradients(each, body.trainable_variables) for each in (whole, label)
+        )
+        assert_close(found, expected, 1e-6)
+
+    def test_longer_features_do_not_change_the_default_domain_head(self):
+        head = self.compiled().domain_head
+        rows = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+        assert_close(head(rows * 1000), head(rows), 1e-4)
 
 
 def features(model, x):

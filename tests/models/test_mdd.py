@@ -6,6 +6,7 @@ import pytest
 
 from keras_transfer.losses import MarginDisparity
 from keras_transfer.models import MDD
+from keras_transfer.models.mdd import at_chance
 from tests.contracts.compare import array
 from tests.contracts.compare import assert_close
 from tests.contracts.compute import tensors
@@ -46,6 +47,8 @@ class TestMDD(DomainContract):
         model = self.compiled(strength=0.3)
         x = tensors(streams())
         body = model.feature_extractor
+        # The adversary agrees with the label head on the source only.
+        self.teach(model, x)
 
         def whole():
             return loss_of(model, x, LABELS, training=True)
@@ -63,14 +66,24 @@ class TestMDD(DomainContract):
         def gradient(loss, layer):
             return weight_gradients(loss, layer.trainable_variables, "zero")
 
+        lead = 1 - float(disparity()) / at_chance(4.0)
+        assert 0.1 < lead < 1
         for layer, factor in (
-            (body, -0.3),
+            (body, -0.3 * lead),
             (model.label_head, 0.0),
             (model.adversary, 1.0),
         ):
             parts = zip(gradient(label, layer), gradient(disparity, layer), strict=True)
             expected = [a + factor * b for a, b in parts]
             assert_close(gradient(whole, layer), expected, 1e-5)
+
+    def teach(self, model, x):
+        """Train the adversary alone, until it has a lead."""
+        model.feature_extractor.trainable = model.label_head.trainable = False
+        model.compile(keras.optimizers.Adam(0.05), LOGITS, jit_compile=False)
+        model.fit(x, LABELS, epochs=30, verbose=0)
+        model.feature_extractor.trainable = model.label_head.trainable = True
+        model.compile(keras.optimizers.SGD(0.01), LOGITS, jit_compile=False)
 
 
 def test_strength_rises_to_a_tenth():
@@ -79,6 +92,14 @@ def test_strength_rises_to_a_tenth():
     for _ in range(10):
         model.train_on_batch(streams(), LABELS)
     assert float(model.strength_now()) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_the_loss_at_chance_is_the_best_without_a_difference():
+    # The adversary gives the predicted class the same probability in both domains.
+    p = np.linspace(0.001, 0.999, 999)
+    for margin in (1.0, 4.0):
+        losses = -margin * np.log(p) - np.log(1 - p)
+        assert at_chance(margin) == pytest.approx(losses.min(), rel=1e-4)
 
 
 def test_wrong_arguments_raise():
