@@ -8,6 +8,12 @@ from keras_transfer.analysis.domains.adaptation_table import (
     AdaptationTable as AdaptationTable,
 )
 from keras_transfer.analysis.domains.adaptation_table import gap_closed as gap_closed
+from keras_transfer.analysis.domains.agreement import (
+    ensemble_agreement as ensemble_agreement,
+)
+from keras_transfer.analysis.domains.agreement import (
+    reverse_accuracy as reverse_accuracy,
+)
 from keras_transfer.analysis.domains.distances import (
     frechet_distance as frechet_distance,
 )
