@@ -23,6 +23,7 @@ from keras_transfer.callbacks.learning_rate_finder import (
     find_learning_rate as find_learning_rate,
 )
 from keras_transfer.export.serving import export_serving as export_serving
+from keras_transfer.fine_tuning.adaptation.adapt import adapt as adapt
 from keras_transfer.fine_tuning.comparison.compare import compare as compare
 from keras_transfer.fine_tuning.comparison.learning_curve import (
     learning_curve as learning_curve,

@@ -1,5 +1,7 @@
-"""Train a pretrained model on a small labeled set, and compare the ways to do it."""
+"""Train a pretrained model on few labels, compare the ways, and adapt it."""
 
+from keras_transfer.fine_tuning.adaptation.adapt import adapt as adapt
+from keras_transfer.fine_tuning.adaptation.result import Adaptation as Adaptation
 from keras_transfer.fine_tuning.comparison.compare import compare as compare
 from keras_transfer.fine_tuning.comparison.curve import LearningCurve as LearningCurve
 from keras_transfer.fine_tuning.comparison.learning_curve import (

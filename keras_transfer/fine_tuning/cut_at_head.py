@@ -31,7 +31,7 @@ class Cut(NamedTuple):
     head: keras.Model
 
 
-def cut_at_head(model: keras.Model, head: LayerGroup) -> Cut:
+def cut_at_head(model: keras.Model, head: LayerGroup, *, random: bool = False) -> Cut:
     """Split a functional model into two parts. The upper part contains all of `head`.
 
     `Cut.head(Cut.body(x))` equals `model(x)`. Layers above the backbone that have no
@@ -42,6 +42,8 @@ def cut_at_head(model: keras.Model, head: LayerGroup) -> Cut:
     Args:
         model: A built model with one output.
         head: The last of its layer groups.
+        random: Whether layers below the head may augment at random. Their features
+            cannot be cached.
 
     Returns:
         A `Cut`.
@@ -68,7 +70,7 @@ def cut_at_head(model: keras.Model, head: LayerGroup) -> Cut:
         for layer in _layers(calls[key].operation)
         if _augments(layer)
     ]
-    if augmenting:
+    if augmenting and not random:
         raise ValueError(f"the layers {augmenting} below the head augment at random")
     tensors = {
         id(tensor): tensor

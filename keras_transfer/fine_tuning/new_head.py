@@ -29,6 +29,17 @@ def head_state(groups: LayerGroups) -> str:
     return NEW if _is_new(head) else TRAINED
 
 
+def all_new(groups: LayerGroups) -> bool:
+    """Return whether no layer group was trained yet.
+
+    A model without biases, scales and statistics below its head does not show it, and
+    counts as trained.
+    """
+    below = [each for group in groups[:-1] for each in group.variables]
+    shows = any(len(variable.shape) < 2 for variable in below)
+    return shows and all(map(_is_new, groups))
+
+
 def _is_new(group: LayerGroup) -> bool:
     vectors = [variable for variable in group.variables if len(variable.shape) < 2]
     for variable in vectors:

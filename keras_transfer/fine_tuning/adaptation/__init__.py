@@ -1,0 +1,1 @@
+"""Adapt a classifier to a target domain without labels."""

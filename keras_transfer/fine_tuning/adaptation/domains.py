@@ -1,0 +1,151 @@
+"""The data of an adaptation: labeled source, held-out source, and target."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer import _keras
+from keras_transfer.data import domain_checks
+from keras_transfer.data.domains import domain_dataset
+from keras_transfer.data.epochs import Epochs
+from keras_transfer.data.examples import batches_of
+from keras_transfer.data.examples import count_rows
+from keras_transfer.data.examples import DATASET
+from keras_transfer.data.examples import kind_of
+from keras_transfer.data.examples import map_arrays
+from keras_transfer.data.short_texts import short_texts
+from keras_transfer.fine_tuning.comparison.subsets import as_arrays
+from keras_transfer.fine_tuning.inputs import checked_inputs
+from keras_transfer.fine_tuning.inputs import without_none
+from keras_transfer.fine_tuning.pilot.held_out import folds
+from keras_transfer.fine_tuning.pilot.held_out import READ_AT_ONCE
+from keras_transfer.fine_tuning.pilot.held_out import take
+from keras_transfer.losses.compiled_loss import read_loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Domains:
+    """The two domains as arrays that the model itself takes.
+
+    Args:
+        source: `(x, y)` or `(x, y, sample_weight)`, on which candidates train.
+        held_out: The same for a quarter of the source, on which no candidate trains.
+        target: The x of the target.
+        class_names: The names of the classes, or None.
+    """
+
+    source: tuple
+    held_out: tuple
+    target: Any
+    class_names: tuple[str, ...] | None
+
+    @property
+    def held_out_labels(self) -> np.ndarray:
+        """The class numbers of the held-out source."""
+        return class_numbers(self.held_out[1])
+
+    @property
+    def num_target(self) -> int:
+        """The number of examples of the target."""
+        return count_rows(self.target, "target")
+
+    def dataset(self, batch_size: int, seed: int) -> Any:
+        """Return the batches of both domains for `fit`."""
+        least = min(count_rows(self.source, "source"), self.num_target, batch_size)
+        return domain_dataset(self.source, self.target, least, seed=seed)
+
+
+def read_domains(model: keras.Model, source: Any, target: Any, seed: int) -> Domains:
+    """Check and read the data of both domains.
+
+    Datasets are read once. Texts for a Task are preprocessed. The held-out quarter of
+    the source has each class in its share.
+
+    Raises:
+        TypeError: If the type of the data is unknown.
+        ValueError: If the data do not fit the model or each other, if the source has
+            only one class, or if the target has labels.
+    """
+    _check_target(target)
+    inputs = checked_inputs(model, without_none(source), None, None)
+    if inputs.made or read_loss(_loss(model)).is_classifier is not True:
+        raise ValueError(
+            f"The model {model.name!r} is not compiled with a loss for classes, but "
+            "kt.adapt adapts classifiers. Compile it with a crossentropy."
+        )
+    labeled, unlabeled = as_arrays(inputs.data), _target_arrays(target)
+    streams = domain_checks.labeled(labeled), domain_checks.unlabeled(unlabeled)
+    domain_checks.check_same(*streams, batched=False)
+    x, unlabeled = _preprocessed(model, labeled[0], unlabeled)
+    labeled = (x, *labeled[1:])
+    classes = class_numbers(labeled[1])
+    fold = folds(classes, len(classes), seed)[0]
+    return Domains(
+        take(labeled, fold.train),
+        take(labeled, fold.held_out),
+        unlabeled,
+        inputs.class_names,
+    )
+
+
+def class_numbers(labels: np.ndarray) -> np.ndarray:
+    """Return the class number of each example, also from one-hot rows."""
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return labels.argmax(axis=1)
+    return labels.reshape(-1).astype("int64")
+
+
+def _loss(model: keras.Model) -> Any:
+    return _keras.compile_arguments(model)["loss"]
+
+
+def _check_target(target: Any) -> None:
+    """Check that the target is x alone."""
+    element = target
+    if kind_of(target, "target", x_alone=True) == DATASET:
+        element = target.element_spec
+    if isinstance(element, tuple) and len(element) > 1:
+        raise ValueError(
+            "`target` is a tuple, so it seems to have labels, which would leak into "
+            "an adaptation that must work without them. Pass x alone."
+        )
+
+
+def _target_arrays(target: Any) -> Any:
+    if kind_of(target, "target", x_alone=True) == DATASET or isinstance(
+        target, keras.utils.PyDataset
+    ):
+        parts = [
+            map_arrays(np.asarray, each[0] if isinstance(each, tuple) else each)
+            for each in batches_of(target, "target")
+        ]
+        return keras.tree.map_structure(lambda *each: np.concatenate(each), *parts)
+    arrays = map_arrays(np.asarray, target)
+    count_rows(arrays, "target")
+    if isinstance(arrays, tuple) and len(arrays) == 1:
+        return arrays[0]
+    return arrays
+
+
+def _preprocessed(model: keras.Model, source: Any, target: Any) -> tuple[Any, Any]:
+    """Return the inputs that the model itself takes, of one length for all texts."""
+    if getattr(model, "preprocessor", None) is None:
+        return source, target
+    epochs = [Epochs((x,), READ_AT_ONCE, None) for x in (source, target)]
+    short = short_texts(model, *epochs)
+    run = model.preprocessor if short is None else short.preprocess
+    results = []
+    for each in epochs:
+        parts = [
+            keras.tree.map_structure(np.asarray, run(batch[0]))
+            for batch in each.in_order
+        ]
+        results.append(
+            keras.tree.map_structure(lambda *rows: np.concatenate(rows), *parts)
+        )
+    return results[0], results[1]
