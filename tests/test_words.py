@@ -10,7 +10,8 @@ KINDS = (".py", ".md", ".cfg", ".cff", ".ipynb")
 LEFT_OUT = ("tests/golden/saved/", "tests/test_instead.py", "tests/test_words.py")
 # Titles of papers and old public names.
 GIVEN = re.compile(
-    r"towards (?:accurate model|efficient multi)|information_maximisation|"
+    r"towards (?:accurate model|efficient multi|reliable model)|"
+    r"(?:choose\s+)?amongst models and datasets|information_maximisation|"
     r"soft_neighbourhood_density|unlabelled="
 )
 # Words such as "noise", "raise" and "otherwise" are American too.

@@ -81,9 +81,9 @@ def adapt(
             a dataset of x alone.
         epochs: Integer, passes over the longer domain for each candidate. Defaults to
             5.
-        methods: Names of the candidates beside source only. Defaults to `("AdaBN",
-            "DeepCORAL", "DAN", "DANN", "CDAN", "MDD", "MCC")`. Those that cannot
-            change the model are left out and named.
+        methods: Names of the candidates, in addition to source only. Defaults to
+            `("AdaBN", "DeepCORAL", "DAN", "DANN", "CDAN", "MDD", "MCC")`. Those that
+            cannot change the model are left out and named.
         batch_size: Integer, examples of each domain in a batch. Defaults to 32.
         seed: Integer, the seed of the held-out examples, of the order, of dropout and
             of heads that a method adds. Defaults to 0.
@@ -122,9 +122,10 @@ def adapt(
 
     Reference:
         Musgrave, Belongie and Lim 2021, Unsupervised Domain Adaptation: A Reality
-        Check, arXiv:2111.15672. Hu, Luo, Liang and Foo 2024, Towards Reliable Model
-        Selection for Unsupervised Domain Adaptation: An Empirical Study and A Certified
-        Baseline, NeurIPS Datasets and Benchmarks.
+        Check, arXiv:2111.15672.
+        Hu, Luo, Liang and Foo 2024, Towards Reliable Model Selection for Unsupervised
+        Domain Adaptation: An Empirical Study and A Certified Baseline, NeurIPS Datasets
+        and Benchmarks (EnsV).
     """
     names = _checked(methods)
     epochs = whole_number("epochs", epochs)

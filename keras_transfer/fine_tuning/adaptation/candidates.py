@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
+from keras_transfer.backbones.features import features as features_of
 from keras_transfer.backbones.groups import LayerGroup
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.fine_tuning.adaptation.domains import Domains
@@ -131,7 +132,7 @@ class Trainer:
     def features(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the start's features of the held-out source and of the target."""
         self.parts.model.set_weights(self._start)
-        network = keras.Model(self._reader.inputs, self._reader._network().outputs[0])
+        network = features_of(self.parts.feature_extractor)
         return tuple(
             network.predict(x, batch_size=READ_AT_ONCE, verbose=0)
             for x in (self.domains.held_out[0], self.domains.target)

@@ -34,7 +34,7 @@ class Adaptation(SavedResult):
     Reference:
         Hu, Luo, Liang and Foo 2024, Towards Reliable Model Selection for Unsupervised
         Domain Adaptation: An Empirical Study and A Certified Baseline, NeurIPS Datasets
-        and Benchmarks.
+        and Benchmarks (EnsV).
     """
 
     kind = "adaptation"
