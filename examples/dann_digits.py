@@ -3,8 +3,8 @@
 Learned: how to train on two domains in one `fit`; the two baselines of a method;
 negative transfer; scores without target labels; features before and after adaptation.
 Data: labeled plain digits of scikit-learn, 400 unlabeled digits on photographs, and 550
-of these to test on, without a download. Time: 2 to 5 minutes on 2 cores. Expect 0.50
-from the source only, and 0.48 from DANN, which needs more images. Expect 0.80 from
+of these to test on, without a download. Time: 3 to 6 minutes on 2 cores. Expect 0.50
+from the source only and from DANN, which needs more images. Expect 0.80 from
 randomization, and 0.82 from labels of the target. `--smoke` only checks that the
 example runs.
 """
