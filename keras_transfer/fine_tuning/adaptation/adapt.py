@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_transfer import _keras
+from keras_transfer._arguments import one_of
 from keras_transfer._arguments import whole_number
 from keras_transfer.analysis.domains.classifier import balanced_error
 from keras_transfer.analysis.domains.classifier import log_density_ratios
@@ -98,8 +99,9 @@ def adapt(
     Raises:
         TypeError: If `model` is not a Keras model, or the type of the data is unknown.
         ValueError: If the model is not a compiled classifier that can be copied and cut
-            below its head, if the target has labels, if the source has only one class,
-            if the domains have different shapes, or if a setting is not valid.
+            below its head, if the target has labels, if the source has only one class
+            or fewer than 40 examples, if the domains have different shapes, or if a
+            setting is not valid.
 
     Example:
         ```python
@@ -132,7 +134,7 @@ def adapt(
     batch_size = whole_number("batch_size", batch_size)
     seed = whole_number("seed", seed, 0)
     check_built(model)
-    shown = verbose in (1, 2, "auto", True)
+    shown = one_of("verbose", verbose, (0, 1, 2, "auto")) != 0
     with _keras.random_state_kept():
         keras.utils.set_random_seed(seed)
         parts = cut(copy_of(model))
@@ -143,7 +145,8 @@ def adapt(
         trained = train_on_source(parts, model, domains.source, epochs, inner)
         if trained:
             notes.append(trained)
-        trainer = Trainer(parts, domains, compiled, epochs, batch_size, seed, inner)
+        settings = epochs, batch_size, seed, inner
+        trainer = Trainer(parts, domains, compiled["loss"], *settings)
         few = domains.num_target < LEAST_TARGET
         trials = _trials(trainer, [] if few else names, shown)
         features = trainer.features()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from typing import Any
 from typing import NamedTuple
 
 import keras
@@ -45,27 +46,6 @@ READ_AT_ONCE = 128
 TRAINED, ADDED = "trained before", "added"  # groups with different rates
 
 
-def _with_rates(
-    optimizer: keras.Optimizer, model: keras.Model, trained: keras.Model
-) -> keras.Optimizer:
-    """Return an optimizer with a lower rate for what was trained before.
-
-    Layers that a method adds must follow the features, so they have the rate itself.
-    """
-    before = {id(weight) for weight in trained.weights}
-    weights = [
-        [weight for weight in model.weights if (id(weight) in before) is known]
-        for known in (True, False)
-    ]
-    groups = [
-        LayerGroup(name, (), each)
-        for name, each in zip((TRAINED, ADDED), weights, strict=True)
-        if each
-    ]
-    rates = {TRAINED: default_share(trained)}
-    return discriminative(optimizer, LayerGroups(model, groups), rates=rates)
-
-
 class Trial(NamedTuple):
     """What a candidate learned: its weights and its outputs as probabilities.
 
@@ -90,7 +70,7 @@ class Trainer:
     Args:
         parts: The copied model and its parts. Its weights are the start.
         domains: The data.
-        compiled: The arguments of `compile`, of which the loss and the metrics count.
+        loss: The compiled loss.
         epochs: Passes over the longer domain.
         batch_size: Examples of each domain in a batch.
         seed: Seed of the order, of new heads and of dropout.
@@ -101,18 +81,18 @@ class Trainer:
         self,
         parts: Parts,
         domains: Domains,
-        compiled: dict,
+        loss: Any,
         epochs: int,
         batch_size: int,
         seed: int,
         verbose: int,
     ) -> None:
-        self.parts, self.domains, self.compiled = parts, domains, compiled
+        self.parts, self.domains, self.loss = parts, domains, loss
         self.epochs, self.batch_size = epochs, batch_size
         self.seed, self.verbose = seed, verbose
         self._start = parts.model.get_weights()
         self._reader = SourceOnly(parts.feature_extractor, parts.label_head)
-        self._reader.compile(loss=compiled["loss"])
+        self._reader.compile(loss=loss)
 
     def source_only(self) -> Trial:
         """Return the candidate without adaptation."""
@@ -146,7 +126,7 @@ class Trainer:
             schedule = GaninDecay(RATE, self.epochs * len(data))
             optimizer = _with_rates(keras.optimizers.Adam(schedule), model, parts.model)
             # Without the metrics of the user, whose state must not change.
-            model.compile(optimizer, loss=self.compiled["loss"])
+            model.compile(optimizer, loss=self.loss)
         with warnings.catch_warnings():
             # A candidate that diverges is named in the result.
             warnings.filterwarnings("ignore", "The loss is not finite", RuntimeWarning)
@@ -159,7 +139,13 @@ class Trainer:
             )
 
     def _trial(self, name: str, seconds: float) -> Trial:
-        weights = self.parts.model.get_weights()
+        # Weights that did not change need no memory of their own.
+        weights = [
+            start if np.array_equal(start, now) else now
+            for start, now in zip(
+                self._start, self.parts.model.get_weights(), strict=True
+            )
+        ]
         outputs = [
             self._probabilities(x)
             for x in (self.domains.held_out[0], self.domains.target)
@@ -178,3 +164,24 @@ class Trainer:
         if self._reader.from_logits:
             found = np.exp(found - found.max(axis=1, keepdims=True))
         return found / found.sum(axis=1, keepdims=True)
+
+
+def _with_rates(
+    optimizer: keras.Optimizer, model: keras.Model, trained: keras.Model
+) -> keras.Optimizer:
+    """Return an optimizer with a lower rate for what was trained before.
+
+    Layers that a method adds must follow the features, so they have the rate itself.
+    """
+    before = {id(weight) for weight in trained.weights}
+    weights = [
+        [weight for weight in model.weights if (id(weight) in before) is known]
+        for known in (True, False)
+    ]
+    groups = [
+        LayerGroup(name, (), each)
+        for name, each in zip((TRAINED, ADDED), weights, strict=True)
+        if each
+    ]
+    rates = {TRAINED: default_share(trained)}
+    return discriminative(optimizer, LayerGroups(model, groups), rates=rates)

@@ -12,19 +12,23 @@ from keras_transfer import _keras
 from keras_transfer.data import domain_checks
 from keras_transfer.data.domains import domain_dataset
 from keras_transfer.data.epochs import Epochs
+from keras_transfer.data.examples import ARRAYS
 from keras_transfer.data.examples import batches_of
 from keras_transfer.data.examples import count_rows
-from keras_transfer.data.examples import DATASET
 from keras_transfer.data.examples import kind_of
 from keras_transfer.data.examples import map_arrays
 from keras_transfer.data.short_texts import short_texts
+from keras_transfer.data.tsv import Texts
 from keras_transfer.fine_tuning.comparison.subsets import as_arrays
 from keras_transfer.fine_tuning.inputs import checked_inputs
 from keras_transfer.fine_tuning.inputs import without_none
+from keras_transfer.fine_tuning.pilot.held_out import Fold
 from keras_transfer.fine_tuning.pilot.held_out import folds
 from keras_transfer.fine_tuning.pilot.held_out import READ_AT_ONCE
 from keras_transfer.fine_tuning.pilot.held_out import take
 from keras_transfer.losses.compiled_loss import read_loss
+
+LEAST_SOURCE = 40  # examples, as for the pilot of fine_tune
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,26 +74,44 @@ def read_domains(model: keras.Model, source: Any, target: Any, seed: int) -> Dom
         ValueError: If the data do not fit the model or each other, if the source has
             only one class, or if the target has labels.
     """
-    _check_target(target)
+    unlabeled = _target_arrays(target)
     inputs = checked_inputs(model, without_none(source), None, None)
     if inputs.made or read_loss(_loss(model)).is_classifier is not True:
         raise ValueError(
             f"The model {model.name!r} is not compiled with a loss for classes, but "
             "kt.adapt adapts classifiers. Compile it with a crossentropy."
         )
-    labeled, unlabeled = as_arrays(inputs.data), _target_arrays(target)
+    labeled = as_arrays(inputs.data)
     streams = domain_checks.labeled(labeled), domain_checks.unlabeled(unlabeled)
     domain_checks.check_same(*streams, batched=False)
     x, unlabeled = _preprocessed(model, labeled[0], unlabeled)
     labeled = (x, *labeled[1:])
-    classes = class_numbers(labeled[1])
-    fold = folds(classes, len(classes), seed)[0]
+    fold = _fold(class_numbers(labeled[1]), seed)
     return Domains(
         take(labeled, fold.train),
         take(labeled, fold.held_out),
         unlabeled,
         inputs.class_names,
     )
+
+
+def _fold(classes: np.ndarray, seed: int) -> Fold:
+    """Return the rows of a quarter of the source to hold out, with all classes."""
+    if len(classes) < LEAST_SOURCE:
+        raise ValueError(
+            f"`source` has {len(classes)} examples, but kt.adapt needs at least "
+            f"{LEAST_SOURCE}, of which it holds out a quarter to see harm. Pass more "
+            "examples, or train a method of kt.models yourself."
+        )
+    found = folds(classes, len(classes), seed)
+    held = [len(np.unique(classes[fold.held_out])) for fold in found]
+    if max(held) < 2:
+        counts = dict(zip(*np.unique(classes, return_counts=True), strict=True))
+        raise ValueError(
+            f"`source` has too few examples of all classes but one: {counts}. A "
+            "quarter that is held out needs two classes. Pass more of the others."
+        )
+    return found[int(np.argmax(held))]
 
 
 def class_numbers(labels: np.ndarray) -> np.ndarray:
@@ -104,12 +126,9 @@ def _loss(model: keras.Model) -> Any:
     return _keras.compile_arguments(model)["loss"]
 
 
-def _check_target(target: Any) -> None:
-    """Check that the target is x alone."""
-    element = target
-    if kind_of(target, "target", x_alone=True) == DATASET:
-        element = target.element_spec
-    if isinstance(element, tuple) and len(element) > 1:
+def _check_target(element: Any) -> None:
+    """Check that an element of the target is x alone."""
+    if isinstance(element, Texts) or isinstance(element, tuple) and len(element) > 1:
         raise ValueError(
             "`target` is a tuple, so it seems to have labels, which would leak into "
             "an adaptation that must work without them. Pass x alone."
@@ -117,19 +136,20 @@ def _check_target(target: Any) -> None:
 
 
 def _target_arrays(target: Any) -> Any:
-    if kind_of(target, "target", x_alone=True) == DATASET or isinstance(
-        target, keras.utils.PyDataset
-    ):
-        parts = [
-            map_arrays(np.asarray, each[0] if isinstance(each, tuple) else each)
-            for each in batches_of(target, "target")
-        ]
-        return keras.tree.map_structure(lambda *each: np.concatenate(each), *parts)
-    arrays = map_arrays(np.asarray, target)
-    count_rows(arrays, "target")
-    if isinstance(arrays, tuple) and len(arrays) == 1:
-        return arrays[0]
-    return arrays
+    if kind_of(target, "target", x_alone=True) == ARRAYS:
+        _check_target(target)
+        arrays = map_arrays(np.asarray, _alone(target))
+        count_rows(arrays, "target")
+        return arrays
+    parts = []
+    for element in batches_of(target, "target"):
+        _check_target(element)
+        parts.append(map_arrays(np.asarray, _alone(element)))
+    return keras.tree.map_structure(lambda *each: np.concatenate(each), *parts)
+
+
+def _alone(element: Any) -> Any:
+    return element[0] if isinstance(element, tuple) else element
 
 
 def _preprocessed(model: keras.Model, source: Any, target: Any) -> tuple[Any, Any]:

@@ -54,6 +54,9 @@ def copy_of(model: keras.Model) -> keras.Model:
                 "Give each of its custom layers a get_config, and merge its adapters "
                 "with kt.adapters.merge."
             ) from error
+    if getattr(model, "preprocessor", None) is not None:
+        # Its config has no vocabulary.
+        copy.preprocessor = model.preprocessor
     remember_class_names(copy, class_names_of(model))
     return copy
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import keras
 
 from keras_transfer import _keras
+from keras_transfer.backbones.features import features
 from keras_transfer.backbones.groups import layer_groups
 from keras_transfer.fine_tuning.adaptation.parts import Parts
 from keras_transfer.fine_tuning.fine_tune import fine_tune
 from keras_transfer.fine_tuning.new_head import all_new
 from keras_transfer.fine_tuning.new_head import head_state
 from keras_transfer.fine_tuning.new_head import NEW
-from keras_transfer.models.source_only import SourceOnly
-from keras_transfer.models.two_domain_model import TwoDomainModel
 
 
 def train_on_source(
@@ -27,23 +26,22 @@ def train_on_source(
         epochs: Epochs of the training.
         verbose: As in `fit`.
     """
-    copy = parts.model
-    wrapped = copy
-    if isinstance(copy, TwoDomainModel):
-        wrapped = SourceOnly(parts.feature_extractor, parts.label_head)
-    groups = layer_groups(wrapped)
+    # A functional model, whose features can be cached, without the preprocessor of a
+    # Task, because the texts are preprocessed already.
+    body = features(parts.feature_extractor)
+    inputs = body.inputs[0] if isinstance(body, keras.Sequential) else body.input
+    network = keras.Model(inputs, parts.label_head(body.outputs[0]))
+    groups = layer_groups(network)
     if head_state(groups) != NEW:
         return ""
     arguments = _keras.compile_arguments(model)
     with _keras.scope(model):
         optimizer = _keras.inner_optimizer(model.optimizer)
         new = type(optimizer).from_config(optimizer.get_config())
-        wrapped.compile(new, loss=arguments["loss"])
+        network.compile(new, loss=arguments["loss"])
     if all_new(groups):
         x, y, *weights = source
-        # Not the fit of a Task, which does not shuffle arrays.
-        keras.Model.fit(
-            wrapped,
+        network.fit(
             x,
             y,
             sample_weight=(weights or [None])[0],
@@ -51,7 +49,7 @@ def train_on_source(
             verbose=verbose,
         )
         return "All layers are new, so the model was first trained on the source."
-    flags = _keras.flags(copy), [each.trainable for each in copy.weights]
-    fine_tune(wrapped, source, epochs=epochs, budget=0.0, verbose=verbose)
-    _keras.set_flags(copy, *flags)
+    flags = _keras.flags(network), [each.trainable for each in network.weights]
+    fine_tune(network, source, epochs=epochs, budget=0.0, verbose=verbose)
+    _keras.set_flags(network, *flags)
     return "The head is new, so the model was first fine-tuned on the source."

@@ -15,6 +15,8 @@ from keras_transfer.fine_tuning.adaptation.candidates import METHODS
 from keras_transfer.fine_tuning.adaptation.domains import read_domains
 from tests import tiny
 from tests.contracts.compare import assert_close
+from tests.fine_tuning.test_short_texts import task
+from tests.fine_tuning.test_short_texts import TEXTS
 
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 COUNT = 240
@@ -251,6 +253,18 @@ def test_token_ids_in_a_dictionary():
     assert adapted.adaptation.to_dict()["rows"][1]["method"] == "MCC"
 
 
+@pytest.mark.slow
+def test_raw_texts_of_a_task():
+    texts = np.array(TEXTS * 6, dtype=object)
+    y = np.arange(len(texts)) % 2
+    model = task()
+    before = model.preprocessor.sequence_length
+    adapted = adapt(model, (texts, y), [f"{text} h" for text in texts], methods=["MCC"])
+    assert type(adapted) is type(model)
+    assert model.preprocessor.sequence_length == before
+    assert adapted.predict(texts[:4], verbose=0).shape == (4, 2)
+
+
 def test_a_frozen_backbone_stays_and_adversaries_are_left_out(model):
     frozen = keras.models.clone_model(model)
     frozen.set_weights(model.get_weights())
@@ -272,6 +286,18 @@ def test_names_of_classes_are_kept(model):
 # Bad input.
 
 
+class WithLabels(keras.utils.PyDataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return TARGET[:40], HIDDEN[:40]
+
+
+# One example of two of the three classes.
+SKEWED = np.concatenate([np.flatnonzero(Y == 0), [1, 2]])
+
+
 @pytest.mark.parametrize(
     "source, target, match",
     [
@@ -287,6 +313,9 @@ def test_names_of_classes_are_kept(model):
         ((X, Y + 7), TARGET, "outside"),
         ((X, np.full(len(X), np.nan)), TARGET, "NaN|not numbers|whole"),
         ((X, Y), TARGET[:0], "empty"),
+        ((X, Y), WithLabels(workers=1), "labels.*leak"),
+        ((X[:30], Y[:30]), TARGET, "30 examples.*at least 40"),
+        ((X[SKEWED], Y[SKEWED]), TARGET, "too few examples of all classes but one"),
     ],
 )
 def test_data_that_do_not_fit_raise(model, source, target, match):
@@ -364,6 +393,7 @@ def test_models_that_do_not_fit_raise(make, x, match):
         ({"epochs": 0}, "epochs=0"),
         ({"batch_size": -1}, "batch_size=-1"),
         ({"seed": -1}, "seed=-1"),
+        ({"verbose": "loud"}, "verbose='loud'"),
     ],
 )
 def test_wrong_settings_raise(model, settings, match):
