@@ -38,7 +38,7 @@ LAYERS = {
         ),
     ),
     "transposed line": (LINE, lambda: L.Conv1DTranspose(6, 3, strides=2)),
-    "transposed body": (BODY, lambda: L.Conv3DTranspose(2, 2, dilation_rate=2)),
+    "transposed body": (BODY, lambda: L.Conv3DTranspose(2, 2, strides=2)),
 }
 each_layer = pytest.mark.parametrize("kind", LAYERS)
 
