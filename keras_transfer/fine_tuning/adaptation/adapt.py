@@ -100,8 +100,8 @@ def adapt(
         TypeError: If `model` is not a Keras model, or the type of the data is unknown.
         ValueError: If the model is not a compiled classifier that can be copied and cut
             below its head, if the target has labels, if the source has only one class
-            or fewer than 40 examples, if the domains have different shapes, or if a
-            setting is not valid.
+            or fewer than 40 examples, if the domains have different shapes, if values
+            are not finite, or if a setting is not valid.
 
     Example:
         ```python
@@ -219,6 +219,11 @@ def _able(parts: Parts, names: list[str]) -> tuple[list[str], list[str]]:
 
 def _trials(trainer: Trainer, names: Sequence[str], shown: bool) -> list[Trial]:
     trials = [trainer.source_only()]
+    if not trials[0].finite:
+        raise ValueError(
+            "The outputs of the model are not finite before the adaptation. Check its "
+            "weights, and whether `target` has values that are NaN or infinite."
+        )
     for name in names:
         trials.append(trainer.train(name))
         if shown:
