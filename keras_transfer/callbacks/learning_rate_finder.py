@@ -127,11 +127,12 @@ def find_learning_rate(
             warnings.filterwarnings("ignore", message="Your input ran out of data")
             model.fit(**settings, callbacks=[sweep], shuffle=False, verbose=0)
         values = _keras.snapshot(model.trainable_variables)
-    curve = sweep.curve()
-    # A ReLU may turn NaN into 0, so the loss can be finite although a weight is NaN.
-    if not math.isfinite(sweep.last) or has_broken(values):
-        _check_data(model, settings, len(curve.rates) + 1)
-    return curve
+    # Some kernels of ReLU turn NaN into 0, so the loss can be finite although a weight
+    # is NaN.
+    trained = sweep.last is not None
+    if trained and (not math.isfinite(sweep.last) or has_broken(values)):
+        _check_data(model, settings, len(sweep.losses) + 1)
+    return sweep.curve()
 
 
 class _Sweep(keras.callbacks.Callback):
@@ -221,10 +222,11 @@ def _check_data(model: keras.Model, settings: dict, batches: int) -> None:
     with _unchanged(model):
         loss = model.evaluate(**given, verbose=0, return_dict=True).get("loss", 0.0)
     if not math.isfinite(loss):
+        first = "batch" if batches == 1 else f"{batches} batches"
         raise ValueError(
-            f"The loss of the first {batches} batches is {loss} with the current "
-            "weights of the model, so the learning rate is not the cause. Check `data` "
-            "for values that are not finite and for labels out of range."
+            f"The loss of the first {first} is {loss} with the current weights of the "
+            "model, so the learning rate is not the cause. Check `data` for values "
+            "that are not finite and for labels out of range."
         )
 
 
