@@ -13,6 +13,8 @@ from keras_transfer.fine_tuning.adaptation.candidates import SOURCE_ONLY
 from keras_transfer.fine_tuning.adaptation.candidates import Trial
 
 CLEAR = 2.0  # standard errors
+# With fewer, the more certain candidate alone decides what they together predict.
+LEAST_ENSEMBLE = 3
 # A candidate may lose this accuracy on the held-out source, or two standard errors.
 SOURCE_LOSS = 0.02
 # A class that is in the source, and that source only predicts on the target, must keep
@@ -58,8 +60,8 @@ def choose(
     refused = {each.name: _refused(each, reference, labels) for each in trials}
     # Refused candidates have a vote too, because they err in other ways.
     finite = [trial for trial in trials if trial.finite]
-    agrees = [np.ones(len(reference.on_target), bool)]
-    if len(finite) > 1:
+    agrees = np.ones((len(finite), len(reference.on_target)), bool)
+    if len(finite) >= LEAST_ENSEMBLE:
         agrees = agreements([trial.on_target for trial in finite])
     source, target = features
     rows = {
@@ -75,6 +77,15 @@ def choose(
         if trial.finite:
             right = float(np.mean(trial.on_source.argmax(1) == labels))
         scores.append(Scores(trial.name, *found, right, refused[trial.name]))
+    share = np.bincount(labels).max() / len(labels)
+    error = np.sqrt(share * (1 - share) / len(labels))
+    if scores[0].source <= share + CLEAR * error:
+        why = (
+            f"The model is right on {scores[0].source:.1%} of the held-out source, not "
+            f"clearly more than the {share:.1%} of the most frequent class. Train it "
+            "on the source first."
+        )
+        return Choice(scores, SOURCE_ONLY, why)
     return Choice(scores, *_decide(scores, rows))
 
 

@@ -32,7 +32,9 @@ def train_on_source(
     inputs = body.inputs[0] if isinstance(body, keras.Sequential) else body.input
     network = keras.Model(inputs, parts.label_head(body.outputs[0]))
     groups = layer_groups(network)
-    if head_state(groups) != NEW:
+    # A head without biases looks new, but not if the optimizer has trained it.
+    steps = _keras.value(_keras.steps_taken(model.optimizer))
+    if steps > 0 or head_state(groups) != NEW:
         return ""
     arguments = _keras.compile_arguments(model)
     with _keras.scope(model):

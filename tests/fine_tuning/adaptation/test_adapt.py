@@ -198,6 +198,20 @@ def test_batch_norm_adds_adabn():
 
 
 @pytest.mark.slow
+def test_an_adapter_is_copied_and_trains_on():
+    keras.utils.set_random_seed(0)
+    model = compiled(network())
+    model.fit(X, Y, epochs=5, verbose=0)
+    compiled(model)
+    kt.adapters.LoRA(rank=2, targets="all-linear").attach(model)
+    model.fit(X, Y, epochs=1, verbose=0)
+    adapted = adapt(model, methods=["MCC"])
+    assert len(adapted.weights) == len(model.weights)
+    frozen = [each.trainable for each in model.weights]
+    assert [each.trainable for each in adapted.weights] == frozen
+
+
+@pytest.mark.slow
 def test_softmax_and_one_hot_labels():
     keras.utils.set_random_seed(0)
     model = compiled(network(activation="softmax"), "categorical_crossentropy")

@@ -97,3 +97,18 @@ def test_agreement_alone_does_not_decide(case):
     choice = case.choose(case.trial(SOURCE_ONLY, 0.7), *shared)
     assert choice.scores[1].agreement > choice.scores[0].agreement
     assert choice.chosen == SOURCE_ONLY
+
+
+def test_two_candidates_do_not_vote(case):
+    """The more certain one would always agree with their mean."""
+    reference, other = case.trial(SOURCE_ONLY, 0.8), case.trial("A", 0.5)
+    certain = np.eye(CLASSES)[other.on_target.argmax(1)]
+    choice = case.choose(reference, other._replace(on_target=certain))
+    assert [each.agreement for each in choice.scores] == [1.0, 1.0]
+    assert choice.chosen == SOURCE_ONLY
+
+
+def test_a_model_that_guesses_on_the_source_is_left(case):
+    trials = [case.trial(SOURCE_ONLY, 0.3, on_source=0.34), case.trial("A", 0.9, 0.4)]
+    choice = case.choose(*trials)
+    assert choice.chosen == SOURCE_ONLY and "most frequent class" in choice.why
