@@ -26,7 +26,8 @@ def ensemble_agreement(
     The score of a model is the share of target examples for which it predicts the same
     class. Higher is better. The ensemble is at least as good as its worst member, so
     the model that is closest to it is not the worst, if models err in different ways.
-    If most of the models share an error, the score prefers them.
+    If most of the models share an error, the score prefers them. Of only two models, it
+    prefers the more certain one, which decides the mean.
 
     Args:
         outputs: Sequence of arrays, the outputs of each of at least two models on the

@@ -17,18 +17,20 @@ from keras_transfer.backbones.compiled_model import check_built
 from keras_transfer.data.class_names import remember_class_names
 from keras_transfer.fine_tuning.adaptation.candidates import ADA_BN
 from keras_transfer.fine_tuning.adaptation.candidates import METHODS
-from keras_transfer.fine_tuning.adaptation.candidates import RATE
 from keras_transfer.fine_tuning.adaptation.candidates import Trainer
 from keras_transfer.fine_tuning.adaptation.candidates import Trial
 from keras_transfer.fine_tuning.adaptation.choice import Choice
 from keras_transfer.fine_tuning.adaptation.choice import choose
+from keras_transfer.fine_tuning.adaptation.choice import guesses
+from keras_transfer.fine_tuning.adaptation.compiled_copy import compile_again
+from keras_transfer.fine_tuning.adaptation.compiled_copy import with_new_metrics
+from keras_transfer.fine_tuning.adaptation.domains import Domains
 from keras_transfer.fine_tuning.adaptation.domains import read_domains
 from keras_transfer.fine_tuning.adaptation.parts import copy_of
 from keras_transfer.fine_tuning.adaptation.parts import cut
 from keras_transfer.fine_tuning.adaptation.parts import Parts
 from keras_transfer.fine_tuning.adaptation.result import Adaptation
 from keras_transfer.fine_tuning.adaptation.source_training import train_on_source
-from keras_transfer.fine_tuning.rates import default_share
 
 LEAST_TARGET = 50  # examples, with which a difference of scores can be clear
 BATCH_SIZE = 32
@@ -60,8 +62,9 @@ def adapt(
       the model before the adaptation.
 
     No method trains on these scores. A method is refused if its accuracy on a held-out
-    quarter of the source fell by 2 points or more, if it hardly predicts a class that
-    source only does predict, or if its training diverged. Of the others, the one with
+    quarter of the source fell by more than 2 points and more than two standard errors,
+    if it hardly predicts a class that source only does predict, or if its training
+    diverged. Of the others, the one with
     the largest sum of the two scores is chosen, if the sum is higher than that of
     source only by two standard errors of the difference.
 
@@ -132,7 +135,7 @@ def adapt(
     names = _checked(methods)
     epochs = whole_number("epochs", epochs)
     batch_size = whole_number("batch_size", batch_size)
-    seed = whole_number("seed", seed, 0)
+    seed = whole_number("seed", seed, 0, most=2**32 - 1)
     check_built(model)
     shown = one_of("verbose", verbose, (0, 1, 2, "auto")) != 0
     with _keras.random_state_kept():
@@ -140,31 +143,25 @@ def adapt(
         parts = cut(copy_of(model))
         domains = read_domains(model, source, target, seed)
         names, notes = _able(parts, names)
-        compiled = _keras.compile_arguments(model)
+        compiled = with_new_metrics(_keras.compile_arguments(model))
         inner = 1 if verbose == 2 else 0
         trained = train_on_source(parts, model, domains.source, epochs, inner)
         if trained:
             notes.append(trained)
         settings = epochs, batch_size, seed, inner
         trainer = Trainer(parts, domains, compiled["loss"], *settings)
-        few = domains.num_target < LEAST_TARGET
-        trials = _trials(trainer, [] if few else names, shown)
+        reference = _source_only(trainer)
+        why = _why_none(names, domains, reference)
+        trials = [reference, *_trials(trainer, [] if why else names, shown)]
         features = trainer.features()
         notes += _overlap(features)
         choice = choose(trials, features, domains.held_out_labels)
-        if few:
-            why = (
-                f"The target has {domains.num_target} examples, and with fewer than "
-                f"{LEAST_TARGET} no score can tell candidates apart, so none was "
-                "trained."
-            )
+        if why:
             choice = choice._replace(why=why)
-        elif not names:
-            choice = choice._replace(why="No method can change the model.")
     chosen = next(trial for trial in trials if trial.name == choice.chosen)
     adapted = parts.model
     adapted.set_weights(chosen.weights)
-    _compile(adapted, compiled)
+    compile_again(adapted, compiled)
     remember_class_names(adapted, domains.class_names)
     adapted.adaptation = _result(choice, trials, notes)
     if shown:
@@ -175,7 +172,8 @@ def adapt(
 
 
 def _checked(methods: Any) -> list[str]:
-    names = [methods] if isinstance(methods, str) else list(methods)
+    names = [methods] if isinstance(methods, str) else methods
+    names = list(names) if isinstance(names, Sequence) else []
     unknown = [name for name in names if name not in METHODS]
     if unknown or not names or len(set(names)) < len(names):
         raise ValueError(
@@ -196,14 +194,14 @@ def _able(parts: Parts, names: list[str]) -> tuple[list[str], list[str]]:
     able = list(names)
     if ADA_BN in able and not norms:
         able.remove(ADA_BN)
-        notes.append("AdaBN is left out, because the model has no BatchNormalization.")
+        notes.append("left out: AdaBN, because the model has no BatchNormalization.")
     if not parts.feature_extractor.trainable_variables:
         fixed = [name for name in able if name in ("DANN", "CDAN", "MDD")]
         able = [name for name in able if name not in fixed]
         if fixed:
             notes.append(
-                f"{', '.join(fixed)} are left out, because all layers below the head "
-                "are frozen, so no gradient reaches them."
+                f"left out: {', '.join(fixed)}, because all layers below the head are "
+                "frozen, so no gradient reaches them."
             )
     classes = parts.model.output_shape[-1]
     if classes == 1:
@@ -211,19 +209,36 @@ def _able(parts: Parts, names: list[str]) -> tuple[list[str], list[str]]:
         able = [name for name in able if name not in single]
         if single:
             notes.append(
-                f"{', '.join(single)} are left out, because they need one output for "
+                f"left out: {', '.join(single)}, because there must be one output for "
                 "each class, and the model has a single one."
             )
     return able, notes
 
 
-def _trials(trainer: Trainer, names: Sequence[str], shown: bool) -> list[Trial]:
-    trials = [trainer.source_only()]
-    if not trials[0].finite:
+def _source_only(trainer: Trainer) -> Trial:
+    trial = trainer.source_only()
+    if not trial.finite:
         raise ValueError(
             "The outputs of the model are not finite before the adaptation. Check its "
             "weights, and whether `target` has values that are NaN or infinite."
         )
+    return trial
+
+
+def _why_none(names: Sequence[str], domains: Domains, reference: Trial) -> str:
+    """Return why no candidate is trained, or ""."""
+    if domains.num_target < LEAST_TARGET:
+        return (
+            f"The target has {domains.num_target} examples, and with fewer than "
+            f"{LEAST_TARGET} no score can tell candidates apart, so none was trained."
+        )
+    if not names:
+        return "No method can change the model."
+    return guesses(reference, domains.held_out_labels)
+
+
+def _trials(trainer: Trainer, names: Sequence[str], shown: bool) -> list[Trial]:
+    trials = []
     for name in names:
         trials.append(trainer.train(name))
         if shown:
@@ -246,30 +261,6 @@ def _overlap(features: tuple) -> list[str]:
         f"is wrong on {error:.1%} of them. A target that differs so much may have "
         "other classes, or inputs that were prepared in another way."
     ]
-
-
-def _compile(model: keras.Model, compiled: dict) -> None:
-    with _keras.scope(model):
-        model.compile(
-            keras.optimizers.Adam(RATE * default_share(model)),
-            loss=compiled["loss"],
-            metrics=_new_metrics(compiled["metrics"]),
-            weighted_metrics=_new_metrics(compiled["weighted_metrics"]),
-        )
-        # Keras cannot load a saved model whose optimizer has no slots.
-        model.optimizer.build(model.trainable_variables)
-
-
-def _new_metrics(metrics: Any) -> Any:
-    """Return metrics with a state of their own, so that two models can have them."""
-    return keras.tree.map_structure(
-        lambda metric: (
-            type(metric).from_config(metric.get_config())
-            if isinstance(metric, keras.metrics.Metric)
-            else metric
-        ),
-        metrics,
-    )
 
 
 def _result(

@@ -122,6 +122,7 @@ class Trainer:
         parts = self.parts
         with _keras.scope(parts.model):
             model = kind(parts.feature_extractor, parts.label_head)
+            model.dtype_policy = parts.model.dtype_policy  # scales losses in float16
             data = self.domains.dataset(self.batch_size, self.seed)
             schedule = GaninDecay(RATE, self.epochs * len(data))
             optimizer = _with_rates(keras.optimizers.Adam(schedule), model, parts.model)

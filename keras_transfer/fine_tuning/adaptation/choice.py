@@ -60,33 +60,39 @@ def choose(
     refused = {each.name: _refused(each, reference, labels) for each in trials}
     # Refused candidates have a vote too, because they err in other ways.
     finite = [trial for trial in trials if trial.finite]
-    agrees = np.ones((len(finite), len(reference.on_target)), bool)
-    if len(finite) >= LEAST_ENSEMBLE:
-        agrees = agreements([trial.on_target for trial in finite])
     source, target = features
     rows = {
-        trial.name: (row, reverse_right(source, labels, target, trial.on_target))
-        for trial, row in zip(finite, agrees, strict=True)
+        trial.name: [reverse_right(source, labels, target, trial.on_target)]
+        for trial in finite
     }
+    if len(finite) >= LEAST_ENSEMBLE:
+        votes = agreements([trial.on_target for trial in finite])
+        for trial, row in zip(finite, votes, strict=True):
+            rows[trial.name].append(row)
     scores = []
     for trial in trials:
-        found = [None, None]
-        if trial.name in rows:
-            found = [float(row.mean()) for row in rows[trial.name]]
+        found = [float(row.mean()) for row in rows.get(trial.name, ())]
+        reverse, agreement = (found + [None, None])[:2]
         right = None
         if trial.finite:
             right = float(np.mean(trial.on_source.argmax(1) == labels))
-        scores.append(Scores(trial.name, *found, right, refused[trial.name]))
+        why = refused[trial.name]
+        scores.append(Scores(trial.name, agreement, reverse, right, why))
+    return Choice(scores, *_decide(scores, rows))
+
+
+def guesses(reference: Trial, labels: np.ndarray) -> str:
+    """Return that the model only guesses on the source, or ""."""
     share = np.bincount(labels).max() / len(labels)
     error = np.sqrt(share * (1 - share) / len(labels))
-    if scores[0].source <= share + CLEAR * error:
-        why = (
-            f"The model is right on {scores[0].source:.1%} of the held-out source, not "
-            f"clearly more than the {share:.1%} of the most frequent class. Train it "
-            "on the source first."
-        )
-        return Choice(scores, SOURCE_ONLY, why)
-    return Choice(scores, *_decide(scores, rows))
+    right = np.mean(reference.on_source.argmax(1) == labels)
+    if right > share + CLEAR * error:
+        return ""
+    return (
+        f"The model is right on {right:.1%} of the held-out source, not clearly more "
+        f"than the {share:.1%} of the most frequent class, so no candidate was "
+        "trained. Train the model on the source first."
+    )
 
 
 def _refused(trial: Trial, reference: Trial, labels: np.ndarray) -> str:
@@ -120,7 +126,7 @@ def _decide(scores: Sequence[Scores], rows: dict[str, tuple]) -> tuple[str, str]
     others = [each for each in scores[1:] if not each.refused]
     if not others:
         return SOURCE_ONLY, "No candidate passed the guards."
-    best = max(others, key=lambda each: each.agreement + each.reverse)
+    best = max(others, key=lambda each: sum(row.mean() for row in rows[each.name]))
     gains = [
         after.astype(float) - before
         for after, before in zip(rows[best.name], rows[SOURCE_ONLY], strict=True)
@@ -128,10 +134,14 @@ def _decide(scores: Sequence[Scores], rows: dict[str, tuple]) -> tuple[str, str]
     gain = sum(each.mean() for each in gains)
     error = np.sqrt(sum(each.var() / len(each) for each in gains))
     why = (
-        f"its agreement is {best.agreement:.3f} instead of {reference.agreement:.3f}, "
-        f"and its reverse accuracy {best.reverse:.3f} instead of "
-        f"{reference.reverse:.3f}: together {gain:+.3f} ± {error:.3f}."
+        f"its reverse accuracy is {best.reverse:.3f} instead of {reference.reverse:.3f}"
     )
+    if best.agreement is not None:
+        why += (
+            f", and its agreement {best.agreement:.3f} instead of "
+            f"{reference.agreement:.3f}"
+        )
+    why += f": {gain:+.3f} ± {error:.3f} in all."
     if gain > CLEAR * error:
         return best.name, f"{best.name} is better than source only: {why}"
     return (

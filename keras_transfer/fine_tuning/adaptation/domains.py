@@ -21,11 +21,13 @@ from keras_transfer.data.short_texts import short_texts
 from keras_transfer.data.tsv import Texts
 from keras_transfer.fine_tuning.comparison.subsets import as_arrays
 from keras_transfer.fine_tuning.inputs import checked_inputs
+from keras_transfer.fine_tuning.inputs import output_of
 from keras_transfer.fine_tuning.inputs import without_none
 from keras_transfer.fine_tuning.pilot.held_out import Fold
 from keras_transfer.fine_tuning.pilot.held_out import folds
 from keras_transfer.fine_tuning.pilot.held_out import READ_AT_ONCE
 from keras_transfer.fine_tuning.pilot.held_out import take
+from keras_transfer.losses.compiled_loss import BINARY
 from keras_transfer.losses.compiled_loss import read_loss
 
 LEAST_SOURCE = 40  # examples, as for the pilot of fine_tune
@@ -74,14 +76,24 @@ def read_domains(model: keras.Model, source: Any, target: Any, seed: int) -> Dom
         ValueError: If the data do not fit the model or each other, if the source has
             only one class, or if the target has labels.
     """
+    _check_columns(source, target)
     unlabeled = _target_arrays(target)
     inputs = checked_inputs(model, without_none(source), None, None)
-    if inputs.made or read_loss(_loss(model)).is_classifier is not True:
+    said = read_loss(_keras.compile_arguments(model)["loss"])
+    if inputs.made or said.is_classifier is not True:
         raise ValueError(
             f"The model {model.name!r} is not compiled with a loss for classes, but "
             "kt.adapt adapts classifiers. Compile it with a crossentropy."
         )
+    if said.labels == BINARY and output_of(model)[-1] != 1:
+        raise ValueError(
+            f"The model {model.name!r} has {output_of(model)[-1]} outputs with a "
+            "binary crossentropy, so each example can have several classes, but "
+            "kt.adapt needs one class for each. Compile it with a categorical "
+            "crossentropy if it has one."
+        )
     labeled = as_arrays(inputs.data)
+    labeled, unlabeled = _float32(labeled), _float32(unlabeled)
     streams = domain_checks.labeled(labeled), domain_checks.unlabeled(unlabeled)
     domain_checks.check_same(*streams, batched=False)
     x, unlabeled = _preprocessed(model, labeled[0], unlabeled)
@@ -122,8 +134,24 @@ def class_numbers(labels: np.ndarray) -> np.ndarray:
     return labels.reshape(-1).astype("int64")
 
 
-def _loss(model: keras.Model) -> Any:
-    return _keras.compile_arguments(model)["loss"]
+def _float32(arrays: Any) -> Any:
+    """Return arrays with float32 instead of float64, as Keras makes them in `fit`."""
+    return keras.tree.map_structure(
+        lambda x: x.astype("float32") if x.dtype == "float64" else x, arrays
+    )
+
+
+def _check_columns(source: Any, target: Any) -> None:
+    """Check that tables have the same columns in the same order."""
+    x = source[0] if isinstance(source, tuple) and source else source
+    columns, others = (getattr(each, "columns", None) for each in (x, target))
+    if columns is None or others is None or list(columns) == list(others):
+        return
+    raise ValueError(
+        f"The columns of `source` are {list(columns)}, but those of `target` are "
+        f"{list(others)}. The model reads them by position. Pass "
+        "target[source_table.columns]."
+    )
 
 
 def _check_target(element: Any) -> None:

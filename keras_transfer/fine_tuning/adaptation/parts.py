@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import keras
@@ -37,7 +39,9 @@ def copy_of(model: keras.Model) -> keras.Model:
         try:
             if type(model).__module__.partition(".")[0] == "keras":
                 # Also copies layers that are not registered with Keras.
-                copy = keras.models.clone_model(model)
+                with _not_compiled(model):
+                    copy = keras.models.clone_model(model)
+                copy.dtype_policy = model.dtype_policy
             else:
                 copy = type(model).from_config(model.get_config())
             if len(copy.weights) != len(model.weights):
@@ -59,6 +63,16 @@ def copy_of(model: keras.Model) -> keras.Model:
         copy.preprocessor = model.preprocessor
     remember_class_names(copy, class_names_of(model))
     return copy
+
+
+@contextlib.contextmanager
+def _not_compiled(model: keras.Model) -> Iterator[None]:
+    """Keep Keras from copying the loss, metrics and optimizer of a model."""
+    compiled, model.compiled = model.compiled, False
+    try:
+        yield
+    finally:
+        model.compiled = compiled
 
 
 def cut(model: keras.Model) -> Parts:

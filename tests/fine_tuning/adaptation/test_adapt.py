@@ -4,6 +4,7 @@ import warnings
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from keras import layers
@@ -83,7 +84,7 @@ def test_all_methods_are_tried_and_the_target_gains(model, capsys, monkeypatch):
     assert accuracy(adapted) > before[1] + 0.02
     assert_close(model.get_weights(), before[0], 0)
     printed = capsys.readouterr().out
-    for text in ("DANN took", "AdaBN is left out", "chose ", "reverse accuracy"):
+    for text in ("DANN took", "left out: AdaBN", "chose ", "reverse accuracy"):
         assert text in printed, text
 
 
@@ -233,7 +234,7 @@ def test_one_output_leaves_out_methods_with_two_heads():
     rows = adapted.adaptation.to_dict()["rows"]
     assert [row["method"] for row in rows] == ["source only", "DANN"]
     assert rows[0]["source_accuracy"] > 0.85
-    assert "MDD, MCC are left out" in str(adapted.adaptation)
+    assert "left out: MDD, MCC" in str(adapted.adaptation)
 
 
 @pytest.mark.slow
@@ -288,7 +289,57 @@ def test_a_frozen_backbone_stays_and_adversaries_are_left_out(model):
     adapted = adapt(frozen, methods=["DANN", "MCC"])
     assert_close(adapted.get_weights()[:4], model.get_weights()[:4], 0)
     assert [each.trainable for each in adapted.layers] == [False, False, True]
-    assert "DANN are left out" in str(adapted.adaptation)
+    assert "left out: DANN" in str(adapted.adaptation)
+
+
+def share_of_first(y, outputs):
+    return ops.mean(ops.cast(ops.argmax(outputs, -1) == 0, "float32"))
+
+
+def test_own_metrics_and_compile_options_are_kept(model):
+    own = keras.models.clone_model(model)
+    own.set_weights(model.get_weights())
+    own.compile("sgd", LOGITS, metrics=[share_of_first], steps_per_execution=2)
+    adapted = adapt(own)
+    assert adapted.steps_per_execution == 2 and own.compiled
+    results = adapted.evaluate(X, Y, verbose=0, return_dict=True)
+    assert results.keys() == {"loss", "share_of_first"}
+
+
+class Unfinished(keras.metrics.Mean):
+    def __init__(self, threshold):
+        super().__init__()
+        self.threshold = threshold
+
+
+def test_a_metric_that_cannot_be_copied_is_named(model):
+    own = keras.models.clone_model(model)
+    own.compile("sgd", LOGITS, metrics=[Unfinished(0.5)])
+    with pytest.raises(ValueError, match="metric 'mean'.*get_config"):
+        adapt(own)
+
+
+def test_several_classes_of_one_example_raise():
+    own = network(activation="sigmoid")
+    own.compile("sgd", "binary_crossentropy")
+    with pytest.raises(ValueError, match="several classes"):
+        adapt(own, (X, np.eye(3)[Y]))
+
+
+def test_tables_need_the_same_columns(model):
+    source, target = (
+        pd.DataFrame(x, columns=list(names))
+        for x, names in ((X, "abc"), (TARGET, "cab"))
+    )
+    with pytest.raises(ValueError, match=r"\['a', 'b', 'c'\].*\['c', 'a', 'b'\]"):
+        adapt(model, (source, Y), target)
+    rows = adapt(model, (source, Y), pd.DataFrame(TARGET, columns=list("abc")))
+    assert rows.adaptation.chosen
+
+
+def test_float64_is_float32_as_in_fit(model):
+    found = [adapt(model, target=TARGET.astype(kind)) for kind in ("f4", "f8")]
+    assert_close(found[0].get_weights(), found[1].get_weights(), 0)
 
 
 def test_names_of_classes_are_kept(model):
@@ -404,10 +455,12 @@ def test_models_that_do_not_fit_raise(make, x, match):
     [
         ({"methods": ["DAMN"]}, "DAMN.*Source only"),
         ({"methods": []}, "methods="),
+        ({"methods": None}, "methods=None"),
         ({"methods": ["DANN", "DANN"]}, "different names"),
         ({"epochs": 0}, "epochs=0"),
         ({"batch_size": -1}, "batch_size=-1"),
         ({"seed": -1}, "seed=-1"),
+        ({"seed": 2**40}, "seed=1099511627776"),
         ({"verbose": "loud"}, "verbose='loud'"),
     ],
 )
