@@ -144,7 +144,8 @@ def read():
 
 def show(results):
     """Print the table: a line for each pair, with means over seeds."""
-    print(f"{'pair':15}" + "".join(f"{row:>12}" for row in ROWS) + "  chosen")
+    names = "".join(f"{row:>10}" for row in ROWS[1:])
+    print(f"{'pair':15}{ROWS[0]}{names}  chosen")
     regrets, gains = [], []
     for pair in PAIRS:
         runs = {
@@ -155,14 +156,16 @@ def show(results):
             continue
         means = [np.mean([x["accuracy"] for x in runs[row]]) for row in ROWS]
         chosen = ", ".join(sorted({x["chosen"] for x in runs["kt.adapt"]}))
-        print(f"{pair:15}" + "".join(f"{mean:12.3f}" for mean in means), chosen)
+        cells = "".join(f"{mean:10.3f}" for mean in means[1:])
+        print(f"{pair:15}{means[0]:11.3f}{cells}  {chosen}")
         gains.append(means[-1] - means[0])
         regrets.append(max(means[:-1]) - means[-1])
     if gains:
         print(
             f"kt.adapt above source only: {np.mean(gains):+.3f} on average, "
-            f"{min(gains):+.3f} at worst. Below the best row: {np.mean(regrets):.3f} "
-            f"on average, {max(regrets):.3f} at worst."
+            f"{min(gains):+.3f} at worst.\n"
+            f"Below the best row: {np.mean(regrets):.3f} on average, "
+            f"{max(regrets):.3f} at worst."
         )
 
 

@@ -70,6 +70,7 @@ class CDAN(DomainAdaptation):
     """
 
     arguments = (*DomainAdaptation.arguments, "domain_head", "entropy")
+    follows_lead = True
     logs = LOGS
     least_classes = 2
 

@@ -102,6 +102,7 @@ class DANN(DomainAdaptation):
     """
 
     arguments = (*DomainAdaptation.arguments, "domain_head")
+    follows_lead = True
     logs = LOGS
 
     def __init__(

@@ -39,6 +39,9 @@ class DomainAdaptation(TwoDomainModel):
 
     arguments = (*TwoDomainModel.arguments, "strength", "total_steps")
     full_strength = 1.0  # the last value of a strength of None
+    # Whether the strength follows the lead of an adversary. A model that an earlier
+    # version saved continues without it.
+    follows_lead = False
 
     def __init__(
         self,
@@ -86,6 +89,8 @@ class DomainAdaptation(TwoDomainModel):
             loss: Scalar, the loss of the adversary on this replica.
             at_chance: Float, its loss if the domains cannot be distinguished.
         """
+        if not self.follows_lead:
+            return self.strength_now()
         loss = ops.cast(_keras.mean_over_replicas(loss), "float32")
         lead = ops.clip(1.0 - loss / at_chance, 0.0, 1.0)
         return self.strength_now() * ops.stop_gradient(lead)
@@ -153,7 +158,20 @@ class DomainAdaptation(TwoDomainModel):
             config["strength"] = {"variable": float(_keras.value(strength))}
         elif is_schedule(strength):
             config["strength"] = keras.saving.serialize_keras_object(strength)
+        if type(self).follows_lead:
+            config["follows_lead"] = self.follows_lead
         return config
+
+    @classmethod
+    def from_config(
+        cls, config: dict, custom_objects: dict | None = None
+    ) -> DomainAdaptation:
+        """Return the model from its config. An earlier version has no lead in it."""
+        config = dict(config)
+        follows_lead = config.pop("follows_lead", False)
+        model = super().from_config(config, custom_objects)
+        model.follows_lead = follows_lead
+        return model
 
 
 def _read_strength(strength: Strength | dict, total_steps: int | None) -> Strength:

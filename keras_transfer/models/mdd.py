@@ -76,6 +76,7 @@ class MDD(DomainAdaptation):
     """
 
     arguments = (*DomainAdaptation.arguments, "adversary", "margin")
+    follows_lead = True
     full_strength = 0.1  # as in the authors' code
     logs = ("disparity_loss",)
     least_classes = 2

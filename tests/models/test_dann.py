@@ -144,6 +144,13 @@ def test_the_domain_head_cannot_distinguish_the_trained_features():
     assert found[0.0] > 0.95 > 0.8 > found[1.0]
 
 
+def test_a_model_of_an_earlier_version_continues_without_the_lead():
+    config = DANN(extractor(), free_head()).get_config()
+    assert config["follows_lead"] and DANN.from_config(config).follows_lead
+    del config["follows_lead"]
+    assert not DANN.from_config(config).follows_lead
+
+
 def test_a_given_domain_head_is_used():
     head = keras.Sequential([layers.Dense(4, "tanh"), layers.Dense(1)])
     model = DANN(extractor(), free_head(), domain_head=head)
