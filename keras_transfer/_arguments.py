@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -119,6 +120,23 @@ def one_of(name: str, value: object, choices: Iterable, why: str = "") -> object
     if value not in choices:
         raise ValueError(_text(name, value, f"one of {choices}", why))
     return value
+
+
+def different_names(
+    name: str, value: object, choices: Iterable[str], why: str = ""
+) -> tuple[str, ...]:
+    """Return one or more different names of `choices`, from a name or a sequence.
+
+    Raises:
+        ValueError: If there is no name, an unknown name, or a name twice.
+    """
+    choices = list(choices)
+    names = (value,) if isinstance(value, str) else value
+    names = tuple(names) if isinstance(names, Sequence) else ()
+    unknown = any(each not in choices for each in names)
+    if unknown or not names or len(set(names)) < len(names):
+        raise ValueError(_text(name, value, f"different names of {choices}", why))
+    return names
 
 
 def is_number(value: object) -> bool:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from keras_transfer._arguments import different_names
 from keras_transfer._arguments import dropout_rate
 from keras_transfer._arguments import fraction
 from keras_transfer._arguments import is_number
@@ -133,3 +134,14 @@ def test_numbers_are_numbers(value):
 @pytest.mark.parametrize("value", NO_NUMBERS)
 def test_other_values_are_not_numbers(value):
     assert not is_number(value)
+
+
+def test_different_names_come_from_a_name_or_a_sequence():
+    assert different_names("rows", "a", "abc") == ("a",)
+    assert different_names("rows", ["c", "a"], "abc") == ("c", "a")
+
+
+@pytest.mark.parametrize("value", [(), ["a", "d"], ["a", "a"], None, 5, [1], "d"])
+def test_other_names_raise(value):
+    with pytest.raises(ValueError, match="^rows=.* must be different names of .*'c'"):
+        different_names("rows", value, ["a", "b", "c"])

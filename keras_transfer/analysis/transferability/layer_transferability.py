@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
+from keras_transfer._arguments import different_names
 from keras_transfer._arguments import whole_number
 from keras_transfer.analysis.transferability.builders import Build
 from keras_transfer.analysis.transferability.builders import Builder
@@ -252,13 +253,8 @@ def _cuts(groups: LayerGroups, blocks: Sequence[str] | None) -> list[int]:
     if blocks is None:
         places = np.linspace(0, len(names) - 1, min(MOST, len(names)))
         return sorted({round(place) for place in places})
-    chosen = [blocks] if isinstance(blocks, str) else list(blocks)
-    unknown = [name for name in chosen if name not in names]
-    if unknown or not chosen or len(set(chosen)) < len(chosen):
-        raise ValueError(
-            f"blocks={blocks!r} must be different names of layer groups below the "
-            f"head: {names}."
-        )
+    why = "these are the layer groups below the head"
+    chosen = different_names("blocks", blocks, names, why)
     return sorted(names.index(name) for name in chosen)
 
 

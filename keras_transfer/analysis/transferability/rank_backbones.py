@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer._arguments import different_names
 from keras_transfer.analysis.transferability.cached_arrays import cached_arrays
 from keras_transfer.analysis.transferability.classes import class_indices
 from keras_transfer.analysis.transferability.h_score import h_score
@@ -110,7 +111,7 @@ def rank_backbones(
         Better ImageNet Models Transfer Better?, arXiv:1805.08974 (the probe).
     """
     named = _named(backbones, data)
-    scores = _checked(scores)
+    scores = different_names("scores", scores, SCORES)
     networks = {
         name: _network(name, backbone, "leep" in scores)
         for name, (backbone, _) in named.items()
@@ -189,14 +190,6 @@ def _named(backbones: Any, data: Any) -> dict[str, tuple]:
 
 def _first(each: Any) -> Any:
     return each[0] if isinstance(each, tuple) and each else each
-
-
-def _checked(scores: Any) -> tuple[str, ...]:
-    names = (scores,) if isinstance(scores, str) else tuple(scores)
-    unknown = [name for name in names if name not in SCORES]
-    if unknown or not names or len(set(names)) < len(names):
-        raise ValueError(f"scores={scores!r} must be different names of {SCORES}.")
-    return names
 
 
 def _network(name: str, backbone: Any, needs_scores: bool) -> tuple[keras.Model, bool]:

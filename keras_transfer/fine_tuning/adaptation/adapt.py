@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_transfer import _keras
+from keras_transfer._arguments import different_names
 from keras_transfer._arguments import one_of
 from keras_transfer._arguments import whole_number
 from keras_transfer.analysis.domains.classifier import balanced_error
@@ -64,9 +65,16 @@ def adapt(
     No method trains on these scores. A method is refused if its accuracy on a held-out
     quarter of the source fell by more than 2 points and more than two standard errors,
     if it hardly predicts a class that source only does predict, or if its training
-    diverged. Of the others, the one with
-    the largest sum of the two scores is chosen, if the sum is higher than that of
-    source only by two standard errors of the difference.
+    diverged. Of the others, the one with the largest sum of the two scores is chosen,
+    if the sum is higher than that of source only by two standard errors of the
+    difference. With a single method, only the reverse accuracy counts, because two
+    candidates cannot vote. If the target has fewer than 50 examples, or the model only
+    guesses on the held-out source, no method is trained, and `adaptation.why` of the
+    result says so.
+
+    Weights of examples count in training, and not in the scores. If the model was
+    trained on all of `source` before, it knows the held-out quarter, so a method is
+    refused sooner.
 
     A model whose head is new is first trained on the source: with `kt.fine_tune` at its
     default strategy, or, if all its layers are new, by `fit`. Its compiled optimizer is
@@ -132,7 +140,8 @@ def adapt(
         Domain Adaptation: An Empirical Study and A Certified Baseline, NeurIPS Datasets
         and Benchmarks (EnsV).
     """
-    names = _checked(methods)
+    why = "source only is always a candidate"
+    names = list(different_names("methods", methods, METHODS, why))
     epochs = whole_number("epochs", epochs)
     batch_size = whole_number("batch_size", batch_size)
     seed = whole_number("seed", seed, 0, most=2**32 - 1)
@@ -171,18 +180,6 @@ def adapt(
     return adapted
 
 
-def _checked(methods: Any) -> list[str]:
-    names = [methods] if isinstance(methods, str) else methods
-    names = list(names) if isinstance(names, Sequence) else []
-    unknown = [name for name in names if name not in METHODS]
-    if unknown or not names or len(set(names)) < len(names):
-        raise ValueError(
-            f"methods={methods!r} must be different names of {METHODS}. Source only is "
-            "always a candidate."
-        )
-    return names
-
-
 def _able(parts: Parts, names: list[str]) -> tuple[list[str], list[str]]:
     """Return the methods that can change the model, and notes on the others."""
     notes = []
@@ -203,6 +200,9 @@ def _able(parts: Parts, names: list[str]) -> tuple[list[str], list[str]]:
                 f"left out: {', '.join(fixed)}, because all layers below the head are "
                 "frozen, so no gradient reaches them."
             )
+    if not parts.model.trainable_variables:
+        able = [name for name in able if name == ADA_BN]
+        notes.append("The model is frozen, so nothing but AdaBN can change it.")
     classes = parts.model.output_shape[-1]
     if classes == 1:
         single = [name for name in able if name in ("MDD", "MCC")]

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_transfer import _keras
+from keras_transfer._arguments import different_names
 from keras_transfer._arguments import whole_number
 from keras_transfer.analysis.transferability.builders import Build
 from keras_transfer.analysis.transferability.builders import Builder
@@ -141,7 +142,8 @@ def compare(
         Transfer, arXiv:1811.09751. Mosbach, Andriushchenko and Klakow 2021, On the
         Stability of Fine-tuning BERT, arXiv:2006.04884 (why several seeds).
     """
-    names = _checked(strategies)
+    why = "a zero-shot row is a function, `zero_shot=`"
+    names = different_names("strategies", strategies, (SCRATCH, *NAMES), why)
     seeds = whole_number("seeds", seeds)
     epochs = whole_number("epochs", epochs)
     builder = Builder(build)
@@ -169,18 +171,6 @@ def compare(
         for name in names:
             found[name].append(runs.run(name, name, seed, data))
     return verdict_of(found, notes)
-
-
-def _checked(strategies: Any) -> tuple[str, ...]:
-    known = (SCRATCH, *NAMES)
-    names = (strategies,) if isinstance(strategies, str) else tuple(strategies)
-    unknown = [name for name in names if name not in known]
-    if unknown or not names or len(set(names)) < len(names):
-        raise ValueError(
-            f"strategies={strategies!r} must be different names of {known}. A "
-            "zero-shot row is a function, `zero_shot=`."
-        )
-    return names
 
 
 def _zero_shot(
