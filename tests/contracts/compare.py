@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from tests.contracts.compute import ON_TENSORFLOW
+
 
 def arrays(structure):
     """Return the leaves of a structure of tensors as NumPy arrays."""
@@ -33,5 +35,19 @@ def run(model, inputs):
 
 def fit(model, x, y, **kwargs):
     """Fit in a fixed order with a batch size of 4, and return the history."""
-    settings = dict(batch_size=4, epochs=1, shuffle=False, verbose=0)
-    return model.fit(x, y, **settings | kwargs)
+    settings = dict(batch_size=4, epochs=1, shuffle=False, verbose=0) | kwargs
+    if not settings.get("callbacks"):  # they may choose what the optimizer trains
+        build(model, x, y, settings["batch_size"])
+    return model.fit(x, y, **settings)
+
+
+def build(model, x, y, batch_size=4):
+    """Create the variables of the optimizer and the metrics of a compiled model.
+
+    Without them, `fit` traces the train step of TensorFlow twice, which takes twice the
+    time. Keras itself creates them before `fit` on JAX and for several replicas.
+    """
+    if ON_TENSORFLOW and not model.run_eagerly:
+        batch = keras.tree.map_structure(lambda rows: rows[:batch_size], (x, y))
+        with model.distribute_strategy.scope():
+            model._symbolic_build(data_batch=batch)
