@@ -329,6 +329,7 @@ def test_layer_groups_put_own_layers_into_the_head():
             keras.optimizers.Adam(0.1), model, layer_decay=1e-9
         ),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
     )
     before = {v.path: array(v) for v in model.trainable_variables}
     fit(model, X, Y)

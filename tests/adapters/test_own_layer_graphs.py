@@ -43,7 +43,7 @@ def with_loss():
     lora().attach(model, "first")
     lora().attach(model, "second")
     models.disturb_head(model, "first")
-    model.compile("sgd", LOSS)
+    model.compile("sgd", LOSS, jit_compile=False)
     return model
 
 
@@ -109,7 +109,7 @@ def test_outputs_after_disabled_have_the_adapters_width(
 def test_training_after_disabled_trains_the_adapter():
     model = model_of()
     lora().attach(model)
-    model.compile("sgd", LOSS)
+    model.compile("sgd", LOSS, jit_compile=False)
     head = model.get_layer("logits").trainable_weights
     before = arrays(head)
     with adapters.disabled(model):

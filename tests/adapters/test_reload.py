@@ -66,7 +66,7 @@ def test_both_factors_survive_a_reload(kind, tmp_path):
     model = keras.Model(inputs, outputs)
     adapters.LoRA(rank=2, alpha=7, targets="^it$").attach(model)
     model.layers[-1].trainable = False
-    model.compile(keras.optimizers.SGD(0.003), "mse")
+    model.compile(keras.optimizers.SGD(0.003), "mse", jit_compile=False)
     shape = (8, *inputs.shape[1:])
     x = np.arange(np.prod(shape)).reshape(shape) % 9
     x = (x / 9 if kind != "embedding" else x).astype(inputs.dtype)
@@ -93,7 +93,7 @@ def test_resume_keeps_all_slots(discriminative, tmp_path):
     optimizer = keras.optimizers.Adam(0.01)
     if discriminative:
         optimizer = kt.optimizers.discriminative(optimizer, model, layer_decay=0.5)
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", jit_compile=False)
     y = np.ones((8, 3))
     fit(model, X, y, epochs=2)
     model.save(tmp_path / "model.keras")
@@ -250,7 +250,11 @@ def test_attaching_after_training_raises():
     fit(model, X, Y)
     assert array(next(places(model))[2].lora_b).any()
     other = models.nested()
-    other.compile(kt.optimizers.discriminative(keras.optimizers.Adam(), other), "mse")
+    other.compile(
+        kt.optimizers.discriminative(keras.optimizers.Adam(), other),
+        "mse",
+        jit_compile=False,
+    )
     other.optimizer.build(other.trainable_variables)
     with pytest.raises(ValueError, match="Attach first"):
         adapters.LoRA(rank=2).attach(other)
@@ -282,6 +286,7 @@ def test_two_replicas_equal_one(strategy):
         model.compile(
             keras.optimizers.SGD(0.1),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=False,
         )
         return model
 

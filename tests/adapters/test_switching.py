@@ -109,7 +109,7 @@ def test_only_the_adapter_in_use_trains():
 @pytest.mark.slow
 def test_switching_between_fits_retraces():
     model, _ = two()
-    model.compile(keras.optimizers.SGD(0.01), "mse")
+    model.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=False)
     y = np.ones((8, 3))
     both = [v for v in model.trainable_variables]
     adapters.use(model, "first")

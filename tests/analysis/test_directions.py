@@ -31,7 +31,9 @@ def test_the_compiled_metric_comes_before_the_name():
         pass
 
     model = tiny.mlp()
-    model.compile("sgd", "mse", metrics=["mae", Score(name="error_score")])
+    model.compile(
+        "sgd", "mse", metrics=["mae", Score(name="error_score")], jit_compile=False
+    )
     model.evaluate(np.ones((4, 6)), np.ones((4, 3)), verbose=0)
     assert direction_in(model, "val_mae") is False
     assert direction_in(model, "val_out_mae") is False

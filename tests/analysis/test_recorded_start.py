@@ -97,7 +97,7 @@ def test_a_model_on_two_replicas(strategy):
 @pytest.mark.slow
 def test_gradual_unfreezing_records_the_start():
     model = tiny.mlp()
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", jit_compile=False)
     before = model.get_weights()
     x, y = np.ones((8, 6)), np.ones((8, 3))
     unfreezing = kt.callbacks.GradualUnfreezing(model)

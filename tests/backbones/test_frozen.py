@@ -34,7 +34,7 @@ def headed(backbone, outputs=None):
     inputs = keras.Input((6,))
     x = backbone(inputs) if outputs is None else outputs(inputs)
     model = keras.Model(inputs, layers.Dense(1, name="head")(x))
-    model.compile(keras.optimizers.Adam(0.1), "mse")
+    model.compile(keras.optimizers.Adam(0.1), "mse", jit_compile=False)
     return model
 
 
@@ -201,7 +201,7 @@ def test_loads_frozen_with_optimizer_state(tmp_path):
     backbone = tiny.bert()
     pooled = FrozenBackbone(backbone)(backbone.input)["pooled_output"]
     model = keras.Model(backbone.input, layers.Dense(1)(pooled))
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", jit_compile=False)
     fit(model, x, np.ones((8, 1)), epochs=2)
     model.save(tmp_path / "model.keras")
     again = fresh.load(tmp_path / "model.keras", x)
@@ -288,7 +288,7 @@ def test_image_backbones_stay_bit_equal(make):
     shape = backbone.input.shape[1:]
     pooled = layers.GlobalAveragePooling2D()(FrozenBackbone(backbone)(backbone.input))
     model = keras.Model(backbone.input, layers.Dense(1)(pooled))
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", jit_compile=False)
     x = np.random.default_rng(0).random((4, *shape), "float32")
     before = backbone.get_weights()
     fit(model, x, np.ones((4, 1)))

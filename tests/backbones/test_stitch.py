@@ -22,7 +22,7 @@ SPARSE = keras.losses.SparseCategoricalCrossentropy
 
 
 def trained(head, cached, loss="mse"):
-    head.compile("adam", loss)
+    head.compile("adam", loss, jit_compile=False)
     head.fit(cached.shuffle(9, seed=0).batch(3), epochs=2, shuffle=False, verbose=0)
     return head
 
@@ -65,7 +65,9 @@ def test_equals_the_head_on_the_features(name, tmp_path):
     # The model contains only weights that the outputs depend on, and all of them train.
     still = [v for v in model.variables if not v.trainable]
     assert all("moving" in v.path or "seed" in v.path for v in still)
-    model.compile(keras.optimizers.SGD(0.1), SPARSE(from_logits=True))
+    model.compile(
+        keras.optimizers.SGD(0.1), SPARSE(from_logits=True), jit_compile=False
+    )
     before = [v.numpy() for v in model.trainable_variables]
     model.fit(x, y, verbose=0)  # Keras would warn about a weight without a gradient
     moved = [
@@ -114,7 +116,7 @@ def test_gradual_unfreezing_trains_the_model():
     backbone = features(FrozenBackbone(tiny.bert(num_layers=2)))
     x, y = tokens(), np.arange(7) % 3
     model = stitch(backbone, dense(16))
-    model.compile("adam", SPARSE(from_logits=True))
+    model.compile("adam", SPARSE(from_logits=True), jit_compile=False)
     unfreezing = kt.callbacks.GradualUnfreezing(model)
     history = model.fit(x, y, epochs=4, callbacks=[unfreezing], verbose=0)
     assert len(history.history["loss"]) == 4

@@ -229,7 +229,7 @@ def test_the_rate_of_a_phase_does_not_change_the_learning_rate():
 @pytest.mark.parametrize("batch_norm", ["frozen", "train"])
 def test_batch_norm_trains_or_stays_frozen_as_set(batch_norm):
     model = tiny.convnet()
-    model.compile("adam", "sparse_categorical_crossentropy")
+    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
     recorder = Recorder()
     callback = GradualUnfreezing(model, batch_norm=batch_norm)
     fit(model, callback, recorder, xy=images(), epochs=4)
@@ -365,7 +365,9 @@ def test_works_with_early_stopping_and_epoch_checkpoints(tmp_path):
 @pytest.mark.slow
 def test_a_task_of_keras_hub_is_unfrozen_block_by_block():
     model = tiny.bert_classifier(num_layers=2)
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=[])
+    model.compile(
+        "adam", "sparse_categorical_crossentropy", metrics=[], jit_compile=False
+    )
     ids = np.random.default_rng(0).integers(1, 64, (4, 8))
     x = dict(token_ids=ids, segment_ids=0 * ids, padding_mask=0 * ids + 1)
     recorder = Recorder()
@@ -637,7 +639,7 @@ def test_an_optimizer_made_outside_the_scope_raises(strategy):
     adam = keras.optimizers.Adam()
     with strategy.scope():
         model = tiny.mlp()
-        model.compile("adam", "mse")
+        model.compile("adam", "mse", jit_compile=False)
     model.optimizer = adam
     callback = GradualUnfreezing(model)
     with pytest.raises(ValueError, match="outside the tf.distribute scope"):

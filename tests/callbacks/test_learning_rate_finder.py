@@ -140,7 +140,7 @@ def quadratic(curvature, noise=0.0):
             keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros"),
         ]
     )
-    model.compile(keras.optimizers.SGD(1.0), "mse")
+    model.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=False)
     scale = np.full((8, 1), np.sqrt(curvature / 2), "float32")
     sign = np.array([[1], [1], [1], [1], [-1], [-1], [-1], [-1]])
     return model, (scale, scale * (1 + noise * sign))
@@ -346,7 +346,7 @@ def test_an_interrupt_of_the_first_fit_sets_no_history():
     def interrupt(y, y_pred):
         raise KeyboardInterrupt
 
-    model.compile("adam", interrupt)
+    model.compile("adam", interrupt, jit_compile=False)
     with pytest.raises(KeyboardInterrupt):
         kt.find_learning_rate(model, data(), **SHORT)
     assert not hasattr(model, "history")
@@ -446,7 +446,11 @@ def test_a_task_takes_its_raw_inputs():
         backbone=tiny.bert(num_layers=1), num_classes=2, preprocessor=preprocessor
     )
     model.backbone.trainable = False  # tracing is faster
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        "adam",
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
     texts, labels = ["good", "bad", "good good", "bad bad"] * 2, [1, 0, 1, 0] * 2
     before = _keras.snapshot(model.variables)
     curve = kt.find_learning_rate(model, (texts, labels), **SHORT, batch_size=4)
@@ -580,7 +584,9 @@ def test_nan_in_the_data_raises(rows, batch):
 
 def test_a_loss_that_is_nan_without_any_update_raises():
     model = relu_network()
-    model.compile("sgd", lambda y, x: keras.ops.log(y[:, :1] - x[:, :1] * 0))
+    model.compile(
+        "sgd", lambda y, x: keras.ops.log(y[:, :1] - x[:, :1] * 0), jit_compile=False
+    )
     x, y = data()
     y[:] = 1
     y[35:] = -1

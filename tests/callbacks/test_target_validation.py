@@ -114,7 +114,7 @@ def test_one_hot_labels_and_probabilities():
     inputs = keras.Input((6,))
     outputs = keras.layers.Softmax()(tiny.mlp()(inputs))
     model = keras.Model(inputs, outputs)
-    model.compile("adam", "categorical_crossentropy")
+    model.compile("adam", "categorical_crossentropy", jit_compile=False)
     one_hot = np.eye(3)[SOURCE[1]]
     x, y = domain(12)
     callbacks = [TargetValidation((SOURCE[0], one_hot), TARGET)]
@@ -259,7 +259,9 @@ def test_layers_that_changed_in_place_after_predict_are_traced_again():
     kt.adapters.LoRA(rank=2, targets="dense_0").attach(model)
     for weight in model.trainable_weights:
         weight.assign(keras.ops.ones_like(weight))
-    model.compile(keras.optimizers.SGD(0.0), SPARSE(from_logits=True))
+    model.compile(
+        keras.optimizers.SGD(0.0), SPARSE(from_logits=True), jit_compile=False
+    )
     logs = fit(model, TargetValidation(SOURCE, TARGET))
     now = model(TARGET, training=False)
     expected = kt.analysis.target_entropy(now, from_logits=True)
@@ -390,7 +392,7 @@ def test_outputs_that_are_nan_raise():
 def test_several_outputs_raise():
     inputs = keras.Input((6,))
     model = keras.Model(inputs, {"a": tiny.mlp()(inputs), "b": tiny.mlp()(inputs)})
-    model.compile("adam", {"a": SPARSE(True), "b": SPARSE(True)})
+    model.compile("adam", {"a": SPARSE(True), "b": SPARSE(True)}, jit_compile=False)
     x, y = domain(12)
     validation = TargetValidation(SOURCE, TARGET, from_logits=True)
     with pytest.raises(ValueError, match="several outputs"):

@@ -238,7 +238,7 @@ def test_images_work_in_fit_and_the_feature_cache(boxes):
     features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(x))
     model = keras.Model(inputs, keras.layers.Dense(2)(features))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", loss, metrics=["accuracy"])
+    model.compile("sgd", loss, metrics=["accuracy"], jit_compile=False)
     model.fit(data, epochs=2, verbose=0, shuffle=False)
     test = kt.data.from_tfds(boxes, "test")
     assert 0 <= model.evaluate(test, verbose=0, return_dict=True)["accuracy"] <= 1
@@ -262,7 +262,7 @@ def test_texts_work_in_fit(boxes):
     )
     model = keras.Model(inputs, keras.layers.Dense(2)(words(inputs)))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", loss)
+    model.compile("sgd", loss, jit_compile=False)
     history = model.fit(data, verbose=0, shuffle=False)
     assert np.isfinite(history.history["loss"]).all()
 

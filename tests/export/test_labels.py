@@ -142,7 +142,7 @@ def test_class_names_that_do_not_fit_are_left_out(tmp_path):
 def test_report_and_export_have_the_class_names_of_fine_tune(tmp_path):
     model = tiny.mlp()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adam", loss)
+    model.compile("adam", loss, jit_compile=False)
     texts = np.array(["dog", "cat", "Füchse", "cat"] * 5)
     kt.fine_tune(model, (X, texts), epochs=1, verbose=0)
     found = kt.report(model, data=(X, texts)).to_dict()["evaluation"]

@@ -211,7 +211,7 @@ def test_each_example_has_one_name(count):
 @pytest.mark.slow
 def test_the_model_does_not_change_and_can_train():
     model = adapted(tiny.mlp(), "dense_[01]")
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", jit_compile=False)
     x = np.random.default_rng(1).normal(size=(5, 6)).astype("float32")
     before = [np.array(v) for v in model.get_weights()]
     outputs, state = model.predict(x, verbose=0), kt.adapters.active(model)

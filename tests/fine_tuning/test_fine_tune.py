@@ -286,7 +286,7 @@ def test_raw_strings_for_a_task_are_shuffled(capsys):
         return keras.ops.square(y - x)
 
     epoch = Epoch()
-    model.compile(keras.optimizers.Adam(0.01), loss, metrics=["mae"])
+    model.compile(keras.optimizers.Adam(0.01), loss, metrics=["mae"], jit_compile=False)
     texts = list("abcdefgh")
     epoch.seen = []  # the head trains to its end before the first epoch begins
     tune(model, (texts, range(8)), strategy="lp-ft", callbacks=[epoch], verbose=2)

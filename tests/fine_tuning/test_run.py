@@ -264,7 +264,7 @@ def test_models_that_are_not_compiled_or_built_raise():
         kt.fine_tune(keras.layers.Dense(3), data())
     refused(tiny.mlp(), ValueError, "is not compiled")
     unbuilt = keras.Sequential([keras.layers.Dense(3)])
-    unbuilt.compile("adam", SPARSE)
+    unbuilt.compile("adam", SPARSE, jit_compile=False)
     refused(unbuilt, ValueError, "is not built")
 
 

@@ -96,7 +96,7 @@ def test_strength_gets_no_gradient():
 def test_a_changed_variable_is_read_in_the_graph():
     strength = keras.Variable(1.0, trainable=False)
     model = by_hand(kt.layers.GradientReversal(strength))
-    model.compile(keras.optimizers.SGD(1.0), mean_of_outputs)
+    model.compile(keras.optimizers.SGD(1.0), mean_of_outputs, jit_compile=False)
     assert_close(moves(model), np.array([1.0]), 1e-6)
     strength.assign(0.25)
     assert_close(moves(model), np.array([0.25]), 1e-6)
@@ -105,7 +105,7 @@ def test_a_changed_variable_is_read_in_the_graph():
 def test_variable_is_loaded_with_its_value(tmp_path):
     strength = keras.Variable(1.0, trainable=False)
     model = by_hand(kt.layers.GradientReversal(strength))
-    model.compile(keras.optimizers.SGD(1.0), mean_of_outputs)
+    model.compile(keras.optimizers.SGD(1.0), mean_of_outputs, jit_compile=False)
     strength.assign(0.25)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(
@@ -136,7 +136,7 @@ def test_schedule_changes_within_one_execution_of_several_steps():
     optimizer = keras.optimizers.SGD(1.0)
     reversal = kt.layers.GradientReversal(linear, step=optimizer.iterations)
     model = by_hand(reversal)
-    model.compile(optimizer, mean_of_outputs, steps_per_execution=4)
+    model.compile(optimizer, mean_of_outputs, steps_per_execution=4, jit_compile=False)
     x = np.ones((8, 1), "float32")
     model.fit(x, x, batch_size=2, verbose=0)
     assert_close(model.get_weights()[0], np.array([[1.6]]), 1e-6)
@@ -148,7 +148,7 @@ def test_schedule_continues_after_loading_with_its_step(tmp_path):
     optimizer = keras.optimizers.SGD(1.0)
     ramp_up = kt.optimizers.GaninRampUp(total_steps=10)
     model = by_hand(kt.layers.GradientReversal(ramp_up, step=optimizer.iterations))
-    model.compile(optimizer, mean_of_outputs)
+    model.compile(optimizer, mean_of_outputs, jit_compile=False)
     expected = [float(ramp_up(step)) for step in range(4)]
     assert_close(moves(model, epochs=3), np.array(expected[:3]), 1e-6)
     model.save(tmp_path / "model.keras")
@@ -183,7 +183,7 @@ def test_exports(tmp_path, kind):
         "schedule": lambda: kt.layers.GradientReversal(linear, optimizer.iterations),
     }[kind]()
     model = by_hand(reversal)
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", jit_compile=False)
     fit(model, np.ones((8, 1)), np.zeros((8, 1)))
     model.export(tmp_path / "served", verbose=False)
     served = tf.saved_model.load(tmp_path / "served")
@@ -197,7 +197,7 @@ def test_schedule_under_two_replicas(strategy):
         optimizer = keras.optimizers.SGD(1.0)
         reversal = kt.layers.GradientReversal(linear, step=optimizer.iterations)
         model = by_hand(reversal)
-        model.compile(optimizer, "mae")
+        model.compile(optimizer, "mae", jit_compile=False)
     x = np.ones((8, 1), "float32")
     model.fit(x, 0 * x, batch_size=8, epochs=3, verbose=0)
     assert_close(model.get_weights()[0], np.array([[1.3]]), 1e-6)

@@ -135,7 +135,9 @@ def test_the_domain_head_cannot_distinguish_the_trained_features():
         keras.utils.set_random_seed(0)
         body = keras.Sequential([keras.Input((2,)), layers.Dense(4, "tanh")])
         model = DANN(body, layers.Dense(2), strength=strength)
-        model.compile(keras.optimizers.Adam(0.02), LOGITS, metrics=["accuracy"])
+        model.compile(
+            keras.optimizers.Adam(0.02), LOGITS, metrics=["accuracy"], jit_compile=False
+        )
         history = model.fit(
             {"source": xs, "target": xt}, labels, batch_size=32, epochs=15, verbose=0
         ).history

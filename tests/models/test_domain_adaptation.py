@@ -213,7 +213,7 @@ def test_a_variable_is_read_and_saved_but_never_trained(tmp_path):
     # Training would reduce the weight of a loss to 0.
     strength = keras.Variable(1.0)
     model = DeepCORAL(extractor(), free_head(), strength=strength)
-    model.compile(keras.optimizers.SGD(1.0), LOGITS)
+    model.compile(keras.optimizers.SGD(1.0), LOGITS, jit_compile=False)
     fit(model, streams(), LABELS)
     assert arrays(strength) == [1.0]
 
@@ -231,7 +231,7 @@ def test_a_schedule_counts_the_updates_of_the_optimizer(tmp_path):
 def test_strength_is_the_same_on_one_and_two_replicas(strategy):
     def logs():
         model = DANN(extractor(), free_head())
-        model.compile(keras.optimizers.SGD(0.01), LOGITS)
+        model.compile(keras.optimizers.SGD(0.01), LOGITS, jit_compile=False)
         return train(model)["strength"]
 
     one = logs()
@@ -273,7 +273,7 @@ class Endless(keras.optimizers.schedules.LearningRateSchedule):
 
 def test_a_schedule_that_is_not_finite_raises():
     model = DANN(extractor(), free_head(), strength=Endless())
-    model.compile("sgd", LOGITS)
+    model.compile("sgd", LOGITS, jit_compile=False)
     with pytest.raises(ValueError, match="strength=inf"):
         fit(model, streams(), LABELS)
 
@@ -303,7 +303,7 @@ def plain_weights(kind, settings):
     model = kind(extractor(), free_head(), **settings)
     init = np.random.default_rng(0).normal(size=(5, 3))
     model.label_head.set_weights([init, np.zeros(3)])
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), LOGITS)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), LOGITS, jit_compile=False)
     fit(model, streams(), LABELS, epochs=3)
     return model.feature_extractor.get_weights() + model.label_head.get_weights()
 

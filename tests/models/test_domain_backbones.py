@@ -44,6 +44,7 @@ def bert(**kwargs):
 
 
 def compiled(model, optimizer=None, **kwargs):
+    kwargs = dict(jit_compile=False) | kwargs
     model.compile(optimizer or keras.optimizers.Adam(0.01), LOGITS, **kwargs)
     return model
 

@@ -86,7 +86,7 @@ def fitted(target_mean, epochs, rate=0.02):
     }
     body = keras.Sequential([keras.Input((1,)), layers.Dense(8, "tanh")])
     model = ImportanceWeighting(body, layers.Dense(2), domain_head=layers.Dense(1))
-    model.compile(keras.optimizers.Adam(rate), LOGITS)
+    model.compile(keras.optimizers.Adam(rate), LOGITS, jit_compile=False)
     y = (x["source"][:, 0] > 0).astype(int)
     history = model.fit(x, y, batch_size=64, epochs=epochs, verbose=0).history
     return model, x["source"], history
@@ -125,7 +125,7 @@ def test_domains_without_overlap_warn_in_each_epoch():
 def test_a_small_effective_sample_size_warns():
     model = ImportanceWeighting(extractor(), free_head(), domain_head=layers.Dense(1))
     model.domain_head.set_weights([np.full((5, 1), 60.0), np.zeros(1)])
-    model.compile(keras.optimizers.SGD(0.0), LOGITS)
+    model.compile(keras.optimizers.SGD(0.0), LOGITS, jit_compile=False)
     x = {"source": streams(64)["source"], "target": streams(64)["source"]}
     with pytest.warns(DomainOverlapWarning, match="effective sample size is"):
         history = model.fit(x, np.arange(64) % 3, batch_size=64, verbose=0).history
@@ -136,7 +136,7 @@ def test_a_small_effective_sample_size_warns():
 def test_sample_weights_may_be_a_column():
     keras.utils.set_random_seed(0)
     model = ImportanceWeighting(extractor(), free_head())
-    model.compile("sgd", LOGITS)
+    model.compile("sgd", LOGITS, jit_compile=False)
     x, given = streams(), np.arange(8, dtype="float32")
     outputs = model(x, training=True)
     losses = [

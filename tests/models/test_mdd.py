@@ -88,7 +88,7 @@ class TestMDD(DomainContract):
 
 def test_strength_rises_to_a_tenth():
     model = MDD(extractor(), free_head(), total_steps=10)
-    model.compile(keras.optimizers.SGD(0.01), LOGITS)
+    model.compile(keras.optimizers.SGD(0.01), LOGITS, jit_compile=False)
     for _ in range(10):
         model.train_on_batch(streams(), LABELS)
     assert float(model.strength_now()) == pytest.approx(0.1, rel=1e-3)

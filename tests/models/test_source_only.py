@@ -24,7 +24,7 @@ class TestSourceOnly(DomainContract):
 def made(body):
     keras.utils.set_random_seed(3)
     model = SourceOnly(body(), free_head())
-    model.compile(keras.optimizers.SGD(0.1), LOGITS)
+    model.compile(keras.optimizers.SGD(0.1), LOGITS, jit_compile=False)
     return model
 
 
@@ -66,7 +66,7 @@ def test_an_activity_loss_of_the_target_has_no_effect():
         dense = layers.Dense(5, activity_regularizer="l2")
         body = keras.Sequential([keras.Input((6,)), dense])
         model = SourceOnly(body, layers.Dense(3))
-        model.compile("sgd", LOGITS)
+        model.compile("sgd", LOGITS, jit_compile=False)
         x = streams()
         x["target"] *= scale
         losses += fit(model, x, LABELS).history["loss"]

@@ -81,7 +81,7 @@ def test_image_backbones_fit_and_reload(tmp_path, make, wrap):
     backbone = make()
     x = images(backbone.input.shape[1:])
     model = TransferClassifier(wrap(backbone), 3, dropout=0.2)
-    model.compile("adam", LOSS)
+    model.compile("adam", LOSS, jit_compile=False)
     fit(model, x, LABELS)
     model.save(tmp_path / "model.keras")
     again = fresh.load(tmp_path / "model.keras", x)
@@ -128,7 +128,7 @@ def test_keras_hub_loses_the_flags_of_layers():
 
 def test_partly_frozen_backbone_reloads_with_optimizer_state(tmp_path):
     model = TransferClassifier(partly_frozen(), 3)
-    model.compile("adam", LOSS)
+    model.compile("adam", LOSS, jit_compile=False)
     x = token_data()
     fit(model, x, LABELS, epochs=2)
     model.save(tmp_path / "model.keras")
@@ -149,7 +149,7 @@ def idle_paths(model):
 @pytest.mark.slow
 def test_weights_without_a_gradient_do_not_train():
     model = TransferClassifier(tiny.bert(num_layers=1), 3)
-    model.compile("adam", LOSS)
+    model.compile("adam", LOSS, jit_compile=False)
     fit(model, token_data(), LABELS)  # warnings of Keras are errors in the tests
     assert idle_paths(model) == ["pooled_dense/kernel", "pooled_dense/bias"]
     parts = model.trainable_variables + model.non_trainable_variables
@@ -243,13 +243,13 @@ def test_config_of_another_version_raises():
 def test_batch_norm_trains_and_freezes_as_in_keras():
     backbone = tiny.hub_resnet()
     model = TransferClassifier(backbone, 3)
-    model.compile("sgd", LOSS)
+    model.compile("sgd", LOSS, jit_compile=False)
     still = [w for w in backbone.weights if "moving" in w.path]
     before = arrays(still)
     fit(model, images(), LABELS)
     assert any((a != b).any() for a, b in zip(arrays(still), before, strict=True))
     backbone.trainable = False
-    model.compile("sgd", LOSS)
+    model.compile("sgd", LOSS, jit_compile=False)
     before = backbone.get_weights()
     fit(model, images(), LABELS)
     assert_close(backbone.get_weights(), before)

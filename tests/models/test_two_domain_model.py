@@ -41,7 +41,7 @@ KINDS = [
 
 def compiled(kind=DANN, body=extractor, **settings):
     model = kind(body(), free_head(), **{"strength": 0.5} | settings)
-    model.compile(keras.optimizers.SGD(0.01), LOGITS)
+    model.compile(keras.optimizers.SGD(0.01), LOGITS, jit_compile=False)
     return model
 
 
@@ -99,7 +99,9 @@ def test_target_accuracy_of_other_labels(kind):
     single = kind == "one output"
     model = DANN(extractor(), layers.Dense(1 if single else 3), strength=0.5)
     family = "BinaryCrossentropy" if single else "CategoricalCrossentropy"
-    model.compile("sgd", getattr(keras.losses, family)(from_logits=True))
+    model.compile(
+        "sgd", getattr(keras.losses, family)(from_logits=True), jit_compile=False
+    )
     y = {name: rng.integers(2, size=(8, 1)) for name in x}
     outputs = arrays(run(model, x["target"]))[0]
     if single:
@@ -127,7 +129,7 @@ def test_validation_logs_target_accuracy_and_does_not_change_training():
 
 def test_logits_with_a_loss_on_probabilities_raise():
     model = DANN(extractor(), free_head(), strength=0.5)
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
     with pytest.raises(ValueError, match="from_logits=True"):
         fit(model, streams(), LABELS)
 
@@ -164,7 +166,7 @@ def test_wrong_feature_extractors_and_heads_raise(body, label_head, error, match
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_a_loss_that_is_not_finite_warns(epochs):
     model = DANN(extractor(), free_head(), strength=1.0)
-    model.compile(keras.optimizers.SGD(1e30), LOGITS)
+    model.compile(keras.optimizers.SGD(1e30), LOGITS, jit_compile=False)
     with pytest.warns(RuntimeWarning, match="The loss is not finite"):
         model.fit(streams(), LABELS, batch_size=4, epochs=epochs, verbose=0)
 
@@ -200,7 +202,7 @@ def test_from_logits_is_read_from_all_forms_of_a_loss(loss):
     model = MCC(extractor(), free_head())
     values = []
     for each in (LOGITS, loss):
-        model.compile("sgd", each)
+        model.compile("sgd", each, jit_compile=False)
         found = model.evaluate(streams(), LABELS, verbose=0, return_dict=True)
         values.append(found["confusion_loss"])
     assert values[0] == values[1]
@@ -209,7 +211,7 @@ def test_from_logits_is_read_from_all_forms_of_a_loss(loss):
 def test_a_loss_without_from_logits_and_a_head_without_activation_raise():
     head = keras.Sequential([layers.Dense(3), layers.Rescaling(1.0)])
     model = MCC(extractor(), head)
-    model.compile("sgd", softly)
+    model.compile("sgd", softly, jit_compile=False)
     with pytest.raises(ValueError, match="does not say whether"):
         fit(model, streams(), LABELS)
 
@@ -223,14 +225,14 @@ def test_a_loss_without_from_logits_and_a_head_without_activation_raise():
 )
 def test_labels_that_are_not_classes_have_no_target_accuracy(head, loss, labels):
     model = DANN(extractor(), head)
-    model.compile("sgd", loss)
+    model.compile("sgd", loss, jit_compile=False)
     with pytest.raises(ValueError, match="does not say whether|separate yes or no"):
         model.evaluate(streams(), {"source": labels, "target": labels}, verbose=0)
 
 
 def test_means_are_over_examples_and_not_over_batches():
     model = DANN(extractor(), free_head())
-    model.compile("sgd", LOGITS)
+    model.compile("sgd", LOGITS, jit_compile=False)
     found = [
         model.evaluate(
             streams(9), np.arange(9) % 3, batch_size=size, verbose=0, return_dict=True

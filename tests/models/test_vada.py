@@ -57,7 +57,7 @@ def test_the_step_is_close_to_the_worst_of_its_length():
     keras.utils.set_random_seed(0)
     body = keras.Sequential([keras.Input((2,)), layers.Dense(8, "tanh")])
     model = VADA(body, layers.Dense(3), strength=0.0, radius=0.05)
-    model.compile("sgd", LOGITS)
+    model.compile("sgd", LOGITS, jit_compile=False)
     rng = np.random.default_rng(0)
     x = {
         name: rng.normal(size=(40, 2)).astype("float32")
@@ -103,7 +103,7 @@ def test_the_step_for_token_ids_is_in_the_features():
     keras.utils.set_random_seed(0)
     body = embedding()
     model = VADA(body, layers.Dense(3), strength=0.5, radius=0.1)
-    model.compile(keras.optimizers.SGD(0.01), LOGITS)
+    model.compile(keras.optimizers.SGD(0.01), LOGITS, jit_compile=False)
     rng, x = np.random.default_rng(1), ids()
     features = arrays(body(x["target"]))[0]
     outputs = run(model, x)
@@ -162,7 +162,7 @@ def test_a_radius_of_zero_raises():
 def test_constant_predictions_have_no_divergence_and_no_nan():
     # The gradient of a head with a kernel of zeros is 0, so the step has no direction.
     model = VADA(extractor(), free_head(kernel_initializer="zeros"), strength=0.5)
-    model.compile(keras.optimizers.SGD(0.01), LOGITS)
+    model.compile(keras.optimizers.SGD(0.01), LOGITS, jit_compile=False)
     found = run(model, streams())["compared"]
     assert np.all(arrays(found["target_smoothness"])[0] == 0)
     logs = fit(model, streams(), LABELS).history
@@ -180,7 +180,7 @@ def shifted(normalize):
 def test_a_tiny_step_changes_nothing_with_batch_norm():
     body, x = shifted([layers.BatchNormalization()])
     model = VADA(body, layers.Dense(3), strength=1.0, radius=1e-3)
-    model.compile("sgd", LOGITS)
+    model.compile("sgd", LOGITS, jit_compile=False)
     compared = model(x, training=True)["compared"]
     for name in x:
         assert np.abs(compared[f"{name}_smoothness"]).max() < 1e-4
@@ -190,7 +190,7 @@ def test_batch_norm_uses_both_domains():
     norm = layers.BatchNormalization(momentum=0.0)
     body, x = shifted([norm])
     model = VADA(body, layers.Dense(3), strength=1.0, radius=1e-3)
-    model.compile("sgd", LOGITS)
+    model.compile("sgd", LOGITS, jit_compile=False)
     model(x, training=True)
     seen = body.layers[0](np.concatenate([x["source"], x["target"]]))
     np.testing.assert_allclose(norm.moving_mean, np.mean(seen, axis=0), atol=1e-2)
@@ -199,6 +199,6 @@ def test_batch_norm_uses_both_domains():
 
 def test_the_error_names_only_arguments_of_vada():
     model = VADA(extractor(), free_head(), strength=None)
-    model.compile("sgd", LOGITS)
+    model.compile("sgd", LOGITS, jit_compile=False)
     with pytest.raises(ValueError, match="step by step, pass strength="):
         model.train_on_batch(streams(), LABELS)

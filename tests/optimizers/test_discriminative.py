@@ -127,7 +127,7 @@ def test_gradients_of_repeated_ids_are_summed_before_they_are_squared():
         model = keras.Sequential(
             [keras.Input((3,), dtype="int32"), keras.layers.Embedding(4, 2)]
         )
-        model.compile(make(model), "mse")
+        model.compile(make(model), "mse", jit_compile=False)
         x = np.array([[1, 1, 2]])
         model.fit(x, np.ones((1, 3, 2)), epochs=3, verbose=0)
         return model.get_weights()[0]
@@ -147,7 +147,7 @@ def test_gradients_of_repeated_ids_are_summed_before_they_are_squared():
         )
         keras.utils.set_random_seed(0)
         model.set_weights(sparse.get_weights())
-        model.compile(keras.optimizers.Adam(0.1), "mse")
+        model.compile(keras.optimizers.Adam(0.1), "mse", jit_compile=False)
         x = np.array([[1, 1, 2]])
         return model, x
 
@@ -207,7 +207,7 @@ def test_set_rates_takes_effect_without_a_retrace():
     model = tiny.mlp()
     x, y = data()
     optimizer = kt.optimizers.discriminative(keras.optimizers.SGD(0.1), model)
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", jit_compile=False)
     model.fit(x, y, verbose=0)
     function = model.train_function
     optimizer.set_rates({"dense_0": 1e-12})
@@ -245,7 +245,7 @@ def test_no_weight_decay_is_restored_on_load_where_keras_loses_it(tmp_path):
         keras.utils.set_random_seed(0)
         model = tiny.mlp()
         model.set_weights([np.ones_like(each) for each in model.get_weights()])
-        model.compile(exclude(model), "mse")
+        model.compile(exclude(model), "mse", jit_compile=False)
         model.optimizer.build(model.trainable_variables)
         model.save(path)
         model = keras.saving.load_model(path)
@@ -270,7 +270,7 @@ def test_an_exclusion_from_weight_decay_is_kept(tmp_path):
     adamw = keras.optimizers.AdamW(0.1, weight_decay=0.1)
     optimizer = kt.optimizers.discriminative(adamw, model)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", jit_compile=False)
     x, y = data()
     for layer in model.layers[1:]:
         layer.trainable = False
@@ -301,7 +301,11 @@ def test_rates_and_moments_survive_reload_of_a_nested_model(tmp_path):
     adam = keras.optimizers.Adam(0.01)
     groups = kt.layer_groups(model)
     rates = {groups.names[0]: 0.5, groups.names[-1]: 2.0}
-    model.compile(kt.optimizers.discriminative(adam, groups, rates=rates), "mse")
+    model.compile(
+        kt.optimizers.discriminative(adam, groups, rates=rates),
+        "mse",
+        jit_compile=False,
+    )
     model.fit(x, y, verbose=0)
     model.save(tmp_path / "model.keras")
     twin = keras.saving.load_model(tmp_path / "model.keras")
@@ -328,7 +332,7 @@ def test_ema_with_frozen_layers_is_assigned_to_the_right_layers():
     model = tiny.mlp(widths=(6, 6, 3))
     sgd = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)
     optimizer = kt.optimizers.discriminative(sgd, model, layer_decay=1.0)
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", jit_compile=False)
     optimizer.build(model.trainable_variables)
     model.layers[1].trainable = False
     frozen, moving = model.get_weights()[0], model.get_weights()[2]
@@ -342,7 +346,7 @@ def test_stock_ema_with_frozen_layers_is_assigned_to_the_wrong_layer():
     y = x
     model = tiny.mlp(widths=(6, 6, 6))
     sgd = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)
-    model.compile(sgd, "mse")
+    model.compile(sgd, "mse", jit_compile=False)
     sgd.build(model.trainable_variables)
     model.layers[1].trainable = False
     first = model.get_weights()[0]
@@ -360,7 +364,7 @@ def test_swap_ema_weights_does_not_change_frozen_layers():
     model = tiny.mlp()
     sgd = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)
     optimizer = kt.optimizers.discriminative(sgd, model)
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", jit_compile=False)
     optimizer.build(model.trainable_variables)
     model.layers[1].trainable = False
     frozen = model.get_weights()[0]
@@ -383,7 +387,9 @@ def test_two_replicas_equal_one_with_clipping(strategy, clip):
         model = tiny.mlp()
         adamw = keras.optimizers.AdamW(0.01, weight_decay=0.1, **clip)
         model.compile(
-            kt.optimizers.discriminative(adamw, model, layer_decay=0.5), "mse"
+            kt.optimizers.discriminative(adamw, model, layer_decay=0.5),
+            "mse",
+            jit_compile=False,
         )
         model.fit(x, y, batch_size=8, epochs=5, shuffle=False, verbose=0)
         return model.get_weights()
@@ -400,12 +406,14 @@ def test_learning_rate_callbacks_keep_the_ratios():
     model = tiny.mlp()
     before = model.get_weights()
     sgd = keras.optimizers.SGD(0.5)
-    model.compile(kt.optimizers.discriminative(sgd, model, rates=RATES), "mse")
+    model.compile(
+        kt.optimizers.discriminative(sgd, model, rates=RATES), "mse", jit_compile=False
+    )
     schedule = keras.callbacks.LearningRateScheduler(lambda epoch: 1e-3)
     model.fit(x, y, callbacks=[schedule], verbose=0)
     twin = tiny.mlp()
     twin.set_weights(before)
-    twin.compile(keras.optimizers.SGD(1e-3), "mse")
+    twin.compile(keras.optimizers.SGD(1e-3), "mse", jit_compile=False)
     twin.fit(x, y, verbose=0)
     ours = [a - b for a, b in zip(model.get_weights(), before, strict=True)]
     plain = [a - b for a, b in zip(twin.get_weights(), before, strict=True)]

@@ -53,7 +53,9 @@ def task():
 
 def compiled(model, optimizer=None):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer or keras.optimizers.Adam(1e-3), loss, metrics=[])
+    model.compile(
+        optimizer or keras.optimizers.Adam(1e-3), loss, metrics=[], jit_compile=False
+    )
     return model
 
 
@@ -112,7 +114,7 @@ def test_load_model_names_resume_in_its_error(tmp_path):
 
 def compiled_mlp(optimizer=None):
     model = tiny.mlp()
-    model.compile(optimizer or keras.optimizers.Adam(1e-3), "mse")
+    model.compile(optimizer or keras.optimizers.Adam(1e-3), "mse", jit_compile=False)
     return model
 
 
@@ -123,7 +125,7 @@ def test_rates_and_phase_are_restored(tmp_path):
     optimizer = kt.optimizers.discriminative(
         adamw, model, rates=rates, no_weight_decay=True
     )
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", jit_compile=False)
     settings = dict(epochs_per_phase=1, monitor="loss", patience=5)
     path = half_way(model, vectors(), tmp_path / "half.keras", **settings)
     again = kt.resume(path)
@@ -183,7 +185,7 @@ def test_files_that_cannot_be_resumed_are_refused(tmp_path):
         kt.resume(tmp_path / "bare.keras")
     model = tiny.mlp()
     optimizer = kt.optimizers.discriminative(keras.optimizers.Adam(), model)
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", jit_compile=False)
     model.save(tmp_path / "untrained.keras")
     with pytest.raises(ValueError, match="saved before it was "):
         kt.resume(tmp_path / "untrained.keras")
@@ -193,7 +195,7 @@ def test_layers_with_statistics_only_keep_their_flag(tmp_path):
     norm = keras.layers.BatchNormalization(center=False, scale=False)
     model = keras.Sequential([keras.Input((6,)), norm, keras.layers.Dense(3)])
     optimizer = kt.optimizers.discriminative(keras.optimizers.Adam(), model)
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", jit_compile=False)
     fit(model, *vectors())
     model.save(tmp_path / "norm.keras")
     assert kt.resume(tmp_path / "norm.keras").layers[0].trainable is True
@@ -204,7 +206,7 @@ def test_custom_objects_are_passed_on(tmp_path):
         return keras.ops.mean((y - prediction) ** 2)
 
     model = tiny.mlp()
-    model.compile("adam", error)
+    model.compile("adam", error, jit_compile=False)
     path = half_way(model, vectors(), tmp_path / "half.keras")
     again = kt.resume(path, custom_objects={"error": error})
     assert_close(again.optimizer.variables, model.optimizer.variables)
@@ -214,7 +216,7 @@ def test_custom_objects_are_passed_on(tmp_path):
 def test_a_custom_compile_is_called_as_by_keras(tmp_path):
     class Own(keras.Model):
         def compile(self, optimizer, scale):
-            super().compile(optimizer, "mse")
+            super().compile(optimizer, "mse", jit_compile=False)
             self.scale = scale
 
         def get_compile_config(self):

@@ -42,7 +42,7 @@ def fixed_classifier(count):
         ]
     )
     model.layers[0].set_weights([np.eye(count) * 9.0])
-    model.compile("sgd", SPARSE(from_logits=True))
+    model.compile("sgd", SPARSE(from_logits=True), jit_compile=False)
     return model
 
 
@@ -75,7 +75,7 @@ def test_all_rules_are_checked_if_there_is_nothing_notable():
     model = fixed_classifier(3)
     kt.analysis.record_start(model)
     x = np.arange(30) % 3
-    model.compile("adam", SPARSE(from_logits=True))
+    model.compile("adam", SPARSE(from_logits=True), jit_compile=False)
     model.train_on_batch(x, x)
     history = history_of(
         ((("lookup",)), ("lookup",)),
@@ -114,7 +114,7 @@ def test_a_keras_metric_states_its_direction():
     model = tiny.mlp()
     assert found(history, model)[0].startswith(NOTHING)
     metric = keras.metrics.R2Score(name="r")
-    model.compile("sgd", "mse", metrics=[metric])
+    model.compile("sgd", "mse", metrics=[metric], jit_compile=False)
     x, y = np.ones((4, 6), "float32"), np.arange(12.0).reshape(4, 3)
     model.evaluate(x, y, verbose=0)
     (sentence,) = found(history, model)
@@ -377,7 +377,7 @@ def test_several_classes_that_are_never_predicted():
 def test_a_label_that_is_never_predicted():
     layer = keras.layers.Dense(3, "sigmoid", kernel_initializer="identity")
     model = keras.Sequential([keras.Input((3,)), layer])
-    model.compile("sgd", "binary_crossentropy")
+    model.compile("sgd", "binary_crossentropy", jit_compile=False)
     y = np.arange(30).reshape(10, 3) % 2
     x = np.where(y, 5.0, -5.0)
     assert found(None, model, data=(x, y))[0].startswith(NOTHING)
@@ -435,7 +435,9 @@ def test_the_output_is_named():
         for name in "ab"
     )
     model = keras.Model(x, [a, b])
-    model.compile("sgd", [SPARSE(from_logits=True), SPARSE(from_logits=True)])
+    model.compile(
+        "sgd", [SPARSE(from_logits=True), SPARSE(from_logits=True)], jit_compile=False
+    )
     y = np.arange(40) % 2
     x = np.eye(2)[y] * 9
     (sentence,) = found(None, model, data=(x, [y, 0 * y + (np.arange(40) < 20)]))
@@ -447,7 +449,7 @@ def test_tokens_of_one_example_count_once_for_the_standard_error():
         [keras.Input((50,), dtype="int32"), keras.layers.Embedding(2, 2)]
     )
     model.layers[0].set_weights([np.eye(2) * 9.0])
-    model.compile("sgd", SPARSE(from_logits=True))
+    model.compile("sgd", SPARSE(from_logits=True), jit_compile=False)
     y = np.arange(200).reshape(4, 50) % 2
     x = np.where(np.arange(200).reshape(4, 50) % 5, y, 1 - y)
     (sentence,) = found(None, model, data=(x, y))
@@ -463,7 +465,7 @@ def trained(frozen=(), dead=()):
     kt.analysis.record_start(model)
     for name in frozen:
         model.get_layer(name).trainable = False
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", jit_compile=False)
     start = {name: model.get_layer(name).get_weights() for name in dead}
     model.fit(np.ones((8, 6)), np.ones((8, 3)), verbose=0)
     for name, weights in start.items():
@@ -522,7 +524,9 @@ def unfrozen(head_epochs=4, epochs=6, rate=1.0):
     keras.utils.set_random_seed(0)
     model = tiny.mlp()
     sgd = keras.optimizers.SGD(0.05)
-    model.compile(sgd, SPARSE(from_logits=True), metrics=["accuracy"])
+    model.compile(
+        sgd, SPARSE(from_logits=True), metrics=["accuracy"], jit_compile=False
+    )
     names = kt.layer_groups(model).names
     phases = [(names[-1], head_epochs), (names, None, rate)]
     unfreezing = kt.callbacks.GradualUnfreezing(model, phases)
@@ -570,7 +574,9 @@ def test_the_history_of_fine_tune_names_the_groups(tmp_path):
         keras.utils.set_random_seed(0)
         model = tiny.mlp()
         model.layers[-1].bias.assign([0.1, 0.2, 0.3])  # so the head trains alone first
-        model.compile("adam", SPARSE(from_logits=True), metrics=["accuracy"])
+        model.compile(
+            "adam", SPARSE(from_logits=True), metrics=["accuracy"], jit_compile=False
+        )
         history = kt.fine_tune(
             model,
             data(),

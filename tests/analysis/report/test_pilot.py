@@ -217,7 +217,9 @@ def test_the_history_of_fine_tune_has_the_pilot(tmp_path):
         keras.utils.set_random_seed(0)
         model = tiny.mlp()
         rate = keras.optimizers.AdamW(1e-2)
-        model.compile(rate, SPARSE(from_logits=True), metrics=["accuracy"])
+        model.compile(
+            rate, SPARSE(from_logits=True), metrics=["accuracy"], jit_compile=False
+        )
         settings = dict(epochs=6, directory=tmp_path / "run", verbose=0)
         history = kt.fine_tune(model, data(), **settings)
         report = kt.report(model, history)

@@ -33,7 +33,7 @@ def model(form=dict, losses=LOSSES):
     }
     made = keras.Model(inputs, outputs if form is dict else [*outputs.values()])
     if losses:
-        made.compile("sgd", losses)
+        made.compile("sgd", losses, jit_compile=False)
     return made
 
 
@@ -47,7 +47,7 @@ def single(of, name):
         of.output[name] if isinstance(of.output, dict) else of.get_layer(name).output
     )
     one = keras.Model(of.inputs, output)
-    one.compile("sgd", LOSSES[name])
+    one.compile("sgd", LOSSES[name], jit_compile=False)
     return evaluation(one, (X, Y[name]))
 
 

@@ -28,7 +28,9 @@ def build(pretrained, upper=True, rate=1e-2, metrics=("accuracy",)):
     if pretrained:
         low.set_weights([DIRECTIONS, np.zeros(4)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.AdamW(rate), loss, metrics=list(metrics))
+    model.compile(
+        keras.optimizers.AdamW(rate), loss, metrics=list(metrics), jit_compile=False
+    )
     return model
 
 
@@ -44,7 +46,12 @@ def by_hand(low, new, frozen, seed):
     for layer, values in low.items():
         model.get_layer(layer).set_weights(values)
         model.get_layer(layer).trainable = not frozen
-    model.compile(keras.optimizers.AdamW(1e-2), model.loss, metrics=["accuracy"])
+    model.compile(
+        keras.optimizers.AdamW(1e-2),
+        model.loss,
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
     keras.utils.set_random_seed(seed)
     model.fit(*TRAIN, epochs=2, verbose=0)
     return model
@@ -123,14 +130,14 @@ def test_bad_input_is_an_error_before_training():
         units = 3 if pretrained else 4
         model = keras.Sequential([keras.Input((12,)), layers.Dense(units, name="low")])
         model.add(layers.Dense(4))
-        model.compile("adam", "mse")
+        model.compile("adam", "mse", jit_compile=False)
         return model
 
     def flat(pretrained):
         model = keras.Sequential([keras.Input((12,)), layers.Dense(4)])
         if pretrained:
             model.layers[0].set_weights([DIRECTIONS, np.zeros(4)])
-        model.compile("adam", "mse")
+        model.compile("adam", "mse", jit_compile=False)
         return model
 
     with pytest.raises(ValueError, match="seem"):

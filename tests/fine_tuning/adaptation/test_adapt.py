@@ -51,7 +51,7 @@ def compiled(model, loss=LOGITS, rate=0.02):
     metrics = [keras.metrics.CategoricalAccuracy(name="acc")]
     if loss is LOGITS:
         metrics = [keras.metrics.SparseCategoricalAccuracy(name="acc")]
-    model.compile(keras.optimizers.Adam(rate), loss, metrics=metrics)
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=metrics, jit_compile=False)
     return model
 
 
@@ -227,7 +227,7 @@ def test_softmax_and_one_hot_labels():
 def test_one_output_leaves_out_methods_with_two_heads():
     keras.utils.set_random_seed(0)
     model = network(1, "sigmoid")
-    model.compile(keras.optimizers.Adam(0.02), "binary_crossentropy")
+    model.compile(keras.optimizers.Adam(0.02), "binary_crossentropy", jit_compile=False)
     y = (Y == 1).astype("float32")
     model.fit(X, y, epochs=10, verbose=0)
     adapted = adapt(model, (X, y), methods=["MDD", "MCC", "DANN"])
@@ -262,7 +262,9 @@ def test_token_ids_in_a_dictionary():
 
     keras.utils.set_random_seed(0)
     model = tiny.bert_classifier(dropout=0.0)
-    model.compile(keras.optimizers.Adam(1e-3), LOGITS, metrics=["accuracy"])
+    model.compile(
+        keras.optimizers.Adam(1e-3), LOGITS, metrics=["accuracy"], jit_compile=False
+    )
     adapted = adapt(model, (texts(4), np.arange(64) % 3), texts(30), methods=["MCC"])
     assert type(adapted) is type(model)
     assert adapted.adaptation.to_dict()["rows"][1]["method"] == "MCC"
@@ -308,7 +310,13 @@ def share_of_first(y, outputs):
 def test_own_metrics_and_compile_options_are_kept(model):
     own = keras.models.clone_model(model)
     own.set_weights(model.get_weights())
-    own.compile("sgd", LOGITS, metrics=[share_of_first], steps_per_execution=2)
+    own.compile(
+        "sgd",
+        LOGITS,
+        metrics=[share_of_first],
+        steps_per_execution=2,
+        jit_compile=False,
+    )
     adapted = adapt(own)
     assert adapted.steps_per_execution == 2 and own.compiled
     results = adapted.evaluate(X, Y, verbose=0, return_dict=True)
@@ -323,14 +331,14 @@ class Unfinished(keras.metrics.Mean):
 
 def test_a_metric_that_cannot_be_copied_is_named(model):
     own = keras.models.clone_model(model)
-    own.compile("sgd", LOGITS, metrics=[Unfinished(0.5)])
+    own.compile("sgd", LOGITS, metrics=[Unfinished(0.5)], jit_compile=False)
     with pytest.raises(ValueError, match="metric 'mean'.*get_config"):
         adapt(own)
 
 
 def test_several_classes_of_one_example_raise():
     own = network(activation="sigmoid")
-    own.compile("sgd", "binary_crossentropy")
+    own.compile("sgd", "binary_crossentropy", jit_compile=False)
     with pytest.raises(ValueError, match="several classes"):
         adapt(own, (X, np.eye(3)[Y]))
 
@@ -484,6 +492,6 @@ def test_a_model_that_is_not_ready_raises():
     with pytest.raises(TypeError, match="not a Keras model"):
         adapt("model")
     regression = network()
-    regression.compile("adam", "mse")
+    regression.compile("adam", "mse", jit_compile=False)
     with pytest.raises(ValueError, match="crossentropy"):
         adapt(regression, (X, np.eye(3)[Y]))

@@ -27,7 +27,9 @@ def build(pretrained, rate=1e-2, weights=DIRECTIONS, metrics=("accuracy",)):
         backbone.layers[0].set_weights([weights, np.zeros(4)])
     model = kt.models.TransferClassifier(backbone, num_classes=4)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.AdamW(rate), loss, metrics=list(metrics))
+    model.compile(
+        keras.optimizers.AdamW(rate), loss, metrics=list(metrics), jit_compile=False
+    )
     return model
 
 
@@ -66,6 +68,7 @@ def test_scratch_is_what_a_user_would_train(verdict):
         kt.optimizers.discriminative(model.optimizer, groups, layer_decay=1.0),
         model.loss,
         metrics=["accuracy"],
+        jit_compile=False,
     )
     kt.fine_tune(model, TRAIN, strategy="full", epochs=3, verbose=0)
     accuracy = model.evaluate(*TEST, verbose=0)[1]
@@ -195,7 +198,11 @@ LAST = []
 def shared_backbone(pretrained):
     LAST[:] = LAST or [keras.Sequential([keras.Input((12,)), layers.Dense(4)])]
     model = kt.models.TransferClassifier(LAST[0], num_classes=4)
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        "adam",
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
     return model
 
 
@@ -245,7 +252,7 @@ def test_a_strategy_that_does_not_fit_raises_before_any_training(monkeypatch):
         backbone = kt.backbones.FrozenBackbone(model.backbone)
         model = kt.models.TransferClassifier(backbone, num_classes=4)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile("adam", loss)
+        model.compile("adam", loss, jit_compile=False)
         return model
 
     with pytest.raises(ValueError, match="FrozenBackbone, which cannot be unfrozen"):
@@ -321,7 +328,7 @@ def test_backbones_made_outside_are_told_also_if_they_alternate():
             made[pretrained] = build(pretrained).backbone
         model = kt.models.TransferClassifier(made[pretrained], num_classes=4)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile("adam", loss)
+        model.compile("adam", loss, jit_compile=False)
         return model
 
     with pytest.raises(ValueError, match="returned 2 weights again"):

@@ -132,7 +132,9 @@ def test_with_several_outputs_the_loss_of_all_is_compared():
     inputs = keras.Input((3,))
     outputs = {"a": inputs, "b": keras.layers.Rescaling(2.0, name="b")(inputs)}
     model = keras.Model(inputs, outputs)
-    model.compile("sgd", {"a": SPARSE, "b": "mse"}, metrics={"a": ["accuracy"]})
+    model.compile(
+        "sgd", {"a": SPARSE, "b": "mse"}, metrics={"a": ["accuracy"]}, jit_compile=False
+    )
     x, y = data()
     found = score(model, (x, {"a": y, "b": x}), None, None)
     assert found.metric == "loss"
@@ -164,7 +166,7 @@ def test_a_penalty_of_weights_is_no_loss_of_examples():
         dense = keras.layers.Dense(3, kernel_regularizer=penalty)
         model = keras.Model(inputs, dense(inputs))
         dense.set_weights([np.eye(3), np.zeros(3)])
-        model.compile("sgd", SPARSE)
+        model.compile("sgd", SPARSE, jit_compile=False)
         return model
 
     batches = [(LOGITS[:40], LABELS[:40]), (LOGITS[40:], LABELS[40:])]
