@@ -21,12 +21,17 @@ from tests.contracts.model_contract import ModelContract
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 LABELS = np.arange(8) % 3
 # Tests that LossContract covers for a loss, and other methods cover for the base class.
+# The last ones check prediction and evaluation, which do not use the loss at all.
 OF_THE_LOSS = (
     "test_exports",
     "test_mixed_precision",
     "test_reloads_in_a_fresh_process_with_optimizer_state",
     "test_two_replicas_equal_one",
     "test_xla_trains_the_same",
+    "test_plain_evaluation_shows_no_key_of_the_method",
+    "test_plain_inputs_give_only_the_label_head",
+    "test_target_accuracy_is_a_count_and_needs_labels",
+    "test_two_streams_can_be_predicted",
 )
 # Members that a method may define if it only adds a loss to the base class.
 LOSS_ALONE = {"__init__", "get_config", "penalties"}
@@ -99,7 +104,7 @@ class DomainContract(ModelContract):
 
     A method that defines only `penalties` adds a loss to the base class. LossContract
     then tests XLA, half precision and two replicas for the loss, and the methods with
-    `whole = True` test them for the base class.
+    `whole = True` test them for the base class, and also prediction and evaluation.
 
     Predictions get plain inputs, and training gets both domains.
     """

@@ -54,6 +54,12 @@ def made(make=body):
     return model
 
 
+@pytest.fixture(scope="module")
+def adaptable():
+    """Return one model for several batch sizes. Each pass sets all statistics anew."""
+    return made()
+
+
 def norm(model, name):
     return model.feature_extractor.get_layer(name)
 
@@ -63,8 +69,8 @@ def statistics(layer):
 
 
 @pytest.mark.parametrize("batch_size", [2, 5, 11, 128])
-def test_first_layer_gets_the_statistics_of_the_whole_target(batch_size):
-    model = made()
+def test_first_layer_gets_the_statistics_of_the_whole_target(adaptable, batch_size):
+    model = adaptable
     weights = arrays(model.trainable_variables)
     model.adapt(TARGET, batch_size=batch_size)
     expected = [TARGET.mean(axis=0), TARGET.var(axis=0)]
@@ -134,6 +140,12 @@ def test_statistics_of_images_are_over_all_pixels():
     assert_close(statistics(layer), expected, 1e-6)
 
 
+@pytest.fixture(scope="module")
+def trained():
+    """Return one model for all passes that fail, which must not change it."""
+    return made()
+
+
 def bad_batches():
     yield TARGET[:4]
     yield np.full((4, 6), np.nan, "float32")
@@ -162,8 +174,8 @@ def dataset(make):
     ],
     ids=["nan", "later nan", "broken", "one", "none", "labels", "pairs", "shape"],
 )
-def test_a_pass_that_fails_changes_nothing(target, error, match):
-    model = made()
+def test_a_pass_that_fails_changes_nothing(trained, target, error, match):
+    model = trained
     before = arrays(model.weights)
     layer = norm(model, "first")
     state = (layer.trainable, layer.momentum)

@@ -12,6 +12,8 @@ from tests.adapters import models
 from tests.saving import files
 from tests.saving.files import assert_equal
 from tests.saving.files import outputs
+from tests.saving.files import small
+from tests.saving.files import trained
 from tests.saving.files import X
 
 
@@ -170,16 +172,29 @@ HOSTILE = {
 }
 
 
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory):
+    """Return a valid file, and a compiled model for it that has made predictions.
+
+    All refused files share the model, which they must not change.
+    """
+    path = tmp_path_factory.mktemp("hostile") / "valid.safetensors"
+    model, other = small(), small("other")
+    other.set_weights(model.get_weights())
+    trained(model, adapters.LoRA(rank=2, targets="wide|narrow"))
+    kt.save_adapter(model, path)
+    models.compiled(other)
+    other.optimizer.build(other.trainable_variables)
+    other.predict(X, verbose=0)
+    return path, other, files.state(other), outputs(other, X)
+
+
 class TestHostileFiles:
     @pytest.mark.parametrize("case", HOSTILE)
-    def test_is_refused_and_nothing_changes(self, saved, path, case, capsys):
-        _, other = saved
-        models.compiled(other)
-        other.optimizer.build(other.trainable_variables)
-        other.predict(X, verbose=0)
-        before, predictions = files.state(other), outputs(other, X)
+    def test_is_refused_and_nothing_changes(self, ready, path, case, capsys):
+        valid, other, before, predictions = ready
         change, message = HOSTILE[case]
-        files.join(path, *change(*files.split(path)))
+        files.join(path, *change(*files.split(valid)))
         capsys.readouterr()
         with pytest.raises(ValueError, match=message):
             kt.load_adapter(other, path)

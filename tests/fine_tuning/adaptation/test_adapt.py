@@ -63,6 +63,25 @@ def model():
     return model
 
 
+def state(model):
+    """Return what `adapt` must leave as it was: weights, optimizer and metrics."""
+    slots = [ops.convert_to_numpy(each) for each in model.optimizer.variables]
+    metrics = {name: float(x) for name, x in model.get_metrics_result().items()}
+    return model.get_weights(), model.optimizer, slots, metrics
+
+
+@pytest.fixture(scope="module")
+def before(model):
+    """Return the state of the model before `adapted`."""
+    return state(model)
+
+
+@pytest.fixture(scope="module")
+def adapted(model, before):
+    """Return the result of one run, which the tests must not change."""
+    return adapt(model)
+
+
 def adapt(model, source=(X, Y), target=TARGET, **settings):
     chosen = dict(epochs=1, methods=["DeepCORAL"], verbose=0)
     return kt.adapt(model, source, target, **chosen | settings)
@@ -88,24 +107,19 @@ def test_all_methods_are_tried_and_the_target_gains(model, capsys, monkeypatch):
         assert text in printed, text
 
 
-def test_the_given_model_stays_as_it_was(model):
-    weights, optimizer = model.get_weights(), model.optimizer
-    state = [ops.convert_to_numpy(each) for each in optimizer.variables]
-    metrics = {name: float(x) for name, x in model.get_metrics_result().items()}
-    adapted = adapt(model)
+def test_the_given_model_stays_as_it_was(model, before, adapted):
+    weights, optimizer, slots, metrics = before
+    after = state(model)
     assert adapted is not model and not hasattr(model, "adaptation")
     assert model.optimizer is optimizer
-    assert_close(model.get_weights(), weights, 0)
-    after = [ops.convert_to_numpy(each) for each in optimizer.variables]
-    assert_close(after, state, 0)
-    after = {name: float(x) for name, x in model.get_metrics_result().items()}
-    assert after == metrics
+    assert_close(after[0], weights, 0)
+    assert_close(after[2], slots, 0)
+    assert after[3] == metrics
     shared = {id(each) for each in model.weights} & {id(x) for x in adapted.weights}
     assert not shared
 
 
-def test_the_result_is_an_ordinary_compiled_model(model, tmp_path):
-    adapted = adapt(model)
+def test_the_result_is_an_ordinary_compiled_model(adapted, tmp_path):
     assert isinstance(adapted, keras.Sequential)
     assert adapted.evaluate(TARGET, HIDDEN, verbose=0, return_dict=True).keys() == {
         "loss",
@@ -132,19 +146,19 @@ def test_the_seed_decides_and_the_random_state_is_kept(model):
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
-def test_datasets_give_the_same_as_arrays(model):
+def test_datasets_give_the_same_as_arrays(model, adapted):
     source = tf.data.Dataset.from_tensor_slices((X, Y)).batch(50)
     target = tf.data.Dataset.from_tensor_slices(TARGET).batch(70)
     rows = []
-    for data in ((source, target), ((X, Y), TARGET)):
-        rows.append(adapt(model, *data).adaptation.to_dict()["rows"])
+    for each in (adapt(model, source, target), adapted):
+        rows.append(each.adaptation.to_dict()["rows"])
         for row in rows[-1]:
             del row["seconds"]
     assert rows[0] == rows[1]
 
 
-def test_the_table_is_saved(model, tmp_path):
-    result = adapt(model).adaptation
+def test_the_table_is_saved(adapted, tmp_path):
+    result = adapted.adaptation
     assert isinstance(result, kt.fine_tuning.Adaptation)
     for name in ("a.html", "a.md", "a.json", "a.txt"):
         result.save(tmp_path / name)
@@ -354,9 +368,9 @@ def test_tables_need_the_same_columns(model):
     assert rows.adaptation.chosen
 
 
-def test_float64_is_float32_as_in_fit(model):
-    found = [adapt(model, target=TARGET.astype(kind)) for kind in ("f4", "f8")]
-    assert_close(found[0].get_weights(), found[1].get_weights(), 0)
+def test_float64_is_float32_as_in_fit(model, adapted):
+    found = adapt(model, target=TARGET.astype("f8"))
+    assert_close(found.get_weights(), adapted.get_weights(), 0)
 
 
 def test_names_of_classes_are_kept(model):
