@@ -28,9 +28,9 @@ def images(rows=4, size=16):
     return np.random.default_rng(0).normal(size=shape).astype("float32")
 
 
-def nested():
+def nested(num_layers=2):
     """Return a classifier on a nested BERT, without randomness in training."""
-    backbone = tiny.bert(num_layers=2, dropout=0.0, name="backbone")
+    backbone = tiny.bert(num_layers=num_layers, dropout=0.0, name="backbone")
     head = keras.layers.Dense(3, name="logits")
     return keras.Model(backbone.input, head(backbone(backbone.input)["pooled_output"]))
 

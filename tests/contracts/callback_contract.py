@@ -19,6 +19,11 @@ class CallbackContract:
     """Subclass this, define `make_callbacks`, and add specific tests."""
 
     epochs = 4
+    _kept = {}
+
+    @classmethod
+    def teardown_class(cls):
+        cls._kept.clear()
 
     def make_model(self, **compile_kwargs):
         """Return a new compiled model without XLA and without random training."""
@@ -48,17 +53,31 @@ class CallbackContract:
         )
         return model
 
+    def whole(self):
+        """Return the weights after a training without a stop, trained once per class.
+
+        `self.history` is the history of this training.
+        """
+        if type(self) not in self._kept:
+            keras.utils.set_random_seed(0)
+            weights = self.trained(self.make_model()).get_weights()
+            self._kept[type(self)] = weights, self.history
+            keras.utils.clear_session(free_memory=False)
+            keras.utils.set_random_seed(0)
+        weights, self.history = self._kept[type(self)]
+        return weights
+
     def test_fits(self):
-        self.trained(self.make_model())
+        self.whole()
         assert len(self.history.epoch) == self.epochs
         assert np.isfinite(self.history.history["loss"]).all()
 
     @pytest.mark.costly
     def test_initial_epoch_continues_as_without_a_stop(self):
-        whole = self.trained(self.make_model())
+        whole = self.whole()
         halves = self.trained(self.make_model(), epochs=2)
         self.trained(halves, initial_epoch=2)
-        assert_close(halves.get_weights(), whole.get_weights(), 1e-6)
+        assert_close(halves.get_weights(), whole, 1e-6)
 
     @pytest.mark.parametrize("backup_first", [True, False])
     @pytest.mark.costly
@@ -73,7 +92,7 @@ class CallbackContract:
             callbacks.insert(0 if backup_first else len(callbacks), backup)
             fit(model, *self.data(), epochs=self.epochs, callbacks=callbacks)
 
-        whole = self.trained(self.make_model())
+        whole = self.whole()
         stop = keras.callbacks.LambdaCallback(on_epoch_begin=interrupt)
         with pytest.raises(Interrupted):
             run_once(self.make_model(), [stop])
@@ -81,7 +100,7 @@ class CallbackContract:
         run_once(resumed)
         steps = keras.ops.convert_to_numpy(resumed.optimizer.iterations)
         assert steps == 4 * self.epochs
-        assert_close(resumed.get_weights(), whole.get_weights(), 1e-6)
+        assert_close(resumed.get_weights(), whole, 1e-6)
 
     def test_checkpoint_reloads_in_a_fresh_process(self, tmp_path):
         keep = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
@@ -95,19 +114,19 @@ class CallbackContract:
 
     @pytest.mark.costly
     def test_steps_per_execution_trains_the_same(self):
-        plain = self.trained(self.make_model())
+        plain = self.whole()
         several = self.trained(self.make_model(steps_per_execution=2))
-        assert_close(several.get_weights(), plain.get_weights(), 1e-6)
+        assert_close(several.get_weights(), plain, 1e-6)
 
     @pytest.mark.costly
     def test_xla_trains_the_same(self):
-        plain = self.trained(self.make_model())
+        plain = self.whole()
         compiled = self.trained(self.make_model(jit_compile=True))
-        assert_close(compiled.get_weights(), plain.get_weights(), 1e-5)
+        assert_close(compiled.get_weights(), plain, 1e-5)
 
     def test_two_replicas_equal_one(self, strategy):
-        one = self.trained(self.make_model())
+        one = self.whole()
         with strategy.scope():
             two = self.make_model()
         self.trained(two)
-        assert_close(two.get_weights(), one.get_weights(), 1e-5)
+        assert_close(two.get_weights(), one, 1e-5)

@@ -40,7 +40,7 @@ class TestDANN(DomainContract):
         right = (np.mean(z["source"] < 0) + np.mean(z["target"] >= 0)) / 2
         assert found["domain_accuracy"] == pytest.approx(right)
 
-    @pytest.mark.parametrize("strength", [0.0, 0.3, 2.0])
+    @pytest.mark.parametrize("strength", [0.0, 2.0])
     def test_gradients_are_reversed_for_the_features_only(self, strength):
         model = self.compiled(strength=strength)
         x = tensors(streams())
