@@ -11,6 +11,7 @@ from tests.adapters import models
 from tests.contracts.compare import array
 from tests.contracts.compare import arrays
 from tests.contracts.compare import assert_close
+from tests.contracts.compare import fit
 from tests.contracts.compute import tensorflow_only
 
 L = keras.layers
@@ -113,7 +114,7 @@ def test_it_trains_the_same_under_xla_and_in_half_precision(kind, tmp_path):
         model, _, x = attached(kind)
         model.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=xla)
         y = np.ones((4, *model.output_shape[1:]))
-        model.fit(x, y, epochs=2, batch_size=4, verbose=0)
+        fit(model, x, y, epochs=2)
         values[xla] = arrays(model.weights)
     assert_close(values[True], values[False], 1e-5)
     model.export(tmp_path / "served", verbose=False)

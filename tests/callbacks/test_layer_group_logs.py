@@ -9,6 +9,7 @@ import pytest
 import keras_transfer as kt
 from tests import tiny
 from tests.contracts.callback_contract import CallbackContract
+from tests.contracts.compare import build
 
 LayerGroupLogs = kt.callbacks.LayerGroupLogs
 
@@ -29,6 +30,7 @@ def compiled(rate=0.1, decay=0.5, model=None):
 
 def fit(model, *callbacks, epochs=2, **kwargs):
     settings = dict(batch_size=8, shuffle=False, verbose=0) | kwargs
+    build(model, *data())
     return model.fit(*data(), epochs=epochs, callbacks=list(callbacks), **settings)
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 import keras_transfer as kt
 from tests import tiny
 from tests.contracts.callback_contract import CallbackContract
+from tests.contracts.compare import build
 
 TargetValidation = kt.callbacks.TargetValidation
 DomainOverlapWarning = kt.analysis.DomainOverlapWarning
@@ -49,6 +50,7 @@ def with_features(model):
 def fit(model, *callbacks, **kwargs):
     x, y = domain(12, seed=2)
     settings = dict(batch_size=4, epochs=2, shuffle=False, verbose=0) | kwargs
+    build(model, x, y)
     return model.fit(x, y, callbacks=list(callbacks), **settings).history
 
 

@@ -16,6 +16,7 @@ from tests import tiny
 from tests.contracts.compare import array
 from tests.contracts.compare import arrays
 from tests.contracts.compare import assert_close
+from tests.contracts.compare import build
 from tests.contracts.compare import run
 from tests.contracts.domain_contract import free_head
 from tests.contracts.domain_contract import LABELS
@@ -51,7 +52,9 @@ def compiled(model, optimizer=None, **kwargs):
 
 def train(model, batches=None, **kwargs):
     settings = dict(verbose=0, shuffle=False) | kwargs
-    return model.fit(data() if batches is None else batches, **settings).history
+    batches = data() if batches is None else batches
+    build(model, *next(iter(batches)))
+    return model.fit(batches, **settings).history
 
 
 def moved(variables, before):

@@ -169,6 +169,7 @@ def test_the_table_is_saved(adapted, tmp_path):
 # Kinds of models.
 
 
+@pytest.mark.slow
 def test_an_untrained_network_trains_on_the_source_first():
     keras.utils.set_random_seed(0)
     model = compiled(network())

@@ -50,6 +50,7 @@ def test_a_power_law_is_found_again():
     np.testing.assert_allclose(law.losses(SIZES), losses, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_interval_contains_the_truth_about_as_often_as_it_says():
     rng, hits = np.random.default_rng(0), 0
     losses = 0.1 + 2.0 * SIZES**-0.5
@@ -164,6 +165,7 @@ def test_a_loss_may_be_negative():
     assert found.forecasts[0]["change"] == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.slow
 def test_intervals_of_two_runs_contain_the_truth_about_as_often_as_they_say():
     hits = 0
     for seed in range(60):
