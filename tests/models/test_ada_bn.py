@@ -56,7 +56,7 @@ def made(make=body):
 
 @pytest.fixture(scope="module")
 def adaptable():
-    """Return one model for several batch sizes. Each pass sets all statistics anew."""
+    """Return one model for several batch sizes. Each pass replaces all statistics."""
     return made()
 
 
