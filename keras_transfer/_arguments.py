@@ -139,6 +139,19 @@ def different_names(
     return names
 
 
+def unique_names(name: str, value: object, why: str = "") -> tuple[str, ...]:
+    """Return one or more different strings, from a sequence of them.
+
+    Raises:
+        ValueError: If it is a single string, has no name, a name twice, or other items.
+    """
+    found = () if isinstance(value, str) else tuple(value)
+    strings = all(isinstance(each, str) and each for each in found)
+    if not found or not strings or len(set(found)) < len(found):
+        raise ValueError(_text(name, value, "different names, each a str", why))
+    return found
+
+
 def is_number(value: object) -> bool:
     """Return whether `value` is a real number, also of NumPy, and not a bool."""
     if isinstance(value, np.ndarray) and value.ndim == 0:

@@ -122,7 +122,7 @@ def connect(
     """
     one_of("pooling", pooling, POOLINGS)
     network = unwrap(backbone)
-    inputs = _symbolic_inputs(network)
+    inputs = symbolic_inputs(network)
     outputs = backbone(inputs)
     key = chosen_output(outputs, pooling, network, backbone.name)
     left_out = unused(network, key)
@@ -145,7 +145,7 @@ def features_of_outputs(
     Raises:
         ValueError: If a tensor has no positions or features to pool over.
     """
-    inputs = _symbolic_inputs(network)
+    inputs = symbolic_inputs(network)
     mask = _padding_mask(inputs, None)
     vectors = {}
     for name, tensor in outputs.items():
@@ -213,7 +213,8 @@ def unwrap(backbone: keras.Model | FrozenBackbone) -> keras.Model:
     return network
 
 
-def _symbolic_inputs(network: keras.Model) -> object:
+def symbolic_inputs(network: keras.Model) -> object:
+    """Return the symbolic inputs of a network, or raise an error without any."""
     inputs = getattr(network, "inputs", None)
     if not inputs:
         raise ValueError(

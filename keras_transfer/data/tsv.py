@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_transfer._arguments import unique_names
+
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
 SHOWN = 10  # number of class names in an error message
 
@@ -103,12 +105,12 @@ def from_tsv(
     if classes is None:
         classes = _sorted(lines, path)
     else:
-        classes = _checked_classes(classes)
+        classes = unique_names("classes", classes, "the classes of the training file")
         for name, line in lines.items():
             if name not in classes:
                 raise ValueError(
                     f"{path}, line {line}: the label {name!r} is not in `classes`, "
-                    f"which has {len(classes)} names: {_shown(classes)}. Correct the "
+                    f"which has {len(classes)} names: {shown(classes)}. Correct the "
                     "label, or add it to `classes`."
                 )
     numbers = {name: number for number, name in enumerate(classes)}
@@ -120,7 +122,7 @@ def from_tsv(
 
 def _rows(path: pathlib.Path, columns: list[str], header: bool) -> Iterator[list[str]]:
     """Check each line and yield its columns."""
-    for line, text in enumerate(_lines(path), start=1):
+    for line, text in enumerate(read_lines(path), start=1):
         where = f"{path}, line {line}"
         try:
             found = next(csv.reader([text], delimiter="\t", quoting=csv.QUOTE_NONE))
@@ -144,7 +146,7 @@ def _rows(path: pathlib.Path, columns: list[str], header: bool) -> Iterator[list
             yield found
 
 
-def _lines(path: pathlib.Path) -> Iterator[str]:
+def read_lines(path: pathlib.Path) -> Iterator[str]:
     """Yield lines without line ends. Only "\\n" and "\\r\\n" end a line."""
     with path.open("rb") as file:
         for line, data in enumerate(file, start=1):
@@ -189,17 +191,7 @@ def _checked_columns(columns: Sequence[str]) -> list[str]:
     return names
 
 
-def _checked_classes(classes: Sequence[str]) -> tuple[str, ...]:
-    names = () if isinstance(classes, str) else tuple(classes)
-    wrong = [name for name in names if not isinstance(name, str)]
-    if not names or wrong or len(set(names)) < len(names):
-        raise ValueError(
-            f"classes={classes!r} must be the names of the classes, each a str, "
-            "without duplicates, such as the `classes` of the training file."
-        )
-    return names
-
-
-def _shown(names: Sequence[str]) -> str:
+def shown(names: Sequence[str]) -> str:
+    """Return the first names for an error message, and the number of the others."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(map(repr, names[:SHOWN])) + more

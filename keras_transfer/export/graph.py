@@ -112,14 +112,14 @@ def forward(model: keras.Model, plain: Entry, single: str, folded: Folded) -> Ca
 def signature(
     entry: Entry, compute: Callable, finish: Callable = dict
 ) -> tf.types.experimental.ConcreteFunction:
-    """Return the function of a signature: prepare, compute, finish."""
+    """Return the function of a signature: prepare, compute, finish, complete."""
     specs = entry.specs
 
     def serve(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         # With a wrong rank some kernels abort the server, such as the convolutions of
         # oneDNN ("Check failed: index >= 0" in tensor_format.h).
         checked = {k: tf.ensure_shape(tensors[k], x.shape) for k, x in specs.items()}
-        return finish(compute(entry.prepare(checked)))
+        return entry.complete(checked, finish(compute(entry.prepare(checked))))
 
     traced = tf.function(serve, input_signature=[entry.specs], autograph=False)
     return traced.get_concrete_function()

@@ -23,7 +23,9 @@ class RawText:
     and for models that take several strings per example, such as pairs of sentences. A
     request then has one string for each name, and the preprocessor is called with a
     tuple of string tensors. The preprocessor is traced into the graph, so it must
-    consist of TensorFlow operations. All tokenizers of keras-hub do.
+    consist of TensorFlow operations. All tokenizers of keras-hub do. If it has a method
+    `complete(texts, outputs)`, this makes the outputs of the signature from the
+    outputs of the model and the texts, as `kt.data.TaggingPreprocessor` does.
 
     The tokenizers of keras-hub use operations of `tensorflow_text`. A Python client
     must run `import tensorflow_text` before it loads the SavedModel. TensorFlow Serving
@@ -92,7 +94,18 @@ class RawText:
             return fitted(prepared, plain, f"The preprocessor {self.preprocessor!r}")
 
         specs = {n: tf.TensorSpec((None,), tf.string, name=n) for n in self.names}
-        return raw_entry(specs, prepare, self.preprocessor)
+        owner = self.preprocessor
+        if not isinstance(owner, keras.Layer):
+            owner = getattr(owner, "tokenizer", None)
+        entry = raw_entry(specs, prepare, owner)
+        complete = getattr(self.preprocessor, "complete", None)
+        if complete is None:
+            return entry
+
+        def add(tensors: dict[str, tf.Tensor], outputs: dict) -> dict:
+            return complete(*(tensors[name] for name in self.names), outputs)
+
+        return dataclasses.replace(entry, complete=add)
 
     def _called(self, texts: tuple[tf.Tensor, ...]) -> object:
         if len(texts) == 1:

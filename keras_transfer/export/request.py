@@ -25,11 +25,14 @@ class Entry:
             batch.
         prepare: Function from a dict of these tensors to the inputs of the model.
         resources: The lookup tables of the preprocessor and of the model.
+        complete: Function from the tensors of a request and the outputs to the outputs
+            that a client gets.
     """
 
     specs: dict[str, tf.TensorSpec]
     prepare: Callable[[dict[str, tf.Tensor]], object]
     resources: tuple[object, ...] = ()
+    complete: Callable[[dict, dict], dict] = lambda request, outputs: outputs
 
 
 def plain_entry(model: keras.Model, example: object = None) -> Entry:

@@ -35,7 +35,8 @@ def entries_of(
     """
     own = preprocessor is None
     if own:
-        preprocessor = getattr(model, "preprocessor", None)
+        for name in ("preprocessor", "word_preprocessor"):
+            preprocessor = preprocessor or getattr(model, name, None)
     if preprocessor is None or preprocessor is False:
         return {"serving_default": plain_entry(model, samples)}
     if inputs_of(model) is None:

@@ -15,6 +15,7 @@ from keras_transfer.models.mcc import MCC as MCC
 from keras_transfer.models.mcd import MCD as MCD
 from keras_transfer.models.mdd import MDD as MDD
 from keras_transfer.models.source_only import SourceOnly as SourceOnly
+from keras_transfer.models.token_classifier import TokenClassifier as TokenClassifier
 from keras_transfer.models.transfer_classifier import (
     TransferClassifier as TransferClassifier,
 )

@@ -206,6 +206,23 @@ def lora_classifier():
     return classifier(disturb(backbone), bases.tokens())
 
 
+def token_classifier():
+    """Return a TokenClassifier with a tokenizer after two steps, and its inputs."""
+    import keras_hub
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ada", "sing", "##s"]
+    tokenizer = keras_hub.models.BertTokenizer(vocabulary=words, lowercase=True)
+    model = kt.models.TokenClassifier(
+        bases.bert(head=False), ["O", "PER"], tokenizer=tokenizer, dropout=0.1
+    )
+    pieces = model.word_preprocessor
+    x, y, weight = pieces.encode([["Ada", "sings"], ["Ada"]], [["PER", "O"], ["PER"]])
+    model.compile(keras.optimizers.Adam(0.01), bases.LOGITS)
+    for _ in range(2):
+        model.train_on_batch(x, y, sample_weight=weight)
+    return model, x
+
+
 def matched():
     """Return a BERT that computes the same as Hugging Face's BERT."""
     return kt.backbones.match_huggingface(bases.bert(head=False)), bases.tokens()
@@ -307,6 +324,7 @@ MODELS = {
     "half_frozen_classifier": half_frozen_classifier,
     "lora_classifier": lora_classifier,
     "idle_weight_with_slots": lambda: classifier(*bases.llama()),
+    "token_classifier": token_classifier,
     "matched": matched,
     "stitched": stitched,
     "reversals": reversals,

@@ -104,8 +104,22 @@ def _read(data: Any, rows: np.ndarray) -> tuple:
         start = end
         if start > rows[-1]:
             break
-    joined = keras.tree.map_structure(lambda *x: np.concatenate(x), *parts)
-    return keras.tree.lists_to_tuples(joined)
+    return keras.tree.lists_to_tuples(keras.tree.map_structure(_joined, *parts))
+
+
+def _joined(*arrays: np.ndarray) -> np.ndarray:
+    """Return arrays one after another.
+
+    Batches of texts may be padded to several lengths. Then all are padded to the
+    longest one with 0, which is "padding" in a `padding_mask`.
+    """
+    shape = np.max([each.shape[1:] for each in arrays], axis=0, initial=0)
+
+    def padded(array: np.ndarray) -> np.ndarray:
+        missing = shape - array.shape[1:]
+        return np.pad(array, [(0, 0), *((0, int(count)) for count in missing)])
+
+    return np.concatenate([padded(each) if each.ndim > 1 else each for each in arrays])
 
 
 def _preprocessed(run: Run, arrays: tuple) -> tuple:
