@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_transfer.data.vocabulary import has_vocabulary
+
 INPUTS = ("token_ids", "padding_mask", "segment_ids")
 POSITIONS = "word_positions"
 SPECIAL = ("start_token_id", "end_token_id", "pad_token_id")
@@ -128,12 +130,6 @@ class WordPieces:
             if isinstance(token, str):
                 return int(self.tokenizer.token_to_id(token))
         return self._special()[1]
-
-
-def has_vocabulary(tokenizer: keras.Layer) -> bool:
-    """Return whether a tokenizer has its vocabulary, which Keras loads after it."""
-    names = ("vocabulary", "proto")
-    return any(getattr(tokenizer, name, None) is not None for name in names)
 
 
 def split_words(texts: Any, *, punctuation: bool) -> tf.RaggedTensor:

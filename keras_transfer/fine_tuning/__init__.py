@@ -9,3 +9,7 @@ from keras_transfer.fine_tuning.comparison.learning_curve import (
 )
 from keras_transfer.fine_tuning.comparison.verdict import Verdict as Verdict
 from keras_transfer.fine_tuning.fine_tune import fine_tune as fine_tune
+from keras_transfer.fine_tuning.pretraining.continue_pretraining import (
+    continue_pretraining as continue_pretraining,
+)
+from keras_transfer.fine_tuning.pretraining.result import Pretraining as Pretraining

@@ -16,7 +16,7 @@ from keras_transfer.backbones.sequence_output import sequence_output
 from keras_transfer.data.class_names import remember_class_names
 from keras_transfer.data.tagging_preprocessor import TaggingPreprocessor
 from keras_transfer.data.token_lengths import choose_boundaries
-from keras_transfer.data.word_pieces import has_vocabulary
+from keras_transfer.data.vocabulary import check_vocabulary
 from keras_transfer.data.word_pieces import INPUTS
 from keras_transfer.data.word_pieces import POSITIONS
 from keras_transfer.models.backbone_model import BackboneModel
@@ -127,7 +127,7 @@ class TokenClassifier(BackboneModel):
                 sequence_length=_length(network, sequence_length),
                 segment_ids="segment_ids" in inputs,
             )
-            _check_vocabulary(network, tokenizer)
+            check_vocabulary(network, tokenizer)
         elif sequence_length is not None:
             raise ValueError(
                 f"sequence_length={sequence_length} has no effect without a tokenizer. "
@@ -211,19 +211,6 @@ def _check_inputs(network: keras.Model, inputs: object) -> None:
             f"The inputs of '{network.name}' are {names or 'not a dictionary'}, but a "
             f"TokenClassifier needs a text encoder with token_ids, and with no other "
             f"inputs than {list(INPUTS)}."
-        )
-
-
-def _check_vocabulary(network: keras.Model, tokenizer: keras.Layer) -> None:
-    """Check that the backbone has an embedding for each token."""
-    size = getattr(network, "vocabulary_size", None)
-    if size is None or not has_vocabulary(tokenizer):
-        return
-    known = tokenizer.vocabulary_size()
-    if known > size:
-        raise ValueError(
-            f"The tokenizer has {known} tokens, but '{network.name}' has an embedding "
-            f"of {size}. Pass the tokenizer with which it was pretrained."
         )
 
 

@@ -1,0 +1,1 @@
+"""Continue the pretraining of a language model on other texts."""
