@@ -41,8 +41,9 @@ def modules(*names):
         skip_or_fail(f"notebooks are not run: {error}; pip install -e '.[test]'")
 
 
-def test_the_three_notebooks_exist():
+def test_the_notebooks_exist():
     assert set(NOTEBOOKS) == {
+        "colab_entities_lora.ipynb",
         "colab_tpu_bert_lora.ipynb",
         "colab_vision_gradual_unfreezing.ipynb",
         "dann.ipynb",
