@@ -7,20 +7,37 @@ from collections.abc import Iterator
 import keras
 
 from keras_transfer import _keras
+from keras_transfer.backbones.block_names import block_name
 from keras_transfer.backbones.features import chosen_output
 from keras_transfer.backbones.groups import layer_groups
+from keras_transfer.backbones.groups import LayerGroups
+from keras_transfer.backbones.opened_layers import open_layers
+from keras_transfer.backbones.opened_layers import states_inside
+
+PADDING = tuple(getattr(keras.layers, f"ZeroPadding{n}D") for n in (1, 2, 3))
 
 
-def block_outputs(network: keras.Model) -> dict[str, keras.KerasTensor]:
+def block_outputs(
+    network: keras.Model, *, repeated: bool = False
+) -> dict[str, keras.KerasTensor]:
     """Return the last tensor that leaves each layer group of a functional network.
 
     A tensor belongs to the last group that it was computed with. It leaves the group if
     a later group uses it, or if it is the output that `features` reads. If several
-    tensors leave, as in a network with skip connections, the last one counts. A nested
-    model is one layer, so only its last group has an output.
+    tensors leave, as in a network with skip connections, the last one counts, but not
+    - one that a later layer takes in addition to another one, such as a bias of the
+      positions or a mask, and
+    - one that only a layer without weights made of another one, such as the padded
+      or pooled copy of a branch, or that is only padded for the next block.
+
+    Layers that hold several groups, such as the encoder of a ViT or a nested model, are
+    opened, so each of their groups has an output too.
 
     Args:
         network: A functional or Sequential model with weights.
+        repeated: Whether a group that runs several times, such as the shared layers
+            of ALBERT, has an output for each time, named `group/1`, `group/2`.
+            Defaults to False: only the last time.
 
     Returns:
         Dict from names of groups to symbolic tensors, in the order of the groups.
@@ -36,22 +53,114 @@ def block_outputs(network: keras.Model) -> dict[str, keras.KerasTensor]:
         )
     groups = layer_groups(network)
     key = chosen_output(graph.output, "auto", network, network.name)
+    graph = open_layers(graph, groups, states_of)
     end = graph.outputs[0] if key is None else graph.output[key]
+    states = states_of(end, groups)
+    times: dict[int, int] = {}
+    for place, _ in states:
+        times[place] = times.get(place, 0) + 1
+    if not repeated:
+        return {groups[place].name: states[place, t - 1] for place, t in times.items()}
+    return {
+        groups[place].name + (f"/{time + 1}" if times[place] > 1 else ""): state
+        for (place, time), state in states.items()
+    }
+
+
+def states_of(
+    end: keras.KerasTensor, groups: LayerGroups
+) -> dict[tuple[int, int], keras.KerasTensor]:
+    """Return the states on the way to `end`, by group and time, in this order.
+
+    Args:
+        end: Symbolic tensor.
+        groups: The layer groups of a model that contains all layers before `end`.
+    """
     order = list(_in_order(end))
-    places: dict[tuple, int] = {}  # from calls to positions of groups
-    leaving = [end]
+    spots = _spots(order, groups)
+    steps = {call[:2]: step for step, call in enumerate(order)}
+
+    def spot(tensor: keras.KerasTensor) -> tuple[int, int]:
+        return spots[_keras.source(tensor)[:2]]
+
+    leaving: dict[tuple, list] = {spot(end): [end]}
+    beside: set[int] = set()
     for operation, call, inputs in order:
-        before = [places[_keras.source(tensor)[:2]] for tensor in inputs]
+        here, taken = spots[operation, call], {}
+        for tensor in _main_first(operation, call, inputs):
+            if spot(tensor) < here:
+                leaving.setdefault(spot(tensor), []).append(tensor)
+                # The first argument is the state; the others come in addition to it.
+                if taken.setdefault(spot(tensor), tensor) is not tensor:
+                    beside.add(id(tensor))
+
+    def last(tensors: list) -> keras.KerasTensor:
+        tensors = [x for x in tensors if id(x) not in beside] or tensors
+        known = set(map(id, tensors))
+        tensors = [x for x in tensors if not _made_of(x, known, spot)]
+
+        def step(tensor: keras.KerasTensor) -> tuple[int, int]:
+            return steps[_keras.source(tensor)[:2]], -_keras.output_index(tensor)
+
+        state = max(tensors, key=step)
+        while isinstance(_keras.source(state)[0], PADDING):
+            (state,) = _keras.source(state)[2]
+        return state
+
+    states = {place: last(tensors) for place, tensors in leaving.items()}
+    for operation, call, _ in order:
+        outputs = _keras.results(operation, call)
+        inner = states_inside(operation)
+        states = {spot: outputs[index] for spot, index in inner.items()} | states
+    return {place: states[place] for place in sorted(states) if place[0] >= 0}
+
+
+def _spots(order: list[tuple], groups: LayerGroups) -> dict[tuple, tuple[int, int]]:
+    """Return the group and the time of each call: how often its group ran before it."""
+    spots: dict[tuple, tuple[int, int]] = {}
+    behind: dict[tuple, set] = {}  # layers with weights at the same spot, on the way
+    for operation, call, inputs in order:
+        sources = [_keras.source(tensor)[:2] for tensor in inputs]
         weights = getattr(operation, "weights", ())
         own = [groups.position(weight) for weight in weights]
-        place = max([*own, *before], default=-1)
-        places[operation, call] = place
-        pairs = zip(inputs, before, strict=True)
-        leaving += [tensor for tensor, earlier in pairs if earlier < place]
-    calls = [(operation, call) for operation, call, _ in order]
-    leaving.sort(key=lambda tensor: calls.index(_keras.source(tensor)[:2]))
-    last = {places[_keras.source(tensor)[:2]]: tensor for tensor in leaving}
-    return {groups[place].name: last[place] for place in sorted(last) if place >= 0}
+        named = block_name(operation.name)
+        if not weights and named in groups:  # such as the padding before a convolution
+            own = [groups.names.index(named)]
+        place = max([*own, *(spots[each][0] for each in sources)], default=-1)
+        before = [each for each in sources if spots[each][0] == place]
+        time = max([spots[each][1] for each in before], default=0)
+        same = [behind[each] for each in before if spots[each][1] == time]
+        found = set().union(*same)
+        if weights and max(own) == place:
+            if operation in found:
+                time, found = time + 1, set()
+            found = found | {operation}
+        spots[operation, call] = (place, time)
+        behind[operation, call] = found
+    return spots
+
+
+def _main_first(operation: object, call: int, inputs: list) -> list:
+    """Return the inputs of a call in the order of its arguments."""
+    known = {id(tensor) for tensor in inputs}
+    args, kwargs = _keras.call_arguments(operation, call)
+    given = [*args, *kwargs.values()]
+    flat = [x for each in given for x in keras.tree.flatten(each) if id(x) in known]
+    return flat if len(flat) == len(inputs) else inputs
+
+
+def _made_of(tensor: keras.KerasTensor, known: set[int], spot: object) -> bool:
+    """Return whether layers without weights made a tensor of another one in `known`."""
+    waiting = [tensor]
+    while waiting:
+        operation, _, inputs = _keras.source(waiting.pop())
+        if getattr(operation, "weights", ()):
+            continue
+        same = [x for x in inputs if spot(x) == spot(tensor)]
+        if any(id(x) in known for x in same):
+            return True
+        waiting += same
+    return False
 
 
 def _in_order(end: keras.KerasTensor) -> Iterator[tuple]:

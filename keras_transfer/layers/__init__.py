@@ -4,3 +4,4 @@ from keras_transfer.layers.domain_randomization import (
     DomainRandomization as DomainRandomization,
 )
 from keras_transfer.layers.gradient_reversal import GradientReversal as GradientReversal
+from keras_transfer.layers.scalar_mix import ScalarMix as ScalarMix
