@@ -11,3 +11,6 @@ from keras_transfer.backbones.match_huggingface import (
     match_huggingface as match_huggingface,
 )
 from keras_transfer.backbones.stitch import stitch as stitch
+from keras_transfer.backbones.word_coverage import WordCoverage as WordCoverage
+from keras_transfer.backbones.word_table import WordVectors as WordVectors
+from keras_transfer.backbones.word_vectors import word_vectors as word_vectors
