@@ -167,6 +167,7 @@ def pooled(
     Raises:
         ValueError: If a tensor does not fit the pooling.
     """
+    one_of("pooling", pooling, POOLINGS)
     vectors = {}
     for name, tensor in outputs.items():
         kind = _resolve(pooling, tensor.shape, f"{network.name}, {name}")

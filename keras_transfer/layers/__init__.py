@@ -1,4 +1,4 @@
-"""Layers for domain generalization and adaptation, for use in any model."""
+"""Layers for domain adaptation and for mixes of blocks, for use in any model."""
 
 from keras_transfer.layers.domain_randomization import (
     DomainRandomization as DomainRandomization,

@@ -64,7 +64,7 @@ class ScalarMix(keras.layers.Layer):
         backbone = keras.Sequential([keras.Input((5,)), *layers])
         states = kt.backbones.hidden_states(backbone)
         mix = kt.layers.ScalarMix()
-        model = keras.Model(states.inputs, mix(states.outputs))
+        model = keras.Model(states.input, mix(states.outputs))
         assert model(np.ones((2, 5))).shape == (2, 4)
         np.testing.assert_allclose(mix.block_weights, 1 / 3, rtol=1e-6)
         ```
