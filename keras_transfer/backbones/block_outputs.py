@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from collections.abc import Sequence
 
 import keras
 
 from keras_transfer import _keras
-from keras_transfer.backbones.block_names import block_name
+from keras_transfer.backbones.block_spots import block_spots
+from keras_transfer.backbones.block_spots import Spot
+from keras_transfer.backbones.block_spots import spots_inside
 from keras_transfer.backbones.features import chosen_output
 from keras_transfer.backbones.groups import layer_groups
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.backbones.opened_layers import open_layers
-from keras_transfer.backbones.opened_layers import states_inside
 
 PADDING = tuple(getattr(keras.layers, f"ZeroPadding{n}D") for n in (1, 2, 3))
 
@@ -55,7 +57,7 @@ def block_outputs(
     key = chosen_output(graph.output, "auto", network, network.name)
     graph = open_layers(graph, groups, states_of)
     end = graph.outputs[0] if key is None else graph.output[key]
-    states = states_of(end, groups)
+    states = states_of([end], groups)
     times: dict[int, int] = {}
     for place, _ in states:
         times[place] = times.get(place, 0) + 1
@@ -68,36 +70,34 @@ def block_outputs(
 
 
 def states_of(
-    end: keras.KerasTensor, groups: LayerGroups
-) -> dict[tuple[int, int], keras.KerasTensor]:
-    """Return the states on the way to `end`, by group and time, in this order.
+    ends: Sequence[keras.KerasTensor], groups: LayerGroups
+) -> dict[Spot, keras.KerasTensor]:
+    """Return the states on the way to `ends`, by group and time, in this order.
 
     Args:
-        end: Symbolic tensor.
-        groups: The layer groups of a model that contains all layers before `end`.
+        ends: Symbolic tensors.
+        groups: The layer groups of a model that contains all layers before `ends`.
     """
-    order = list(_in_order(end))
-    spots = _spots(order, groups)
-    steps = {call[:2]: step for step, call in enumerate(order)}
-
-    def spot(tensor: keras.KerasTensor) -> tuple[int, int]:
-        return spots[_keras.source(tensor)[:2]]
-
-    leaving: dict[tuple, list] = {spot(end): [end]}
+    spots = block_spots(ends, groups)
+    steps = {call[:2]: step for step, call in enumerate(spots.order)}
+    leaving: dict[Spot, list] = {}
+    for end in ends:
+        leaving.setdefault(spots.of(end), []).append(end)
     beside: set[int] = set()
-    for operation, call, inputs in order:
-        here, taken = spots[operation, call], {}
+    for operation, call, inputs in spots.order:
+        here, taken = spots.of_call[operation, call], {}
         for tensor in _main_first(operation, call, inputs):
-            if spot(tensor) < here:
-                leaving.setdefault(spot(tensor), []).append(tensor)
+            spot = spots.of(tensor)
+            if spot < here:
+                leaving.setdefault(spot, []).append(tensor)
                 # The first argument is the state; the others come in addition to it.
-                if taken.setdefault(spot(tensor), tensor) is not tensor:
+                if taken.setdefault(spot, tensor) is not tensor:
                     beside.add(id(tensor))
 
     def last(tensors: list) -> keras.KerasTensor:
         tensors = [x for x in tensors if id(x) not in beside] or tensors
         known = set(map(id, tensors))
-        tensors = [x for x in tensors if not _made_of(x, known, spot)]
+        tensors = [x for x in tensors if not _made_of(x, known, spots.of)]
 
         def step(tensor: keras.KerasTensor) -> tuple[int, int]:
             return steps[_keras.source(tensor)[:2]], -_keras.output_index(tensor)
@@ -107,37 +107,12 @@ def states_of(
             (state,) = _keras.source(state)[2]
         return state
 
-    states = {place: last(tensors) for place, tensors in leaving.items()}
-    for operation, call, _ in order:
+    states = {spot: last(tensors) for spot, tensors in leaving.items()}
+    for operation, call, _ in spots.order:
         outputs = _keras.results(operation, call)
-        inner = states_inside(operation)
-        states = {spot: outputs[index] for spot, index in inner.items()} | states
-    return {place: states[place] for place in sorted(states) if place[0] >= 0}
-
-
-def _spots(order: list[tuple], groups: LayerGroups) -> dict[tuple, tuple[int, int]]:
-    """Return the group and the time of each call: how often its group ran before it."""
-    spots: dict[tuple, tuple[int, int]] = {}
-    behind: dict[tuple, set] = {}  # layers with weights at the same spot, on the way
-    for operation, call, inputs in order:
-        sources = [_keras.source(tensor)[:2] for tensor in inputs]
-        weights = getattr(operation, "weights", ())
-        own = [groups.position(weight) for weight in weights]
-        named = block_name(operation.name)
-        if not weights and named in groups:  # such as the padding before a convolution
-            own = [groups.names.index(named)]
-        place = max([*own, *(spots[each][0] for each in sources)], default=-1)
-        before = [each for each in sources if spots[each][0] == place]
-        time = max([spots[each][1] for each in before], default=0)
-        same = [behind[each] for each in before if spots[each][1] == time]
-        found = set().union(*same)
-        if weights and max(own) == place:
-            if operation in found:
-                time, found = time + 1, set()
-            found = found | {operation}
-        spots[operation, call] = (place, time)
-        behind[operation, call] = found
-    return spots
+        for index, spot in spots_inside(operation).items():
+            states.setdefault(spot, outputs[index])
+    return {spot: states[spot] for spot in sorted(states) if spot[0] >= 0}
 
 
 def _main_first(operation: object, call: int, inputs: list) -> list:
@@ -149,7 +124,7 @@ def _main_first(operation: object, call: int, inputs: list) -> list:
     return flat if len(flat) == len(inputs) else inputs
 
 
-def _made_of(tensor: keras.KerasTensor, known: set[int], spot: object) -> bool:
+def _made_of(tensor: keras.KerasTensor, known: set[int], spot: Callable) -> bool:
     """Return whether layers without weights made a tensor of another one in `known`."""
     waiting = [tensor]
     while waiting:
@@ -161,19 +136,3 @@ def _made_of(tensor: keras.KerasTensor, known: set[int], spot: object) -> bool:
             return True
         waiting += same
     return False
-
-
-def _in_order(end: keras.KerasTensor) -> Iterator[tuple]:
-    """Yield each operation, call and inputs that lead to `end`, after its inputs."""
-    done: set[tuple] = set()
-    waiting = [end]
-    while waiting:
-        operation, call, inputs = _keras.source(waiting[-1])
-        missing = [x for x in inputs if _keras.source(x)[:2] not in done]
-        if missing:
-            waiting += missing
-            continue
-        waiting.pop()
-        if (operation, call) not in done:
-            done.add((operation, call))
-            yield operation, call, inputs

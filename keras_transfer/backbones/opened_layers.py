@@ -7,6 +7,9 @@ from collections.abc import Callable
 import keras
 
 from keras_transfer import _keras
+from keras_transfer.backbones.block_spots import block_spots
+from keras_transfer.backbones.block_spots import Spot
+from keras_transfer.backbones.block_spots import spots_inside
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.groups import LayerGroups
 from keras_transfer.backbones.output_of import BackbonePart
@@ -16,12 +19,12 @@ from keras_transfer.backbones.output_of import BackbonePart
 class OpenedLayer(BackbonePart):
     """The layers of a layer that holds several blocks, with the states as outputs.
 
-    Its outputs are a list of the states, and the outputs of the layer. `states` has
-    the index of each state among the outputs, by group and time. It is read while
+    Its outputs are a list of the states, and the outputs of the layer. `spots_inside`
+    has the group and the time of each output. It is read while
     `kt.backbones.hidden_states` builds its model, and is not saved.
     """
 
-    states: dict[tuple[int, int], int] = {}
+    spots_inside: dict[int, Spot] = {}
 
 
 def open_layers(
@@ -63,15 +66,8 @@ def open_layers(
     )
 
 
-def states_inside(layer: object) -> dict[tuple[int, int], int]:
-    """Return the states among the outputs of an opened layer, or {} of another one."""
-    while isinstance(layer, FrozenBackbone):
-        layer = layer.layer
-    return layer.states if isinstance(layer, OpenedLayer) else {}
-
-
 def _holds_several(layer: object, groups: LayerGroups) -> bool:
-    if not isinstance(layer, keras.Layer) or states_inside(layer):
+    if not isinstance(layer, keras.Layer) or spots_inside(layer):
         return False
     return len({groups.position(weight) for weight in layer.weights}) > 1
 
@@ -105,12 +101,11 @@ def _opened(
     if own is None and not complete:
         return None  # it has weights of its own, which are in no layer of the graph
     graph = open_layers(graph, groups, states_of)
-    end = keras.tree.flatten(graph.output)[0]
-    states = states_of(end, groups)
-    last = max(states, default=None)
-    states = {spot: state for spot, state in states.items() if spot != last}
+    ends = keras.tree.flatten(graph.output)
+    states = states_of(ends, groups)
     part = OpenedLayer(
         graph.inputs, [list(states.values()), graph.output], name=layer.name
     )
-    part.states = {spot: index for index, spot in enumerate(states)}
+    spots = [*states, *map(block_spots(ends, groups).of, ends)]
+    part.spots_inside = dict(enumerate(spots))
     return part

@@ -25,10 +25,10 @@ class ScalarMix(keras.layers.Layer):
 
     It has one weight for each tensor and the scale. The weights start equal and the
     scale at 1, so the layer starts as the mean. Use it where the last block of a
-    backbone is not the best one for a task: a frozen backbone with a mix often needs
-    fewer labels than one with its last block only. The sum is computed in float32 for
-    every dtype. `kt.analysis.probe_layers` shows what each block knows before you
-    train.
+    backbone is not the best one for a task, as `kt.analysis.probe_layers` shows before
+    you train. With a few hundred labels or less, the weights learn little, and the
+    mean of the blocks is as good (benchmarks/README.md). The sum is computed in
+    float32 for every dtype.
 
     The Keras masks of the tensors are kept. If they differ, only the positions that all
     masks keep are kept.
@@ -176,6 +176,8 @@ def _softmax(scores: object) -> object:
 
 
 def _checked_shapes(shapes: object) -> list:
+    if shapes is None or len(shapes) == 0:
+        raise ValueError("ScalarMix got an empty list. Pass at least one tensor.")
     several = isinstance(shapes, list | tuple)
     if not several or not all(isinstance(each, list | tuple) for each in shapes):
         given = (
@@ -186,8 +188,6 @@ def _checked_shapes(shapes: object) -> list:
             "Pass the outputs of kt.backbones.hidden_states(backbone), or a list in "
             "the order of the blocks."
         )
-    if not shapes:
-        raise ValueError("ScalarMix got an empty list. Pass at least one tensor.")
     first = shapes[0]
     for index, shape in enumerate(shapes):
         pairs = zip(first, shape, strict=False)

@@ -13,9 +13,9 @@ from tests.backbones import families
 from tests.contracts.layer_contract import LayerContract
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-# One of each kind: transformer, shared layers, position bias, inner layer, pyramid of
-# images. The other families are slow.
-FAST = ("bert", "albert", "t5", "hub_vit", "hub_resnet")
+# One of each kind: transformer, shared layers, blocks inside a layer, images. The other
+# families are slow.
+FAST = ("bert", "albert", "hub_vit", "hub_resnet")
 OUTPUTS = {"hgnet": "stage2"}
 KEYS = ("sequence_output", "encoder_sequence_output", "stage2")
 
@@ -31,6 +31,14 @@ def example(tensor):
     if "int" in tensor.dtype:
         return random.integers(1, 2 if "segment" in tensor.name else 60, shape)
     return random.random(shape).astype("float32")
+
+
+def blocks_of(name, backbone):
+    """Return the groups of a backbone, without decoders that come after an encoder."""
+    if name == "hgnet":  # up to its second output of three
+        return ["stem", "encoder_stage_1_block_1"]
+    groups = kt.layer_groups(backbone).names
+    return [each for each in groups if "transformer_decoder" not in each]
 
 
 def tokens(count=16):
@@ -67,20 +75,12 @@ class TestMarkedState(LayerContract):
 def test_states_of_all_families(name, tmp_path):
     backbone = families.build(name)
     states = hidden_states(backbone, output=OUTPUTS.get(name))
-    groups = [each for each in kt.layer_groups(backbone).names if each != "unused"]
-    if name == "hgnet":
-        groups = ["stem", "encoder_stage_1_block_1"]
-    decoder = [each for each in groups if "decoder_layer" in each and name != "gemma"]
-    repeats = {"albert": 2, "albert_of_one": 4}.get(name, 1)
-    expected = [f"{each.replace('/', '_')}_state" for each in groups]
-    found = [x for x in states.output_names if not x.endswith(("_2_state", "_3_state"))]
-    if repeats == 1:
-        kept = [each for each in groups if each not in decoder]
-        expected = [f"{each.replace('/', '_')}_state" for each in kept]
-        found = states.output_names
-        assert found == expected
-    else:
+    if name.startswith("albert"):
         assert len(states.outputs) == 5  # the embeddings and four applications
+    else:
+        assert states.output_names == [
+            f"{each.replace('/', '_')}_state" for each in blocks_of(name, backbone)
+        ]
     assert {id(w) for w in states.weights} <= {id(w) for w in backbone.weights}
     x = keras.tree.map_structure(example, backbone.input)
     outputs, reference = states(x), backbone(x)
@@ -176,6 +176,15 @@ def test_a_nested_model_is_opened():
     np.testing.assert_allclose(last, outer(x), rtol=1e-5, atol=1e-6)
 
 
+def test_a_mix_has_the_states_of_its_backbone():
+    states = hidden_states(tiny.bert())
+    again = hidden_states(mixed(states))
+    assert again.output_names == [*states.output_names, "head_state"]
+    x, _ = tokens(2)
+    for one, two in zip(again(x), states(x), strict=False):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+
+
 def test_a_frozen_nested_model_stays_frozen():
     inner = kt.backbones.FrozenBackbone(tiny.mlp())
     outer = keras.Sequential([keras.Input((6,)), inner, layers.Dense(3, name="top")])
@@ -208,7 +217,9 @@ def test_a_mix_is_fine_tuned_in_groups(tmp_path):
     assert kt.layer_groups(again).names == groups.names
 
 
-@pytest.mark.parametrize("strategy", ["probe", "lp-ft"])
+@pytest.mark.parametrize(
+    "strategy", ["probe", pytest.param("lp-ft", marks=pytest.mark.slow)]
+)
 def test_fine_tune_takes_a_mix(strategy):
     x, y = tokens()
     model = kt.models.TransferClassifier(mixed(hidden_states(tiny.bert())), 2)
@@ -240,6 +251,7 @@ def test_cached_states_of_a_frozen_backbone_train_a_mix():
     np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_mix_with_lora_is_loaded_with_its_flags(tmp_path):
     x, y = tokens(4)
     states = hidden_states(tiny.bert(num_layers=2))

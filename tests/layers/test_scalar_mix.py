@@ -131,6 +131,8 @@ def test_wrong_inputs_raise():
         ScalarMix()({"a": x[0], "b": x[1]})
     with pytest.raises(ValueError, match=r"tensor 1 has \(8, 3\)"):
         ScalarMix()([np.ones((8, 4)), np.ones((8, 3))])
+    with pytest.raises(ValueError, match="empty list"):
+        ScalarMix()([])
     layer = ScalarMix()
     with pytest.raises(ValueError, match="was not called yet"):
         print(layer.block_weights)
