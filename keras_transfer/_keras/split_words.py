@@ -8,7 +8,8 @@ import keras
 import tensorflow as tf
 
 # Patterns of RE2 and their replacement, in order.
-QUOTES = (
+SAME = (
+    (r"\p{Z}", " "),
     (r"[’‘`´]", "'"),
     (r"[“”„«»]|''", '"'),
 )
@@ -45,7 +46,7 @@ class SplitWords:
         """Return a tensor of strings of the same shape."""
         if self.lower:
             texts = tf.strings.lower(texts, encoding="utf-8")
-        patterns = QUOTES + PUNCTUATION
+        patterns = SAME + PUNCTUATION
         for pattern, new in patterns + CONTRACTIONS * self.contractions:
             texts = tf.strings.regex_replace(texts, pattern, new)
         return texts

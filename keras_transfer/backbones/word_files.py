@@ -7,13 +7,14 @@ import gzip
 import itertools
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from typing import IO
 from typing import NoReturn
 
 import numpy as np
 
-GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
+GZIP, ZIP, NUMPY = b"\x1f\x8b", b"PK\x03\x04", b"\x93NUMPY"
 FASTTEXT_BIN = (793712314).to_bytes(4, "little")
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # in vectors of bytes, but not in text
 CHUNK = 2**20
@@ -33,29 +34,50 @@ def read_rows(path: str | os.PathLike) -> Iterator[Row]:
     """
     with open(path, "rb") as plain:
         opened = gzip.open if plain.read(2) == GZIP else open
-    with opened(path, "rb") as file:
-        _check_start(path, _peek(file, 4))
-        first = file.readline().removeprefix(codecs.BOM_UTF8)
-        header = _header(first)
-        if header and CONTROL.search(_peek(file, 1000)):
-            yield from _binary_rows(path, file, *header)
-        else:
-            lines = file if header else itertools.chain([first], file)
-            yield from _text_rows(path, lines, header)
+    place = "its start"
+    try:
+        with opened(path, "rb") as file:
+            for row in _rows(path, file):
+                place = row[0]
+                yield row
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(
+            f"{path} cannot be decompressed after {place}: {error}. Download it again."
+        ) from error
+
+
+def _rows(path: str | os.PathLike, file: IO) -> Iterator[Row]:
+    _check_start(path, _peek(file, 6))
+    first = file.readline().removeprefix(codecs.BOM_UTF8)
+    header = _header(first)
+    if header and CONTROL.search(_peek(file, 1000)):
+        yield from _binary_rows(path, file, *header)
+    elif CONTROL.search(first[:1000]):
+        raise ValueError(
+            f"{path} is neither a text file nor word2vec's binary format. Load it with "
+            "the package that wrote it, for example gensim.models.KeyedVectors.load, "
+            "and pass (vectors.index_to_key, vectors.vectors)."
+        )
+    else:
+        lines = file if header else itertools.chain([first], file)
+        yield from _text_rows(path, lines, header)
 
 
 def _check_start(path: str | os.PathLike, start: bytes) -> None:
     if not start:
         raise ValueError(f"{path} is empty. Download the file again.")
-    if start == FASTTEXT_BIN:
+    if start[:4] == FASTTEXT_BIN:
         raise ValueError(
             f"{path} is a model of fastText (.bin), which has subwords and no table of "
             "words. Pass the .vec file of the same model. Or load the model with "
             "gensim.models.fasttext.load_facebook_vectors(path), and pass "
             "(vectors.index_to_key, vectors.vectors)."
         )
-    if start == ZIP:
-        raise ValueError(f"{path} is a zip file. Unzip it, and pass one file in it.")
+    if start[:4] == ZIP or start == NUMPY:
+        raise ValueError(
+            f"{path} is a zip file or a file of NumPy. Unzip a zip file, and pass one "
+            "file in it. Load a file of NumPy, and pass (words, vectors)."
+        )
 
 
 def _header(line: bytes) -> tuple[int, int] | None:

@@ -29,9 +29,11 @@ class WordVectors:
         backbone = keras.Model(text, x)
 
     and `kt.models.TransferClassifier(backbone, 2)` averages the vectors of the known
-    and unknown words without padding. `kt.export_serving` writes such a model, which
-    then takes strings. Strings in a model need the TensorFlow backend. On JAX, start
-    the model with `keras.Input((None,), dtype="int32")` and the embedding, pass it
+    and unknown words without padding. Keras's `fit` and `predict` take texts as
+    `tf.constant(texts)` or in a `tf.data.Dataset`, not as an array. `kt.export_serving`
+    writes such a model, which then takes strings. Strings in a model need the
+    TensorFlow backend. On JAX, start the model with
+    `keras.Input((None,), dtype="int32")` and the embedding, pass it
     `vectors.ids(texts)`, and export it with `preprocessor=vectors.vocabulary_layer()`.
 
     Texts are split at spaces, after punctuation is separated from words. The text

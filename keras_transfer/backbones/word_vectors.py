@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from keras_transfer.backbones.word_table import WordVectors
 
 
 def word_vectors(
-    source: str | os.PathLike | tuple | Mapping,
+    source: str | os.PathLike | Sequence | Mapping,
     *,
     max_words: int | None = None,
     unknown: str = "zero",
@@ -88,7 +89,7 @@ def word_vectors(
     places: dict[str, str] = {}
     vectors, twice = [], []
     for place, word, vector in rows:
-        if not word.strip():
+        if not word:
             raise ValueError(f"{name}, {place} has an empty word. Remove the row.")
         if not np.isfinite(vector).all():
             raise ValueError(
@@ -120,7 +121,7 @@ def word_vectors(
 def _rows_of(source: object) -> Iterable[tuple[str, str, np.ndarray]]:
     if isinstance(source, Mapping):
         words, vectors = list(source), list(source.values())
-    elif isinstance(source, tuple) and len(source) == 2:
+    elif isinstance(source, tuple | list) and len(source) == 2:
         words, vectors = source
     else:
         raise TypeError(

@@ -64,17 +64,16 @@ def test_formats(tmp_path, name):
 
 def test_arrays_and_dicts():
     rows = dict(zip(WORDS, VECTORS.tolist(), strict=True))
-    for found in (vectors(), word_vectors((np.array(WORDS), VECTORS.tolist()))):
+    for found in (vectors(), word_vectors([np.array(WORDS), VECTORS.tolist()])):
         np.testing.assert_array_equal(found.vectors, word_vectors(rows).vectors)
     assert len(word_vectors(rows, max_words=3)) == 3
 
 
 def test_words_with_spaces_and_other_white_space(tmp_path):
     content = "a 1 2\n. . . 3 4\nx\u00a0y 5 6\n\u2028 7 8\n"
-    with pytest.raises(ValueError, match="line 4 has an empty word"):
-        word_vectors(write(tmp_path, content))
-    found = word_vectors(write(tmp_path, content[: content.index("\u2028")]))
-    assert found.words == ("a", ". . .", "x\u00a0y")
+    found = word_vectors(write(tmp_path, content))
+    assert found.words == ("a", ". . .", "x\u00a0y", "\u2028")
+    assert found.vocabulary_layer().get_vocabulary()[2:] == list(found.words)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +102,10 @@ def test_words_with_spaces_and_other_white_space(tmp_path):
         (binary().replace("ü".encode(), b"\xff\xff"), "word 5 has .* not UTF-8"),
         (struct.pack("<ii", 793712314, 12), "is a model of fastText"),
         (b"PK\x03\x04rest", "is a zip file"),
+        (b"\x93NUMPY\x01\x00", "a file of NumPy"),
+        (b"\x80\x04\x95\x00rest\n", "neither a text file nor"),
+        (gzip.compress(b"a 1\nb 2\n" * 99)[:-12], "cannot be decompressed after "),
+        (b"\x1f\x8b no gzip", "cannot be decompressed after its start"),
     ],
 )
 def test_broken_files(tmp_path, content, message):
@@ -214,6 +217,7 @@ def test_splitting():
         split.words([done])[0]
         == done.replace("``", '" "'[:1]).replace("''", '"').split()
     )
+    assert split.words(["a\u00a0b\u2003c\td\ne"])[0] == list("abcde")
     assert vectors(lowercase=False)._split.words(["The"])[0] == ["The"]
     cased = word_vectors({"The": [1.0], "joy": [2.0]})
     assert cased._split.words(["The don't"])[0] == ["The", "don't"]
