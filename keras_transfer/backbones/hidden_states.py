@@ -65,7 +65,8 @@ def hidden_states(
             output, or `"sequence_output"` or `"encoder_sequence_output"`.
 
     Returns:
-        A functional `keras.Model` named `<backbone>_states`, with a list of outputs.
+        A functional `keras.Model` named `<backbone>_states`. It returns a list, or a
+        tensor if there is only one state; its `outputs` are always a list.
 
     Example:
         ```python
