@@ -1,4 +1,8 @@
-"""Read files of word vectors: word2vec (text and binary), GloVe and fastText's .vec."""
+"""Read files of word vectors: word2vec (text and binary), GloVe and fastText's .vec.
+
+gensim reads these files too, but its errors have no line number, it keeps NaN, and a
+word that is there twice leaves a row without a word (4.4). These parsers are short.
+"""
 
 from __future__ import annotations
 
