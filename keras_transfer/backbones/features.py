@@ -146,16 +146,49 @@ def features_of_outputs(
         ValueError: If a tensor has no positions or features to pool over.
     """
     inputs = symbolic_inputs(network)
-    mask = _padding_mask(inputs, None)
+    vectors = pooled(outputs, padding_mask(network, inputs), "auto", network)
+    return keras.Model(inputs, vectors, name=f"{network.name}_features")
+
+
+def pooled(
+    outputs: dict[str, keras.KerasTensor],
+    mask: keras.KerasTensor | None,
+    pooling: str | None,
+    network: keras.Model,
+) -> dict[str, keras.KerasTensor]:
+    """Return a vector for each tensor of a network, in a layer `<name>_pooling`.
+
+    Args:
+        outputs: Dict from names to symbolic tensors.
+        mask: The padding mask, or None.
+        pooling: As in `features`.
+        network: The model that the tensors belong to.
+
+    Raises:
+        ValueError: If a tensor does not fit the pooling.
+    """
+    one_of("pooling", pooling, POOLINGS)
     vectors = {}
     for name, tensor in outputs.items():
-        pooling = _resolve("auto", tensor.shape, network.name)
+        kind = _resolve(pooling, tensor.shape, f"{network.name}, {name}")
         settings = {
             "dtype": network.dtype_policy,
             "name": f"{name.replace('/', '_')}_pooling",
         }
-        vectors[name] = _pooled(tensor, mask, pooling, network, **settings)
-    return keras.Model(inputs, vectors, name=f"{network.name}_features")
+        vectors[name] = _pooled(tensor, mask, kind, network, **settings)
+    return vectors
+
+
+def padding_mask(network: keras.Model, inputs: object) -> keras.KerasTensor | None:
+    """Return the input that is the padding mask of a network's features, or None.
+
+    Args:
+        network: A functional or Sequential model.
+        inputs: Symbolic inputs in the structure of the inputs of the network.
+    """
+    graph = _keras.functional(network)
+    key = chosen_output(graph.output, "auto", network, network.name)
+    return _padding_mask(inputs, key)
 
 
 def _pooled(

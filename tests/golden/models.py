@@ -281,6 +281,36 @@ def pooling():
     return bases.exact(keras.Model(inputs, pooled)), bases.tokens()["token_ids"]
 
 
+def mixed_states():
+    """Return a TransferClassifier on the mix of the states of a partly frozen BERT."""
+    backbone = bases.bert(head=False)
+    backbone.get_layer("token_embedding").trainable = False
+    states = kt.backbones.hidden_states(backbone)
+    mix = kt.layers.ScalarMix(0.1, layer_norm=True, regularizer="l2", seed=1)
+    mixed = keras.Model(states.input, mix(states.outputs), name="mixed")
+    return classifier(mixed, bases.tokens())
+
+
+def mixed_vectors():
+    """Return a mix of the pooled states of two blocks of a network of images."""
+    names = ["block_0", "block_1"]
+    backbone = tiny.conv_blocks()
+    states = kt.backbones.hidden_states(backbone, names, pooling="auto")
+    mixed = keras.Model(states.input, kt.layers.ScalarMix()(states.outputs))
+    return bases.exact(mixed), bases.vectors(3, 72).reshape(3, 6, 6, 2)
+
+
+def words():
+    """Return a model on texts with vectors of words."""
+    vectors = kt.backbones.word_vectors(
+        {"a": [1.0, 0.5], "joy": [0.25, -1.0], "n't": [2.0, 0.0]}, unknown="mean"
+    )
+    text = keras.Input((1,), dtype="string")
+    rows = vectors.embedding()(vectors.vocabulary_layer()(text))
+    model = kt.backbones.features(keras.Model(text, rows, name="words"))
+    return model, np.array([["A joy!"], ["I can't. Joy"]])
+
+
 def domain_model(kind, settings):
     """Return a model of two domains after two steps, and inputs of one domain."""
     strengths = {
@@ -330,6 +360,9 @@ MODELS = {
     "reversals": reversals,
     "randomization": randomization,
     "pooling": pooling,
+    "mixed_states": mixed_states,
+    "mixed_vectors": mixed_vectors,
+    "words": words,
     **{
         name: lambda each=each: domain_model(*each)
         for name, each in DOMAIN_MODELS.items()

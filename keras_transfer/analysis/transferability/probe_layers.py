@@ -17,8 +17,8 @@ from keras_transfer.analysis.transferability.cached_arrays import cached_arrays
 from keras_transfer.analysis.transferability.classes import class_indices
 from keras_transfer.analysis.transferability.probe import cross_validated_probe
 from keras_transfer.analysis.transferability.probe import Probe
+from keras_transfer.analysis.transferability.scalar_mix import MixedProbe
 from keras_transfer.analysis.transferability.scalar_mix import scalar_mix
-from keras_transfer.analysis.transferability.scalar_mix import ScalarMix
 from keras_transfer.backbones.block_outputs import block_outputs
 from keras_transfer.backbones.features import features_of_outputs
 from keras_transfer.backbones.features import unwrap
@@ -54,7 +54,7 @@ class LayerProbes(NamedTuple):
     """
 
     probes: dict[str, Probe]
-    mix: ScalarMix | None
+    mix: MixedProbe | None
 
     @property
     def best(self) -> str:
@@ -134,7 +134,7 @@ def probe_layers(
     is trained too: a weighted sum of the blocks, whose weights are trained together
     with the classifier. The weights show where the information is. With a few hundred
     labels they are not reliable, and one block can get all the weight: trust the probes
-    more.
+    more. `kt.layers.ScalarMix` trains such a mix as part of a model.
 
     Args:
         backbone: Built functional or Sequential `keras.Model`, or a `FrozenBackbone`

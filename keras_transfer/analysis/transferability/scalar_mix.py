@@ -14,7 +14,7 @@ from keras_transfer.analysis.transferability.probe import probe_of
 LEAST_SCALE = 1e-6  # of a feature, as a share of the largest
 
 
-class ScalarMix(NamedTuple):
+class MixedProbe(NamedTuple):
     """The probe of a weighted sum of blocks.
 
     Args:
@@ -31,10 +31,12 @@ class ScalarMix(NamedTuple):
         return float(self.weights @ np.arange(len(self.weights)))
 
 
-def scalar_mix(features: np.ndarray, labels: np.ndarray, seed: int) -> ScalarMix:
+def scalar_mix(features: np.ndarray, labels: np.ndarray, seed: int) -> MixedProbe:
     """Return the probe of `Σ s_b h_b`, whose weights are trained with the classifier.
 
-    The weights are a softmax, as in equation 1 of Tenney et al. 2019. Each block is
+    The weights are a softmax, as in equation 1 of Tenney et al. 2019. The classifier is
+    found by L-BFGS, as for the other probes, and `kt.layers.ScalarMix` is the layer
+    that trains such weights with a network. Each block is
     standardized first, so a weight does not depend on the scale of a block.
 
     Args:
@@ -52,7 +54,7 @@ def scalar_mix(features: np.ndarray, labels: np.ndarray, seed: int) -> ScalarMix
         weights, kernel, bias = _fit(features[:, train], targets[train])
         mixed = np.tensordot(weights, features[:, test], 1)
         right += np.count_nonzero((mixed @ kernel + bias).argmax(1) == labels[test])
-    return ScalarMix(probe_of(right, len(labels)), _fit(features, targets)[0])
+    return MixedProbe(probe_of(right, len(labels)), _fit(features, targets)[0])
 
 
 def _fit(
