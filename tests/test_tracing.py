@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
 
 import keras_transfer as kt
+from keras_transfer import _keras
 from keras_transfer import adapters
 from tests import tiny
 
@@ -147,3 +148,25 @@ def test_accidental_retracing_still_warns(warnings_of_tracing):
     for rows in range(1, 8):
         function(X[:rows])  # one function, with a new shape in each call
     assert "5 out of the last 5 calls" in warnings_of_tracing[0]
+
+
+class Counting(keras.optimizers.SGD):
+    """An optimizer that counts how often its step is traced for a variable."""
+
+    traced = 0
+
+    def update_step(self, *args):
+        self.traced += 1
+        return super().update_step(*args)
+
+
+@pytest.mark.parametrize("build, traces", [(True, 1), (False, 2)])
+def test_a_training_step_is_traced_once(build, traces):
+    model, optimizer = tiny.mlp(), Counting(0.1, momentum=0.9)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+    if build:
+        _keras.trace_once(model, data)
+    model.fit(data, epochs=2, shuffle=False, verbose=0)
+    assert optimizer.traced == traces * len(model.trainable_variables)

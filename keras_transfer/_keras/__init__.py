@@ -101,5 +101,6 @@ from keras_transfer._keras.to_tensorflow import call_in_tensorflow as call_in_te
 from keras_transfer._keras.tracing import counted_makers as counted_makers
 from keras_transfer._keras.tracing import forget_traces as forget_traces
 from keras_transfer._keras.tracing import remake_functions as remake_functions
+from keras_transfer._keras.tracing import trace_once as trace_once
 
 check_supported()

@@ -11,6 +11,7 @@ from keras_transfer._keras.backends import on_jax
 from keras_transfer._keras.jax_fit import is_made_by_fit
 from keras_transfer._keras.jax_fit import renew_step
 from keras_transfer._keras.jax_fit import traced_again
+from keras_transfer._keras.replicas import scope
 
 # The functions that Keras makes for a model with `make_<kind>_function`.
 KINDS = ("train", "test", "predict")
@@ -33,6 +34,26 @@ def remake_functions(model: keras.Model, *kinds: str) -> None:
         with again:
             getattr(model, f"make_{kind}_function")(force=True)
         _count_alone(getattr(model, f"{kind}_function"))
+
+
+def trace_once(model: keras.Model, dataset: Any) -> None:
+    """Create the variables of metrics, loss and optimizer before `fit` on a dataset.
+
+    Otherwise the training step creates them, and TensorFlow traces such a step twice.
+    Keras itself creates them first on JAX and for several replicas.
+    """
+    spec = getattr(dataset, "element_spec", None)
+    if on_jax() or spec is None or model.run_eagerly:
+        return
+
+    def symbol(each: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(tuple(each.shape), each.dtype.name)
+
+    try:
+        with scope(model):
+            model._symbolic_build(data_batch=keras.tree.map_structure(symbol, spec))
+    except Exception:  # `fit` has the same error, at a better place
+        return
 
 
 def counted_makers(kind: type) -> dict[str, Any]:

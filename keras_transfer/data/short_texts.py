@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer import _keras
 from keras_transfer.data.epochs import Epochs
 from keras_transfer.data.token_lengths import Preprocessed
 
@@ -30,6 +31,7 @@ class ShortTexts(NamedTuple):
         for name in ("x", "validation_data"):
             if arguments[name] is not None:
                 arguments[name] = self.batches(arguments[name])
+        _keras.trace_once(model, arguments["x"])
         # The fit of a Task would preprocess once more, and does nothing else.
         keras.Model.fit(model, **arguments)
 

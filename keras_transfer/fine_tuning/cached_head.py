@@ -119,6 +119,7 @@ class CachedHead:
         # Head and model share the user's metrics, and Keras resets the metrics of a
         # model only after it has built them.
         self.model.reset_metrics()
+        _keras.trace_once(self.head, train.dataset)
         self.head.fit(train.dataset, callbacks=callbacks, shuffle=False, **settings)
         self.head.reset_metrics()
 

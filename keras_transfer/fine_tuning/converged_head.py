@@ -49,9 +49,10 @@ def converge(
     start = _keras.snapshot(head.variables)
     fit = dict(verbose=0, class_weight=class_weight, shuffle=False)
 
-    def compiled() -> keras.Model:
+    def compiled(train: Epochs) -> keras.Model:
         head.compile(keras.optimizers.Adam(learning_rate), loss, jit_compile=False)
         _keras.remake_functions(head, "train", "test")
+        _keras.trace_once(head, train.dataset)
         return head
 
     epochs = EPOCHS_OF_FEW
@@ -65,7 +66,7 @@ def converge(
         train, test = Epochs(some, batch_size, seed), Epochs(rest, batch_size, None)
         stop = keras.callbacks.EarlyStopping(patience=PATIENCE)
         losses = (
-            compiled()
+            compiled(train)
             .fit(
                 train.dataset,
                 validation_data=test.in_order,
@@ -79,5 +80,5 @@ def converge(
         epochs = int(np.argmin(np.nan_to_num(losses, nan=np.inf))) + 1
         _keras.restore(head.variables, start)
     train = Epochs(arrays, batch_size, seed)
-    compiled().fit(train.dataset, epochs=epochs, callbacks=[train.clock], **fit)
+    compiled(train).fit(train.dataset, epochs=epochs, callbacks=[train.clock], **fit)
     return f"{epochs} epochs of Adam({learning_rate:g})"

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_transfer import _keras
 from keras_transfer.backbones.training_flags import train_only
 from keras_transfer.data.epochs import Epochs
 from keras_transfer.data.epochs import repeated
@@ -161,6 +162,8 @@ class PhasedFit:
                     f"texts are padded to {short.length} tokens, not to "
                     f"{short.full_length}: no text is longer"
                 )
+        elif getattr(run.model, "preprocessor", None) is None:
+            _keras.trace_once(run.model, arguments["x"])
         fit(
             **arguments,
             validation_data=validation_data,

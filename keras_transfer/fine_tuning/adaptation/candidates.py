@@ -128,6 +128,7 @@ class Trainer:
             optimizer = _with_rates(keras.optimizers.Adam(schedule), model, parts.model)
             # Without the metrics of the user, whose state must not change.
             model.compile(optimizer, loss=self.loss)
+        _keras.trace_once(model, data)
         with warnings.catch_warnings():
             # A candidate that diverges is named in the result.
             warnings.filterwarnings("ignore", "The loss is not finite", RuntimeWarning)

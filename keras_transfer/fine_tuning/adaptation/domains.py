@@ -17,6 +17,7 @@ from keras_transfer.data.examples import batches_of
 from keras_transfer.data.examples import count_rows
 from keras_transfer.data.examples import kind_of
 from keras_transfer.data.examples import map_arrays
+from keras_transfer.data.finite_numbers import check_numbers
 from keras_transfer.data.short_texts import short_texts
 from keras_transfer.data.tsv import Texts
 from keras_transfer.fine_tuning.comparison.subsets import as_arrays
@@ -73,8 +74,8 @@ def read_domains(model: keras.Model, source: Any, target: Any, seed: int) -> Dom
 
     Raises:
         TypeError: If the type of the data is unknown.
-        ValueError: If the data do not fit the model or each other, if the source has
-            only one class, or if the target has labels.
+        ValueError: If the data do not fit the model or each other, if features
+            are NaN, if the source has only one class, or if the target has labels.
     """
     _check_columns(source, target)
     unlabeled = _target_arrays(target)
@@ -96,6 +97,11 @@ def read_domains(model: keras.Model, source: Any, target: Any, seed: int) -> Dom
     labeled, unlabeled = _float32(labeled), _float32(unlabeled)
     streams = domain_checks.labeled(labeled), domain_checks.unlabeled(unlabeled)
     domain_checks.check_same(*streams, batched=False)
+    for name, data in (("source", labeled), ("target", (unlabeled,))):
+        try:
+            check_numbers(model, data)
+        except ValueError as error:
+            raise ValueError(f"In `{name}`: {error}") from error
     x, unlabeled = _preprocessed(model, labeled[0], unlabeled)
     labeled = (x, *labeled[1:])
     fold = _fold(class_numbers(labeled[1]), seed)

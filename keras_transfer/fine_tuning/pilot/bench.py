@@ -78,6 +78,7 @@ class Bench:
         run, model = self.run, self.run.model
         self.prepare()
         data = _Steps(arrays, run.batch_size, run.seed, steps)
+        _keras.trace_once(model, data.dataset)
         # The fit of a keras-hub Task would preprocess once more.
         keras.Model.fit(
             model,

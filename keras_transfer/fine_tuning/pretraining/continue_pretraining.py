@@ -222,8 +222,10 @@ class _Training:
             _compile(
                 network, keras.optimizers.Adam(LinearWarmupDecay(HEAD_RATE, steps))
             )
+            data = self.train.dataset(lambda: 0, steps)
+            _keras.trace_once(network, data)
             network.fit(
-                self.train.dataset(lambda: 0, steps),
+                data,
                 shuffle=False,
                 callbacks=[StaysFinite()],
                 verbose=self.verbose,
@@ -238,8 +240,10 @@ class _Training:
             done = self.folder.epoch
             own.append(self.folder.callback)
         if done < epochs:
+            data = self.train.dataset(lambda: self.clock.epoch)
+            _keras.trace_once(network, data)
             network.fit(
-                self.train.dataset(lambda: self.clock.epoch),
+                data,
                 validation_data=self.held_out.dataset(lambda: 0),
                 epochs=epochs,
                 initial_epoch=done,

@@ -410,7 +410,7 @@ SKEWED = np.concatenate([np.flatnonzero(Y == 0), [1, 2]])
         ((X, Y + 7), TARGET, "outside"),
         ((X, np.full(len(X), np.nan)), TARGET, "NaN|not numbers|whole"),
         ((X, Y), TARGET[:0], "empty"),
-        ((X, Y), np.full_like(TARGET, np.nan), "not finite.*target"),
+        ((X, Y), np.full_like(TARGET, np.nan), "In `target`: .*NaN or infinite"),
         ((X, Y), WithLabels(workers=1), "labels.*leak"),
         ((X[:30], Y[:30]), TARGET, "30 examples.*at least 40"),
         ((X[SKEWED], Y[SKEWED]), TARGET, "too few examples of all classes but one"),
