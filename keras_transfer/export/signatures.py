@@ -81,7 +81,11 @@ def features_of(model: keras.Model, pooling: bool | str) -> keras.Model:
         # The Tasks of keras-hub also have a `pooling`, with other values.
         own = getattr(model, "pooling", "auto")
         pooling = own if own in POOLINGS else "auto"
-    return features(backbone, pooling)
+    found, inputs = features(backbone, pooling), inputs_of(model)
+    if isinstance(inputs, dict) and set(inputs) > set(inputs_of(found)):
+        # Such as the positions of words, which only the head of the model takes.
+        return keras.Model(inputs, found({key: inputs[key] for key in found.input}))
+    return found
 
 
 def _converts_images(preprocessor: object, own: bool) -> bool:

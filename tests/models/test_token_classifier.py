@@ -163,11 +163,16 @@ def test_serves_raw_strings_with_their_words(trained, tmp_path):
 
 def test_serves_its_own_inputs_and_features(trained, tmp_path):
     x = trained.word_preprocessor.encode(SENTENCES)
-    folder = kt.export_serving(trained, tmp_path, preprocessor=False, samples=x)
-    serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    folder = kt.export_serving(
+        trained, tmp_path, preprocessor=False, samples=x, features=True
+    )
+    loaded = tf.saved_model.load(str(folder))
+    serve = loaded.signatures["serving_default"]
     answer = serve(**{name: tf.constant(each) for name, each in x.items()})
     right = arrays(run(trained, x))[0]
     np.testing.assert_allclose(answer["outputs"], right, atol=1e-5)
+    tensors = {name: tf.constant(each) for name, each in x.items()}
+    assert loaded.signatures["features"](**tensors)["features"].shape == (3, 16)
 
 
 def test_errors_say_what_does_not_fit():
