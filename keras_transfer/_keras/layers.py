@@ -52,6 +52,20 @@ def flat_layers(layer: keras.Layer) -> list[keras.Layer]:
     return list({id(child): child for child in layer._flatten_layers()}.values())
 
 
+@contextlib.contextmanager
+def substituted(layer: keras.Layer, name: str, value: Any) -> Iterator[None]:
+    """Let `layer` read `value` in place of its weight `name` in a `with` block.
+
+    Assigning the attribute would make Keras track the tensor, or refuse it.
+    """
+    weight = vars(layer)[name]
+    vars(layer)[name] = value
+    try:
+        yield
+    finally:
+        vars(layer)[name] = weight
+
+
 def learnable(layer: keras.Layer) -> list[keras.Variable]:
     """Return the own weights of `layer` that follow its trainable flag."""
     return list(layer._trainable_variables)

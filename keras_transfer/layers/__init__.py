@@ -1,6 +1,9 @@
-"""Layers for domain generalization and adaptation, for use in any model."""
+"""Layers for adaptation and for recurrent networks, for use in any model."""
 
+from keras_transfer.layers.concat_pooling import ConcatPooling as ConcatPooling
 from keras_transfer.layers.domain_randomization import (
     DomainRandomization as DomainRandomization,
 )
+from keras_transfer.layers.embedding_dropout import EmbeddingDropout as EmbeddingDropout
 from keras_transfer.layers.gradient_reversal import GradientReversal as GradientReversal
+from keras_transfer.layers.weight_drop_lstm import WeightDropLSTM as WeightDropLSTM

@@ -26,7 +26,7 @@ class MaskedMean(keras.Layer):
     Example:
         ```python
         import numpy as np
-        from keras_transfer.backbones.pooling import MaskedMean
+        from keras_transfer.layers.pooling import MaskedMean
 
         x = np.array([[[1.0], [3.0], [100.0]]])
         y = MaskedMean()(x, mask=np.array([[1, 1, 0]]))
@@ -90,7 +90,7 @@ class LastToken(keras.Layer):
     Example:
         ```python
         import numpy as np
-        from keras_transfer.backbones.pooling import LastToken
+        from keras_transfer.layers.pooling import LastToken
 
         x = np.array([[[1.0], [3.0], [100.0]]])
         y = LastToken()(x, mask=np.array([[1, 1, 0]]))
