@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -53,13 +54,14 @@ def flat_layers(layer: keras.Layer) -> list[keras.Layer]:
 
 
 @contextlib.contextmanager
-def substituted(layer: keras.Layer, name: str, value: Any) -> Iterator[None]:
-    """Let `layer` read `value` in place of its weight `name` in a `with` block.
+def substituted(layer: keras.Layer, name: str, change: Callable) -> Iterator[None]:
+    """Let `layer` read `change(weight)` for its own weight `name` in a `with` block.
 
-    Assigning the attribute would make Keras track the tensor, or refuse it.
+    An adapter of the layer still adds its part. Keras does not track the value, as it
+    would after an assignment.
     """
     weight = vars(layer)[name]
-    vars(layer)[name] = value
+    vars(layer)[name] = change(weight)
     try:
         yield
     finally:

@@ -38,7 +38,7 @@ def language_model_batches(
     `kt.models.RecurrentLanguageModel` carries from batch to batch is the right one.
     The first batch of each pass restarts the state.
 
-    No word is padding. Up to `batch_size - 1` words at the end of the stream, which
+    Give `fit` `shuffle=False`, because Keras warns otherwise. No word is padding. Up to `batch_size - 1` words at the end of the stream, which
     fill no row, are left out.
 
     Args:

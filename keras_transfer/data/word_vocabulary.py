@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 
 import keras
@@ -37,7 +38,7 @@ def word_vocabulary(texts: Sequence[str], max_words: int = 10_000) -> list[str]:
         import keras_transfer as kt
 
         words = kt.data.word_vocabulary(["A good book.", "Good, but long"])
-        assert words[:4] == ["", "[UNK]", "[END]", "good"] and len(words) == 8 - 1
+        assert words[:4] == ["", "[UNK]", "[END]", "good"] and len(words) == 8
         ```
 
     Raises:
@@ -148,7 +149,7 @@ def checked_texts(texts: Sequence[str]) -> np.ndarray:
     for place, text in enumerate(listed):
         if not isinstance(text, str):
             raise TypeError(
-                f"Text {place} is {str(text)[:40]!r}, which is a "
+                f"Text {place} is {reprlib.repr(text)}, which is a "
                 f"{type(text).__name__} and not a string. Pass a list of strings."
             )
     if not listed:

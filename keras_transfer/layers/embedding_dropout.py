@@ -88,7 +88,7 @@ class EmbeddingDropout(keras.layers.Layer):
             raise ValueError(
                 f"The ids have the shape {ids}, but the vectors have the shape "
                 f"{vectors}, so the ids must have the shape {vectors[:-1]}. Pass the "
-                "ids that were looked up in the embedding: layer([embedding(ids), ids])."
+                "ids that the embedding looked up: layer([embedding(ids), ids])."
             )
         self.built = True
 

@@ -21,7 +21,8 @@ class WeightDropLSTM(keras.layers.LSTM):
 
     The layer is a `keras.layers.LSTM` in all other respects: the same weights under the
     same names, the fused computation of a GPU, masks, and states. In inference the
-    two are equal. Each replica and each call of a training step draws its own mask.
+    two are equal. Each replica and each call of a training step draws its own mask. An
+    adapter of the recurrent kernel is added after the dropout.
 
     Args:
         units: Int of at least 1, the size of the output and of the state.
@@ -80,11 +81,13 @@ class WeightDropLSTM(keras.layers.LSTM):
 
         if not training or not self.weight_dropout:
             return outputs()
-        dropped = keras.random.dropout(
-            self.cell.recurrent_kernel, self.weight_dropout, seed=self._weight_seeds
-        )
-        with _keras.substituted(self.cell, "recurrent_kernel", dropped):
+        with _keras.substituted(self.cell, "recurrent_kernel", self._dropped):
             return outputs()
+
+    def _dropped(self, kernel: object) -> object:
+        return keras.random.dropout(
+            kernel, self.weight_dropout, seed=self._weight_seeds
+        )
 
     def get_config(self) -> dict:
         """Return the arguments."""

@@ -1,4 +1,4 @@
-"""Models for transfer learning: classifiers, ULMFiT, and methods of domain adaptation."""
+"""Models for transfer: classifiers, language models, methods of domain adaptation."""
 
 from keras_transfer.models.ada_bn import AdaBN as AdaBN
 from keras_transfer.models.ada_bn import adapt_batch_norm as adapt_batch_norm

@@ -3,10 +3,8 @@
 import numpy as np
 
 
-def rows_of(
-    rows: np.ndarray, words: list[str], new_words: list[str]
-) -> tuple[np.ndarray, int]:
-    """Return one row for each new word, and how many of the words were known.
+def rows_of(rows: np.ndarray, words: list[str], new_words: list[str]) -> np.ndarray:
+    """Return one row for each new word.
 
     Args:
         rows: Array whose first axis has a row for each of `words`.
@@ -15,10 +13,9 @@ def rows_of(
 
     Returns:
         An array with a row for each of `new_words`: the row of the same word, or the
-        mean of all rows for a word that is not in `words`. And the number of words
-        that are in both.
+        mean of all rows for a word that is not in `words`.
     """
     places = {word: place for place, word in enumerate(words)}
     found = np.array([places.get(word, -1) for word in new_words])
     mean = rows.mean(axis=0, keepdims=True, dtype="float64").astype(rows.dtype)
-    return np.concatenate([rows, mean])[found], int(np.sum(found >= 0))
+    return np.concatenate([rows, mean])[found]

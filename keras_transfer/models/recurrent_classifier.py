@@ -93,7 +93,9 @@ class RecurrentClassifier(BackboneModel):
         x = ConcatPooling(dtype=policy, name="pooling")(encoder(encoder.input))
         for place, width in enumerate((units, num_classes), start=1):
             if batch_norm:
-                x = keras.layers.BatchNormalization(dtype=policy, name=f"norm_{place}")(x)
+                x = keras.layers.BatchNormalization(dtype=policy, name=f"norm_{place}")(
+                    x
+                )
             x = keras.layers.Dropout(dropout, dtype=policy, name=f"dropout_{place}")(x)
             if place == 1:
                 x = keras.layers.Dense(width, "relu", dtype=policy, name="hidden")(x)

@@ -21,6 +21,7 @@ from keras_transfer.models.language_model_layers import Bias
 from keras_transfer.models.language_model_layers import Penalties
 from keras_transfer.models.new_vocabulary import rows_of
 from keras_transfer.models.perplexity import PADDING
+from keras_transfer.models.perplexity import per_word
 from keras_transfer.models.perplexity import Perplexity
 from keras_transfer.models.recurrent_classifier import RecurrentClassifier
 from keras_transfer.models.recurrent_encoder import dropout_rates
@@ -92,7 +93,7 @@ class RecurrentLanguageModel(BackboneModel):
         model = kt.models.RecurrentLanguageModel(words, 4, 6, 2, batch_size=2)
         model.compile("adam")
         batches = kt.data.language_model_batches(texts, words, 2, sequence_length=5)
-        history = model.fit(batches, verbose=0)
+        history = model.fit(batches, shuffle=False, verbose=0)
         assert history.history["perplexity"][0] < 2 * len(words)
         classifier = model.classifier(num_classes=2)
         ```
@@ -127,7 +128,10 @@ class RecurrentLanguageModel(BackboneModel):
             "embedding_dim": whole_number("embedding_dim", embedding_dim),
             "units": whole_number("units", units),
             "num_layers": whole_number(
-                "num_layers", num_layers, 2, why="the last LSTM has the embedding's size"
+                "num_layers",
+                num_layers,
+                2,
+                why="the last LSTM has the embedding's size",
             ),
         }
         rates = dropout_rates(dropout)
@@ -211,11 +215,11 @@ class RecurrentLanguageModel(BackboneModel):
         if batch_size is not None:
             config["batch_size"] = batch_size
         copy = type(self).from_config(config)
+        of_words = [self.encoder.get_layer("embedding").embeddings, self._head.bias]
         for weight, target in zip(self.weights, copy.weights, strict=True):
             value = _keras.value(weight)
-            of_words = (self.encoder.get_layer("embedding").embeddings, self._head.bias)
             if any(weight is each for each in of_words):
-                value = rows_of(value, words, new_words)[0]
+                value = rows_of(value, words, new_words)
             target.assign(value)
         return copy
 
@@ -265,10 +269,23 @@ class RecurrentLanguageModel(BackboneModel):
         embedding = self.encoder.get_layer("embedding")
         return self._head(embedding(dropped, reverse=True))
 
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> object:
+        """Return the loss, plus the penalties in training."""
+        sample_weight = per_word(sample_weight, y)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict:
         """Return the metrics, with the perplexity."""
+        sample_weight = per_word(sample_weight, y)
         self._perplexity.update_state(y, y_pred, sample_weight)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
