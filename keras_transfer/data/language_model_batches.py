@@ -38,8 +38,9 @@ def language_model_batches(
     `kt.models.RecurrentLanguageModel` carries from batch to batch is the right one.
     The first batch of each pass restarts the state.
 
-    Give `fit` `shuffle=False`, because Keras warns otherwise. No word is padding. Up to `batch_size - 1` words at the end of the stream, which
-    fill no row, are left out.
+    No word is padding. Up to `batch_size - 1` words at the end of the stream, which
+    fill no row, are left out. Give `fit` `shuffle=False`, or Keras warns that it cannot
+    shuffle a dataset.
 
     Args:
         texts: List, array or pandas column of strings. Labels are not needed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+from keras import ops
 
 from keras_transfer import _keras
 from keras_transfer._arguments import dropout_rate
@@ -85,6 +86,7 @@ class WeightDropLSTM(keras.layers.LSTM):
             return outputs()
 
     def _dropped(self, kernel: object) -> object:
+        kernel = ops.convert_to_tensor(kernel)
         return keras.random.dropout(
             kernel, self.weight_dropout, seed=self._weight_seeds
         )
