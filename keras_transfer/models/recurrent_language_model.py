@@ -215,10 +215,12 @@ class RecurrentLanguageModel(BackboneModel):
         if batch_size is not None:
             config["batch_size"] = batch_size
         copy = type(self).from_config(config)
-        of_words = [self.encoder.get_layer("embedding").embeddings, self._head.bias]
+        layers = self.encoder.get_layer("embedding"), self._head
+        # By id, and with the weights of adapters.
+        of_words = {id(v) for layer in layers for v in layer.weights}
         for weight, target in zip(self.weights, copy.weights, strict=True):
             value = _keras.value(weight)
-            if any(weight is each for each in of_words):
+            if id(weight) in of_words and value.shape[:1] == (len(words),):
                 value = rows_of(value, words, new_words)
             target.assign(value)
         return copy

@@ -191,6 +191,18 @@ def test_the_gradient_ends_at_the_beginning_of_a_batch():
 
 
 @pytest.mark.slow
+def test_with_vocabulary_keeps_an_adapter():
+    model = small()
+    kt.adapters.LoRA(rank=2, targets="embedding$|lstm_1").attach(model)
+    for weight in model.trainable_weights:
+        weight.assign(np.random.default_rng(3).normal(size=weight.shape))
+    copy = model.with_vocabulary(["", "[UNK]", "[END]", "plot", "new", "good"])
+    logits = array(run(copy, np.array([[5, 3, 5]])))
+    expected = array(run(model, np.array([[3, 6, 3]])))
+    assert_close(logits[..., [3, 5]], expected[..., [6, 3]], 1e-5)
+
+
+@pytest.mark.slow
 def test_validation_in_the_middle_of_a_pass_does_not_change_the_training():
     texts = ["good book not bad plot long"] * 30
     streams = kt.data.language_model_batches(texts, WORDS, 2, sequence_length=8)
