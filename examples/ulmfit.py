@@ -4,8 +4,8 @@ Learned: how to train a language model on texts without labels, how to fine-tune
 the texts of a task with its own words, and how its encoder becomes a classifier that is
 thawed group by group with discriminative, slanted triangular rates. Data: three TSV
 files with label and text; the labels of the general texts are not used. Time: 20
-minutes on one core for the reviews below. Expect a test error of EXPECTED of the
-classifier, and of PEER of a logistic regression on TF-IDF with the same 200 labels:
+minutes on one core for the reviews below. Expect a test error of 0.3 of the
+classifier, and of 0.21 of a logistic regression on TF-IDF with the same 200 labels:
 texts of half a million words are few for a language model. `--smoke` runs on a few
 generated sentences.
 
@@ -91,6 +91,7 @@ print("2. The same on the texts of the task, with its words", flush=True)
 language_model = language_model.with_vocabulary(
     kt.data.word_vocabulary(task.texts, 8000)
 )
+language_model.compile()
 before = perplexity(language_model)
 after = fit_language_model(language_model, task.texts, options.epochs[1])
 

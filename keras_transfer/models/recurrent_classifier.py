@@ -93,9 +93,11 @@ class RecurrentClassifier(BackboneModel):
         x = ConcatPooling(dtype=policy, name="pooling")(encoder(encoder.input))
         for place, width in enumerate((units, num_classes), start=1):
             if batch_norm:
-                x = keras.layers.BatchNormalization(dtype=policy, name=f"norm_{place}")(
-                    x
+                # A momentum of 0.99 needs more steps than few labels give.
+                norm = keras.layers.BatchNormalization(
+                    momentum=0.9, epsilon=1e-5, dtype=policy, name=f"norm_{place}"
                 )
+                x = norm(x)
             x = keras.layers.Dropout(dropout, dtype=policy, name=f"dropout_{place}")(x)
             if place == 1:
                 x = keras.layers.Dense(width, "relu", dtype=policy, name="hidden")(x)
