@@ -261,6 +261,11 @@ class RecurrentLanguageModel(BackboneModel):
         carried, tokens, restart = self._carried(), inputs, None
         if isinstance(inputs, dict):
             tokens, restart = self._read(inputs)
+        if len(tokens.shape) != 2:
+            raise ValueError(
+                f"The token ids have the shape {tuple(tokens.shape)}, but must be "
+                "(batch, positions). For one text, pass ids[None]."
+            )
         states = None if restart is None else carried.read(restart, training)
         x, states = run_encoder(self.encoder, tokens, states, training)
         if restart is not None:

@@ -315,6 +315,8 @@ def test_batches_of_another_size_or_form_raise():
         model(part(0, 4))
     with pytest.raises(ValueError, match="restart"):
         model({"token_ids": IDS})
+    with pytest.raises(ValueError, match=r"pass ids\[None\]"):
+        model(IDS[0])
 
 
 @pytest.mark.parametrize(
