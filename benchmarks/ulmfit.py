@@ -34,7 +34,7 @@ DATA = pathlib.Path(os.environ.get("KERAS_TRANSFER_DATA", "../shared/data"))
 SIZE = {"embedding_dim": 100, "units": 200, "num_layers": 2, "dropout": 0.5}
 STREAMS, LENGTH = 16, 64
 MOST_WORDS = 8000
-GENERAL_EPOCHS, TARGET_EPOCHS, EPOCHS = 5, 3, 15
+GENERAL_EPOCHS, TARGET_EPOCHS, EPOCHS = 15, 4, 8
 DECAY = 1 / 2.6
 CUT = 150  # words of a review that the classifier reads
 # name -> fine-tuning of the language model, steps of the classifier, paper's error
@@ -174,7 +174,7 @@ def show(done, seeds):
         print(f"{name:36} {cells[0]:>12} {cells[1]:>12}  {paper}")
 
 
-def main(folder, seeds=3, labels=200):
+def main(folder, seeds=3, labels=500):
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"errors_{labels}.jsonl"
