@@ -11,15 +11,17 @@ the rest of the training file, whose texts the language model has read without l
 Next to them are the paper's errors on IMDb, where an LSTM of 24 M parameters reads
 103 M words first.
 
-Each line of the table is kept in FOLDER, so the script continues where it stopped.
+Each line of the table is kept in FOLDER, so the script continues where it stopped. Use
+another folder for other epochs.
 
-    OMP_NUM_THREADS=1 python benchmarks/ulmfit.py FOLDER [seeds] [labels]
+    OMP_NUM_THREADS=1 python benchmarks/ulmfit.py FOLDER [--seeds 3] [--labels 500]
+        [--epochs 15 4 8, of the general model, its fine-tuning, and the classifier]
 """
 
+import argparse
 import json
 import os
 import pathlib
-import sys
 import time
 
 import keras
@@ -34,7 +36,6 @@ DATA = pathlib.Path(os.environ.get("KERAS_TRANSFER_DATA", "../shared/data"))
 SIZE = {"embedding_dim": 100, "units": 200, "num_layers": 2, "dropout": 0.5}
 STREAMS, LENGTH = 16, 64
 MOST_WORDS = 8000
-GENERAL_EPOCHS, TARGET_EPOCHS, EPOCHS = 15, 4, 8
 DECAY = 1 / 2.6
 CUT = 150  # words of a review that the classifier reads
 # name -> fine-tuning of the language model, steps of the classifier, paper's error
@@ -172,10 +173,17 @@ def show(done, seeds):
         cells = [f"{m:5.1f} ± {s:4.1f}" for m, s in zip(means, spread, strict=True)]
         paper = f"{ROWS[name][2]:.2f}" if name in ROWS else "-"
         print(f"{name:36} {cells[0]:>12} {cells[1]:>12}  {paper}")
+    both = "both: all three"
+    for table in ("classifier", "language model"):
+        rows = [name for name in ROWS if name.startswith(table) or name == both]
+        means = {row: np.mean([done[row, x][1] for x in range(seeds)]) for row in rows}
+        papers = {row: ROWS[row][2] for row in rows}
+        for place, errors in (("here, rest", means), ("paper, IMDb", papers)):
+            order = [row.partition(": ")[2] for row in sorted(rows, key=errors.get)]
+            print(f"{table}, best first, {place}: {' < '.join(order)}")
 
 
-def main(folder, seeds=3, labels=500):
-    folder = pathlib.Path(folder)
+def main(folder, seeds, labels):
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"errors_{labels}.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
@@ -202,4 +210,11 @@ def main(folder, seeds=3, labels=500):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--labels", type=int, default=500)
+    parser.add_argument("--epochs", type=int, nargs=3, default=[15, 4, 8])
+    options = parser.parse_args()
+    GENERAL_EPOCHS, TARGET_EPOCHS, EPOCHS = options.epochs
+    main(options.folder, options.seeds, options.labels)

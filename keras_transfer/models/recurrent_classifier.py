@@ -26,13 +26,14 @@ class RecurrentClassifier(BackboneModel):
         [last, max, mean] -> BatchNorm, dropout, Dense(units), relu
                           -> BatchNorm, dropout, Dense(num_classes)
 
-    Padding (token id 0) changes no output, so texts may be padded to any length. The
-    gradient flows through the whole text, so cut very long texts, for example by
-    `vectorizer(400)`. It is an ordinary functional model. Its layer groups are
-    `embedding`, `lstm_1`, `lstm_2` and so on, and `head`, for
-    `kt.callbacks.GradualUnfreezing`, for `kt.fine_tune(..., strategy="gradual")`, and
-    for `kt.optimizers.discriminative(..., layer_decay=1 / 2.6)` of the paper. The
-    vocabulary is saved with the model:
+    Padding (token id 0) changes no output, so texts may be padded to any length. With
+    TensorFlow on a GPU, Keras's LSTM takes padding on the right only, as of
+    `vectorizer`, and no text without words. The gradient flows through the whole text,
+    so cut very long texts, for example by `vectorizer(400)`. It is an ordinary
+    functional model. Its layer groups are `embedding`, `lstm_1`, `lstm_2` and so on,
+    and `head`, for `kt.callbacks.GradualUnfreezing`, for `kt.fine_tune(...,
+    strategy="gradual")`, and for `kt.optimizers.discriminative(..., layer_decay=1 /
+    2.6)` of the paper. The vocabulary is saved with the model:
     `kt.export_serving(model, path, preprocessor=model.vectorizer(400))` serves strings.
 
     Args:
