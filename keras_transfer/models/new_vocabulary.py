@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_transfer.data.word_vocabulary import SPECIAL
+
 
 def rows_of(rows: np.ndarray, words: list[str], new_words: list[str]) -> np.ndarray:
     """Return one row for each new word.
@@ -19,3 +21,19 @@ def rows_of(rows: np.ndarray, words: list[str], new_words: list[str]) -> np.ndar
     found = np.array([places.get(word, -1) for word in new_words])
     mean = rows.mean(axis=0, keepdims=True, dtype="float64").astype(rows.dtype)
     return np.concatenate([rows, mean])[found]
+
+
+def check_overlap(words: list[str], new_words: list[str]) -> None:
+    """Raise an error if two vocabularies have no word in common.
+
+    Raises:
+        ValueError: If they have none, except the special entries.
+    """
+    first = len(SPECIAL)
+    if not set(words[first:]) & set(new_words[first:]):
+        raise ValueError(
+            f"The new vocabulary of {len(new_words)} words, such as "
+            f"{new_words[first : first + 3]}, has no word in common with that of this "
+            f"model, such as {words[first : first + 3]}. Nothing would be transferred. "
+            "Make both by kt.data.word_vocabulary."
+        )

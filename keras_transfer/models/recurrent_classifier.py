@@ -29,11 +29,12 @@ class RecurrentClassifier(BackboneModel):
     Padding (token id 0) changes no output, so texts may be padded to any length. With
     TensorFlow on a GPU, Keras's LSTM takes padding on the right only, as of
     `vectorizer`, and no text without words. The gradient flows through the whole text,
-    so cut very long texts, for example by `vectorizer(400)`. It is an ordinary
-    functional model. Its layer groups are `embedding`, `lstm_1`, `lstm_2` and so on,
-    and `head`, for `kt.callbacks.GradualUnfreezing`, for `kt.fine_tune(...,
-    strategy="gradual")`, and for `kt.optimizers.discriminative(..., layer_decay=1 /
-    2.6)` of the paper. The vocabulary is saved with the model:
+    so cut very long texts, for example by `vectorizer(400)`.
+
+    It is an ordinary functional model. Its layer groups are `embedding`, `lstm_1`,
+    `lstm_2` and so on, and `head`, for `kt.callbacks.GradualUnfreezing` and for
+    `kt.fine_tune` with `strategy="gradual"`. The paper's rates are `layer_decay=1 / 2.6`
+    in `kt.optimizers.discriminative`. The vocabulary is saved with the model:
     `kt.export_serving(model, path, preprocessor=model.vectorizer(400))` serves strings.
 
     Args:

@@ -19,6 +19,7 @@ from keras_transfer.models.backbone_model import BackboneModel
 from keras_transfer.models.carried_state import CarriedState
 from keras_transfer.models.language_model_layers import Bias
 from keras_transfer.models.language_model_layers import Penalties
+from keras_transfer.models.new_vocabulary import check_overlap
 from keras_transfer.models.new_vocabulary import rows_of
 from keras_transfer.models.perplexity import PADDING
 from keras_transfer.models.perplexity import per_word
@@ -203,20 +204,12 @@ class RecurrentLanguageModel(BackboneModel):
                 they were made in different ways.
         """
         words, new_words = self._words(), checked_vocabulary(vocabulary)
-        special = 3
-        if not set(words[special:]) & set(new_words[special:]):
-            raise ValueError(
-                f"The new vocabulary of {len(new_words)} words, such as "
-                f"{new_words[special : special + 3]}, has no word in common with that "
-                f"of this model, such as {words[special : special + 3]}. Nothing would "
-                "be transferred. Make both by kt.data.word_vocabulary."
-            )
+        check_overlap(words, new_words)
         config = self.get_config() | {"vocabulary": new_words}
         if batch_size is not None:
             config["batch_size"] = batch_size
         copy = type(self).from_config(config)
         layers = self.encoder.get_layer("embedding"), self._head
-        # By id, and with the weights of adapters.
         of_words = {id(v) for layer in layers for v in layer.weights}
         for weight, target in zip(self.weights, copy.weights, strict=True):
             value = _keras.value(weight)
