@@ -2,14 +2,14 @@
 
 Learned: how to train a language model on texts without labels, how to fine-tune it on
 the texts of a task with its own words, and how its encoder becomes a classifier that is
-thawed group by group with discriminative, slanted triangular rates. Data: three TSV
-files with label and text; the labels of the general texts are not used. Time: 20
-minutes on one core for the reviews below. Expect a test error of 0.3 of the
-classifier, and of 0.21 of a logistic regression on TF-IDF with the same 200 labels:
-texts of half a million words are few for a language model. `--smoke` runs on a few
-generated sentences.
+thawed group by group with discriminative, slanted triangular rates. Data: TSV files
+with label and text; the labels of the general texts are not used. Time: 8 minutes of
+CPU for reviews and SST-2. Expect a test error of about 0.40 of the classifier, and of
+0.24 of a logistic regression on TF-IDF with the same 200 labels: half a million words
+are too few for a language model to know which words are praise. Bring more text.
+`--smoke` runs on generated sentences.
 
-    python examples/ulmfit.py --general electronics.tsv --task books.tsv --test test.tsv
+    python examples/ulmfit.py --general a.tsv b.tsv --task train.tsv --test test.tsv
 """
 
 import argparse
@@ -30,8 +30,8 @@ parser.add_argument("--general", nargs="+", help="TSV files with general texts")
 parser.add_argument("--task", help="TSV file of the task")
 parser.add_argument("--test", help="TSV file to test on")
 parser.add_argument("--labels", type=int, default=200, help="labels to train on")
-parser.add_argument("--length", type=int, default=200, help="words per text")
-parser.add_argument("--epochs", type=int, nargs=3, default=[5, 3, 20])
+parser.add_argument("--length", type=int, default=150, help="words per text")
+parser.add_argument("--epochs", type=int, nargs=3, default=[5, 3, 15])
 parser.add_argument("--smoke", action="store_true")
 options = parser.parse_args()
 size = {"embedding_dim": 100, "units": 200, "num_layers": 2, "dropout": 0.5}

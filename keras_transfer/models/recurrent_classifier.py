@@ -33,9 +33,10 @@ class RecurrentClassifier(BackboneModel):
 
     It is an ordinary functional model. Its layer groups are `embedding`, `lstm_1`,
     `lstm_2` and so on, and `head`, for `kt.callbacks.GradualUnfreezing` and for
-    `kt.fine_tune` with `strategy="gradual"`. The paper's rates are `layer_decay=1 / 2.6`
-    in `kt.optimizers.discriminative`. The vocabulary is saved with the model:
-    `kt.export_serving(model, path, preprocessor=model.vectorizer(400))` serves strings.
+    `kt.fine_tune` with `strategy="gradual"`. The paper's rates are those of
+    `kt.optimizers.discriminative` with `layer_decay=1 / 2.6`. The vocabulary is saved
+    with the model: `kt.export_serving(model, path, preprocessor=model.vectorizer(400))`
+    serves strings.
 
     Args:
         encoder: The `encoder` of a `RecurrentLanguageModel`. The classifier contains
