@@ -7,11 +7,11 @@ from keras_transfer._arguments import one_of
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.output_of import choices
 from keras_transfer.backbones.output_of import part_of
+from keras_transfer.backbones.pooling import LastToken
+from keras_transfer.backbones.pooling import MaskedMean
 from keras_transfer.backbones.used_weights import Unused
 from keras_transfer.backbones.used_weights import unused
 from keras_transfer.layers.concat_pooling import ConcatPooling
-from keras_transfer.layers.pooling import LastToken
-from keras_transfer.layers.pooling import MaskedMean
 
 POOLINGS = ("auto", "mean", "first", "last", "concat", "pooled", "average", None)
 SEQUENCES = ("sequence_output", "encoder_sequence_output")

@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
-from keras_transfer.layers.pooling import LastToken
-from keras_transfer.layers.pooling import MaskedMean
+from keras_transfer.layers.kept_positions import largest_of
+from keras_transfer.layers.kept_positions import last_of
+from keras_transfer.layers.kept_positions import mean_of
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -51,8 +52,6 @@ class ConcatPooling(keras.Layer):
     def __init__(self, **kwargs: object):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self._last = LastToken(dtype=self.dtype_policy)
-        self._mean = MaskedMean(dtype=self.dtype_policy)
 
     def build(self, input_shape: tuple) -> None:
         """Check that there is an axis of positions."""
@@ -63,17 +62,12 @@ class ConcatPooling(keras.Layer):
                 "(batch, positions, features), such as the output of an LSTM with "
                 "return_sequences=True."
             )
-        self._last.build(input_shape)
-        self._mean.build(input_shape)
         self.built = True
 
     def call(self, inputs: object, mask: object = None) -> object:
         """Return the three vectors of the positions that `mask` keeps, in a row."""
-        if mask is not None:
-            mask = ops.cast(mask, "bool")
-        last = self._last(inputs, mask=mask)
-        mean = self._mean(inputs, mask=mask)
-        return ops.concatenate([last, _largest(inputs, mask), mean], axis=-1)
+        parts = [each(inputs, mask) for each in (last_of, largest_of, mean_of)]
+        return ops.concatenate(parts, axis=-1)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Return the shape without the positions, and three times as wide."""
@@ -87,13 +81,3 @@ class ConcatPooling(keras.Layer):
     def get_config(self) -> dict:
         """Return name and dtype; Keras's automatic config cannot store a policy."""
         return super().get_config()
-
-
-def _largest(x: object, mask: object) -> object:
-    if mask is None:
-        return ops.max(x, axis=1)
-    # Not a product with the mask, because padding may contain inf or NaN.
-    masked = ops.where(mask[..., None], x, ops.full_like(x, float("-inf")))
-    any_token = ops.any(mask, axis=1)[:, None]
-    largest = ops.max(masked, axis=1)
-    return ops.where(any_token, largest, ops.zeros_like(largest))

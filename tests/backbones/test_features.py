@@ -7,8 +7,8 @@ from keras import layers
 
 from keras_transfer.backbones import features
 from keras_transfer.backbones import FrozenBackbone
-from keras_transfer.layers.pooling import LastToken
-from keras_transfer.layers.pooling import MaskedMean
+from keras_transfer.backbones.pooling import LastToken
+from keras_transfer.backbones.pooling import MaskedMean
 from tests import tiny
 from tests.backbones import families
 from tests.contracts import fresh
