@@ -522,3 +522,20 @@ def test_calls_of_a_layer_can_run_through_a_function():
     with _keras.calls_through([layer], double):
         np.testing.assert_allclose(model(x), 2 * right, rtol=1e-6)
     np.testing.assert_array_equal(model(x), right)
+
+
+# Recurrent layers. If this fails: `substituted` must find the weight elsewhere.
+
+
+def test_a_cell_reads_its_kernel_from_its_attributes():
+    layer = layers.LSTM(3)
+    layer.build((2, 5, 4))
+    weight = layer.cell.recurrent_kernel
+    x = np.ones((2, 5, 4), "float32")
+    before = arrays(layer(x))
+    with _keras.substituted(layer.cell, "recurrent_kernel", lambda w: 0 * w):
+        inside = arrays(layer(x))
+    assert np.abs(inside[0] - before[0]).max() > 1e-4
+    assert layer.cell.recurrent_kernel is weight
+    assert [v.name for v in layer.weights] == ["kernel", "recurrent_kernel", "bias"]
+    np.testing.assert_array_equal(arrays(layer(x)), before)

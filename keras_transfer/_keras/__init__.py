@@ -68,6 +68,7 @@ from keras_transfer._keras.layers import set_flag as set_flag
 from keras_transfer._keras.layers import set_flags as set_flags
 from keras_transfer._keras.layers import snapshot as snapshot
 from keras_transfer._keras.layers import sublayers as sublayers
+from keras_transfer._keras.layers import substituted as substituted
 from keras_transfer._keras.layers import unpickled as unpickled
 from keras_transfer._keras.layers import value as value
 from keras_transfer._keras.optimizer import CompiledOptimizer as CompiledOptimizer

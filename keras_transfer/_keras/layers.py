@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -50,6 +51,21 @@ def own_weights(layer: keras.Layer) -> list[keras.Variable]:
 def flat_layers(layer: keras.Layer) -> list[keras.Layer]:
     """Return `layer` and all layers below it once, parents before their children."""
     return list({id(child): child for child in layer._flatten_layers()}.values())
+
+
+@contextlib.contextmanager
+def substituted(layer: keras.Layer, name: str, change: Callable) -> Iterator[None]:
+    """Let `layer` read `change(weight)` for its own weight `name` in a `with` block.
+
+    An adapter of the layer still adds its part. Keras does not track the value, as it
+    would after an assignment.
+    """
+    weight = vars(layer)[name]
+    vars(layer)[name] = change(weight)
+    try:
+        yield
+    finally:
+        vars(layer)[name] = weight
 
 
 def learnable(layer: keras.Layer) -> list[keras.Variable]:

@@ -11,8 +11,9 @@ from keras_transfer.backbones.pooling import LastToken
 from keras_transfer.backbones.pooling import MaskedMean
 from keras_transfer.backbones.used_weights import Unused
 from keras_transfer.backbones.used_weights import unused
+from keras_transfer.layers.concat_pooling import ConcatPooling
 
-POOLINGS = ("auto", "mean", "first", "last", "pooled", "average", None)
+POOLINGS = ("auto", "mean", "first", "last", "concat", "pooled", "average", None)
 SEQUENCES = ("sequence_output", "encoder_sequence_output")
 
 
@@ -56,6 +57,8 @@ def features(
             - `"first"`: the first token, such as `[CLS]` of BERT or the class token
               of ViT.
             - `"last"`: the last token that is not padding, for causal models.
+            - `"concat"`: the last token, the maximum and the mean over the tokens,
+              one after the other (`kt.layers.ConcatPooling`).
             - `"pooled"`: the backbone's own `pooled_output` (BERT, ALBERT,
               ELECTRA).
             - `"average"`: mean over the spatial axes, for any data format.
@@ -204,6 +207,8 @@ def _pooled(
         return MaskedMean(name=name, dtype=dtype)(outputs, mask=mask)
     if pooling == "last":
         return LastToken(name=name, dtype=dtype)(outputs, mask=mask)
+    if pooling == "concat":
+        return ConcatPooling(name=name, dtype=dtype)(outputs, mask=mask)
     if pooling == "first":
         return outputs[:, 0]
     if pooling == "average":
@@ -305,6 +310,7 @@ def _resolve(pooling: str | None, shape: tuple, name: str) -> str | None:
         "mean": (3,),
         "first": (3,),
         "last": (3,),
+        "concat": (3,),
         "pooled": (2,),
         "average": (4, 5),
         None: (2,),

@@ -1,7 +1,9 @@
 """MaskedMean and LastToken: reduce tokens to one vector, without the padding."""
 
 import keras
-from keras import ops
+
+from keras_transfer.layers.kept_positions import last_of
+from keras_transfer.layers.kept_positions import mean_of
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -47,16 +49,7 @@ class MaskedMean(keras.Layer):
 
     def call(self, inputs: object, mask: object = None) -> object:
         """Return the mean of the rows that `mask` keeps."""
-        x = ops.cast(inputs, "float32")
-        if mask is None:
-            mean = ops.mean(x, axis=1)
-        else:
-            mask = ops.expand_dims(ops.cast(mask, "bool"), -1)
-            count = ops.sum(ops.cast(mask, "float32"), axis=1)
-            # Not a product with the mask, because padding may contain inf or NaN.
-            total = ops.sum(ops.where(mask, x, ops.zeros_like(x)), axis=1)
-            mean = total / ops.maximum(count, 1.0)
-        return ops.cast(mean, inputs.dtype)
+        return mean_of(inputs, mask)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Return the shape without the positions."""
@@ -112,14 +105,7 @@ class LastToken(keras.Layer):
 
     def call(self, inputs: object, mask: object = None) -> object:
         """Return the last row that `mask` keeps."""
-        if mask is None:
-            return inputs[:, -1]
-        mask = ops.cast(mask, "int32")
-        position = ops.arange(1, ops.shape(inputs)[1] + 1, dtype="int32")
-        last = ops.max(mask * position, axis=1)  # from 1; 0 without a position
-        row = ops.maximum(last - 1, 0)[:, None, None]
-        token = ops.take_along_axis(inputs, row, axis=1)[:, 0]
-        return ops.where(last[:, None] > 0, token, ops.zeros_like(token))
+        return last_of(inputs, mask)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Return the shape without the positions."""

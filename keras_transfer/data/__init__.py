@@ -5,11 +5,16 @@ from keras_transfer.data.bucket_by_length import bucket_by_length as bucket_by_l
 from keras_transfer.data.conll import from_conll as from_conll
 from keras_transfer.data.domains import domain_dataset as domain_dataset
 from keras_transfer.data.few_labels import few_labels as few_labels
+from keras_transfer.data.language_model_batches import (
+    language_model_batches as language_model_batches,
+)
 from keras_transfer.data.tagging_preprocessor import (
     TaggingPreprocessor as TaggingPreprocessor,
 )
 from keras_transfer.data.tfds import from_tfds as from_tfds
 from keras_transfer.data.tsv import from_tsv as from_tsv
+from keras_transfer.data.word_vocabulary import word_vectorizer as word_vectorizer
+from keras_transfer.data.word_vocabulary import word_vocabulary as word_vocabulary
 
 __all__ = [
     "TaggingPreprocessor",
@@ -20,4 +25,7 @@ __all__ = [
     "from_conll",
     "from_tfds",
     "from_tsv",
+    "language_model_batches",
+    "word_vectorizer",
+    "word_vocabulary",
 ]

@@ -1,4 +1,4 @@
-"""Models for transfer learning: a classifier, and methods of domain adaptation."""
+"""Models for transfer: classifiers, language models, methods of domain adaptation."""
 
 from keras_transfer.models.ada_bn import AdaBN as AdaBN
 from keras_transfer.models.ada_bn import adapt_batch_norm as adapt_batch_norm
@@ -14,6 +14,12 @@ from keras_transfer.models.jan import JAN as JAN
 from keras_transfer.models.mcc import MCC as MCC
 from keras_transfer.models.mcd import MCD as MCD
 from keras_transfer.models.mdd import MDD as MDD
+from keras_transfer.models.recurrent_classifier import (
+    RecurrentClassifier as RecurrentClassifier,
+)
+from keras_transfer.models.recurrent_language_model import (
+    RecurrentLanguageModel as RecurrentLanguageModel,
+)
 from keras_transfer.models.source_only import SourceOnly as SourceOnly
 from keras_transfer.models.token_classifier import TokenClassifier as TokenClassifier
 from keras_transfer.models.transfer_classifier import (

@@ -311,6 +311,39 @@ def words():
     return model, np.array([["A joy!"], ["I can't. Joy"]])
 
 
+def sequence_layers():
+    """Return a model with dropout of words and of weights, and a concat pooling."""
+    inputs = keras.Input((6,), dtype="int32")
+    rows = layers.Embedding(16, 4, mask_zero=True)(inputs)
+    x = kt.layers.EmbeddingDropout(16, 0.3, seed=1)([rows, inputs])
+    x = kt.layers.WeightDropLSTM(3, 0.4, return_sequences=True, seed=2)(x)
+    pooled = kt.layers.ConcatPooling()(x)
+    return bases.exact(keras.Model(inputs, pooled)), bases.tokens()["token_ids"]
+
+
+def language_model():
+    """Return a language model and inputs, with one frozen LSTM."""
+    words = ["", "[UNK]", "[END]", *"abcdefghijklm"]
+    model = kt.models.RecurrentLanguageModel(words, 4, 3, 2, dropout=0.5)
+    model.encoder.get_layer("lstm_1").trainable = False
+    return disturb(model), bases.tokens()["token_ids"]
+
+
+def trained_language_model():
+    """Return a language model after two steps of Adam."""
+    model, inputs = language_model()
+    model.compile(keras.optimizers.Adam(0.01))
+    for _ in range(2):
+        model.train_on_batch(inputs, np.roll(inputs, -1, axis=1))
+    return model, inputs
+
+
+def text_classifier():
+    """Return a classifier on the encoder of a language model, and inputs."""
+    model, inputs = language_model()
+    return disturb(model.classifier(3, units=5)), inputs
+
+
 def domain_model(kind, settings):
     """Return a model of two domains after two steps, and inputs of one domain."""
     strengths = {
@@ -363,6 +396,9 @@ MODELS = {
     "mixed_states": mixed_states,
     "mixed_vectors": mixed_vectors,
     "words": words,
+    "sequence_layers": sequence_layers,
+    "language_model": trained_language_model,
+    "text_classifier": text_classifier,
     **{
         name: lambda each=each: domain_model(*each)
         for name, each in DOMAIN_MODELS.items()
