@@ -4,7 +4,7 @@ import keras_hub
 import numpy as np
 import pytest
 
-from keras_transfer.data.language_batches import LanguageBatches
+from keras_transfer.data.pretraining_batches import PretrainingBatches
 from keras_transfer.data.token_masks import TokenMasks
 from keras_transfer.data.token_rows import padded_groups
 from keras_transfer.data.token_rows import token_rows
@@ -90,7 +90,7 @@ def test_masks_differ_by_pass_and_are_the_same_in_each_run(tokenizer):
     masks = TokenMasks(tokenizer, whole_words=False)
 
     def read(number):
-        batches = LanguageBatches(groups, masks, 4, 0, segment_ids=True)
+        batches = PretrainingBatches(groups, masks, 4, 0, segment_ids=True)
         return list(batches.dataset(lambda: number).as_numpy_iterator())
 
     first, again, second = read(0), read(0), read(1)
@@ -110,7 +110,7 @@ def test_masks_differ_by_pass_and_are_the_same_in_each_run(tokenizer):
 
 def test_the_label_of_a_causal_model_is_the_next_token(tokenizer):
     groups = padded_groups(token_rows(["a b", "c"], tokenizer, 9).rows, PAD)
-    batches = LanguageBatches(groups, None, 4, 0, segment_ids=False, in_order=True)
+    batches = PretrainingBatches(groups, None, 4, 0, segment_ids=False, in_order=True)
     found = list(batches.dataset(lambda: 0).as_numpy_iterator())
     x, y, weights = found[-1]
     assert x["token_ids"].tolist() == [[CLS, 5, 6, SEP]]

@@ -17,8 +17,8 @@ from keras_transfer._arguments import positive
 from keras_transfer._arguments import whole_number
 from keras_transfer.backbones.used_weights import idle_weights
 from keras_transfer.data.epochs import Clock
-from keras_transfer.data.language_batches import held_out
-from keras_transfer.data.language_batches import LanguageBatches
+from keras_transfer.data.pretraining_batches import held_out
+from keras_transfer.data.pretraining_batches import PretrainingBatches
 from keras_transfer.data.token_masks import TokenMasks
 from keras_transfer.data.token_rows import checked_texts
 from keras_transfer.data.token_rows import padded_groups
@@ -172,8 +172,8 @@ class _Training:
     """One call: its model, its batches, and where its state is saved."""
 
     found: LanguageTask
-    train: LanguageBatches
-    held_out: LanguageBatches
+    train: PretrainingBatches
+    held_out: PretrainingBatches
     history: keras.callbacks.History
     folder: RunFolder | None
     verbose: int
@@ -288,9 +288,9 @@ def _batches(
     batch_size: int,
     *,
     in_order: bool = False,
-) -> LanguageBatches:
+) -> PretrainingBatches:
     pad = getattr(found.tokenizer, "pad_token_id", None) or 0
-    return LanguageBatches(
+    return PretrainingBatches(
         padded_groups(rows.rows, pad),
         masks,
         batch_size,

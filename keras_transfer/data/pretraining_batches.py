@@ -15,7 +15,7 @@ from keras_transfer.data.token_masks import TokenMasks
 SEGMENTS = "segment_ids"
 
 
-class LanguageBatches:
+class PretrainingBatches:
     """Batches `(x, y, sample_weight)` of rows of tokens, of one length in each batch.
 
     With masks, other tokens are hidden in each pass, by the seed and the number of the
