@@ -41,7 +41,9 @@ what the name does, and which paper or documentation it follows. Python's `help`
 
 WORD = r"[A-ZÀ-Ž][\w'-]+"
 INITIAL = r"[A-Z]\.(?:-[A-Z]\.)* "
-AUTHOR = rf"(?:(?:{INITIAL})+{WORD}(?: {WORD})?|(?:van der |van |de |De |Tjong Kim )?{WORD})"
+AUTHOR = (
+    rf"(?:(?:{INITIAL})+{WORD}(?: {WORD})?|(?:van der |van |de |De |Tjong Kim )?{WORD})"
+)
 CITATION = re.compile(
     rf"\b({AUTHOR}(?:, {AUTHOR})*(?:,? and {AUTHOR})?(?: et al\.)?),? ((?:19|20)\d\d)\b"
 )

@@ -352,8 +352,9 @@ def test_a_metric_of_the_same_name_raises():
     ],
 )
 def test_a_loss_without_from_logits_raises(loss):
+    model, validation = compiled(loss), TargetValidation(SOURCE, TARGET)
     with pytest.raises(ValueError, match="from_logits=True or False"):
-        fit(compiled(loss), TargetValidation(SOURCE, TARGET))
+        model.fit(*domain(12), callbacks=[validation], verbose=0)
 
 
 @pytest.mark.parametrize(

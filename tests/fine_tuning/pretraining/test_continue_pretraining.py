@@ -131,6 +131,7 @@ class Interrupt(keras.callbacks.Callback):
             raise self.kind("stopped")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_continues_to_the_same_weights(tmp_path, trained):
     whole, _, result = trained
     backbone = bert()
