@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer._arguments import whole_number
-from keras_transfer.data.word_vocabulary import checked_texts
+from keras_transfer.data.texts import checked_texts
 from keras_transfer.data.word_vocabulary import END
 from keras_transfer.data.word_vocabulary import PADDING
 from keras_transfer.data.word_vocabulary import word_vectorizer
@@ -88,7 +88,7 @@ def language_model_batches(
     sequence_length = whole_number("sequence_length", sequence_length)
     if seed is not None:
         seed = whole_number("seed", seed, 0)
-    ids = _ids(checked_texts(texts), vocabulary)
+    ids = _ids(np.array(checked_texts(texts), object), vocabulary)
     total = sum(map(len, ids))
     steps = total // batch_size - 1  # the last word of a stream has no next word
     if steps < sequence_length:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_transfer.data.texts import checked_texts
 from keras_transfer.data.token_lengths import choose_boundaries
 
 LENGTHS = 6  # to which rows are padded, at most
@@ -55,27 +56,6 @@ def token_rows(texts: Iterable[str], tokenizer: Any, length: int) -> TokenRows:
             "of the tokenizer."
         )
     return TokenRows(rows, empty)
-
-
-def checked_texts(texts: Any) -> list[str]:
-    """Return texts as a list of strings.
-
-    Raises:
-        TypeError: If they are one string, or an item is not a string.
-        ValueError: If there is no text.
-    """
-    if isinstance(texts, str | bytes):
-        raise TypeError("The texts are one string. Pass a list of strings.")
-    found = [each.decode() if isinstance(each, bytes) else each for each in texts]
-    for number, text in enumerate(found):
-        if not isinstance(text, str):
-            raise TypeError(
-                f"Text {number} is {str(text)[:40]!r}, a {type(text).__name__}, but it "
-                "must be a str. Labels are not needed."
-            )
-    if not found:
-        raise ValueError("There is no text. Pass a list of strings.")
-    return found
 
 
 def special(tokenizer: keras.Layer, name: str) -> np.ndarray:

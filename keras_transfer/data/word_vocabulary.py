@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 
 from keras_transfer._arguments import whole_number
+from keras_transfer.data.texts import checked_texts
 
 PADDING = ""
 UNKNOWN = "[UNK]"
@@ -53,7 +53,7 @@ def word_vocabulary(texts: Sequence[str], max_words: int = 10_000) -> list[str]:
     why = f"{len(SPECIAL)} entries are special, and at least one word must follow"
     max_words = whole_number("max_words", max_words, least, why=why)
     vectorizer = keras.layers.TextVectorization()
-    vectorizer.adapt(checked_texts(texts))
+    vectorizer.adapt(np.array(checked_texts(texts), object))
     words = vectorizer.get_vocabulary(include_special_tokens=False)
     if not words:
         raise ValueError(
@@ -131,27 +131,3 @@ def checked_vocabulary(vocabulary: Sequence[str]) -> list[str]:
             "Remove one of the two."
         )
     return words
-
-
-def checked_texts(texts: Sequence[str]) -> np.ndarray:
-    """Return texts as an array of objects, or raise an error.
-
-    Raises:
-        TypeError: If it is a single string, or an entry is not a string.
-        ValueError: If there is no text.
-    """
-    if isinstance(texts, str | bytes):
-        raise TypeError(
-            f"The texts are one string, {texts[:40]!r}. Pass a list of strings, such "
-            "as [text]."
-        )
-    listed = list(texts)
-    for place, text in enumerate(listed):
-        if not isinstance(text, str):
-            raise TypeError(
-                f"Text {place} is {reprlib.repr(text)}, which is a "
-                f"{type(text).__name__} and not a string. Pass a list of strings."
-            )
-    if not listed:
-        raise ValueError("There are no texts. Pass a list of one or more strings.")
-    return np.array(listed, object)

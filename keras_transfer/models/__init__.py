@@ -14,6 +14,7 @@ from keras_transfer.models.jan import JAN as JAN
 from keras_transfer.models.mcc import MCC as MCC
 from keras_transfer.models.mcd import MCD as MCD
 from keras_transfer.models.mdd import MDD as MDD
+from keras_transfer.models.prompt_classifier import PromptClassifier as PromptClassifier
 from keras_transfer.models.recurrent_classifier import (
     RecurrentClassifier as RecurrentClassifier,
 )

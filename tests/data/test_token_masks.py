@@ -120,9 +120,9 @@ def test_the_label_of_a_causal_model_is_the_next_token(tokenizer):
 def test_bad_texts_and_tokenizers_are_refused(tokenizer):
     with pytest.raises(TypeError, match="one string"):
         token_rows("a b", tokenizer, 9)
-    with pytest.raises(TypeError, match="Text 1 is '3', a int"):
+    with pytest.raises(TypeError, match="Text 1 is 3, which is a int"):
         token_rows(["a", 3], tokenizer, 9)
-    with pytest.raises(ValueError, match="There is no text"):
+    with pytest.raises(ValueError, match="There are no texts"):
         token_rows([], tokenizer, 9)
     with pytest.raises(ValueError, match="None of the 2 texts has a token"):
         token_rows(["", " "], tokenizer, 9)

@@ -19,8 +19,8 @@ from keras_transfer.backbones.used_weights import idle_weights
 from keras_transfer.data.epochs import Clock
 from keras_transfer.data.pretraining_batches import held_out
 from keras_transfer.data.pretraining_batches import PretrainingBatches
+from keras_transfer.data.texts import checked_texts
 from keras_transfer.data.token_masks import TokenMasks
-from keras_transfer.data.token_rows import checked_texts
 from keras_transfer.data.token_rows import padded_groups
 from keras_transfer.data.token_rows import token_rows
 from keras_transfer.data.token_rows import TokenRows

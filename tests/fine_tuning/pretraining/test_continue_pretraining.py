@@ -173,7 +173,7 @@ def test_bad_input_is_refused_before_anything_trains():
         pretrain(backbone, tokenizer=None)
     with pytest.raises(TypeError, match="a tokenizer of keras-hub"):
         pretrain(backbone, tokenizer=str.split)
-    with pytest.raises(TypeError, match="Text 0 is '1'"):
+    with pytest.raises(TypeError, match="Text 0 is 1, which is a int"):
         pretrain(backbone, [1, 2])
     with pytest.raises(ValueError, match="One text cannot be split"):
         pretrain(backbone, ["a b"])
