@@ -223,6 +223,18 @@ def token_classifier():
     return model, x
 
 
+def language_model_classifier():
+    """Return a classifier on GPT-2 after two steps of both losses, and its inputs."""
+    import keras_hub
+
+    sizes = dict(hidden_dim=8, intermediate_dim=12, max_sequence_length=8, dropout=0.0)
+    backbone = keras_hub.models.GPT2Backbone(16, 1, 2, **sizes)
+    model = kt.models.LanguageModelClassifier(bases.exact(backbone), 3, dropout=0.0)
+    x = bases.tokens()
+    del x["segment_ids"]
+    return trained(model, x)
+
+
 def matched():
     """Return a BERT that computes the same as Hugging Face's BERT."""
     return kt.backbones.match_huggingface(bases.bert(head=False)), bases.tokens()
@@ -388,6 +400,7 @@ MODELS = {
     "lora_classifier": lora_classifier,
     "idle_weight_with_slots": lambda: classifier(*bases.llama()),
     "token_classifier": token_classifier,
+    "language_model_classifier": language_model_classifier,
     "matched": matched,
     "stitched": stitched,
     "reversals": reversals,
