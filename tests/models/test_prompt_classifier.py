@@ -124,12 +124,12 @@ def test_batches_and_padding_change_nothing(causal):
 
 def test_a_trained_model_answers_and_examples_are_shown(causal):
     task, texts = new_causal(), ["a b: a", "c d: b"] * 40
-    kt.continue_pretraining(task, texts, epochs=12, learning_rate=1e-2, verbose=0)
+    kt.continue_pretraining(task, texts, epochs=40, learning_rate=1e-2, verbose=0)
     classifier = PromptClassifier(
         task,
         "{text}: {label}",
         {"first": "a", "second": "b"},
-        tokenizer=gpt_tokenizer(),
+        calibrate=False,
     )
     assert classifier.classify(["a b", "c d"]) == ["first", "second"]
     shown = PromptClassifier(
