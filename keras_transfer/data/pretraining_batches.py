@@ -52,6 +52,17 @@ class PretrainingBatches:
     def __len__(self) -> int:
         return self.buckets.num_batches
 
+    def log_frequencies(self, size: int) -> np.ndarray:
+        """Return the logarithm of the share of each token of a vocabulary.
+
+        Each token counts once more than it occurs.
+        """
+        counts = np.ones(size)
+        for (x,) in self.buckets.groups:
+            ids = x["token_ids"][x["padding_mask"] > 0]
+            counts += np.bincount(ids, minlength=size)
+        return np.log(counts / counts.sum()).astype("float32")
+
     def dataset(
         self, number: Callable[[], int], most: int | None = None
     ) -> tf.data.Dataset:

@@ -117,6 +117,15 @@ def test_the_label_of_a_causal_model_is_the_next_token(tokenizer):
     assert y.tolist() == [[5, 6, SEP, 0]] and weights.tolist() == [[1, 1, 1, 0]]
 
 
+def test_frequencies_count_each_token_and_one_more(tokenizer):
+    groups = padded_groups(token_rows(["a a a", "b"], tokenizer, 9).rows, PAD)
+    batches = PretrainingBatches(groups, None, 4, 0, segment_ids=False)
+    # 8 tokens and 15 of the vocabulary: [CLS] and [SEP] twice, a three times, b once.
+    right = np.ones(15)
+    right[[CLS, SEP, 5, 6]] += [2, 2, 3, 1]
+    np.testing.assert_allclose(np.exp(batches.log_frequencies(15)), right / 23, 1e-6)
+
+
 def test_bad_texts_and_tokenizers_are_refused(tokenizer):
     with pytest.raises(TypeError, match="one string"):
         token_rows("a b", tokenizer, 9)

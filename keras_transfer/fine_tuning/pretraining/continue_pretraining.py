@@ -37,6 +37,7 @@ SEED = 0
 HELD_OUT, MOST_HELD_OUT = 0.05, 500  # share and number of texts
 HEAD_RATE, HEAD_STEPS = 1e-3, 1000
 METRIC = "crossentropy"
+BIAS = "output_bias"  # of the head, one number for each token
 MOST_NATS = 80.0  # exp() of more is above the greatest float32
 
 
@@ -68,7 +69,8 @@ def continue_pretraining(
     modeling (GPT-2, Llama, ...). In each pass, 15 % of the tokens are chosen at random:
     80 % of them become the mask token, 10 % a random token, and 10 % stay. The output
     is tied to the token embedding. If the head is new, because the pretrained files
-    have none, it first trains alone, for a pass or 1,000 steps.
+    have none, its bias starts with the frequencies of the tokens, and it first trains
+    alone, for a pass or 1,000 steps.
 
     Then all weights train by AdamW with a linear warm-up and decay. Only weights that
     are trainable when the function is called do: with an attached LoRA its pairs, and
@@ -218,6 +220,8 @@ class _Training:
         with _keras.flags_kept(network):
             for weight in network.weights:
                 weight.trainable = id(weight) in head
+                if id(weight) in head and weight.name == BIAS:
+                    weight.assign(self.train.log_frequencies(weight.shape[0]))
             steps = min(HEAD_STEPS, len(self.train))
             _compile(
                 network, keras.optimizers.Adam(LinearWarmupDecay(HEAD_RATE, steps))

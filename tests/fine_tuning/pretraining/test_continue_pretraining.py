@@ -47,7 +47,8 @@ def trained():
 
 def test_the_perplexity_falls_and_the_backbone_trains_in_place(trained):
     backbone, before, result = trained
-    assert 1 < result.perplexity_after < 25 < result.perplexity_before < 64
+    # 15 of the 64 tokens of the embedding occur, which the bias of the new head knows.
+    assert 1 < result.perplexity_after < result.perplexity_before < 20
     assert result.task.backbone is backbone
     assert len(result.history.history["val_crossentropy"]) == 4
     logs = result.history.history["val_crossentropy"]
