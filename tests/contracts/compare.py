@@ -48,6 +48,7 @@ def build(model, x, y, batch_size=4):
     time. Keras itself creates them before `fit` on JAX and for several replicas.
     """
     if ON_TENSORFLOW and not model.run_eagerly:
-        batch = keras.tree.map_structure(lambda rows: rows[:batch_size], (x, y))
+        given = (x,) if y is None else (x, y)
+        batch = keras.tree.map_structure(lambda rows: rows[:batch_size], given)
         with model.distribute_strategy.scope():
             model._symbolic_build(data_batch=batch)
