@@ -4,10 +4,10 @@ Learned: how `kt.continue_pretraining` trains a BERT further on texts without la
 and whether that helps: compared with no pretraining, and with as many words of other
 texts, which shows what the domain itself gives. Data: files with a text in each line,
 and a TSV file with labels, such as sentences of PubMed, and whether a sentence names a
-chemical. Time: 60 minutes of one CPU core for MiniLM. Expect an accuracy with 100
-labels (`lp-ft`) of 0.81 after the target texts, 0.785 without pretraining, and 0.78
-after other texts, and with 300 labels of 0.88 to 0.885 for all three. `--smoke` runs a
-tiny, random BERT on generated sentences.
+chemical. Time: perhaps 60 minutes of one core; the whole was not run at once. Expect an
+accuracy with 100 labels (`lp-ft`) of 0.81 after the target texts, 0.785 without
+pretraining, and 0.78 after other texts, and with 300 labels of 0.88 to 0.885 for all.
+`--smoke` runs a tiny, random BERT on generated sentences.
 
     python examples/continued_pretraining.py --preset FOLDER --target biomed.txt \\
         --general reviews.txt --train train.tsv --test test.tsv

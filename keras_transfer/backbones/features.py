@@ -7,13 +7,12 @@ from keras_transfer._arguments import one_of
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.output_of import choices
 from keras_transfer.backbones.output_of import part_of
-from keras_transfer.backbones.pooling import LastToken
-from keras_transfer.backbones.pooling import MaskedMean
+from keras_transfer.backbones.pool_output import fitting_pooling
+from keras_transfer.backbones.pool_output import pooled_by
+from keras_transfer.backbones.pool_output import POOLINGS
 from keras_transfer.backbones.used_weights import Unused
 from keras_transfer.backbones.used_weights import unused
-from keras_transfer.layers.concat_pooling import ConcatPooling
 
-POOLINGS = ("auto", "mean", "first", "last", "concat", "pooled", "average", None)
 SEQUENCES = ("sequence_output", "encoder_sequence_output")
 
 
@@ -132,8 +131,8 @@ def connect(
     outputs = keras.tree.flatten(outputs if key is None else outputs[key])[0]
     mask = _padding_mask(inputs, key)
     dtype = network.dtype_policy if dtype is None else dtype
-    pooling = _resolve(pooling, outputs.shape, backbone.name)
-    return inputs, _pooled(outputs, mask, pooling, network, dtype=dtype), left_out
+    pooling = fitting_pooling(pooling, outputs.shape, backbone.name)
+    return inputs, pooled_by(outputs, mask, pooling, network, dtype=dtype), left_out
 
 
 def features_of_outputs(
@@ -173,12 +172,12 @@ def pooled(
     one_of("pooling", pooling, POOLINGS)
     vectors = {}
     for name, tensor in outputs.items():
-        kind = _resolve(pooling, tensor.shape, f"{network.name}, {name}")
+        kind = fitting_pooling(pooling, tensor.shape, f"{network.name}, {name}")
         settings = {
             "dtype": network.dtype_policy,
             "name": f"{name.replace('/', '_')}_pooling",
         }
-        vectors[name] = _pooled(tensor, mask, kind, network, **settings)
+        vectors[name] = pooled_by(tensor, mask, kind, network, **settings)
     return vectors
 
 
@@ -192,33 +191,6 @@ def padding_mask(network: keras.Model, inputs: object) -> keras.KerasTensor | No
     graph = _keras.functional(network)
     key = chosen_output(graph.output, "auto", network, network.name)
     return _padding_mask(inputs, key)
-
-
-def _pooled(
-    outputs: keras.KerasTensor,
-    mask: keras.KerasTensor | None,
-    pooling: str | None,
-    network: keras.Model,
-    *,
-    dtype: object,
-    name: str = "pooling",
-) -> keras.KerasTensor:
-    if pooling == "mean":
-        return MaskedMean(name=name, dtype=dtype)(outputs, mask=mask)
-    if pooling == "last":
-        return LastToken(name=name, dtype=dtype)(outputs, mask=mask)
-    if pooling == "concat":
-        return ConcatPooling(name=name, dtype=dtype)(outputs, mask=mask)
-    if pooling == "first":
-        return outputs[:, 0]
-    if pooling == "average":
-        kind = {
-            4: keras.layers.GlobalAveragePooling2D,
-            5: keras.layers.GlobalAveragePooling3D,
-        }[len(outputs.shape)]
-        data_format = _data_format(network, keras.config.image_data_format())
-        return kind(data_format=data_format, name=name, dtype=dtype)(outputs)
-    return outputs
 
 
 def unwrap(backbone: keras.Model | FrozenBackbone) -> keras.Model:
@@ -299,35 +271,3 @@ def _padding_mask(inputs: object, key: str | None) -> keras.KerasTensor | None:
         return None
     prefix = "encoder_" if key is not None and key.startswith("encoder_") else ""
     return inputs.get(f"{prefix}padding_mask")
-
-
-def _resolve(pooling: str | None, shape: tuple, name: str) -> str | None:
-    """Return the pooling to apply, or raise an error if it does not fit the shape."""
-    rank = len(shape)
-    automatic = {2: None, 3: "mean", 4: "average", 5: "average"}
-    fits = {
-        "auto": tuple(automatic),
-        "mean": (3,),
-        "first": (3,),
-        "last": (3,),
-        "concat": (3,),
-        "pooled": (2,),
-        "average": (4, 5),
-        None: (2,),
-    }
-    if rank not in fits[pooling]:
-        fitting = [p for p in POOLINGS if rank in fits[p] and p != "pooled"]
-        raise ValueError(
-            f"pooling={pooling!r} does not fit the output {shape} of '{name}'. "
-            f"For {rank} axes use one of {fitting}."
-        )
-    if pooling == "auto":
-        return automatic[rank]
-    return pooling
-
-
-def _data_format(layer: keras.Layer, data_format: str) -> str:
-    """Return the data format of the last inner layer that defines a data format."""
-    for child in _keras.sublayers(layer):
-        data_format = _data_format(child, getattr(child, "data_format", data_format))
-    return data_format

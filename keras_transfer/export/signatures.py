@@ -6,8 +6,8 @@ import keras
 
 from keras_transfer import _keras
 from keras_transfer.backbones.features import features
-from keras_transfer.backbones.features import POOLINGS
 from keras_transfer.backbones.frozen import FrozenBackbone
+from keras_transfer.backbones.pool_output import POOLINGS
 from keras_transfer.export.image_bytes import image_entries
 from keras_transfer.export.image_bytes import ImageBytes
 from keras_transfer.export.raw_text import RawText

@@ -11,13 +11,12 @@ from keras_transfer._arguments import whole_number
 from keras_transfer.backbones.used_weights import idle_weights
 from keras_transfer.backbones.used_weights import Unused
 from keras_transfer.data.word_vocabulary import checked_vocabulary
-from keras_transfer.data.word_vocabulary import word_vectorizer
 from keras_transfer.layers.concat_pooling import ConcatPooling
-from keras_transfer.models.backbone_model import BackboneModel
+from keras_transfer.models.word_model import WordModel
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
-class RecurrentClassifier(BackboneModel):
+class RecurrentClassifier(WordModel):
     """A text classifier on the encoder of a `RecurrentLanguageModel`, as in ULMFiT.
 
     `language_model.classifier(num_classes)` makes it. The states of the encoder are
@@ -112,17 +111,6 @@ class RecurrentClassifier(BackboneModel):
         self.num_classes = num_classes
         self._settings = {"units": units, "dropout": dropout, "batch_norm": batch_norm}
         self._words = lambda: words  # a lambda hides the words from Keras
-
-    @property
-    def vocabulary(self) -> list[str]:
-        """The words. The id of a word is its place."""
-        return list(self._words())
-
-    def vectorizer(
-        self, sequence_length: int | None = None
-    ) -> keras.layers.TextVectorization:
-        """Return `kt.data.word_vectorizer` for the vocabulary of this model."""
-        return word_vectorizer(self._words(), sequence_length)
 
     def get_config(self) -> dict:
         """Return the arguments and the trainable flags."""

@@ -14,8 +14,6 @@ from keras_transfer._arguments import number
 from keras_transfer._arguments import whole_number
 from keras_transfer.backbones.used_weights import Unused
 from keras_transfer.data.word_vocabulary import checked_vocabulary
-from keras_transfer.data.word_vocabulary import word_vectorizer
-from keras_transfer.models.backbone_model import BackboneModel
 from keras_transfer.models.carried_state import CarriedState
 from keras_transfer.models.language_model_layers import Bias
 from keras_transfer.models.language_model_layers import Penalties
@@ -30,12 +28,13 @@ from keras_transfer.models.recurrent_encoder import locked_dropout
 from keras_transfer.models.recurrent_encoder import lstms
 from keras_transfer.models.recurrent_encoder import make_encoder
 from keras_transfer.models.recurrent_encoder import run_encoder
+from keras_transfer.models.word_model import WordModel
 
 STREAMS = {"token_ids", "restart"}
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
-class RecurrentLanguageModel(BackboneModel):
+class RecurrentLanguageModel(WordModel):
     """A recurrent model that predicts the next word: the AWD-LSTM.
 
     Texts without labels teach a language model what a task with few labels cannot.
@@ -165,17 +164,6 @@ class RecurrentLanguageModel(BackboneModel):
         self._words = lambda: words
         carried = CarriedState(batch_size, [each.units for each in lstms(encoder)])
         self._carried = lambda: carried
-
-    @property
-    def vocabulary(self) -> list[str]:
-        """The words. The id of a word is its place."""
-        return list(self._words())
-
-    def vectorizer(
-        self, sequence_length: int | None = None
-    ) -> keras.layers.TextVectorization:
-        """Return `kt.data.word_vectorizer` for the vocabulary of this model."""
-        return word_vectorizer(self._words(), sequence_length)
 
     def classifier(self, num_classes: int, **settings: Any) -> RecurrentClassifier:
         """Return a classifier on the encoder of this model, which it shares.
