@@ -1,4 +1,4 @@
-"""Text to text: one small T5 learns several tasks, told apart by their prefixes.
+"""Text to text: one small T5 learns several tasks, each with a prefix.
 
 Learned: how to mix tasks whose inputs and answers are texts, how a model of keras-hub
 learns them all with one loss, and how its generated answers are read and scored. The

@@ -1,4 +1,4 @@
-"""AnswerScores: how many generated answers are right, wrong, or no answer."""
+"""AnswerScores: how many generated answers are right, wrong, or none of the answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from keras_transfer.data.answers import plain
 
-SHOWN = 30  # characters of a text that is no answer
+SHOWN = 30  # characters of a text that is not an answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,8 +16,8 @@ class AnswerScores:
 
     Args:
         accuracy: Dict from each task to the share of right answers, from 0 to 1. A text
-            that is no answer is wrong.
-        unparseable: Dict from each task to the number of texts that are no answer.
+            that is not an answer is wrong.
+        unparseable: Dict from each task to the number of texts that are not an answer.
         examples: Dict from each task to the number of examples.
         predicted: Dict from each task to the answers, None for no answer.
         written: Dict from each task to the texts that were generated.

@@ -116,6 +116,23 @@ class TextToText:
     Attributes:
         names: Names of the tasks, in the order of `tasks`.
         rates: Dict from the names to their shares of the mixture, which sum to 1.
+
+    Example:
+        ```python
+        import keras_transfer as kt
+
+        mixture = kt.data.text_to_text({"topic": (["a novel", "a film"], ["b", "f"])})
+        assert isinstance(mixture, kt.data.TextToText)
+        assert mixture.encode("topic", ["a poem"]) == ["topic: a poem"]
+        ```
+
+    Raises:
+        TypeError: As `text_to_text`.
+        ValueError: As `text_to_text`.
+
+    Reference:
+        Raffel et al., 2020, "Exploring the Limits of Transfer Learning with a Unified
+        Text-to-Text Transformer", arXiv:1910.10683.
     """
 
     def __init__(
