@@ -2,6 +2,9 @@
 
 from keras_transfer.data import digits as digits
 from keras_transfer.data.answer_scores import AnswerScores as AnswerScores
+from keras_transfer.data.audio_preprocessor import (
+    AudioPreprocessor as AudioPreprocessor,
+)
 from keras_transfer.data.bucket_by_length import bucket_by_length as bucket_by_length
 from keras_transfer.data.conll import from_conll as from_conll
 from keras_transfer.data.domains import domain_dataset as domain_dataset
@@ -12,6 +15,7 @@ from keras_transfer.data.language_model_batches import (
 from keras_transfer.data.response_preprocessor import (
     ResponsePreprocessor as ResponsePreprocessor,
 )
+from keras_transfer.data.resample import resample as resample
 from keras_transfer.data.tagging_preprocessor import (
     TaggingPreprocessor as TaggingPreprocessor,
 )
@@ -25,6 +29,7 @@ from keras_transfer.data.word_vocabulary import word_vocabulary as word_vocabula
 __all__ = [
     "AnswerScores",
     "ResponsePreprocessor",
+    "AudioPreprocessor",
     "TaggingPreprocessor",
     "TextToText",
     "bucket_by_length",
@@ -36,6 +41,7 @@ __all__ = [
     "from_tsv",
     "language_model_batches",
     "text_to_text",
+    "resample",
     "word_vectorizer",
     "word_vocabulary",
 ]

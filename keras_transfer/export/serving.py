@@ -54,7 +54,9 @@ def export_serving(
 
     - `serving_default` takes what `model.predict` takes: strings for a text Task of
       keras-hub, images with values from 0 to 255 for an image Task, and the model's
-      own inputs for other models. With a `kt.export.RawText` it takes strings.
+      own inputs for other models. With a `kt.export.RawText` it takes strings, and for
+      a `kt.models.AudioClassifier` waveforms: `waveform`, float32 from -1 to 1, at
+      16,000 samples per second, with zeros after the end of shorter sounds.
     - `preprocessed` takes the model's own inputs. It exists if `serving_default` runs
       a preprocessor.
     - `image_bytes` takes JPEG or PNG files. It exists for an image Task of keras-hub

@@ -8,8 +8,10 @@ from keras_transfer import _keras
 from keras_transfer.backbones.features import features
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.pool_output import POOLINGS
+from keras_transfer.data.audio_preprocessor import AudioPreprocessor
 from keras_transfer.export.image_bytes import image_entries
 from keras_transfer.export.image_bytes import ImageBytes
+from keras_transfer.export.raw_audio import audio_entry
 from keras_transfer.export.raw_text import RawText
 from keras_transfer.export.request import Entry
 from keras_transfer.export.request import inputs_of
@@ -35,7 +37,7 @@ def entries_of(
     """
     own = preprocessor is None
     if own:
-        for name in ("preprocessor", "word_preprocessor"):
+        for name in ("preprocessor", "word_preprocessor", "audio_preprocessor"):
             preprocessor = preprocessor or getattr(model, name, None)
     if preprocessor is None or preprocessor is False:
         return {"serving_default": plain_entry(model, samples)}
@@ -46,6 +48,9 @@ def entries_of(
             "keras.Model(inputs, outputs), of it."
         )
     plain = plain_entry(model)
+    if isinstance(preprocessor, AudioPreprocessor):
+        entry = audio_entry(preprocessor, plain)
+        return {"serving_default": entry, "preprocessed": plain}
     if isinstance(preprocessor, ImageBytes):
         return {"serving_default": plain, "image_bytes": preprocessor.entry(plain)}
     if not isinstance(preprocessor, RawText):
