@@ -18,6 +18,22 @@ def bert(num_layers=3, **kwargs):
     return keras_hub.models.BertBackbone(num_layers=num_layers, **config | kwargs)
 
 
+def whisper(seconds=1, **kwargs):
+    """Return a keras-hub Whisper with 2 blocks of width 16 for sounds of `seconds`."""
+    import keras_hub
+
+    config = dict(
+        vocabulary_size=32,
+        num_layers=2,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+        max_encoder_sequence_length=100 * seconds,
+        max_decoder_sequence_length=8,
+    )
+    return keras_hub.models.WhisperBackbone(**config | kwargs)
+
+
 def bert_classifier(num_classes=3, **kwargs):
     """Return a keras-hub BERT Task without a preprocessor. Its inputs are token ids."""
     import keras_hub

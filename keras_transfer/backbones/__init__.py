@@ -1,7 +1,6 @@
 """Pretrained networks: layer groups, features, feature caches and freezing."""
 
 from keras_transfer.backbones.audio_encoder import audio_encoder as audio_encoder
-from keras_transfer.backbones.audio_encoder import AudioEncoder as AudioEncoder
 from keras_transfer.backbones.feature_cache import cache_features as cache_features
 from keras_transfer.backbones.features import features as features
 from keras_transfer.backbones.frozen import FrozenBackbone as FrozenBackbone
