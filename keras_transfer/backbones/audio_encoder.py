@@ -35,6 +35,18 @@ class AudioEncoder(BackbonePart):
         """The number of mel frequencies of the spectrogram."""
         return self.input[FEATURES].shape[2]
 
+    def get_config(self) -> dict:
+        """Return the layers and their calls, with lists instead of tuples."""
+        config = super().get_config()
+        # keras-hub adds a tuple of tensors, which is a list after reload.
+        for layer in config["layers"]:
+            for call in layer["inbound_nodes"]:
+                call["args"] = [
+                    list(each) if isinstance(each, tuple) else each
+                    for each in call["args"]
+                ]
+        return config
+
 
 def audio_encoder(
     backbone: keras.Model | FrozenBackbone, seconds: int
