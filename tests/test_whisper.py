@@ -58,17 +58,19 @@ def test_writes_the_digits_that_are_spoken(whisper, whisper_folder, recordings):
     pause = np.zeros(2000, "int16")
     waveform = np.concatenate([np.append(sounds[i], pause) for i in spoken])
     waveform = kt.data.resample(waveform, 8000)
-    features = keras_hub.layers.WhisperAudioConverter()(waveform[None])
+    spectrogram = keras_hub.layers.WhisperAudioConverter()(waveform[None])
+    whole = kt.backbones.audio_encoder(whisper, seconds=30)
+    heard = whole({"encoder_features": spectrogram, "padding_mask": np.ones((1, 1500))})
+    names = ("decoder_token_ids", "decoder_padding_mask")
+    inputs = [whisper.output["encoder_sequence_output"]]
+    inputs += [whisper.input[name] for name in names]
+    decoder = keras.Model(inputs, whisper.output["decoder_sequence_output"])
     tokens = list(START)
     table = keras.ops.convert_to_numpy(whisper.token_embedding.embeddings)
     while tokens[-1] != END and len(tokens) < 16:
-        x = {
-            "encoder_features": keras.ops.convert_to_numpy(features),
-            "decoder_token_ids": np.array([tokens]),
-            "decoder_padding_mask": np.ones((1, len(tokens)), "int32"),
-        }
-        state = whisper.predict(x, verbose=0)["decoder_sequence_output"]
-        tokens.append(int((table @ state[0, -1]).argmax()))
+        state = decoder([heard, np.array([tokens]), np.ones((1, len(tokens)))])
+        last = keras.ops.convert_to_numpy(state)[0, -1]
+        tokens.append(int((table @ last).argmax()))
     words = (whisper_folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
     text = "".join(words[token] for token in tokens[2:-1]).replace("Ġ", " ")
     print(text)

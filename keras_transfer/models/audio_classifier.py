@@ -96,7 +96,7 @@ class AudioClassifier(TransferClassifier):
         import keras_hub
 
         encoder = checked_encoder(backbone)
-        classes = unique_names("classes", classes)
+        classes = tuple(map(str, unique_names("classes", classes)))
         super().__init__(
             backbone,
             len(classes),
