@@ -57,10 +57,10 @@ def test_writes_the_digits_that_are_spoken(whisper, whisper_folder, recordings):
     spoken = [np.flatnonzero((digits == d) & (speakers == 0))[0] for d in (3, 4, 5)]
     pause = np.zeros(2000, "int16")
     waveform = np.concatenate([np.append(sounds[i], pause) for i in spoken])
-    waveform = kt.data.resample(waveform, 8000)
-    spectrogram = keras_hub.layers.WhisperAudioConverter()(waveform[None])
-    whole = kt.backbones.audio_encoder(whisper, seconds=30)
-    heard = whole({"encoder_features": spectrogram, "padding_mask": np.ones((1, 1500))})
+    converter = keras_hub.layers.WhisperAudioConverter()  # of 30 seconds
+    x = kt.data.AudioPreprocessor(converter).encode(waveform[None], 8000)
+    heard = run(kt.backbones.audio_encoder(whisper, seconds=30), x)
+    heard = keras.ops.convert_to_numpy(heard)
     names = ("decoder_token_ids", "decoder_padding_mask")
     inputs = [whisper.output["encoder_sequence_output"]]
     inputs += [whisper.input[name] for name in names]
@@ -68,13 +68,13 @@ def test_writes_the_digits_that_are_spoken(whisper, whisper_folder, recordings):
     tokens = list(START)
     table = keras.ops.convert_to_numpy(whisper.token_embedding.embeddings)
     while tokens[-1] != END and len(tokens) < 16:
-        state = decoder([heard, np.array([tokens]), np.ones((1, len(tokens)))])
+        ids = np.array([tokens])
+        state = decoder([heard, ids, np.ones_like(ids)])
         last = keras.ops.convert_to_numpy(state)[0, -1]
         tokens.append(int((table @ last).argmax()))
     words = (whisper_folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
     text = "".join(words[token] for token in tokens[2:-1]).replace("Ġ", " ")
-    print(text)
-    assert text == "TODO"
+    assert text == " 3 4 5"
 
 
 def test_recognizes_digits_of_speakers_it_has_not_heard(whisper, recordings):
@@ -92,5 +92,4 @@ def test_recognizes_digits_of_speakers_it_has_not_heard(whisper, recordings):
     kt.fine_tune(model, (inside, digits[train]), strategy="probe", verbose=0)
     outside = [sound for sound, known in zip(sounds, train, strict=True) if not known]
     found = np.array(model.classify(outside, 8000)) == digits[~train].astype(str)
-    print(found.mean(), len(outside), train.sum())
-    assert found.mean() > 0.85
+    assert found.mean() > 0.9  # 1.0 when written; chance is 0.1

@@ -223,6 +223,24 @@ def token_classifier():
     return model, x
 
 
+def audio_classifier():
+    """Return an AudioClassifier of a second after two steps, and its inputs."""
+    import keras_hub
+
+    sizes = dict(hidden_dim=4, intermediate_dim=6, num_mels=2)
+    backbone = keras_hub.models.WhisperBackbone(
+        8, 1, 2, max_encoder_sequence_length=100, **sizes
+    )
+    encoder = kt.backbones.audio_encoder(bases.exact(backbone), seconds=1)
+    model = kt.models.AudioClassifier(encoder, ["no", "yes", "up"], dropout=0.1)
+    x = {
+        "encoder_features": bases.vectors(4, 200).reshape(4, 100, 2),
+        "padding_mask": np.arange(50) < np.array([[50], [1], [7], [30]]),
+    }
+    x["padding_mask"] = x["padding_mask"].astype("int32")
+    return trained(model, x)
+
+
 def language_model_classifier():
     """Return a classifier on GPT-2 after two steps of both losses, and its inputs."""
     import keras_hub
@@ -400,6 +418,7 @@ MODELS = {
     "lora_classifier": lora_classifier,
     "idle_weight_with_slots": lambda: classifier(*bases.llama()),
     "token_classifier": token_classifier,
+    "audio_classifier": audio_classifier,
     "language_model_classifier": language_model_classifier,
     "matched": matched,
     "stitched": stitched,
