@@ -12,10 +12,10 @@ from keras_transfer.data.few_labels import few_labels as few_labels
 from keras_transfer.data.language_model_batches import (
     language_model_batches as language_model_batches,
 )
+from keras_transfer.data.resample import resample as resample
 from keras_transfer.data.response_preprocessor import (
     ResponsePreprocessor as ResponsePreprocessor,
 )
-from keras_transfer.data.resample import resample as resample
 from keras_transfer.data.tagging_preprocessor import (
     TaggingPreprocessor as TaggingPreprocessor,
 )
@@ -28,8 +28,8 @@ from keras_transfer.data.word_vocabulary import word_vocabulary as word_vocabula
 
 __all__ = [
     "AnswerScores",
-    "ResponsePreprocessor",
     "AudioPreprocessor",
+    "ResponsePreprocessor",
     "TaggingPreprocessor",
     "TextToText",
     "bucket_by_length",
@@ -40,8 +40,8 @@ __all__ = [
     "from_tfds",
     "from_tsv",
     "language_model_batches",
-    "text_to_text",
     "resample",
+    "text_to_text",
     "word_vectorizer",
     "word_vocabulary",
 ]
