@@ -16,6 +16,9 @@ from keras_transfer.adapters.merge import detach as detach
 from keras_transfer.adapters.merge import merge as merge
 from keras_transfer.adapters.merge import unmerge as unmerge
 from keras_transfer.adapters.norm_tuning import NormTuning as NormTuning
+from keras_transfer.adapters.suggest import Cost as Cost
+from keras_transfer.adapters.suggest import suggest as suggest
+from keras_transfer.adapters.suggest import Suggestion as Suggestion
 from keras_transfer.adapters.switching import active as active
 from keras_transfer.adapters.switching import attached as attached
 from keras_transfer.adapters.switching import disabled as disabled
