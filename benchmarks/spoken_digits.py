@@ -19,7 +19,9 @@ tests/real_whisper.py:
 
     KERAS_TRANSFER_DATA=<folder> PYTHONPATH=. python benchmarks/spoken_digits.py
 
-Choose rows by `--rows`, held-out pairs by `--pairs`, and takes by `--takes`.
+The encoder takes about 30 CPU seconds for all recordings, a row of `lp-ft` with 200
+recordings 220, and with 800 recordings more than 350. Choose rows by `--rows`, held-out
+pairs by `--pairs`, and takes by `--takes`.
 """
 
 import argparse
@@ -39,28 +41,8 @@ from sklearn.preprocessing import StandardScaler
 import keras_transfer as kt
 from tests import real_whisper
 
-DIGITS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-]
-ROWS = [
-    "mel_mean",
-    "mel_all",
-    "frozen",
-    "frozen_padded",
-    "frozen_2s",
-    "probe",
-    "lp-ft",
-    "lora",
-]
+DIGITS = ["zero", "one", "two", "three", "four"]
+DIGITS += ["five", "six", "seven", "eight", "nine"]
 PAIRS = ((0, 1), (2, 3), (4, 5))  # each speaker is held out once
 STRATEGIES = ["probe", "lp-ft", "lora"]
 BASELINES = ["mel_mean", "mel_all", "frozen", "frozen_padded", "frozen_2s"]

@@ -134,7 +134,7 @@ class AudioPreprocessor:
         rows = np.zeros((len(found), self.converter.num_samples), "float32")
         lost = []
         for row, waveform in zip(rows, found, strict=True):
-            # Zeros at the end are padding, which is no loss.
+            # Zeros at the end are padding.
             lost.append(len(np.trim_zeros(waveform[len(row) :], "b")))
             row[: len(waveform)] = waveform[: len(row)]
         if any(lost):
