@@ -19,6 +19,7 @@ ORDER = [
     "backbones",
     "data",
     "optimizers",
+    "quantization",
     "adapters",
     "analysis",
     "saving",

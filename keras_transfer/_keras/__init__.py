@@ -71,6 +71,7 @@ from keras_transfer._keras.layers import sublayers as sublayers
 from keras_transfer._keras.layers import substituted as substituted
 from keras_transfer._keras.layers import unpickled as unpickled
 from keras_transfer._keras.layers import value as value
+from keras_transfer._keras.lookup import lookup as lookup
 from keras_transfer._keras.optimizer import CompiledOptimizer as CompiledOptimizer
 from keras_transfer._keras.optimizer import decays as decays
 from keras_transfer._keras.optimizer import inner_optimizer as inner_optimizer
@@ -83,6 +84,10 @@ from keras_transfer._keras.optimizer import slots as slots
 from keras_transfer._keras.optimizer import steps_taken as steps_taken
 from keras_transfer._keras.optimizer import trained_by as trained_by
 from keras_transfer._keras.optimizer import variable_index as variable_index
+from keras_transfer._keras.own_variables import give_weight_back as give_weight_back
+from keras_transfer._keras.own_variables import remove_weight as remove_weight
+from keras_transfer._keras.own_variables import replace_weight as replace_weight
+from keras_transfer._keras.own_variables import with_mask as with_mask
 from keras_transfer._keras.random import random_state_kept as random_state_kept
 from keras_transfer._keras.random import seeds as seeds
 from keras_transfer._keras.read_weights import weights_read as weights_read

@@ -36,10 +36,13 @@ def kernel_axes(host: keras.Layer) -> tuple[str, str, str]:
 def axis_sizes(host: keras.Layer) -> dict[str, int]:
     """Return a dict from the letter of each axis of the kernel to its size."""
     kernel = host.equation.replace(" ", "").split(",")[1].split("->")[0]
-    shape = getattr(host, "original_kernel_shape", None)  # of a packed int4 kernel
-    if shape is None:
-        shape = next(v.shape for v in _keras.own_weights(host) if v.name == "kernel")
-    return dict(zip(kernel, shape, strict=True))
+    return dict(zip(kernel, kernel_shape(host), strict=True))
+
+
+def kernel_shape(host: keras.Layer) -> tuple[int, ...]:
+    """Return the shape of the kernel, also of a kernel that is packed in few bits."""
+    shape = getattr(host, "original_kernel_shape", None)
+    return tuple(weights_of(host)["kernel"].shape if shape is None else shape)
 
 
 def sizes(host: keras.Layer) -> tuple[int, int]:
@@ -80,7 +83,7 @@ def as_kernel(host: keras.Layer, matrix: np.ndarray) -> np.ndarray:
         letters, _, size, into, out = _einsum(host)
         matrix = matrix.reshape([size[x] for x in into + out])
         return _transposed(np, matrix, into + out, letters)
-    return matrix.reshape(weights_of(host)["kernel"].shape)
+    return matrix.reshape(kernel_shape(host))
 
 
 def beside_inputs(host: keras.Layer, vector: object) -> object:

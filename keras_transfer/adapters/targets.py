@@ -23,6 +23,7 @@ from keras_transfer.backbones.layer_paths import located
 from keras_transfer.backbones.projections import CROSS
 from keras_transfer.backbones.projections import is_one
 from keras_transfer.backbones.used_weights import unreached_weights
+from keras_transfer.quantization.in_place import float_class
 
 # Targets that name no layer. Layers that do not fit the adapter are then left out.
 NAMELESS = (None, "all-linear")
@@ -299,7 +300,7 @@ def _about_nothing(
 
 def _kind(layer: keras.Layer) -> str:
     """Return the name of a layer's class. It mentions an overridden `call`."""
-    kind = plain_of(layer)
+    kind = float_class(plain_of(layer))
     base = next(x for x in kind.__mro__ if x.__module__.startswith("keras."))
     if "call" in vars(kind) and base not in (kind, keras.Layer, keras.Model):
         return f"{kind.__name__} (a {base.__name__} that overrides `call`)"

@@ -31,6 +31,7 @@ from keras_transfer.adapters.in_place.saved_state import made_again
 from keras_transfer.adapters.in_place.saved_state import set_trainable
 from keras_transfer.adapters.in_place.saved_state import state_of
 from keras_transfer.backbones.layer_paths import above
+from keras_transfer.quantization.in_place import float_class
 
 # The module of the classes in a file. If the classes are not registered, Keras shows it
 # in the error "its parent module ... cannot be imported".
@@ -137,7 +138,7 @@ class Adapted(Ordered):
 
     def compile_from_config(self, config: dict) -> None:
         """Compile as the saved model was, even with an overridden compile()."""
-        recompile(self, base_of(self), config)
+        recompile(self, float_class(base_of(self)), config)
 
 
 class AnyAdapted:

@@ -1,0 +1,1 @@
+"""Weights of few bits: quantize a model in place, below its head."""
