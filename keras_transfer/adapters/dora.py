@@ -21,6 +21,7 @@ from keras_transfer.adapters.low_rank import EinsumPair
 from keras_transfer.adapters.low_rank import LowRankPair
 from keras_transfer.adapters.peft_format import PeftTensor
 from keras_transfer.adapters.targets import Target
+from keras_transfer.quantization.packed_layers import PackedLayer
 
 # Smallest norm to divide by. A column of zeros has magnitude 0, so it stays zero.
 TINY = 1e-12
@@ -128,7 +129,7 @@ class DoRA(LoRA):
     (`LoraConfig(use_dora=True)`). The product with the inputs does not form W', but the
     norm reads all of W at each step. So a step costs more than with LoRA.
     `kt.adapters.merge` replaces W with W'. Dense, EinsumDense and Conv1D to Conv3D can
-    be targets if they are not quantized.
+    be targets, also in NF4 (`kt.quantize`), but not in int8 or int4.
 
     If you load weights of the base model after attaching, m is set to the norms of the
     loaded weights. If you assign weights, m does not change. So assign weights before
@@ -179,16 +180,19 @@ class DoRA(LoRA):
     def part(self, target: Target) -> Part:
         """Return the pair and the lengths of one layer."""
         mode = getattr(target.layer, "quantization_mode", None)
-        if mode is not None:
+        if mode is not None and not isinstance(target.layer, PackedLayer):
             raise ValueError(
                 f"The layer {target.path!r} is quantized ({mode}). DoRA computes norms "
-                "of its weight, which needs the weight in full precision. Use LoRA."
+                "of its weight, and Keras does not decode it. Use LoRA, or quantize "
+                "with kt.quantize(model, 'nf4')."
             )
         return super().part(target)
 
 
 def _product(host: keras.Layer, inputs: object) -> object:
     """Return the host's outputs for `inputs`, without bias and activation."""
+    if isinstance(host, PackedLayer):
+        return host.product(inputs)
     kernel = ops.cast(host.kernel, inputs.dtype)
     if isinstance(host, keras.layers.EinsumDense):
         return ops.einsum(host.equation, inputs, kernel)

@@ -26,6 +26,8 @@ from keras_transfer.adapters.in_place.layer_state import recipes_of
 from keras_transfer.adapters.own_layer import weights_below
 from keras_transfer.adapters.unserved import readers
 from keras_transfer.backbones.layer_paths import weights_of
+from keras_transfer.quantization.in_place import make_float
+from keras_transfer.quantization.packed_layers import PackedLayer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,9 @@ class Kept:
 _kept: weakref.WeakKeyDictionary[keras.Layer, Kept] = weakref.WeakKeyDictionary()
 
 
-def merge(model: keras.Layer) -> keras.Layer:
+def merge(
+    model: keras.Layer, *, dequantize: bool = False, verbose: int = 1
+) -> keras.Layer:
     """Merge the adapters in use into the weights, and restore plain Keras layers.
 
     `W + scaling A B` replaces W, and the adapter's own head replaces the model's head.
@@ -52,16 +56,27 @@ def merge(model: keras.Layer) -> keras.Layer:
     This process keeps the adapters and the original weights outside the model, for
     `unmerge`.
 
+    A model that `kt.quantize` has packed in NF4 returns to float kernels with
+    `dequantize=True`. These are the decoded kernels, and not the pretrained ones: the
+    error of NF4 stays in them, and it is the error with which the adapter was trained.
+    So the outputs stay the same up to float rounding, but the model needs 4 bytes a
+    weight again. Such a merge cannot be undone.
+
     Args:
         model: A model with adapters. Pass the outermost model.
+        dequantize: Whether to decode all kernels in NF4. Defaults to False, which
+            refuses to merge into a quantized kernel.
+        verbose: 1 prints a line about decoded kernels, and 0 prints nothing. Defaults
+            to 1.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: If the model has no adapters, or an adapter cannot be merged, such
-            as a head with another number of classes than the model's head. In this
-            case the model does not change.
+        ValueError: If the model has no adapters, an adapter cannot be merged, such as
+            a head with another number of classes than the model's head, a kernel is
+            quantized, or `dequantize` is True and no kernel is in NF4. In these cases
+            the model does not change.
 
     Example:
         ```python
@@ -79,21 +94,42 @@ def merge(model: keras.Layer) -> keras.Layer:
         arXiv:2106.09685, section 4.1; PEFT, `PeftModel.merge_and_unload`.
     """
     check_any(model)
+    packed = [x for x in _keras.flat_layers(model) if isinstance(x, PackedLayer)]
+    if dequantize and not packed:
+        raise ValueError(
+            f"The model {model.name!r} has no kernels in NF4, so dequantize=True does "
+            "nothing. Leave it out."
+        )
     active = {
         layer: [part for part in parts_of(layer) if gate_value(part)]
         for layer in _keras.flat_layers(model)
     }
-    folded = {layer: _fold(layer, parts) for layer, parts in active.items() if parts}
+    folded = {
+        layer: _fold(layer, parts, dequantize=dequantize)
+        for layer, parts in active.items()
+        if parts
+    }
     _check_readers(model, [x for x in folded if not any(p.in_reads for p in active[x])])
     kept = {
         layer: _keep(layer, folded.get(layer, {}))
         for layer in _keras.flat_layers(model)
         if isinstance(layer, adapted_layer.Adapted | Hooked) or first_state(layer)
     }
+    if dequantize:
+        adapted_layer.restore(model)
+        make_float(model)
     for layer, values in folded.items():
         own = weights_below(layer)
         for name, value in values.items():
             own[name].assign(value)
+    if dequantize:
+        renew_optimizers(model)
+        if verbose:
+            print(
+                f"The adapters are merged into {len(packed)} decoded kernels of "
+                f"{model.name!r}. The rounding error of NF4 stays in these kernels."
+            )
+        return model
     adapted_layer.restore(model)
     renew_optimizers(model)
     for layer, each in kept.items():
@@ -207,15 +243,23 @@ def check_any(model: keras.Layer) -> None:
         )
 
 
-def _fold(layer: keras.Layer, active: list[Part]) -> dict[str, np.ndarray]:
-    if layer.quantization_mode is not None:
+def _fold(
+    layer: keras.Layer, active: list[Part], *, dequantize: bool = False
+) -> dict[str, np.ndarray]:
+    in_nf4 = isinstance(layer, PackedLayer)
+    if layer.quantization_mode is not None and not (dequantize and in_nf4):
+        how = ", or pass dequantize=True to get float kernels" if in_nf4 else ""
         raise ValueError(
             f"The layer {layer.name!r} is quantized ({layer.quantization_mode}). Its "
             "weight has few bits, so rounding would lose the trained update. Keep the "
-            "adapter."
+            f"adapter{how}."
         )
     own = weights_below(layer)
     values = {name: _keras.value(v) for name, v in own.items()}
+    if in_nf4:
+        packed = {id(variable) for variable in layer.packed_variables().values()}
+        values = {k: x for k, x in values.items() if id(own[k]) not in packed}
+        values[layer.packed_weight] = layer.unpacked()
     before = {
         name: value if value.dtype == "float64" else value.astype("float32")
         for name, value in values.items()

@@ -7,8 +7,8 @@ import contextvars
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -94,11 +94,13 @@ class PackedLayer:
         packed = PackedArray(**{key: _keras.value(v) for key, v in own})
         return unpack(packed).reshape(self.packed_shape)
 
-    def weight_after(
-        self, packed: Mapping[str, object], dtype: object, after: object = None
-    ) -> object:
-        """Return the decoded weight as a tensor, see `decoded`."""
-        return decoded(packed, self.packed_shape, dtype, after)
+    def weight_in(self, dtype: object) -> Callable[[object], object]:
+        """Return a function of `after` that decodes the weight, see `decoded`.
+
+        The packed tensors are read now, because the backward pass has other scopes.
+        """
+        packed = self.packed_tensors()
+        return lambda after: decoded(packed, self.packed_shape, dtype, after)
 
     @property
     def quantization_mode(self) -> str | None:
@@ -149,47 +151,38 @@ class PackedDense(PackedLayer):
 
     def quantized_call(self, inputs: object, training: bool | None = None) -> object:
         """Return the outputs."""
-        inputs = ops.cast(inputs, self.compute_dtype)
-        weight = functools.partial(
-            self.weight_after, self.packed_tensors(), self.compute_dtype
-        )
-        outputs = apply_frozen(
-            inputs,
-            lambda after: weight(after),
-            ops.matmul,
-            lambda upstream, kernel: ops.matmul(upstream, ops.transpose(kernel)),
-        )
-        return self.with_bias(outputs)
-
-    def with_bias(self, outputs: object) -> object:
-        """Return the outputs with bias and activation."""
+        outputs = self.product(ops.cast(inputs, self.compute_dtype))
         if self.bias is not None:
             outputs = ops.add(outputs, self.bias)
         return outputs if self.activation is None else self.activation(outputs)
 
+    def product(self, inputs: object) -> object:
+        """Return the product of the inputs with the kernel, in their dtype."""
+        return apply_frozen(
+            inputs,
+            self.weight_in(inputs.dtype),
+            ops.matmul,
+            lambda upstream, kernel: ops.matmul(upstream, ops.transpose(kernel)),
+        )
+
     @property
     def kernel(self) -> object:
         """The decoded kernel."""
-        return self.weight_after(self.packed_tensors(), self.variable_dtype)
+        return self.weight_in(self.variable_dtype)(None)
 
 
 class PackedEinsumDense(PackedDense):
     """The packed form of an EinsumDense."""
 
-    def quantized_call(self, inputs: object, training: bool | None = None) -> object:
-        """Return the outputs."""
-        inputs = ops.cast(inputs, self.compute_dtype)
-        weight = functools.partial(
-            self.weight_after, self.packed_tensors(), self.compute_dtype
-        )
+    def product(self, inputs: object) -> object:
+        """Return the product of the inputs with the kernel, in their dtype."""
         source, kernel, target = terms(self.equation)
-        outputs = apply_frozen(
+        return apply_frozen(
             inputs,
-            lambda after: weight(after),
+            self.weight_in(inputs.dtype),
             functools.partial(ops.einsum, self.equation),
             functools.partial(ops.einsum, f"{target},{kernel}->{source}"),
         )
-        return self.with_bias(outputs)
 
 
 class PackedEmbedding(PackedLayer):
@@ -207,7 +200,7 @@ class PackedEmbedding(PackedLayer):
     @property
     def embeddings(self) -> object:
         """The decoded rows of all words."""
-        return self.weight_after(self.packed_tensors(), self.variable_dtype)
+        return self.weight_in(self.variable_dtype)(None)
 
 
 class PackedReversibleEmbedding(PackedEmbedding):
@@ -222,10 +215,9 @@ class PackedReversibleEmbedding(PackedEmbedding):
         dtype = self.reverse_dtype or self.compute_dtype
         inputs = ops.cast(inputs, dtype)
         if self.tie_weights:
-            weight = functools.partial(self.weight_after, self.packed_tensors(), dtype)
             logits = apply_frozen(
                 inputs,
-                lambda after: weight(after),
+                self.weight_in(dtype),
                 lambda inputs, rows: ops.matmul(inputs, ops.transpose(rows)),
                 ops.matmul,
             )
@@ -269,6 +261,16 @@ def as_float() -> Iterator[None]:
         yield
     finally:
         _as_float.reset(token)
+
+
+def float_shapes(layer: keras.Layer) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the weights of `layer`, as they were in float, by name."""
+    own = addressed_weights(layer)
+    if not isinstance(layer, PackedLayer):
+        return {name: tuple(variable.shape) for name, variable in own.items()}
+    packed = {id(variable) for variable in layer.packed_variables().values()}
+    shapes = {k: tuple(v.shape) for k, v in own.items() if id(v) not in packed}
+    return shapes | {layer.packed_weight: layer.packed_shape}
 
 
 def terms(equation: str) -> tuple[str, str, str]:

@@ -23,6 +23,7 @@ from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.layer_paths import joined
 from keras_transfer.backbones.layer_paths import located
 from keras_transfer.backbones.layer_paths import numbered
+from keras_transfer.quantization.packed_layers import float_shapes
 
 # Prefix of the path of a head layer. Such a path begins at the model, not the backbone.
 HEAD = "head:"
@@ -115,21 +116,25 @@ def fingerprint(
     layers = _base_layers(backbone)
     # Sorted by path, because attaching changes the order of a layer's weights.
     rows = [
-        (path, name, variable, _settings(layer))
+        (path, name, variable)
         for path, layer in sorted(layers.items())
         for name, variable in sorted(addressed_weights(layer).items())
     ]
-    shapes = [[path, name, list(v.shape), said] for path, name, v, said in rows]
+    shapes = [
+        [path, name, list(shape), _settings(layer)]
+        for path, layer in sorted(layers.items())
+        for name, shape in sorted(float_shapes(layer).items())
+    ]
     architecture = hashlib.blake2b(json.dumps(shapes).encode(), digest_size=16)
     digest = hashlib.blake2b(digest_size=16)
-    for path, name, variable, _ in rows:
+    for path, name, variable in rows:
         if id(variable) not in skipped:
             value = _keras.value(variable)
             digest.update(f"{path}/{name} {value.dtype} {value.shape}".encode())
             digest.update(value.reshape(-1).view("uint8"))
     return Fingerprint(
         name=plain_of(backbone).__name__,
-        parameters=sum(math.prod(variable.shape) for _, _, variable, _ in rows),
+        parameters=sum(math.prod(shape) for _, _, shape, _ in shapes),
         architecture=architecture.hexdigest(),
         weights=digest.hexdigest(),
     )
@@ -148,6 +153,15 @@ def check_same(found: Fingerprint, wanted: Fingerprint, model: keras.Layer) -> N
             f"{found.name} with {found.parameters:,} parameters, and its layers or "
             "settings differ. Load the adapter into the network that it was trained "
             "on. If the difference is intended, pass check_base=False."
+        )
+    modes = {x.quantization_mode for x in _keras.flat_layers(model)} - {None}
+    if found.weights != wanted.weights and modes:
+        raise ValueError(
+            f"The backbone of {model.name!r} is quantized ({', '.join(sorted(modes))}),"
+            " and the adapter was trained on other weights: on the float weights, or "
+            "on weights that were quantized in another way. It would add its update to "
+            "kernels that it was not trained with. Load it into the model that it was "
+            "trained on. If the difference is intended, pass check_base=False."
         )
     if found.weights != wanted.weights:
         raise ValueError(
