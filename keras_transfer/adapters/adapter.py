@@ -18,6 +18,7 @@ import re
 from collections.abc import Mapping
 
 import keras
+import numpy as np
 
 from keras_transfer.adapters import unserved
 from keras_transfer.adapters.adapter_part import Part
@@ -81,6 +82,13 @@ class Adapter:
         switched off, and the model can have no other adapter.
         """
         return []
+
+    def first_values(self, plan: Plan) -> dict[str, dict[str, np.ndarray]]:
+        """Return values that depend on the model's weights, as in `Plan.install`.
+
+        Parts that are loaded from a file do not need these values.
+        """
+        return {}
 
     def link(self, parts: list[Part]) -> None:
         """Connect the parts of one adapter, after attaching and after loading."""
@@ -156,7 +164,7 @@ class Adapter:
         """
         check_name(model, name)
         plan = self.plan(model, train=train)
-        plan.install(model, name)
+        plan.install(model, name, self.first_values(plan))
         if verbose:
             print(plan.summary(model, name))
         return model

@@ -145,6 +145,7 @@ class DoRA(LoRA):
         rank_pattern: As in `LoRA`.
         alpha_pattern: As in `LoRA`.
         bias: As in `LoRA`.
+        init: Only `"default"`. The lengths belong to the start of `LoRA`.
 
     Example:
         ```python

@@ -7,24 +7,40 @@ import math
 from collections.abc import Mapping
 
 import keras
+import numpy as np
 
 from keras_transfer._arguments import dropout_rate
 from keras_transfer._arguments import one_of
+from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.convolution_pairs import AnyConvPair
 from keras_transfer.adapters.convolution_pairs import ConvPair
 from keras_transfer.adapters.convolution_pairs import DepthwisePair
 from keras_transfer.adapters.convolution_pairs import SeparablePair
 from keras_transfer.adapters.convolution_pairs import TransposedPair
+from keras_transfer.adapters.in_place.compiled_model import stale_optimizers
+from keras_transfer.adapters.in_place.layer_state import check_name
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
 from keras_transfer.adapters.low_rank import EmbeddingPair
+from keras_transfer.adapters.matrix import Unfit
 from keras_transfer.adapters.peft_format import PeftFormat
+from keras_transfer.adapters.plan import Plan
 from keras_transfer.adapters.rank_and_alpha import RankedAdapter
 from keras_transfer.adapters.recurrent_pairs import RecurrentPair
+from keras_transfer.adapters.starts import loftq_values
+from keras_transfer.adapters.starts import pissa_values
+from keras_transfer.adapters.starts import PissaDensePair
+from keras_transfer.adapters.starts import PissaEinsumPair
 from keras_transfer.adapters.targets import biased_layers
 from keras_transfer.adapters.targets import Target
+from keras_transfer.quantization.packed_layers import Packing
+from keras_transfer.quantization.quantize import fitting_block_size
+from keras_transfer.quantization.quantize import pack_model
 
 BIAS = ("none", "all", "lora_only")
+INITS = ("default", "pissa", "loftq")
+# The pairs that can start from a kernel, and their form in PiSSA.
+STARTS = {DensePair: PissaDensePair, EinsumPair: PissaEinsumPair}
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
@@ -74,6 +90,14 @@ class LoRA(RankedAdapter):
         bias: Which of the model's own biases also train: `"none"`, `"all"` (all biases
             below the head), or `"lora_only"` (the targets' biases). Defaults to
             `"none"`.
+        init: The start of A and B in Dense and EinsumDense. `"default"` is the start of
+            PEFT, with B = 0. `"pissa"` starts with the largest singular values of W, so
+            these directions train first. The outputs do not change: the pair adds
+            `A B - A0 B0`, and A0 and B0 are saved too. `"loftq"` takes a float model
+            and packs its kernels in NF4 as `kt.quantize` does, in blocks of 64 weights
+            (fewer if 64 does not fit). In 5 turns, A B is fitted to the error W - Q of
+            the packed kernel Q, and Q to W - A B. So the start is nearer to W than Q
+            alone. Defaults to `"default"`.
 
     Example:
         ```python
@@ -92,11 +116,15 @@ class LoRA(RankedAdapter):
 
     Raises:
         TypeError: If a pattern is not a dict.
-        ValueError: If a number is out of range or `bias` is unknown.
+        ValueError: If a number is out of range, or `bias` or `init` is unknown.
 
     Reference:
         E. Hu et al., 2021, "LoRA: Low-Rank Adaptation of Large Language Models",
-        arXiv:2106.09685.
+        arXiv:2106.09685; T. Dettmers et al., 2023, "QLoRA: Efficient Finetuning of
+        Quantized LLMs", arXiv:2305.14314; F. Meng et al., 2024, "PiSSA: Principal
+        Singular Values and Singular Vectors Adaptation of Large Language Models",
+        arXiv:2404.02948; Y. Li et al., 2023, "LoftQ: LoRA-Fine-Tuning-Aware
+        Quantization for Large Language Models", arXiv:2310.08659.
     """
 
     parts = {
@@ -145,10 +173,82 @@ class LoRA(RankedAdapter):
         rank_pattern: Mapping[str, int] | None = None,
         alpha_pattern: Mapping[str, float] | None = None,
         bias: str = "none",
+        init: str = "default",
     ) -> None:
         super().__init__(rank, alpha, targets, rank_pattern, alpha_pattern)
         self.dropout = dropout_rate("dropout", dropout)
         self.bias = one_of("bias", bias, BIAS)
+        self.init = one_of("init", init, INITS)
+
+    def part(self, target: Target) -> Part:
+        """Return the part for one layer.
+
+        Raises:
+            ValueError: If the layer cannot have this `init`.
+        """
+        part = super().part(target)
+        if self.init == "default":
+            return part
+        kind = type(part)
+        if kind not in STARTS:
+            raise Unfit(
+                f"init={self.init!r} needs the kernel of a Dense or an EinsumDense as "
+                f"one matrix. The layer {target.path!r} has a {kind.__name__}. Leave "
+                "it out of the targets, or use init='default'."
+            )
+        if self.init == "loftq":
+            return part
+        return STARTS[kind].from_config(part.get_config())
+
+    def first_values(self, plan: Plan) -> dict[str, dict[str, np.ndarray]]:
+        """Return the start of PiSSA for each target."""
+        if self.init != "pissa":
+            return {}
+        return {x.path: pissa_values(part, x.layer) for x, part in plan.pairs}
+
+    def attach(
+        self,
+        model: keras.Model,
+        name: str = "default",
+        *,
+        train: object = None,
+        verbose: int = 1,
+    ) -> keras.Model:
+        """Add this adapter to `model` in place. LoftQ also quantizes the model.
+
+        Args:
+            model: As in `Adapter.attach`.
+            name: As in `Adapter.attach`.
+            train: As in `Adapter.attach`.
+            verbose: As in `Adapter.attach`.
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: As in `Adapter.attach`, or if the model of LoftQ is already
+                quantized.
+        """
+        if self.init != "loftq":
+            return super().attach(model, name, train=train, verbose=verbose)
+        check_name(model, name)
+        plan = self.plan(model, train=train)
+        stale_optimizers(model, new_weights=True)
+        block_size = fitting_block_size(model)
+        starts = {
+            x.path: (x.layer, *loftq_values(part, x.layer, block_size))
+            for x, part in plan.pairs
+        }
+        packed = {id(layer): each for layer, _, each in starts.values()}
+        said = pack_model(model, Packing(block_size, True), packed)
+        if verbose:
+            print(said)
+        values = {path: each for path, (_, each, _) in starts.items()}
+        plan = self.plan(model, train=train)
+        plan.install(model, name, values)
+        if verbose:
+            print(plan.summary(model, name))
+        return model
 
     def trained(self, model: keras.Layer, targets: list[Target]) -> list:
         """Return the biases that also train."""
@@ -161,7 +261,8 @@ class LoRA(RankedAdapter):
 
     def get_config(self) -> dict:
         """Return the constructor arguments."""
-        return super().get_config() | {"dropout": self.dropout, "bias": self.bias}
+        own = {"dropout": self.dropout, "bias": self.bias, "init": self.init}
+        return super().get_config() | own
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
@@ -179,6 +280,7 @@ class RsLoRA(LoRA):
         rank_pattern: As in `LoRA`.
         alpha_pattern: As in `LoRA`.
         bias: As in `LoRA`.
+        init: As in `LoRA`.
 
     Example:
         ```python

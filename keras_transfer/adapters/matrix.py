@@ -6,7 +6,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_transfer import _keras
 from keras_transfer.backbones.layer_paths import weights_of
 
 

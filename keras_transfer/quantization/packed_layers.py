@@ -23,7 +23,6 @@ from keras_transfer.quantization.normal_float import packed_shapes
 from keras_transfer.quantization.normal_float import PackedArray
 from keras_transfer.quantization.normal_float import unpack
 
-
 _as_float = contextvars.ContextVar("_as_float", default=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from keras_transfer.backbones.layer_paths import located
 from keras_transfer.backbones.layer_paths import owners
 from keras_transfer.quantization.in_place import install
 from keras_transfer.quantization.normal_float import pack
+from keras_transfer.quantization.normal_float import PackedArray
 from keras_transfer.quantization.packed_layers import packed_form
 from keras_transfer.quantization.packed_layers import PackedEmbedding
 from keras_transfer.quantization.packed_layers import PackedLayer
@@ -89,18 +91,60 @@ def quantize(
     """
     one_of("mode", mode, MODES)
     packing = _packing(block_size, double_quantization)
-    _check_model(model, mode)
+    said = pack_model(model, packing)
+    if verbose:
+        print(said)
+    return model
+
+
+def pack_model(
+    model: keras.Layer,
+    packing: Packing,
+    given: Mapping[int, PackedArray] | None = None,
+) -> str:
+    """Pack the kernels of a model, and return a line about the model.
+
+    Args:
+        model: As in `quantize`.
+        packing: How the kernels are packed.
+        given: Packed kernels by the id of their layer. Defaults to None, which packs
+            the kernels as they are.
+
+    Raises:
+        TypeError: As in `quantize`.
+        ValueError: As in `quantize`.
+    """
+    _check_model(model)
     hosts, rest = _hosts(model)
     _check_untrained(model, [layer for _, layer in hosts])
     _check_blocks(hosts, packing)
-    packed = [(x, packing, _packed(path, x, packing)) for path, x in hosts]
+    given = given or {}
+    packed = [
+        (x, packing, given.get(id(x)) or _packed(path, x, packing)) for path, x in hosts
+    ]
     before = sum(math.prod(_weight(layer).shape) for _, layer in hosts)
     install(model, packed)
     for layer in _keras.flat_layers(model):
         _keras.forget_traces(layer)
-    if verbose:
-        print(_summary(model, [layer for _, layer in hosts], before, rest))
-    return model
+    return _summary(model, [layer for _, layer in hosts], before, rest)
+
+
+def fitting_block_size(model: keras.Layer, most: int = 64) -> int:
+    """Return the largest divisor of `most` that divides all kernels of a model.
+
+    Raises:
+        TypeError: As in `quantize`.
+        ValueError: If the model cannot be quantized, or one kernel is odd.
+    """
+    _check_model(model)
+    hosts = _hosts(model)[0]
+    block_size = math.gcd(most, *(_row_size(layer) for _, layer in hosts))
+    if block_size % 2:
+        raise ValueError(
+            f"A kernel of {model.name!r} has an odd number of weights, and two weights "
+            "share a byte. This model cannot be packed."
+        )
+    return block_size
 
 
 def _packing(block_size: object, double_quantization: object) -> Packing:
@@ -117,7 +161,7 @@ def _packing(block_size: object, double_quantization: object) -> Packing:
     return Packing(block_size, double_quantization)
 
 
-def _check_model(model: object, mode: str) -> None:
+def _check_model(model: object) -> None:
     if not isinstance(model, keras.Layer):
         raise TypeError(f"{model!r} is not a Keras model or layer. Pass a Keras model.")
     if not model.built or not model.weights:
@@ -128,7 +172,7 @@ def _check_model(model: object, mode: str) -> None:
     for layer in _keras.flat_layers(model):
         # A layer with adapters, or with packed weights, raises its own error.
         if isinstance(getattr(type(layer), "quantize", None), property):
-            layer.quantize(mode)
+            layer.quantize("nf4")
         if layer.quantization_mode is not None:
             raise ValueError(
                 f"The layer {layer.name!r} is already quantized "
@@ -195,18 +239,23 @@ def _check_untrained(model: keras.Layer, hosts: list[keras.Layer]) -> None:
 
 def _check_blocks(hosts: list[tuple[str, keras.Layer]], packing: Packing) -> None:
     for path, layer in hosts:
-        shape = tuple(_weight(layer).shape)
-        embedding = issubclass(packed_form(type(layer)), PackedEmbedding)
-        size = shape[-1] if embedding else math.prod(shape)
+        size, shape = _row_size(layer), tuple(_weight(layer).shape)
         if size % packing.block_size:
-            what = "columns" if embedding else "weights"
+            what = "weights" if size == math.prod(shape) else "columns"
             fitting = math.gcd(size, packing.block_size)
-            how = f"Pass block_size={fitting}" if fitting % 2 == 0 else "Keep it float"
+            how = f"Pass block_size={fitting}, or another" if fitting > 1 else "Pass a"
             raise ValueError(
                 f"The block size {packing.block_size} does not divide the {size} "
                 f"{what} of the layer {path!r}, a kernel of the shape {shape}. "
-                f"{how}, or another divisor."
+                f"{how} even divisor of {size}."
             )
+
+
+def _row_size(layer: keras.Layer) -> int:
+    """Return the number of weights that blocks have to divide."""
+    shape = tuple(_weight(layer).shape)
+    embedding = issubclass(packed_form(type(layer)), PackedEmbedding)
+    return shape[-1] if embedding else math.prod(shape)
 
 
 def _packed(path: str, layer: keras.Layer, packing: Packing) -> object:

@@ -107,6 +107,13 @@ def save_peft(
     Reference:
         Hugging Face PEFT, `PeftModel.save_pretrained`.
     """
+    init = getattr(attached(model)[name], "init", "default")
+    if init != "default":
+        raise ValueError(
+            f"The adapter {name!r} was attached with init={init!r}, and its weights "
+            "belong to kernels that PEFT's base model does not have. Save it with "
+            "format='keras_transfer', or train an adapter with init='default'."
+        )
     mapping = mapping_of(model)
     parts = list(places(model, name))
     origin = origins.get(parts[0][2]) if parts else None
