@@ -25,9 +25,14 @@ import keras_transfer as kt
 SIZE, EPOCHS, RANK = 16, 2, 8
 
 
-def keras_run(kind, train, test, order):
-    """Return the test accuracy of a model trained in Keras."""
+def keras_run(kind, train, test, order, change=None):
+    """Return the test accuracy of a model trained in Keras.
+
+    `change` is a function that changes the pretrained model first, as `kt.quantize`.
+    """
     model = real_bert.classifier()
+    if change is not None:
+        change(model)
     if kind == "LoRA":
         kt.adapters.LoRA(rank=RANK, alpha=2 * RANK).attach(model)
     rate = 1e-3 if kind == "LoRA" else 5e-5

@@ -60,7 +60,6 @@ def keras_int4(weight, block_size):
 
 def error():
     """Print the errors of NF4, FP4 and int4 on MiniLM's kernels."""
-    backbone = keras.models.clone_model
     import keras_hub
 
     backbone = keras_hub.models.BertBackbone.from_preset(real_bert.folder())
@@ -202,22 +201,20 @@ def quality(seeds=1, labels=2000):
     import lora_quality
     from fine_tune import load
 
-    train, test = load("sst2", labels)[:2]
     found = {"LoRA": [], "QLoRA": []}
     for seed in range(seeds):
-        order = np.concatenate(
-            [
-                np.random.default_rng((seed, epoch)).permutation(labels)
-                for epoch in range(lora_quality.EPOCHS)
-            ]
-        )
+        train, test = load(labels, seed)
         for kind in found:
             keras.utils.set_random_seed(seed)
-            quantized = kind == "QLoRA"
-            change = kt.quantize if quantized else lambda model: model
+            random = np.random.default_rng(seed)
+            epochs = range(lora_quality.EPOCHS)
+            order = np.concatenate([random.permutation(labels) for _ in epochs])
+            change = kt.quantize if kind == "QLoRA" else None
             accuracy = lora_quality.keras_run("LoRA", train, test, order, change)
             found[kind].append(accuracy)
             print(seed, kind, f"{accuracy:.4f}", flush=True)
+    error = math.sqrt(0.84 * 0.16 / len(test[1]))
+    print(f"standard error of each run {error:.4f}")
     for kind, values in found.items():
         print(kind, f"{np.mean(values):.4f}")
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import weakref
 from collections.abc import Iterable
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -110,19 +111,10 @@ def merge(
         if parts
     }
     _check_readers(model, [x for x in folded if not any(p.in_reads for p in active[x])])
-    kept = {
-        layer: _keep(layer, folded.get(layer, {}))
-        for layer in _keras.flat_layers(model)
-        if isinstance(layer, adapted_layer.Adapted | Hooked) or first_state(layer)
-    }
     if dequantize:
         adapted_layer.restore(model)
         make_float(model)
-    for layer, values in folded.items():
-        own = weights_below(layer)
-        for name, value in values.items():
-            own[name].assign(value)
-    if dequantize:
+        _assign(folded)
         renew_optimizers(model)
         if verbose:
             print(
@@ -130,6 +122,12 @@ def merge(
                 f"{model.name!r}. The rounding error of NF4 stays in these kernels."
             )
         return model
+    kept = {
+        layer: _keep(layer, folded.get(layer, {}))
+        for layer in _keras.flat_layers(model)
+        if isinstance(layer, adapted_layer.Adapted | Hooked) or first_state(layer)
+    }
+    _assign(folded)
     adapted_layer.restore(model)
     renew_optimizers(model)
     for layer, each in kept.items():
@@ -269,6 +267,13 @@ def _fold(
         check_overrides(part, "fold")
         part.fold(layer, after)
     return {name: after[name] for name in after if after[name] is not before[name]}
+
+
+def _assign(folded: Mapping[keras.Layer, Mapping[str, np.ndarray]]) -> None:
+    for layer, values in folded.items():
+        own = weights_below(layer)
+        for name, value in values.items():
+            own[name].assign(value)
 
 
 def _check_readers(model: keras.Layer, folded: Iterable[keras.Layer]) -> None:

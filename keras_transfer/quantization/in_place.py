@@ -17,6 +17,8 @@ from keras_transfer import _keras
 from keras_transfer.backbones.addresses import addressed
 from keras_transfer.backbones.addresses import addressed_weights
 from keras_transfer.backbones.layer_paths import above
+from keras_transfer.backbones.recompile import recompile
+from keras_transfer.backbones.recompile import sampler_config
 from keras_transfer.quantization.normal_float import PackedArray
 from keras_transfer.quantization.packed_layers import as_float
 from keras_transfer.quantization.packed_layers import packed_form
@@ -126,6 +128,17 @@ class Quantized:
         change_class(layer)
         _set_trainable(layer, learning)
         return layer
+
+    def get_compile_config(self) -> dict | None:
+        """Return the arguments of `compile`, including the sampler of keras-hub."""
+        if not isinstance(self, keras.Model):
+            return None
+        config = super().get_compile_config()
+        return config | sampler_config(self) if config else config
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compile as the saved model was, even with an overridden compile()."""
+        recompile(self, float_class(type(self)), config)
 
 
 class AnyQuantized:

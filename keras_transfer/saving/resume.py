@@ -15,7 +15,7 @@ import keras
 
 from keras_transfer import _keras
 from keras_transfer.adapters.in_place.layer_state import base_of
-from keras_transfer.adapters.in_place.recompile import recompile
+from keras_transfer.backbones.recompile import recompile
 from keras_transfer.backbones.training_flags import train_only
 from keras_transfer.optimizers.discriminative import Discriminative
 from keras_transfer.optimizers.rate_table import RateTable

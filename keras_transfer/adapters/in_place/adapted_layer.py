@@ -24,13 +24,13 @@ from keras_transfer.adapters.in_place.layer_state import note_recipe
 from keras_transfer.adapters.in_place.layer_state import own_recipes
 from keras_transfer.adapters.in_place.layer_state import recipes_of
 from keras_transfer.adapters.in_place.layer_state import set_class
-from keras_transfer.adapters.in_place.recompile import recompile
-from keras_transfer.adapters.in_place.recompile import sampler_config
 from keras_transfer.adapters.in_place.saved_state import KEYS
 from keras_transfer.adapters.in_place.saved_state import made_again
 from keras_transfer.adapters.in_place.saved_state import set_trainable
 from keras_transfer.adapters.in_place.saved_state import state_of
 from keras_transfer.backbones.layer_paths import above
+from keras_transfer.backbones.recompile import recompile
+from keras_transfer.backbones.recompile import sampler_config
 from keras_transfer.quantization.in_place import float_class
 
 # The module of the classes in a file. If the classes are not registered, Keras shows it
