@@ -159,8 +159,9 @@ def faults_of_length(component):
     arguments = signature(component).values()
     named = [each.name for each in arguments if each.kind != each.VAR_KEYWORD]
     named = [name for name in named if name not in OF_FIT]
-    # The content of a SavedModel needs one more argument.
-    most = 8 if component.__name__ == "export_serving" else 7
+    # The content of a SavedModel and the start of LoRA need one more argument.
+    larger = ("export_serving", "LoRA", "RsLoRA", "DoRA")
+    most = 8 if component.__name__ in larger else 7
     return named if len(named) > most else []
 
 

@@ -92,12 +92,12 @@ class LoRA(RankedAdapter):
             `"none"`.
         init: The start of A and B in Dense and EinsumDense. `"default"` is the start of
             PEFT, with B = 0. `"pissa"` starts with the largest singular values of W, so
-            these directions train first. The outputs do not change: the pair adds
-            `A B - A0 B0`, and A0 and B0 are saved too. `"loftq"` takes a float model
-            and packs its kernels in NF4 as `kt.quantize` does, in blocks of 64 weights
-            (fewer if 64 does not fit). In 5 turns, A B is fitted to the error W - Q of
-            the packed kernel Q, and Q to W - A B. So the start is nearer to W than Q
-            alone. Defaults to `"default"`.
+            these directions train first. The pair adds `A B - A0 B0`, so the outputs
+            only change by rounding, and A0 and B0 are saved too. `"loftq"` takes a
+            float model and packs its kernels in NF4 as `kt.quantize` does, in blocks of
+            64 weights (fewer if 64 does not fit). In 5 turns, A B is fitted to the
+            error W - Q of the packed kernel Q, and Q to W - A B. So the start is nearer
+            to W than Q alone. Defaults to `"default"`.
 
     Example:
         ```python

@@ -23,6 +23,7 @@ from keras_transfer.quantization.packed_layers import PackedLayer
 from keras_transfer.quantization.packed_layers import Packing
 
 MODES = ("nf4",)
+KERAS_MODES = ("int8", "int4", "float8", "gptq", "awq")
 
 
 def quantize(
@@ -69,10 +70,11 @@ def quantize(
     Raises:
         TypeError: If `model` is not a Keras layer, or `double_quantization` is not a
             bool.
-        ValueError: If the model is not built, is already quantized, has adapters or has
-            trained since it was compiled, if it has no layer to quantize, if the block
-            size does not divide a kernel, or if a kernel contains NaN or infinity. The
-            model does not change in these cases.
+        ValueError: If `mode` is unknown or a mode of Keras, such as `"int8"`, the model
+            is not built, is already quantized, has adapters, has trained since it was
+            compiled or has no layer to quantize, or if the block size does not divide a
+            kernel, or a kernel contains NaN or infinity. The model does not change in
+            these cases.
 
     Example:
         ```python
@@ -89,6 +91,13 @@ def quantize(
         T. Dettmers et al., 2023, "QLoRA: Efficient Finetuning of Quantized LLMs",
         arXiv:2305.14314.
     """
+    if mode in KERAS_MODES:
+        raise ValueError(
+            f"mode={mode!r} is a quantizer of Keras, which chooses and saves layers in "
+            f"its own way. Call model.quantize({mode!r}) instead, and then attach "
+            "kt.adapters.LoRA, which keeps its pair apart from the kernel. "
+            "Keras's own enable_lora would round the sum when it saves the model."
+        )
     one_of("mode", mode, MODES)
     packing = _packing(block_size, double_quantization)
     said = pack_model(model, packing)

@@ -11,6 +11,7 @@ from keras_transfer.quantization.packed_layers import PackedLayer
 from tests.adapters import models
 from tests.contracts import fresh
 from tests.contracts.compare import assert_close
+from tests.contracts.compare import fit
 from tests.contracts.compare import run
 
 X = models.tokens()
@@ -287,6 +288,7 @@ REFUSED = {
     "zero": (lambda m: None, {"block_size": 0}, "block_size"),
     "block": (lambda m: None, {"block_size": 96}, "block_size=32"),
     "mode": (lambda m: None, {"mode": "nf3"}, "mode"),
+    "int8": (lambda m: None, {"mode": "int8"}, r"Call model.quantize\('int8'\)"),
 }
 
 
@@ -337,3 +339,35 @@ def test_a_report_of_a_quantized_model():
     model = quantized()
     kt.adapters.LoRA(rank=2).attach(model, verbose=0)
     assert "nf4" in str(kt.report(model)) or kt.report(model).to_dict()["total"]
+
+
+@pytest.mark.slow
+def test_rematerialization_of_the_blocks_trains_the_same():
+    losses = []
+    for mode in (None, "full"):
+        with keras.RematScope(mode):
+            model = quantized()
+        kt.adapters.LoRA(rank=2).attach(model, verbose=0)
+        models.compiled(model)
+        losses.append(
+            model.fit(X, Y, epochs=2, shuffle=False, verbose=0).history["loss"]
+        )
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_replicas_equal_one(strategy):
+    def make():
+        model = quantized()
+        keras.utils.set_random_seed(5)
+        kt.adapters.LoRA(rank=2).attach(model, verbose=0)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.1), loss, jit_compile=False)
+        return model
+
+    one = make()
+    with strategy.scope():
+        two = make()
+    fit(one, X, Y, epochs=2)
+    fit(two, X, Y, epochs=2)
+    assert_close(two.get_weights(), one.get_weights(), 1e-5)
