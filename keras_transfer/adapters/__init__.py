@@ -19,6 +19,8 @@ from keras_transfer.adapters.norm_tuning import NormTuning as NormTuning
 from keras_transfer.adapters.suggest import Cost as Cost
 from keras_transfer.adapters.suggest import suggest as suggest
 from keras_transfer.adapters.suggest import Suggestion as Suggestion
+from keras_transfer.adapters.prefix_tuning import fold_projection as fold_projection
+from keras_transfer.adapters.prefix_tuning import PrefixTuning as PrefixTuning
 from keras_transfer.adapters.switching import active as active
 from keras_transfer.adapters.switching import attached as attached
 from keras_transfer.adapters.switching import disabled as disabled

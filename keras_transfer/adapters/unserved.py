@@ -81,7 +81,7 @@ def reasons_of(
         reader = once and once.readers.get(id(layer))
         reads = f"the {_named(reader)} reads its weights" if reader else ""
         runs = _keras.was_called(layer) or (once and id(layer) in once.ran)
-        if not _keras.own_weights(layer):
+        if not layer.weights:
             reasons[layer] = "it has no weights yet, because it was never called"
         elif known and not runs and layer is not model:
             reasons[layer] = (

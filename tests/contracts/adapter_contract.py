@@ -46,6 +46,7 @@ class AdapterContract:
     own = False  # whether these weights belong to the base model
     cannot_fold = ""  # pattern of the error of `merge`
     no_images = ""  # pattern of the error of attaching to a ResNet
+    at_once = False  # whether attaching changes the outputs
 
     def recipe(self, **kwargs):
         """Return a recipe for tiny models, with its default targets."""
@@ -101,7 +102,8 @@ class AdapterContract:
         model = small()
         y = run(model, X)
         assert self.recipe().attach(model) is model
-        assert_close(run(model, X), y)
+        if not self.at_once:
+            assert_close(run(model, X), y)
 
     def test_its_own_weights_and_the_head_train(self):
         model = small()
@@ -166,7 +168,8 @@ class AdapterContract:
         model = small()
         y = run(model, X)
         self.recipe().attach(model)
-        assert_close(run(model, X), y)
+        if not self.at_once:
+            assert_close(run(model, X), y)
         assert {v.dtype for _, part in all_parts(model) for v in part.weights} <= {
             "float32"
         }
