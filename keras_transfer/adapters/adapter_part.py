@@ -13,7 +13,7 @@ from keras_transfer.adapters.peft_format import PeftTensor
 
 # The methods with which a part or a low-rank pair computes.
 COMPUTATION = (
-    *("on_inputs", "on_outputs", "on_result"),
+    *("on_inputs", "on_outputs", "on_result", "on_return"),
     *("dropped", "scaled", "factors"),
 )
 
@@ -31,6 +31,7 @@ class Part(keras.layers.Layer):
         outputs = part.on_outputs(inputs, outputs)
         outputs = activation(outputs)
         outputs = part.on_result(outputs)
+        outputs = part.on_return(inputs, outputs)
 
     Each hook must be the identity if the gate is 0. The gate is a variable: 1 for the
     adapter in use, 0 for all others. So traced graphs stay valid when another adapter
@@ -52,6 +53,8 @@ class Part(keras.layers.Layer):
     in_weights = True
     # Whether the part also takes effect where other layers read the host's weights.
     in_reads = False
+    # Whether the gate is read when a graph is traced, not when it runs.
+    asked_early = False
     # Whether the part computes instead of its host, as `OwnLayer`, and has no hooks.
     replaces = False
     # Suffix of a tensor's name in the files of Hugging Face PEFT -> its weight.
@@ -121,6 +124,12 @@ class Part(keras.layers.Layer):
 
     def on_result(self, host: keras.Layer, outputs: object) -> object:
         """Return the result of the host."""
+        return outputs
+
+    def on_return(
+        self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
+    ) -> object:
+        """Return what the host returns. Only this hook may change the length."""
         return outputs
 
     def fold(self, host: keras.Layer, weights: dict[str, np.ndarray]) -> None:

@@ -43,8 +43,6 @@ class OwnLayer(Part):
     """
 
     replaces = True
-    # Whether the gate is read when a graph is traced, not when it runs.
-    asked_early = False
 
     def __init__(
         self,

@@ -108,7 +108,8 @@ class Plan:
         head = {id(v) for layer in head_layers(model) for v in layer.trainable_weights}
         inside = sum(size for key, size in learning.items() if key in head)
         trains, kind = sum(learning.values()), type(self.recipe).__name__
-        count = len(self.pairs) or len(owners(model, self.trained))
+        count = sum(bool(part.named_weights) for _, part in self.pairs)
+        count = count or len(owners(model, self.trained))
         about = f"; {inside:,} of them in the head" if inside else ""
         return (
             f"{kind} {name!r} on {count} layers of {model.name!r}: {trains:,} of "

@@ -86,7 +86,7 @@ def _parts(
         place: (Target(layer, paths[id(layer)]), part)
         for place, layer in places.items()
         for part in parts_of(layer)
-        if part.name == name and not part.replaces
+        if part.name == name and not part.replaces and part.named_weights
     }
 
 

@@ -114,10 +114,10 @@ class Header:
         if by_itself != layers:
             adapter.targets = expressions(target.path for target in targets.values())
         plan = adapter.plan(model, list(targets.values()))
-        with_parts = bool(self.technique.parts)  # without parts there are no pairs
+        places = {target.path: place for place, target in targets.items()}
         pairs = tuple(
-            (target, self._changed(part, place))
-            for place, (target, part) in zip(targets, plan.pairs, strict=with_parts)
+            (target, self._changed(part, places.get(target.path, "")))
+            for target, part in plan.pairs
         )
         return dataclasses.replace(plan, pairs=pairs)
 

@@ -164,8 +164,11 @@ def _part_names(
         ValueError: If a tensor is missing, not needed, or has another shape.
     """
     names: dict[str, dict[str, str]] = {}
-    with_parts = bool(plan.recipe.parts)  # without parts there are no pairs
-    for place, (target, part) in zip(targets, plan.pairs, strict=with_parts):
+    places = {target.path: place for place, target in targets.items()}
+    for target, part in plan.pairs:
+        if target.path not in places:
+            continue  # a part without weights, of which the file says nothing
+        place = places[target.path]
         names[target.path] = {}
         for key, (shape, _) in part.weight_specs(target.layer).items():
             names[target.path][key] = joined(place, key)

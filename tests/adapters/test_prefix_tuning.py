@@ -1,7 +1,6 @@
 """PrefixTuning: the contract, attention by hand, masks, generation, and folding."""
 
 import keras
-import keras_hub
 import numpy as np
 import pytest
 
@@ -9,6 +8,7 @@ import keras_transfer as kt
 from keras_transfer import adapters
 from keras_transfer.adapters.switching import places
 from tests.adapters import models
+from tests.adapters import prompt_models
 from tests.backbones import families
 from tests.contracts.adapter_contract import AdapterContract
 from tests.contracts.adapter_contract import small
@@ -17,18 +17,6 @@ from tests.contracts.compare import assert_close
 from tests.contracts.compare import run
 
 X = models.tokens()
-GROUPED = dict(num_layers=2) | families.GROUPED
-DECODERS = {
-    "GPT2": dict(num_layers=2) | families.TEXT | families.WORDS,
-    "OPT": dict(num_layers=2) | families.TEXT | families.WORDS,
-    "Llama": GROUPED,
-    "Mistral": GROUPED,
-    "Qwen": GROUPED,
-    "Qwen3": GROUPED | dict(head_dim=8, sliding_window_size=3),
-    "Gemma": GROUPED
-    | dict(head_dim=8, use_sliding_window_attention=True, sliding_window_size=4),
-    "Phi3": GROUPED,
-}
 
 
 class Prefix(AdapterContract):
@@ -54,17 +42,6 @@ class TestProjection(Prefix):
 
     def recipe(self, **kwargs):
         return adapters.PrefixTuning(tokens=4, projection=5, **kwargs)
-
-
-def decoder(name):
-    """Return a causal language model with random weights that move the outputs."""
-    backbone = getattr(keras_hub.models, f"{name}Backbone")(**DECODERS[name])
-    rng = np.random.default_rng(0)
-    for variable in backbone.trainable_weights:
-        if variable.name in ("kernel", "embeddings"):
-            variable.assign(rng.normal(0, 0.4, variable.shape))
-    task = getattr(keras_hub.models, f"{name}CausalLM")
-    return task(backbone=backbone, preprocessor=None)
 
 
 def attention_of(x, **kwargs):
@@ -160,38 +137,18 @@ def test_masked_tokens_change_nothing():
     assert_close(run(model, other), run(model, X), 1e-6)
 
 
-@pytest.mark.parametrize("projection", [None, 5])
-@pytest.mark.parametrize("name", ["GPT2", "Qwen3"])
-def test_generation_with_a_cache_equals_no_cache(name, projection):
-    check_generation(name, projection)
+@pytest.mark.parametrize("name", prompt_models.QUICK)
+def test_generation_with_a_cache_equals_no_cache(name):
+    recipe = adapters.PrefixTuning(3, 5 if name == "GPT2" else None)
+    prompt_models.check_generation(name, recipe)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [x for x in DECODERS if x not in ("GPT2", "Qwen3")])
+@pytest.mark.parametrize(
+    "name", [x for x in prompt_models.DECODERS if x not in prompt_models.QUICK]
+)
 def test_generation_of_other_families(name):
-    check_generation(name, None)
-
-
-def check_generation(name, projection):
-    model = decoder(name)
-    model.compile(sampler="greedy", jit_compile=False)
-    ids = np.zeros((2, 10), "int32")
-    ids[:, :4] = [[5, 9, 3, 7], [8, 2, 0, 0]]
-    mask = (ids > 0).astype("int32")
-    prompt = {"token_ids": ids, "padding_mask": mask}
-    base = model.generate(prompt, stop_token_ids=None)["token_ids"]
-    adapters.PrefixTuning(3, projection).attach(model, verbose=0)
-    models.disturb(model, 1.0)
-    found = model.generate(prompt, stop_token_ids=None)["token_ids"]
-    assert (found != base).any()
-    expected = ids.copy()
-    for i in range(2, 10):
-        every = {"token_ids": expected, "padding_mask": np.ones_like(mask)}
-        following = array(run(model, every))[:, i - 1].argmax(-1)
-        expected[:, i] = np.where(mask[:, i], expected[:, i], following)
-    assert_close(found, expected)
-    with adapters.disabled(model):
-        assert_close(model.generate(prompt, stop_token_ids=None)["token_ids"], base)
+    prompt_models.check_generation(name, adapters.PrefixTuning(3))
 
 
 def test_folding_the_network_keeps_the_outputs(tmp_path):

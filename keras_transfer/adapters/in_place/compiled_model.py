@@ -80,21 +80,25 @@ def stale_functions_aside(
     """Within the block, remove the functions that were traced for other gates.
 
     A training function reads the gates of the adapters' own layers when it is traced.
-    If one of these layers is `asked_early`, inference functions do so too. After the
-    block the earlier functions are restored.
+    If one of these layers or another part is `asked_early`, inference functions do so
+    too. After the block the earlier functions are restored.
     """
-    owned = [part for _, part in hosts if part.replaces]
+    owned = [part for _, part in hosts if part.replaces or part.asked_early]
     kept = {
         (each, kind): getattr(each, f"{kind}_function", None)
         for each in _models(model)
         for kind in KINDS
         if owned and hasattr(each, f"{kind}_function")
     }
+    early = any(part.asked_early for part in owned)
+    spoken = {x: x.generate_function for x in _models(model) if early and _speaks(x)}
     try:
         stale = _stale_kinds(owned)
         for (each, kind), function in kept.items():
             if kind in stale and function is not None:
                 _keras.remake_functions(each, kind)
+        for each in spoken:
+            each.generate_function = None  # keras-hub makes it when it is None
         yield
     finally:
         # Restore None too: a function traced in the block has the block's gates.
@@ -102,6 +106,8 @@ def stale_functions_aside(
         for (each, kind), function in kept.items():
             if kind in stale:
                 setattr(each, f"{kind}_function", function)
+        for each, function in spoken.items():
+            each.generate_function = function
 
 
 def activate(model: keras.Layer, gates: Mapping[str, float]) -> None:
@@ -150,6 +156,11 @@ def _models(model: keras.Layer) -> list[keras.Model]:
     return [
         layer for layer in _keras.flat_layers(model) if isinstance(layer, keras.Model)
     ]
+
+
+def _speaks(model: keras.Model) -> bool:
+    """Return whether `model` is a language model of keras-hub with a traced function."""
+    return getattr(model, "generate_function", None) is not None
 
 
 def _stale_kinds(owned: Iterable[Part]) -> tuple[str, ...]:

@@ -120,4 +120,7 @@ def _with_parts(
         outputs = ops.tanh(outputs / cap) * cap
     for part in parts:
         outputs = part.on_result(layer, outputs)
-    return _keras.copy_mask(bare, outputs)
+    outputs = _keras.copy_mask(bare, outputs)
+    for part in parts:
+        outputs = part.on_return(layer, inputs, outputs, **kwargs)
+    return outputs
