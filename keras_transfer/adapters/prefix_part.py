@@ -13,6 +13,8 @@ from keras_transfer.adapters.adapter_part import drawn
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.adapter_part import uniform
 from keras_transfer.adapters.attention_layers import sizes_of
+from keras_transfer.adapters.positions import check_length
+from keras_transfer.adapters.positions import rows_from
 from keras_transfer.adapters.prefixed_attention import PrefixedAttention
 
 # The standard deviation of the keys and values at the start, as the embeddings of BERT
@@ -138,3 +140,44 @@ class PrefixPart(Part):
         """Return the constructor arguments."""
         names = ("tokens", "projection", "width", "leads")
         return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class PrefixPositions(Part):
+    """Positions of a text that begin after the prefix, as in PEFT.
+
+    Args:
+        tokens: Number of positions before the text, 1 or more.
+        name: Name of the adapter. Defaults to `"default"`.
+        dtype: Dtype policy of the computation. Defaults to None.
+    """
+
+    in_weights = False
+
+    def __init__(
+        self, tokens: int, name: str = "default", dtype: object = None
+    ) -> None:
+        super().__init__(name, dtype)
+        self.tokens = tokens
+
+    def on_inputs(self, host: keras.Layer, inputs: object) -> object:
+        """Check that there is a position for each token."""
+        if inputs.shape[1] is not None and _keras.value_now(self.gate):
+            check_length(host, inputs.shape[1], self)
+        return inputs
+
+    def on_return(
+        self, host: keras.Layer, inputs: object, outputs: object, **kwargs: object
+    ) -> object:
+        """Return the positions from the end of the prefix on, if the gate is 1."""
+        start = kwargs.get("start_index", 0) + self.tokens * ops.cast(
+            self.gate, "int32"
+        )
+        return rows_from(host, start, outputs)
+
+    # A prefix cannot be merged either.
+    fold = PrefixPart.fold
+
+    def get_config(self) -> dict:
+        """Return the constructor arguments."""
+        return super().get_config() | {"tokens": self.tokens}

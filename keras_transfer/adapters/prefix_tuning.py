@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 
 from keras_transfer import _keras
@@ -20,7 +22,9 @@ from keras_transfer.adapters.in_place.compiled_model import stale_optimizers
 from keras_transfer.adapters.in_place.layer_state import all_or_nothing
 from keras_transfer.adapters.in_place.layer_state import own_recipes
 from keras_transfer.adapters.plan import Plan
+from keras_transfer.adapters.positions import position_targets
 from keras_transfer.adapters.prefix_part import PrefixPart
+from keras_transfer.adapters.prefix_part import PrefixPositions
 from keras_transfer.adapters.switching import check_known
 from keras_transfer.adapters.targets import select
 from keras_transfer.adapters.targets import Target
@@ -51,8 +55,7 @@ class PrefixTuning(Adapter):
     query gives a part of its attention to the prefix. `kt.adapters.merge` raises an
     error. Small models gain little, see benchmarks/README.md.
 
-    PEFT calls this `PrefixTuningConfig`. There, as in the papers' code, the positions
-    of the text begin after the prefix.
+    PEFT calls this `PrefixTuningConfig`.
 
     Args:
         tokens: Number of keys in each layer, a whole number, 1 or more. Defaults to 16.
@@ -62,6 +65,9 @@ class PrefixTuning(Adapter):
             searched in the paths of attention layers, or a list of expressions and
             layers. Attention layers of Keras and most decoders and encoders of
             keras-hub can be targets. Defaults to None.
+        shift_positions: Whether the learned positions of the text begin at `tokens`, as
+            in PEFT and the papers' code. A text then has `tokens` positions fewer. PEFT
+            needs this for a prefix of BERT or GPT-2. Defaults to False.
 
     Example:
         ```python
@@ -76,7 +82,8 @@ class PrefixTuning(Adapter):
         ```
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range. When attaching, if a model without
+            learned positions is to shift them.
 
     Reference:
         X. Li and P. Liang, 2021, "Prefix-Tuning: Optimizing Continuous Prompts for
@@ -92,8 +99,10 @@ class PrefixTuning(Adapter):
         tokens: int = 16,
         projection: int | None = None,
         targets: object = None,
+        shift_positions: bool = False,
     ) -> None:
         super().__init__(targets)
+        self.shift_positions = bool(shift_positions)
         self.tokens = whole_number("tokens", tokens)
         if projection is not None:
             projection = whole_number("projection", projection)
@@ -142,18 +151,28 @@ class PrefixTuning(Adapter):
                 f"The attention layers have inputs of the widths {sorted(widths)}, so "
                 "they cannot share one network. Use projection=None."
             )
-        return plan
+        if not self.shift_positions:
+            return plan
+        shifted = position_targets(model, self.tokens)
+        if not shifted:
+            raise ValueError(
+                f"shift_positions=True has no meaning for {model.name!r}, because it "
+                "has no learned positions. Leave it out."
+            )
+        parts = tuple((target, PrefixPositions(self.tokens)) for target in shifted)
+        return dataclasses.replace(plan, pairs=plan.pairs + parts)
 
     def link(self, parts: list[Part]) -> None:
         """Let all parts compute with the shared weights of the leading part."""
+        parts = [part for part in parts if isinstance(part, PrefixPart)]
         leader = next((part for part in parts if part.leads), None)
         for part in parts if leader is not None else ():
             part.follow(leader)
 
     def get_config(self) -> dict:
         """Return the constructor arguments."""
-        own = {"tokens": self.tokens, "projection": self.projection}
-        return super().get_config() | own
+        names = ("tokens", "projection", "shift_positions")
+        return super().get_config() | {name: getattr(self, name) for name in names}
 
 
 def fold_projection(model: keras.Layer, name: str = "default") -> keras.Layer:

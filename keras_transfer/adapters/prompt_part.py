@@ -11,6 +11,8 @@ from keras import ops
 from keras_transfer import _keras
 from keras_transfer.adapters.adapter_part import drawn
 from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.positions import check_length
+from keras_transfer.adapters.positions import rows_from
 from keras_transfer.adapters.prompted_block import PromptedBlock
 
 
@@ -134,15 +136,8 @@ class PromptPositions(PromptPart):
 
     def on_inputs(self, host: keras.Layer, inputs: object) -> object:
         """Check that there is a position for each token."""
-        length = inputs.shape[1]
-        if self.in_use and length is not None and length > host.sequence_length:
-            raise ValueError(
-                f"The text has {length - self.tokens} tokens and the prompt "
-                f"{self.name!r} has {self.tokens}, but the model has only "
-                f"{host.sequence_length} positions. Shorten the texts to "
-                f"{host.sequence_length - self.tokens} tokens, or train a prompt with "
-                "fewer tokens."
-            )
+        if inputs.shape[1] is not None and self.in_use:
+            check_length(host, inputs.shape[1] - self.tokens, self)
         return inputs
 
     def on_return(
@@ -152,12 +147,9 @@ class PromptPositions(PromptPart):
         start = kwargs.get("start_index", 0)
         if not self.in_use or (isinstance(start, int) and start == 0):
             return outputs
-        table = ops.cast(host.position_embeddings, outputs.dtype)
-        shape = ops.shape(outputs)
-        size = (shape[1] - self.tokens, shape[2])
-        text = ops.slice(table, (start + self.tokens, 0), size)
-        rows = ops.concatenate([table[: self.tokens], text], axis=0)
-        return ops.broadcast_to(rows, shape)
+        prompt = rows_from(host, 0, outputs[:, : self.tokens])
+        text = rows_from(host, start + self.tokens, outputs[:, self.tokens :])
+        return ops.concatenate([prompt, text], axis=1)
 
 
 @keras.saving.register_keras_serializable("keras_transfer")

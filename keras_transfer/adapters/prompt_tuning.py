@@ -16,6 +16,7 @@ from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.in_place.adapted_layer import plain_of
 from keras_transfer.adapters.plan import Plan
+from keras_transfer.adapters.positions import position_targets
 from keras_transfer.adapters.prompt_part import PromptBlock
 from keras_transfer.adapters.prompt_part import PromptEmbeddings
 from keras_transfer.adapters.prompt_part import PromptPositions
@@ -29,7 +30,6 @@ from keras_transfer.backbones.layer_paths import located
 INITS = ("vocabulary", "text", "random")
 TOKENS = re.compile(r"(?:^|/)token_embedding$")
 SEGMENTS = re.compile(r"(?:^|/)segment_embedding$")
-POSITIONS = "PositionEmbedding"
 # The blocks of keras-hub whose masks and caches are known.
 BLOCKS = (
     *("TransformerEncoder", "TransformerDecoder", "LlamaTransformerDecoder"),
@@ -187,6 +187,8 @@ class PromptTuning(Adapter):
             ValueError: If the model has no known blocks, or too few positions.
         """
         pairs, blocks = [], []
+        for target in position_targets(model, self.tokens):
+            pairs.append((target, PromptPositions(self.tokens)))
         for path, layer in located(model).items():
             kind = plain_of(layer).__name__
             target = Target(layer, path or layer.name)
@@ -194,9 +196,6 @@ class PromptTuning(Adapter):
                 _check_block(target)
                 blocks.append(PromptBlock(self.tokens))
                 pairs.append((target, blocks[-1]))
-            elif kind == POSITIONS:
-                _check_positions(target, self.tokens)
-                pairs.append((target, PromptPositions(self.tokens)))
             elif SEGMENTS.search(path):
                 pairs.append((target, PromptSegments(self.tokens)))
         _check_all_known(model, [target.path for target, _ in pairs], bool(blocks))
@@ -237,15 +236,6 @@ def _check_block(target: Target) -> None:
         f"PromptTuning does not support the {kind} {target.path!r}, because {why}. Use "
         "another technique, such as kt.adapters.PrefixTuning."
     )
-
-
-def _check_positions(target: Target, tokens: int) -> None:
-    room = target.layer.sequence_length
-    if tokens >= room:
-        raise ValueError(
-            f"tokens={tokens} leaves no position for a text, because "
-            f"{target.path!r} has only {room} positions. Use fewer tokens."
-        )
 
 
 def _check_all_known(model: keras.Layer, known: list[str], blocks: bool) -> None:

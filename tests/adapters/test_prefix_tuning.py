@@ -246,3 +246,32 @@ def test_invalid_arguments_raise():
         adapters.PrefixTuning(3, 0)
     with pytest.raises(ValueError, match="PrefixTuning cannot adapt"):
         adapters.PrefixTuning(targets="logits").attach(models.nested())
+
+
+def test_shifted_positions(tmp_path):
+    model = models.nested()
+    adapters.PrefixTuning(3, shift_positions=True).attach(model, verbose=0)
+    for _, host, part in places(model):
+        if part.named_weights:  # no weight for the prefix, so only positions count
+            part.prefix_values.assign(part.prefix_values * 0)
+            part.prefix_keys.assign(part.prefix_keys * 0 - 1e6)
+            host._query_dense.kernel.assign(host._query_dense.kernel * 0)
+            host._query_dense.bias.assign(host._query_dense.bias * 0 + 1)
+    y = array(run(model, X))
+    kt.save_adapter(model, tmp_path / "a.safetensors", verbose=0)
+    layer = model.get_layer("backbone").position_embedding
+    with adapters.disabled(model):
+        base = array(run(model, X))
+        assert np.abs(base - y).max() > 1e-4
+        table = array(layer.position_embeddings)
+        layer.position_embeddings.assign(np.roll(table, -3, 0))
+        assert_close(run(model, X), y, 1e-6)
+        layer.position_embeddings.assign(table)
+    adapters.detach(model)
+    kt.load_adapter(model, tmp_path / "a.safetensors", verbose=0)
+    assert_close(run(model, X), y)
+    long = {key: np.repeat(value, 2, 1)[:, :10] for key, value in X.items()}
+    with pytest.raises(ValueError, match="only 12 positions.*to 9 tokens"):
+        run(model, long)
+    with pytest.raises(ValueError, match="no learned positions"):
+        adapters.PrefixTuning(3, shift_positions=True).attach(families.build("llama"))

@@ -101,6 +101,25 @@ def test_pytorch_computes_the_same(torch, case, tmp_path):
         assert peft_models.difference(family, ours, theirs) < 1e-5
 
 
+@pytest.mark.parametrize("family", ("bert", "gpt2", "llama"))
+@pytest.mark.parametrize("prefix", (False, True))
+def test_pytorch_computes_the_same_with_a_prompt(torch, family, prefix, tmp_path):
+    kind, task = "ForCausalLM", "CAUSAL_LM"
+    if family == "bert":
+        kind, task, model = "", "FEATURE_EXTRACTION", peft_models.backbone(family)
+    else:
+        model = peft_models.causal_lm(family)
+    shift = family != "llama"
+    recipe = adapters.PromptTuning(2)
+    recipe = adapters.PrefixTuning(2, shift_positions=shift) if prefix else recipe
+    recipe.attach(model)
+    disturb(model)
+    save_peft(model, tmp_path, task_type=task)
+    ours = peft_models.outputs_of(model, family)
+    theirs = in_pytorch(family, tmp_path, kind)[:, -ours.shape[1] :]
+    assert peft_models.difference(family, ours, theirs) < 2e-5
+
+
 @pytest.mark.parametrize("family", HEADS)
 def test_pytorch_computes_the_same_with_the_head(torch, family, tmp_path):
     model = peft_models.classifier(family)

@@ -159,7 +159,7 @@ def _models(model: keras.Layer) -> list[keras.Model]:
 
 
 def _speaks(model: keras.Model) -> bool:
-    """Return whether `model` is a language model of keras-hub with a traced function."""
+    """Return whether `model` is a language model with a traced function."""
     return getattr(model, "generate_function", None) is not None
 
 

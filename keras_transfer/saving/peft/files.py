@@ -19,6 +19,9 @@ from keras_transfer.adapters.rank_and_alpha import check_rank
 from keras_transfer.adapters.techniques import techniques
 from keras_transfer.saving.peft.expressions import Expressions
 from keras_transfer.saving.peft.expressions import parsed
+from keras_transfer.saving.peft.prompt_config import check_prompt_config
+from keras_transfer.saving.peft.prompt_config import is_prompt
+from keras_transfer.saving.peft.prompt_config import KINDS as PROMPTS
 from keras_transfer.saving.strict_json import parse_json
 from keras_transfer.saving.strict_json import short
 from keras_transfer.saving.tensor_file import TensorFile
@@ -43,13 +46,13 @@ KINDS = ("F16", "BF16", "F32")
 class PeftFile:
     """The content of a PEFT folder: the config, as text and parsed, and the tensors.
 
-    `expressions` matches the regular expressions of the config in a limited number of
-    steps.
+    `technique` is None for a prompt or a prefix. `expressions` matches the regular
+    expressions of the config in a limited number of steps.
     """
 
     text: bytes
     config: Mapping[str, object]
-    technique: type[Adapter]
+    technique: type[Adapter] | None
     tensors: Mapping[str, np.ndarray]
     expressions: Expressions = dataclasses.field(default_factory=Expressions)
 
@@ -82,6 +85,9 @@ def read(folder: str | pathlib.Path) -> PeftFile:
         raise ValueError(f"{CONFIG} in {str(folder)!r}: {problem}") from problem
     if not isinstance(config, dict):
         raise ValueError(f"{CONFIG} in {str(folder)!r} is not a dict of settings.")
+    if is_prompt(config):
+        check_prompt_config(config)
+        return PeftFile(text, config, None, _tensors(folder / WEIGHTS))
     technique = technique_of(config)
     check_config(config, technique.peft)
     return PeftFile(text, config, technique, _tensors(folder / WEIGHTS))
@@ -115,7 +121,8 @@ def technique_of(config: Mapping[str, object]) -> type[Adapter]:
     given = {key: value for key, value in config.items() if value and key in keys}
     raise ValueError(
         f"The adapter has PEFT's settings {given}, which are not supported. Supported "
-        f"are {[dict(kind.peft.settings) for kind in techniques_of_peft()]}."
+        f"are {[dict(kind.peft.settings) for kind in techniques_of_peft()]}, "
+        f"{' and '.join(PROMPTS.values())}."
     )
 
 

@@ -32,12 +32,13 @@ from keras_transfer.saving.peft.layout import Layout
 from keras_transfer.saving.peft.layout import layout_of
 from keras_transfer.saving.peft.layout import Origin
 from keras_transfer.saving.peft.layout import origins
+from keras_transfer.saving.peft.prompt_files import prompt_plan
 
 
 def load_peft(
     model: keras.Model, path: str | pathlib.Path, *, name: str = "default"
 ) -> str:
-    """Attach a LoRA, RsLoRA, DoRA or LoHa that Hugging Face PEFT has saved.
+    """Attach a LoRA, RsLoRA, DoRA, LoHa, prompt or prefix that PEFT has saved.
 
     The recipe gets the ranks, alphas, targets, dropout and rank stabilization of the
     config. Whole modules in the file (`modules_to_save`), such as the classifier of a
@@ -46,7 +47,8 @@ def load_peft(
     biases, replace the model's own weights. The outputs of the model equal PEFT's
     outputs up to 1e-5. keras-hub's own converter of the model's weights determines
     where each number goes. For a fused projection, such as c_attn of GPT-2, one pair
-    becomes three pairs, each with its own A. The whole file is checked before the model
+    becomes three pairs, each with its own A. Prompts and prefixes are supported for
+    BERT, GPT-2 and Llama, without a head. The whole file is checked before the model
     changes.
 
     Args:
@@ -100,6 +102,10 @@ def load_peft(
             f"{problem}. First call kt.backbones.match_huggingface(backbone), with the "
             "folder of the Hugging Face model if you have it."
         )
+    if file.technique is None:
+        plan, values = prompt_plan(model, file.config, file.tensors)
+        plan.install(model, name, values)
+        return _said(plan, model, name, path)
     layout = layout_of(file, mapping)
     values = _own_values(mapping, layout, _wrapped(layout))
     _check_head(file.config, mapping, layout)
@@ -124,6 +130,10 @@ def load_peft(
     dtypes = {key: tensor.dtype for key, tensor in file.tensors.items()}
     origin = Origin(file.text, file.config, layout.prefix, layout.names, dtypes)
     origins[plan.pairs[0][1]] = origin
+    return _said(plan, model, name, path)
+
+
+def _said(plan: Plan, model: keras.Model, name: str, path: str | pathlib.Path) -> str:
     return (
         f"{plan.summary(model, name)}; loaded from the PEFT folder "
         f"{pathlib.Path(path).name!r}"

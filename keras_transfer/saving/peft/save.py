@@ -15,6 +15,8 @@ from keras_transfer import _keras
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import check_overrides
 from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.prefix_tuning import PrefixTuning
+from keras_transfer.adapters.prompt_tuning import PromptTuning
 from keras_transfer.adapters.switching import attached
 from keras_transfer.adapters.switching import own_places
 from keras_transfer.adapters.switching import places
@@ -37,6 +39,7 @@ from keras_transfer.saving.peft.layout import origins
 from keras_transfer.saving.peft.layout import ROOT
 from keras_transfer.saving.peft.named_modules import rank_and_alpha
 from keras_transfer.saving.peft.named_modules import short_names
+from keras_transfer.saving.peft.prompt_files import prompt_written
 from keras_transfer.saving.peft.whole_weights import whole_keys
 from keras_transfer.saving.peft.whole_weights import whole_tensor
 
@@ -65,7 +68,8 @@ def save_peft(
     tensors are equal bit for bit. Other adapters are written for the bare model
     (`AutoModel`), or with a task type for the model with the head of this task. Three
     pairs with different A on a fused projection become one pair, whose rank is the sum
-    of the three ranks.
+    of the three ranks. A prompt or a prefix of BERT, GPT-2 or Llama is written without
+    a head, by default for `task_type="FEATURE_EXTRACTION"`.
 
     Args:
         model: The model that the adapter is attached to.
@@ -115,18 +119,33 @@ def save_peft(
             "format='keras_transfer', or train an adapter with init='default'."
         )
     mapping = mapping_of(model)
+    recipe = attached(model).get(name)
+    if isinstance(recipe, PromptTuning | PrefixTuning):
+        text, tensors = prompt_written(model, name, recipe, task_type)
+        return _saved(model, path, name, text, tensors)
     parts = list(places(model, name))
     origin = origins.get(parts[0][2]) if parts else None
     if origin and task_type not in (None, origin.config.get("task_type")):
         origin = None
     check_tied(model, mapping, parts)
     text, tensors = _written(model, name, mapping, task_type, origin)
+    return _saved(model, path, name, text, tensors)
+
+
+def _saved(
+    model: keras.Model,
+    path: str | pathlib.Path,
+    name: str,
+    text: bytes,
+    tensors: Mapping[str, np.ndarray],
+) -> str:
+    """Write the files, and return the line to print."""
     if problem := unmatched(hub_backbone(model)):
         warnings.warn(
             f"Hugging Face's model will compute other outputs than this model: "
             f"{problem}. To avoid this, call kt.backbones.match_huggingface(backbone) "
             "before you attach an adapter.",
-            stacklevel=2,
+            stacklevel=3,
         )
     write(path, text, tensors)
     return (
@@ -199,8 +218,8 @@ def _recipe(model: keras.Model, name: str) -> Adapter:
         kinds = [kind.__name__ for kind in techniques_of_peft()]
         raise ValueError(
             f"The adapter {name!r} is {recipe!r}. PEFT's format is supported for "
-            f"{', '.join(kinds[:-1])} and {kinds[-1]}. The adapters of the model are "
-            f"{list(attached(model))}."
+            f"{', '.join(kinds)}, PrefixTuning and PromptTuning. The "
+            f"adapters of the model are {list(attached(model))}."
         )
     return recipe
 
