@@ -31,6 +31,9 @@ RECIPES = {
     "norm_tuning": adapters.NormTuning(),
     "bottleneck": adapters.Bottleneck(size=2),
     "pfeiffer_bottleneck": adapters.PfeifferBottleneck(size=2),
+    "prefix_tuning": adapters.PrefixTuning(2, shift_positions=True),
+    "prefix_tuning_network": adapters.PrefixTuning(2, projection=3),
+    "prompt_tuning": adapters.PromptTuning(2, "text", [3, 4, 5]),
 }
 DOMAIN_MODELS = {
     "ada_bn": (kt.models.AdaBN, {}),
