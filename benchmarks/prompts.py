@@ -1,4 +1,4 @@
-"""Prompt tuning and prefix tuning, beside LoRA with as many parameters.
+"""Prompt tuning and prefix tuning, compared with LoRA with as many parameters.
 
 Question: how much accuracy does a small model lose with a prompt or a prefix? MiniLM
 trains on SST-2 with texts of 64 tokens, 4 epochs, batches of 16, and AdamW without

@@ -22,6 +22,7 @@ METHOD = "_compute_attention"
 # The first arguments of this method, by the names in Keras and in Gemma.
 FIRST = (["query", "key", "value"], ["q", "k", "v"])
 MASK = "attention_mask"
+AXES = "_attention_axes"
 KEYS = ("_key_dense", "key_dense")
 VALUES = ("_value_dense", "value_dense")
 
@@ -114,8 +115,9 @@ def _problem(layer: keras.Layer) -> str:
         return "it has no EinsumDense for its keys and another for its values"
     if any(len(x.kernel.shape) != 3 for x in projections):
         return "its keys do not have the axes head and feature"
-    if len(getattr(layer, "_attention_axes", None) or (1,)) > 1:
-        return f"it attends over several axes, {layer._attention_axes}"
+    axes = getattr(layer, AXES, None) or (1,)
+    if len(axes) > 1:
+        return f"it attends over several axes, {axes}"
     if hasattr(layer, "sinks"):
         return "it has sink tokens and may have a window, which count positions of keys"
     return ""

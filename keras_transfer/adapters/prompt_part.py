@@ -16,6 +16,7 @@ from keras_transfer.adapters.positions import rows_from
 from keras_transfer.adapters.prompted_block import PromptedBlock
 
 
+@keras.saving.register_keras_serializable("keras_transfer")
 class PromptPart(Part):
     """Base of the parts of a prompt with `tokens` virtual tokens.
 

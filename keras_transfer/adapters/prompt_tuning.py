@@ -246,9 +246,13 @@ def _check_all_known(model: keras.Layer, known: list[str], blocks: bool) -> None
         if plain_of(layer).__name__.endswith("Attention")
         and not any(path.startswith(f"{each}/") for each in known)
     ]
-    if others or not blocks:
-        what = f"the layers {others[:3]}" if others else "no block"
+    if others:
         raise ValueError(
-            f"PromptTuning does not support {model.name!r}. It has {what}, whose masks "
-            f"are unknown, outside of the blocks {sorted(BLOCKS)}. {what_fits(model)}"
+            f"PromptTuning does not support {model.name!r}, because the masks of the "
+            f"layers {others[:3]} are unknown. {what_fits(model)}"
+        )
+    if not blocks:
+        raise ValueError(
+            f"PromptTuning does not support {model.name!r}, because it has none of the "
+            f"known blocks {sorted(BLOCKS)}. {what_fits(model)}"
         )
