@@ -242,8 +242,9 @@ def quantized(trial):
 
 def adapter(kind):
     """Return a strategy that trains an adapter and detaches it."""
-    # The default bottleneck is wider than these models.
-    sized = {"size": 4} if "size" in inspect.signature(kind).parameters else {}
+    # The defaults are wider or longer than these models.
+    given = inspect.signature(kind).parameters
+    sized = {key: 4 for key in ("size", "tokens") if key in given}
 
     def tried(trial):
         model = trial.model()

@@ -92,7 +92,7 @@ def adapters(folder):
     """Train each technique on a BERT."""
     found = []
     for kind in (kt.adapters.LoRA, *techniques().values()):
-        small = inspect.signature(kind).parameters.keys() & {"rank", "size"}
+        small = inspect.signature(kind).parameters.keys() & {"rank", "size", "tokens"}
         found += adapted(kind(**dict.fromkeys(small, 2)))
     return found
 
