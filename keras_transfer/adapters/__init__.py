@@ -16,12 +16,11 @@ from keras_transfer.adapters.merge import detach as detach
 from keras_transfer.adapters.merge import merge as merge
 from keras_transfer.adapters.merge import unmerge as unmerge
 from keras_transfer.adapters.norm_tuning import NormTuning as NormTuning
-from keras_transfer.adapters.suggest import Cost as Cost
-from keras_transfer.adapters.suggest import suggest as suggest
-from keras_transfer.adapters.suggest import Suggestion as Suggestion
 from keras_transfer.adapters.prefix_tuning import fold_projection as fold_projection
 from keras_transfer.adapters.prefix_tuning import PrefixTuning as PrefixTuning
 from keras_transfer.adapters.prompt_tuning import PromptTuning as PromptTuning
+from keras_transfer.adapters.suggest import suggest as suggest
+from keras_transfer.adapters.suggest import Suggestion as Suggestion
 from keras_transfer.adapters.switching import active as active
 from keras_transfer.adapters.switching import attached as attached
 from keras_transfer.adapters.switching import disabled as disabled

@@ -25,7 +25,7 @@ def lora_plus(
     weights, such as the head, is the learning rate. In a wide layer, equal rates for A
     and B change the features too little. The paper uses a ratio of 16 for difficult
     tasks, with a learning rate below that of plain LoRA. It is `discriminative` with
-    one rate for these matrices, so schedules, clipping and saved models work alike.
+    one rate for these matrices, so schedules, clipping and saved models work as usual.
 
     Args:
         optimizer: As in `discriminative`, an optimizer that has made no update yet.
