@@ -9,6 +9,9 @@ import inspect
 import re
 import sys
 
+from keras_transfer.adapters.techniques import techniques
+from keras_transfer.saving.peft.files import techniques_of_peft
+from keras_transfer.saving.peft.prompt_config import KINDS as PROMPTS
 from tests.public import components
 from tests.public import ROOT
 
@@ -38,6 +41,12 @@ what the name does, and which paper or documentation it follows. Python's `help`
 
 `{COMMAND}` writes this page from the docstrings. Do not edit it by hand.
 """
+
+PEFT = """\
+The types of Hugging Face PEFT. Other types and settings are refused by their names:
+
+| type of PEFT | trains here as | `kt.load_adapter` | `kt.save_adapter` |
+| - | - | - | - |"""
 
 WORD = r"[A-ZÀ-Ž][\w'-]+"
 INITIAL = r"[A-Z]\.(?:-[A-Z]\.)* "
@@ -119,6 +128,37 @@ def row(names, component):
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
+# Types of PEFT 0.21 -> the recipe that trains the same here, if there is one.
+PEFT_TYPES = {
+    "LORA": "LoRA",
+    "LORA, use_rslora": "RsLoRA",
+    "LORA, use_dora": "DoRA",
+    "LOHA": "LoHa",
+    "PROMPT_TUNING": "PromptTuning",
+    "PREFIX_TUNING": "PrefixTuning",
+    "IA3": "IA3",
+    "VERA": "VeRA",
+    "LN_TUNING": "NormTuning",
+    "ADALORA, BOFT, LOKR, OFT, P_TUNING and others": None,
+}
+
+
+def peft_table():
+    """Return the table of PEFT's types: what trains here, and which files are read."""
+    recipes = {kind.__name__: kind for kind in techniques().values()}
+    files = {kind.__name__ for kind in techniques_of_peft()} | set(PROMPTS)
+    lines = []
+    for kind, name in PEFT_TYPES.items():
+        if name is not None and name not in recipes:
+            raise ValueError(f"There is no recipe {name}.")
+        train = f"`kt.adapters.{name}`" if name else "no"
+        file = "yes" if name in files else "no"
+        lines.append(f"| {kind} | {train} | {file} | {file} |")
+    if missing := sorted(files - set(PEFT_TYPES.values())):
+        raise ValueError(f"The types of {missing} are not in the table.")
+    return "\n".join(lines)
+
+
 def page():
     """Return the text of the file."""
     parts = [START]
@@ -127,6 +167,8 @@ def page():
         table = "\n".join(row(*each) for each in rows)
         parts.append(f"## kt.{package}\n\n{about}\n")
         parts.append(f"| name | what it does | reference |\n| - | - | - |\n{table}\n")
+        if package == "adapters":
+            parts.append(f"{PEFT}\n{peft_table()}\n")
     return "\n".join(parts)
 
 
