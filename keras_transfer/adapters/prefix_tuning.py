@@ -53,7 +53,7 @@ class PrefixTuning(Adapter):
 
     Unlike LoRA, the adapter changes the outputs as soon as it is attached, because each
     query gives a part of its attention to the prefix. `kt.adapters.merge` raises an
-    error. Small models gain little, see benchmarks/README.md.
+    error. It needs a larger learning rate than LoRA, such as 0.01 with Adam.
 
     PEFT calls this `PrefixTuningConfig`.
 
