@@ -55,8 +55,9 @@ class PromptTuning(Adapter):
     Prompt tuning trains the fewest parameters, tokens * width. In the paper it reaches
     full fine-tuning only with models of some billion parameters. The figures of a
     small model are in benchmarks/README.md. It needs a large learning rate, such as
-    0.01 with Adam. `kt.adapters.merge` raises an error. When another adapter is used, graphs are
-    traced again. A `tf.function` of your own keeps the prompt from its trace.
+    0.01 with Adam. `kt.adapters.merge` raises an error. When another adapter is used,
+    graphs are traced again. A `tf.function` of your own keeps the prompt from its
+    trace.
 
     PEFT calls this `PromptTuningConfig`. It pools the first token of BERT, which there
     is a virtual token, and not [CLS].
