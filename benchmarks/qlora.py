@@ -1,4 +1,4 @@
-"""The error, size, memory, step time and accuracy of QLoRA, next to LoRA in float.
+"""The error, size, memory, step time and accuracy of QLoRA and LoRA.
 
 Claims: NF4 with double quantization needs 4.127 bits a weight. Its error on MiniLM's
 kernels is at most 1.05 x that of Keras's int4 with blocks of 64, which needs 4.708
