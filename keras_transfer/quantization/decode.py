@@ -81,10 +81,12 @@ def apply_frozen(
     forward: Callable[[object, object], object],
     backward: Callable[[object, object], object],
 ) -> object:
-    """Return `forward(inputs, weight(None))` without keeping the weight.
+    """Return `forward(inputs, weight(inputs))` without keeping the weight.
 
     The backward pass computes `weight(upstream)` again, where `upstream` is the
-    gradient of the result. The weight itself has no gradient.
+    gradient of the result. So each weight is decoded when it is needed. Otherwise a
+    graph decodes the weights of all layers when it starts. The weight itself has no
+    gradient.
 
     Args:
         inputs: Tensor.
@@ -101,7 +103,7 @@ def apply_frozen(
                 (upstream,) = args
             return backward(upstream, weight(upstream))
 
-        return forward(inputs, weight(None)), gradient
+        return forward(inputs, weight(inputs)), gradient
 
     return compute(inputs)
 
