@@ -2,9 +2,9 @@
 
 Learned: how to quantize a pretrained backbone to NF4, train LoRA on it, save and reload
 the small model, start from LoftQ or PiSSA, and return to float kernels. Data: 2,000
-sentences of a TSV file with label and text, such as SST-2. Time: about 10 minutes on 2
-cores for MiniLM, estimated from the steps of `benchmarks/qlora.py`. Expect 4.127 bits a
-weight for the kernels. `--smoke` runs a tiny, random BERT.
+sentences of a TSV file with label and text, such as SST-2. Time: perhaps 10 minutes on
+2 cores for MiniLM; only the short form, `--smoke`, was run. Expect 4.127 bits a weight
+for the kernels. `--smoke` runs a tiny, random BERT.
 
     python examples/qlora_bert.py --preset FOLDER --data train.tsv --test dev.tsv
 """

@@ -1,12 +1,13 @@
-"""Text to text: one small T5 learns several tasks, each with a prefix.
+"""Text to text: one T5 takes several tasks, each with a prefix, and writes answers.
 
 Learned: how to mix tasks whose inputs and answers are texts, how a model of keras-hub
-learns them all with one loss, and how its generated answers are read and scored. The
-model starts from random weights and is small, because there are none of T5 in a
-package; with `T5Seq2SeqLM.from_preset("t5_small_multi")` the rest stays as it is. Data:
-TSV files with label and text, a training and a test file for each task. Time: 30
-minutes of CPU.
-Expect an accuracy of 0.5.
+learns them all with one loss, and how its generated answers are read and scored. Data:
+TSV files with label and text, a training and a test file for each task. Time: perhaps
+10 minutes of CPU. Expect an accuracy of 0.51 on SST-2 and 0.51 and 0.50 on two kinds of
+reviews, which is guessing: the model has 2 blocks and random weights, because no
+package has those of T5. All of its answers are answers, so it has learned only what
+they look like. With `T5Seq2SeqLM.from_preset("t5_small_multi")` the rest stays as it
+is.
 
     python examples/text_to_text.py --task sst2 train.tsv test.tsv \\
         --task books train.tsv test.tsv --words negative positive
@@ -29,7 +30,7 @@ parser.add_argument(
 )
 parser.add_argument("--words", nargs="+", help="answers, if classes are numbers")
 parser.add_argument("--temperature", type=float, default=2.0)
-parser.add_argument("--epochs", type=int, default=8)
+parser.add_argument("--epochs", type=int, default=3)
 parser.add_argument(
     "--alone", action="store_true", help="also train on each task alone"
 )

@@ -261,7 +261,9 @@ class LoRA(RankedAdapter):
 
     def get_config(self) -> dict:
         """Return the constructor arguments."""
-        own = {"dropout": self.dropout, "bias": self.bias, "init": self.init}
+        own = {"dropout": self.dropout, "bias": self.bias}
+        if self.init != "default":  # so files and caches of earlier versions still fit
+            own["init"] = self.init
         return super().get_config() | own
 
 
