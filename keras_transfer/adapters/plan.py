@@ -26,6 +26,7 @@ from keras_transfer.adapters.own_layer import OwnLayer
 from keras_transfer.adapters.targets import head_layers
 from keras_transfer.adapters.targets import Target
 from keras_transfer.backbones.layer_paths import owners
+from keras_transfer.quantization.packed_layers import hidden_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Plan:
         """Return the line that `attach` prints about the installed adapter."""
         gates = {id(part.gate) for _, part in all_parts(model)}
         total = sum(math.prod(v.shape) for v in model.weights if id(v) not in gates)
+        total += hidden_weights(model)
         learning = {id(v): math.prod(v.shape) for v in model.trainable_weights}
         head = {id(v) for layer in head_layers(model) for v in layer.trainable_weights}
         inside = sum(size for key, size in learning.items() if key in head)

@@ -272,6 +272,16 @@ def float_shapes(layer: keras.Layer) -> dict[str, tuple[int, ...]]:
     return shapes | {layer.packed_weight: layer.packed_shape}
 
 
+def hidden_weights(model: keras.Layer) -> int:
+    """Return how many more weights the packed variables hold than they have items."""
+    packed = [x for x in _keras.flat_layers(model) if isinstance(x, PackedLayer)]
+    return sum(
+        math.prod(layer.packed_shape)
+        - sum(math.prod(v.shape) for v in layer.packed_variables().values())
+        for layer in packed
+    )
+
+
 def terms(equation: str) -> tuple[str, str, str]:
     """Return the terms of an einsum equation: inputs, kernel and outputs."""
     source, rest = equation.replace(" ", "").split(",")

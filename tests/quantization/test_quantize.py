@@ -42,6 +42,15 @@ def classes(model):
     return [type(each) for each in _keras.flat_layers(model)]
 
 
+def test_attach_counts_weights_and_not_bytes(capsys):
+    said = []
+    for model in (nested(), quantized()):
+        kt.adapters.LoRA(rank=2).attach(model)
+        said.append(capsys.readouterr().out.partition(" parameters train")[0])
+    counts = [line.rpartition(": ")[2] for line in said]
+    assert counts[0] == counts[1] and " of " in counts[0]
+
+
 def test_all_kernels_below_the_head_and_nothing_else(capsys):
     model = nested()
     count = len(model.trainable_weights)
@@ -289,7 +298,19 @@ REFUSED = {
     "zero": (lambda m: None, {"block_size": 0}, "block_size"),
     "block": (lambda m: None, {"block_size": 96}, "block_size=32"),
     "mode": (lambda m: None, {"mode": "nf3"}, "mode"),
-    "int8": (lambda m: None, {"mode": "int8"}, r"Call model.quantize\('int8'\)"),
+    "gptq": (lambda m: None, {"mode": "gptq"}, "needs a calibration dataset"),
+    "int8": (lambda m: None, {"mode": "int8"}, "one constant for each output"),
+    "int4": (
+        lambda m: None,
+        {"mode": "int4", "double_quantization": False},
+        "double_quantization=False has no effect",
+    ),
+    "int4 block": (lambda m: None, {"mode": "int4", "block_size": 1}, "block_size"),
+    "int4 NaN": (
+        lambda m: m.layers[1]._kernel.assign(np.full((16, 16), np.nan)),
+        {"mode": "int4"},
+        "NaN",
+    ),
 }
 
 
