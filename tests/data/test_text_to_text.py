@@ -28,6 +28,12 @@ def task():
     return model
 
 
+@pytest.fixture(scope="module")
+def untrained():
+    """A T5 with random weights, which no test changes."""
+    return tiny_t5()
+
+
 def rows(dataset):
     return [
         (x.decode(), y.decode())
@@ -36,9 +42,9 @@ def rows(dataset):
     ]
 
 
-def test_an_epoch_has_each_example_once_with_prefix_and_answer():
+def test_an_epoch_has_each_example_once_with_prefix_and_answer(untrained):
     mixture = kt.data.text_to_text(TASKS, answers=ANSWERS, prefixes={"topic": "t: "})
-    batches = mixture.batches(tiny_t5(), 3)
+    batches = mixture.batches(untrained, 3)
     found = rows(batches)
     assert len(batches) == 3
     assert sorted(found) == sorted(
@@ -56,11 +62,11 @@ def test_an_epoch_has_each_example_once_with_prefix_and_answer():
     assert rows(batches) != found and sorted(rows(batches)) == sorted(found)
 
 
-def test_temperature_repeats_the_small_task():
+def test_temperature_repeats_the_small_task(untrained):
     tasks = {"review": (TEXTS * 9, [1, 0, 1, 0] * 9), "topic": TASKS["topic"]}
     mixture = kt.data.text_to_text(tasks, answers=ANSWERS, temperature=2.0)
     assert mixture.rates == pytest.approx({"review": 0.75, "topic": 0.25})
-    found = rows(mixture.batches(tiny_t5(), 8))
+    found = rows(mixture.batches(untrained, 8))
     counts = collections.Counter(x.partition(":")[0] for x, _ in found)
     assert counts == {"review": 30, "topic": 10}
 
@@ -116,11 +122,11 @@ def test_answers_are_read_without_guessing():
         assert mixture.answer("review", text) is None
 
 
-def test_texts_and_answers_that_are_cut_are_told():
+def test_texts_and_answers_that_are_cut_are_told(untrained):
     texts = (["a good film " * 20, "a bad film"], ["a good film " * 9, "films"])
     mixture = kt.data.text_to_text({"topic": texts}, answers={"topic": None})
     with pytest.warns(UserWarning) as told:
-        mixture.batches(tiny_t5(), 2)
+        mixture.batches(untrained, 2)
     messages = [str(each.message) for each in told if "are cut" in str(each.message)]
     assert "1 of 2 texts of task 'topic' have more than 7 tokens" in messages[0]
     assert "Raise `encoder_sequence_length`" in messages[0]
@@ -167,21 +173,20 @@ def test_bad_arguments(arguments, error, message):
         kt.data.text_to_text(**arguments)
 
 
-def test_bad_tasks_of_keras_hub():
+def test_bad_tasks_of_keras_hub(untrained, monkeypatch):
     mixture = kt.data.text_to_text(TASKS, answers=ANSWERS)
     with pytest.raises(TypeError, match="need a Seq2SeqLM"):
         mixture.batches(keras.Sequential())
-    model = tiny_t5()
     with pytest.raises(ValueError, match="has none of"):
-        kt.data.text_to_text(TASKS, answers=ANSWERS).batches(model, examples=1)
+        kt.data.text_to_text(TASKS, answers=ANSWERS).batches(untrained, examples=1)
     with pytest.raises(ValueError, match="the tasks are"):
-        mixture.score(model, {"other": TASKS["topic"]})
+        mixture.score(untrained, {"other": TASKS["topic"]})
     strange = kt.data.text_to_text({"a": (TEXTS, [0] * 4)}, answers={"a": ["Ünder"]})
     with pytest.raises(ValueError, match="no generated text can be this answer"):
-        strange.batches(model)
+        strange.batches(untrained)
     long = kt.data.text_to_text({"a": (TEXTS, [0] * 4)}, answers={"a": ["a bad " * 9]})
     with pytest.raises(ValueError, match="but at most 3 fit"):
-        long.batches(model)
-    model.preprocessor = None
+        long.batches(untrained)
+    monkeypatch.setattr(untrained, "preprocessor", None)
     with pytest.raises(ValueError, match="has no preprocessor"):
-        mixture.score(model, TASKS)
+        mixture.score(untrained, TASKS)

@@ -15,6 +15,7 @@ from keras_transfer import _keras
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import check_overrides
 from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.lora import LoRA
 from keras_transfer.adapters.prefix_tuning import PrefixTuning
 from keras_transfer.adapters.prompt_tuning import PromptTuning
 from keras_transfer.adapters.switching import attached
@@ -111,15 +112,14 @@ def save_peft(
     Reference:
         Hugging Face PEFT, `PeftModel.save_pretrained`.
     """
-    init = getattr(attached(model)[name], "init", "default")
-    if init != "default":
+    recipe = attached(model).get(name)
+    if isinstance(recipe, LoRA) and recipe.init != "default":
         raise ValueError(
-            f"The adapter {name!r} was attached with init={init!r}, and its weights "
-            "belong to kernels that PEFT's base model does not have. Save it with "
-            "format='keras_transfer', or train an adapter with init='default'."
+            f"The adapter {name!r} was attached with init={recipe.init!r}, and its "
+            "weights belong to kernels that PEFT's base model does not have. Save it "
+            "with format='keras_transfer', or train an adapter with init='default'."
         )
     mapping = mapping_of(model)
-    recipe = attached(model).get(name)
     if isinstance(recipe, PromptTuning | PrefixTuning):
         text, tensors = prompt_written(model, name, recipe, task_type)
         return _saved(model, path, name, text, tensors)
