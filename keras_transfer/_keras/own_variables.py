@@ -21,8 +21,7 @@ def replace_weight(
         specs: Dict from the name of a new variable to its shape and dtype. Each becomes
             an attribute of its name, and is not cast in mixed precision.
     """
-    layer._untrack_variable(getattr(layer, attribute))
-    delattr(layer, attribute)
+    remove_weight(layer, attribute)
     with layer._open_name_scope():
         for name, (shape, dtype) in specs.items():
             _set(layer, name, _made(layer, name, shape, dtype))
@@ -49,7 +48,8 @@ def give_weight_back(
 def remove_weight(layer: keras.Layer, attribute: str) -> None:
     """Remove the variable at `attribute` from a built layer."""
     layer._untrack_variable(getattr(layer, attribute))
-    delattr(layer, attribute)
+    # Keras's `Layer.__delattr__` runs the garbage collector for each variable.
+    super(keras.Layer, layer).__delattr__(attribute)
 
 
 def with_mask(outputs: Any, mask: Any) -> Any:
