@@ -73,7 +73,9 @@ def test_pissa_trains_as_the_paper_does():
     )
 
 
-@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize(
+    "quantized", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_pissa_is_saved_merged_and_removed(quantized, tmp_path):
     model = nested()
     if quantized:

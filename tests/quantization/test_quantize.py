@@ -147,7 +147,12 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+def slow_but(first, *others):
+    """Return parameters, all slow but the first."""
+    return [first, *(pytest.param(each, marks=pytest.mark.slow) for each in others)]
+
+
+@pytest.mark.parametrize("name", slow_but(*RECIPES))
 def test_each_recipe_attaches_trains_and_reloads(name, tmp_path):
     model = quantized()
     y = run(model, X)
@@ -173,7 +178,9 @@ def test_several_adapters_switch():
     assert_close(run(model, X), second)
 
 
-@pytest.mark.parametrize("recipe", ["LoRA on all", "LoRA on words", "DoRA", "IA3"])
+@pytest.mark.parametrize(
+    "recipe", slow_but("LoRA on words", "LoRA on all", "DoRA", "IA3")
+)
 def test_merging_into_float_kernels(recipe, tmp_path, capsys):
     model = quantized()
     kinds = classes(nested())
