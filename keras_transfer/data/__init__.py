@@ -12,6 +12,7 @@ from keras_transfer.data.few_labels import few_labels as few_labels
 from keras_transfer.data.language_model_batches import (
     language_model_batches as language_model_batches,
 )
+from keras_transfer.data.mixed_tasks import TextToText as TextToText
 from keras_transfer.data.resample import resample as resample
 from keras_transfer.data.response_preprocessor import (
     ResponsePreprocessor as ResponsePreprocessor,
@@ -20,7 +21,6 @@ from keras_transfer.data.tagging_preprocessor import (
     TaggingPreprocessor as TaggingPreprocessor,
 )
 from keras_transfer.data.text_to_text import text_to_text as text_to_text
-from keras_transfer.data.text_to_text import TextToText as TextToText
 from keras_transfer.data.tfds import from_tfds as from_tfds
 from keras_transfer.data.tsv import from_tsv as from_tsv
 from keras_transfer.data.word_vocabulary import word_vectorizer as word_vectorizer

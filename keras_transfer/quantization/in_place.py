@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from keras_transfer import _keras
 from keras_transfer.backbones.addresses import addressed
 from keras_transfer.backbones.addresses import addressed_weights
 from keras_transfer.backbones.layer_paths import above
+from keras_transfer.backbones.made_classes import register_made
 from keras_transfer.backbones.recompile import recompile
 from keras_transfer.backbones.recompile import sampler_config
 from keras_transfer.quantization.normal_float import PackedArray
@@ -141,40 +141,7 @@ class Quantized:
         recompile(self, float_class(type(self)), config)
 
 
-class AnyQuantized:
-    """Represents all quantized classes when Keras looks one up by its saved name.
-
-    These classes are made when layers are quantized, so a new process has none.
-    keras-hub's `from_preset` checks the saved class before it reads the config: it has
-    to be a subclass of the class that `from_preset` was called on. A quantized class
-    can exist for each of these classes, so this object passes. The config then selects
-    the class.
-    """
-
-    __name__ = "Quantized"
-    __module__ = __name__
-
-    def __init__(self, maker: type) -> None:
-        self.from_config = maker.from_config
-        self.get_config = maker.get_config
-
-    @property
-    def __bases__(self) -> tuple[type, ...]:
-        """The bases that `issubclass(this, ...)` uses."""
-        hub = sys.modules.get("keras_hub")
-        if hub is None:
-            return ()
-        return (*_below(hub.models.Backbone), *_below(hub.models.Task))
-
-    def __eq__(self, other: object) -> bool:
-        return other is self or (isinstance(other, type) and other in self.__bases__)
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-_register = keras.saving.register_keras_serializable("keras_transfer", "Quantized")
-_register(AnyQuantized(Quantized))
+register_made("Quantized", Quantized)
 
 
 def float_class(kind: type) -> type:
@@ -259,8 +226,3 @@ def _refuse(layer: keras.Layer, *args: object, **kwargs: object) -> None:
         "Quantizing decoded weights again would add a second error. Load the float "
         "model and quantize it once."
     )
-
-
-def _below(kind: type) -> list[type]:
-    direct = kind.__subclasses__()
-    return [*direct, *(each for below in direct for each in _below(below))]

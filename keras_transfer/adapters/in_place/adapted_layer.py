@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from keras_transfer.adapters.in_place.saved_state import made_again
 from keras_transfer.adapters.in_place.saved_state import set_trainable
 from keras_transfer.adapters.in_place.saved_state import state_of
 from keras_transfer.backbones.layer_paths import above
+from keras_transfer.backbones.made_classes import register_made
 from keras_transfer.backbones.recompile import recompile
 from keras_transfer.backbones.recompile import sampler_config
 from keras_transfer.quantization.in_place import float_class
@@ -141,42 +141,7 @@ class Adapted(Ordered):
         recompile(self, float_class(base_of(self)), config)
 
 
-class AnyAdapted:
-    """Represents all upgraded classes when Keras looks one up by its saved name.
-
-    Upgraded classes are made when layers are upgraded, so a new process has none.
-    keras-hub's `from_preset` checks two things before it reads the config. The saved
-    class has to be a subclass of the class that `from_preset` was called on, and a
-    task's backbone has to be of the right class. An upgraded class can exist for each
-    of these classes, so this object passes both checks. The config then selects the
-    class.
-    """
-
-    __name__ = "Adapted"
-    __module__ = __name__
-
-    def __init__(self, maker: type) -> None:
-        self.from_config = maker.from_config
-        self.get_config = maker.get_config
-
-    @property
-    def __bases__(self) -> tuple[type, ...]:
-        """The bases that `issubclass(this, ...)` uses."""
-        hub = sys.modules.get("keras_hub")
-        if hub is None:
-            return ()
-        return (*_below(hub.models.Backbone), *_below(hub.models.Task))
-
-    def __eq__(self, other: object) -> bool:
-        return other is self or (isinstance(other, type) and other in self.__bases__)
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-# keras-hub's from_preset() looks it up under the registered name of `Adapted`.
-_register = keras.saving.register_keras_serializable("keras_transfer", "Adapted")
-_register(AnyAdapted(Adapted))
+register_made("Adapted", Adapted)
 
 
 def plain_of(layer: keras.Layer) -> type:
@@ -287,8 +252,3 @@ def _attach_again(layer: keras.Layer, recipes: dict, state: dict) -> None:
     for name, config in recipes.items():
         if name not in own_recipes(layer):
             note_recipe(layer, name, keras.saving.deserialize_keras_object(config))
-
-
-def _below(kind: type) -> list[type]:
-    direct = kind.__subclasses__()
-    return [*direct, *(each for below in direct for each in _below(below))]
