@@ -38,7 +38,7 @@ LENGTH, SIZE = 128, 16
 # bitsandbytes' FP4: 0, 0.0625, 2, 3, 4, 6, 8 and 12, with both signs, divided by 12.
 FP4 = np.array([0, 0.0625, 2, 3, 4, 6, 8, 12], "float32") / 12
 FP4 = np.array(sorted({*FP4, *-FP4}), "float32")
-KINDS = ("LoRA", "LoRA bfloat16", "QLoRA", "QLoRA remat")
+KINDS = ("LoRA", "LoRA bfloat16", "QLoRA")
 
 
 def nearest(weight, levels, block_size=64):
@@ -102,20 +102,18 @@ def base(kind="LoRA"):
 
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("mixed_bfloat16" if "bfloat16" in kind else "float32")
-    scope = keras.RematScope("full" if "remat" in kind else None)
-    with scope:
-        backbone = keras_hub.models.BertBackbone(
-            vocabulary_size=30522,
-            num_layers=12,
-            num_heads=12,
-            hidden_dim=768,
-            intermediate_dim=3072,
-            max_sequence_length=512,
-        )
-        logits = keras.layers.Dense(2, dtype="float32")
-        model = keras.Model(
-            backbone.input, logits(backbone(backbone.input)["pooled_output"])
-        )
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=30522,
+        num_layers=12,
+        num_heads=12,
+        hidden_dim=768,
+        intermediate_dim=3072,
+        max_sequence_length=512,
+    )
+    logits = keras.layers.Dense(2, dtype="float32")
+    model = keras.Model(
+        backbone.input, logits(backbone(backbone.input)["pooled_output"])
+    )
     return model
 
 

@@ -539,3 +539,15 @@ def test_a_cell_reads_its_kernel_from_its_attributes():
     assert layer.cell.recurrent_kernel is weight
     assert [v.name for v in layer.weights] == ["kernel", "recurrent_kernel", "bias"]
     np.testing.assert_array_equal(arrays(layer(x)), before)
+
+
+# Rematerialization. If this fails: test and measure `quantize` in a traced `fit`.
+
+
+def test_no_model_trains_in_a_remat_scope_in_a_graph():
+    with keras.RematScope("full"):
+        model = tiny.mlp()
+    x, _ = data()
+    model.compile("sgd", "mse", jit_compile=False)
+    with pytest.raises(ValueError, match="custom_gradient decorator currently"):
+        model.fit(x, np.zeros((len(x), *model.output_shape[1:])), verbose=0)

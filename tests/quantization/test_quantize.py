@@ -371,20 +371,6 @@ def test_a_report_of_a_quantized_model():
 
 
 @pytest.mark.slow
-def test_rematerialization_of_the_blocks_trains_the_same():
-    losses = []
-    for mode in (None, "full"):
-        with keras.RematScope(mode):
-            model = quantized()
-        kt.adapters.LoRA(rank=2).attach(model, verbose=0)
-        models.compiled(model)
-        losses.append(
-            model.fit(X, Y, epochs=2, shuffle=False, verbose=0).history["loss"]
-        )
-    np.testing.assert_allclose(*losses, rtol=1e-4)
-
-
-@pytest.mark.slow
 def test_two_replicas_equal_one(strategy):
     def make():
         model = quantized()
