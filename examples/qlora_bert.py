@@ -80,30 +80,32 @@ folder = pathlib.Path(tempfile.mkdtemp())
 # 1. LoRA on float kernels, to compare.
 model = build()
 kt.adapters.LoRA(rank=8, alpha=16).attach(model)
-print(f"LoRA on float32 kernels: accuracy {fit(model):.3f}")
-model.save(folder / "lora.keras")
+scores = {"LoRA": fit(model)}
+model.save(folder / "LoRA.keras")
 
 # 2. QLoRA: first quantize, then attach. Only the pairs and the head train.
 model = build()
 kt.quantize(model, "nf4", block_size=BLOCK)
 kt.adapters.LoRA(rank=8, alpha=16).attach(model)
-print(f"QLoRA: accuracy {fit(model):.3f}")
+scores["QLoRA"] = fit(model)
 
 # 3. The file has the packed kernels, and a reloaded model computes the same.
-model.save(folder / "qlora.keras")
-again = keras.models.load_model(folder / "qlora.keras")
+model.save(folder / "QLoRA.keras")
+again = keras.models.load_model(folder / "QLoRA.keras")
 right = model.predict(test[0], verbose=0)
 assert np.array_equal(again.predict(test[0], verbose=0), right)
-for name in ("lora", "qlora"):
-    size = (folder / f"{name}.keras").stat().st_size
-    print(f"{name}.keras: {size / 1e6:.2f} MB")
 
 # 4. LoftQ quantizes while it attaches: its pairs start with the lost part of a kernel.
 loftq = build()
 kt.adapters.LoRA(rank=8, alpha=16, init="loftq").attach(loftq)
-print(f"LoftQ: accuracy {fit(loftq):.3f}")
+scores["LoftQ"] = fit(loftq)
+loftq.save(folder / "LoftQ.keras")
 
 # 5. Float kernels again, for any tool. They keep the rounding error of NF4.
 kt.adapters.merge(model, dequantize=True)
 error = np.abs(model.predict(test[0], verbose=0) - right).max()
-print(f"merging changed the outputs by {error:.1e} at most")
+print(f"merging changed the outputs by {error:.1e} at most\n")
+print("adapter  accuracy  MB of the file")
+for name, accuracy in scores.items():
+    size = (folder / f"{name}.keras").stat().st_size / 1e6
+    print(f"{name:7}  {accuracy:8.3f}  {size:14.2f}")

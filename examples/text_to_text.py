@@ -62,6 +62,10 @@ def make_smoke():
 def new_task(texts):
     """Return a T5 with random weights, and a vocabulary from the texts."""
     file = io.BytesIO()
+    # Each answer is one token.
+    symbols = {
+        x for name in training for x in answers.get(name, training[name].classes)
+    }
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),
         model_writer=file,
@@ -74,7 +78,7 @@ def new_task(texts):
         pad_piece="<pad>",
         eos_piece="</s>",
         unk_piece="<unk>",
-        user_defined_symbols=options.words or [],
+        user_defined_symbols=sorted(symbols),
         minloglevel=2,
     )
     tokenizer = keras_hub.models.T5Tokenizer(proto=file.getvalue())
