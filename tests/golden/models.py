@@ -72,6 +72,18 @@ def trained_lora():
     return trained(*adapted(RECIPES["lora_query_value"]))
 
 
+def quantized(mode, **settings):
+    """Return BERT in few bits with LoRA after two steps of Adam."""
+    model = kt.quantize(bases.bert(), mode, verbose=0, **settings)
+    adapters.LoRA(rank=2).attach(model, verbose=0)
+    return trained(disturb(model), bases.tokens())
+
+
+def pissa():
+    """Return BERT with LoRA that started from its kernels."""
+    return adapted(adapters.LoRA(rank=2, init="pissa"))
+
+
 def trained(model, inputs, num_classes=3):
     """Return model and inputs after two steps of Adam."""
     model.compile(keras.optimizers.Adam(0.01), bases.LOGITS)
@@ -421,6 +433,12 @@ MODELS = {
     "lora_classifier": lora_classifier,
     "idle_weight_with_slots": lambda: classifier(*bases.llama()),
     "token_classifier": token_classifier,
+    "quantized_nf4": lambda: quantized("nf4", block_size=4),
+    "quantized_nf4_float_constants": lambda: quantized(
+        "nf4", block_size=4, double_quantization=False
+    ),
+    "quantized_int4": lambda: quantized("int4"),
+    "pissa": pissa,
     "audio_classifier": audio_classifier,
     "language_model_classifier": language_model_classifier,
     "matched": matched,
