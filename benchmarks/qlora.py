@@ -3,8 +3,8 @@
 Claims: NF4 with double quantization needs 4.127 bits a weight. Its error on MiniLM's
 kernels is at most 1.05 x that of Keras's int4 with blocks of 64, which needs 4.708
 bits, and below FP4's. A QLoRA step on BERT-base costs at most 1.35 x a LoRA step, and
-needs less memory. With 2,000 labels of SST-2 its accuracy is within the standard error
-of LoRA's.
+needs less memory. Whether its accuracy with 2,000 labels of SST-2 is within the
+standard error of LoRA's is what `quality` tells.
 
 `error` needs no training: relative error sqrt(mean((w - q)^2) / mean(w^2)) of the
 kernels of Dense and EinsumDense and of the word embeddings of MiniLM. `size` and `cost`
