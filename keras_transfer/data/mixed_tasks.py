@@ -141,7 +141,7 @@ class TextToText:
         generator = Generator(task)
         for name in self.names:
             generator.check(self._answers[name])
-        self._tell_cuts(generator)
+        self._tell_cuts(generator, self._rows)
         order = TaskOrder(sizes, counts, self.seed)
         passes = itertools.count()
         inputs = [self.encode(name, self._rows[name][0]) for name in self.names]
@@ -196,7 +196,8 @@ class TextToText:
         """Let a Task write the answers, and compare them with the targets.
 
         The most probable token is chosen each time, whatever the sampler of the Task
-        is. An answer that is none of the answers of the task is wrong, and counted.
+        is. An answer that is none of the answers of the task is wrong, and counted. A
+        warning tells how many texts the preprocessor cuts.
 
         Args:
             task: `Seq2SeqLM` of keras-hub with a preprocessor. It does not change.
@@ -225,6 +226,7 @@ class TextToText:
         generator = Generator(task)
         for name in pairs:
             generator.check(self._answers[name])
+        self._tell_cuts(generator, pairs)
         return score_answers(
             {
                 name: (
@@ -238,8 +240,10 @@ class TextToText:
             }
         )
 
-    def _tell_cuts(self, generator: Generator) -> None:
-        for name, (texts, answers) in self._rows.items():
+    def _tell_cuts(
+        self, generator: Generator, rows: Mapping[str, tuple[list[str], list[str]]]
+    ) -> None:
+        for name, (texts, answers) in rows.items():
             for what, each, most, place in (
                 ("texts", self.encode(name, texts), *generator.encoder),
                 ("answers", answers, *generator.decoder),

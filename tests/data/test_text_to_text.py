@@ -83,6 +83,13 @@ def test_generated_answers_are_scored(task):
     assert "review     0.000         4          4, such as 'films'" in str(scores)
 
 
+def test_texts_that_are_cut_before_they_are_scored_are_told(task):
+    mixture = kt.data.text_to_text(TASKS, answers=ANSWERS)
+    with pytest.warns(UserWarning) as told:
+        mixture.score(task, {"topic": (["a good film " * 9], ["films"])})
+    assert any("1 of 1 texts of task 'topic'" in str(x.message) for x in told)
+
+
 def test_free_texts_are_compared_as_texts(task):
     mixture = kt.data.text_to_text(TASKS, answers={**ANSWERS, "topic": None})
     scores = mixture.score(task, {"topic": (TEXTS, ["Films", "books", "books", "x"])})
