@@ -15,6 +15,8 @@ REFUSED = {
     ("hub_resnet", "BitFit"): "has no biases",
     ("hub_resnet", "Bottleneck"): "transformer block",
     ("hub_resnet", "PfeifferBottleneck"): "transformer block",
+    ("hub_resnet", "PrefixTuning"): "no attention layer",
+    ("hub_resnet", "PromptTuning"): "embedding of tokens",
     ("hub_resnet", "VeRA"): "No default targets",
     ("llama", "BitFit"): "has no biases",
 }
