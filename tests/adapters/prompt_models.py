@@ -45,8 +45,9 @@ def randomize(backbone):
 def check_generation(name, recipe):
     """Fail unless the adapter changes what `name` generates, the same without cache."""
     model = decoder(name)
-    model.compile(sampler="greedy", jit_compile=False)
-    ids = np.zeros((2, 9), "int32")
+    eagerly = name not in QUICK  # tracing takes longest, and is tried on these
+    model.compile(sampler="greedy", jit_compile=False, run_eagerly=eagerly)
+    ids = np.zeros((2, 7), "int32")
     ids[:, :4] = [[5, 9, 3, 7], [8, 2, 0, 0]]
     mask = (ids > 0).astype("int32")
     prompt = {"token_ids": ids, "padding_mask": mask}
@@ -56,7 +57,7 @@ def check_generation(name, recipe):
     found = model.generate(prompt, stop_token_ids=None)["token_ids"]
     assert (found != base).any()
     expected = ids.copy()
-    for i in range(2, 9):
+    for i in range(2, 7):
         every = {"token_ids": expected, "padding_mask": np.ones_like(mask)}
         following = array(run(model, every))[:, i - 1].argmax(-1)
         expected[:, i] = np.where(mask[:, i], expected[:, i], following)
