@@ -117,7 +117,13 @@ def adapt_batch_norm(model: keras.Model, target: object, batch_size: int = 128) 
         Li, Wang, Shi, Liu and Hou, 2016, "Revisiting Batch Normalization For Practical
         Domain Adaptation", arXiv 1603.04779, algorithm 1.
     """
-    layers = _batch_norms(model)
+    replace_statistics(model, _batch_norms(model), target, batch_size)
+
+
+def replace_statistics(
+    model: keras.Model, layers: Sequence[keras.Layer], target: object, batch_size: int
+) -> None:
+    """Give these BatchNormalization layers of a model the statistics of `target`."""
     moments = {id(layer): Moments() for layer in layers}
 
     def call(layer: keras.Layer, original: Callable, x: object, **kwargs) -> object:
@@ -179,7 +185,7 @@ class Moments:
 
 
 @contextlib.contextmanager
-def _settings_kept(layers: list[keras.Layer]) -> Iterator[None]:
+def _settings_kept(layers: Sequence[keras.Layer]) -> Iterator[None]:
     """Restore the momentum and the statistics of the layers at the end."""
     before = [
         (x, x.momentum, [_keras.value(v) for v in _statistics(x)]) for x in layers
@@ -202,17 +208,19 @@ def _assign(layer: keras.Layer, values: Sequence[np.ndarray]) -> None:
 
 
 def _batch_norms(model: keras.Model) -> list[keras.Layer]:
-    layers = [
-        layer
-        for layer in _keras.flat_layers(model)
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
+    layers = batch_norms(model)
     if not layers:
         raise ValueError(
             f"'{model.name}' has no BatchNormalization, so there are no statistics to "
             "adapt. Choose another method, such as kt.models.DANN."
         )
     return layers
+
+
+def batch_norms(model: keras.Model) -> list[keras.Layer]:
+    """Return the BatchNormalization layers of a model, at any depth."""
+    kind = keras.layers.BatchNormalization
+    return [each for each in _keras.flat_layers(model) if isinstance(each, kind)]
 
 
 def _batches(target: object, batch_size: int) -> Iterator[object]:

@@ -24,14 +24,14 @@ from keras_transfer.fine_tuning.adaptation.choice import Choice
 from keras_transfer.fine_tuning.adaptation.choice import choose
 from keras_transfer.fine_tuning.adaptation.choice import guesses
 from keras_transfer.fine_tuning.adaptation.compiled_copy import compile_again
-from keras_transfer.fine_tuning.adaptation.compiled_copy import with_new_metrics
 from keras_transfer.fine_tuning.adaptation.domains import Domains
 from keras_transfer.fine_tuning.adaptation.domains import read_domains
-from keras_transfer.fine_tuning.adaptation.parts import copy_of
 from keras_transfer.fine_tuning.adaptation.parts import cut
 from keras_transfer.fine_tuning.adaptation.parts import Parts
 from keras_transfer.fine_tuning.adaptation.result import Adaptation
 from keras_transfer.fine_tuning.adaptation.source_training import train_on_source
+from keras_transfer.models.copied_model import copy_of
+from keras_transfer.models.copied_model import with_new_metrics
 
 LEAST_TARGET = 50  # examples, with which a difference of scores can be clear
 BATCH_SIZE = 32

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
 from keras_transfer import _keras
@@ -18,27 +16,3 @@ def compile_again(model: keras.Model, compiled: dict) -> None:
         model.compile(**compiled | {"optimizer": optimizer})
         # Keras cannot load a saved model whose optimizer has no slots.
         model.optimizer.build(model.trainable_variables)
-
-
-def with_new_metrics(compiled: dict) -> dict:
-    """Return arguments of `compile` with metrics that have a state of their own.
-
-    Raises:
-        ValueError: If the config of a metric does not make the same metric.
-    """
-
-    def again(metric: Any) -> Any:
-        if not isinstance(metric, keras.metrics.Metric):
-            return metric
-        try:
-            return type(metric).from_config(metric.get_config())
-        except Exception as error:
-            raise ValueError(
-                f"The metric {metric.name!r} cannot be copied from its config: "
-                f"{error}. Give it a get_config with all its arguments."
-            ) from error
-
-    names = ("metrics", "weighted_metrics")
-    return compiled | {
-        name: keras.tree.map_structure(again, compiled[name]) for name in names
-    }
