@@ -11,6 +11,13 @@ from keras_transfer.models.deep_coral import DeepCORAL as DeepCORAL
 from keras_transfer.models.importance_weighting import (
     ImportanceWeighting as ImportanceWeighting,
 )
+from keras_transfer.models.interpolate import interpolate as interpolate
+from keras_transfer.models.interpolation_curve import (
+    interpolation_curve as interpolation_curve,
+)
+from keras_transfer.models.interpolation_curve import (
+    InterpolationCurve as InterpolationCurve,
+)
 from keras_transfer.models.jan import JAN as JAN
 from keras_transfer.models.language_model_classifier import (
     LanguageModelClassifier as LanguageModelClassifier,
@@ -25,6 +32,10 @@ from keras_transfer.models.recurrent_classifier import (
 from keras_transfer.models.recurrent_language_model import (
     RecurrentLanguageModel as RecurrentLanguageModel,
 )
+from keras_transfer.models.soups import adapter_soup as adapter_soup
+from keras_transfer.models.soups import greedy_soup as greedy_soup
+from keras_transfer.models.soups import Soup as Soup
+from keras_transfer.models.soups import uniform_soup as uniform_soup
 from keras_transfer.models.source_only import SourceOnly as SourceOnly
 from keras_transfer.models.token_classifier import TokenClassifier as TokenClassifier
 from keras_transfer.models.transfer_classifier import (
