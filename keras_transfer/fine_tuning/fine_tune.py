@@ -15,6 +15,7 @@ from keras_transfer._arguments import one_of
 from keras_transfer._instead import arguments_instead
 from keras_transfer.data.class_names import remember_class_names
 from keras_transfer.fine_tuning.candidate import POLICIES
+from keras_transfer.fine_tuning.contrastive import PairTraining
 from keras_transfer.fine_tuning.kept_frozen import note_frozen
 from keras_transfer.fine_tuning.phased_fit import PhasedFit
 from keras_transfer.fine_tuning.planned_run import BUDGET
@@ -23,6 +24,7 @@ from keras_transfer.fine_tuning.rates import set_earlier_rates
 from keras_transfer.fine_tuning.rates import set_rates
 from keras_transfer.fine_tuning.run import Call
 from keras_transfer.fine_tuning.run import Run
+from keras_transfer.fine_tuning.strategies import CONTRASTIVE
 from keras_transfer.fine_tuning.unchanged import ModelState
 from keras_transfer.fine_tuning.unchanged import unchanged_after_error
 
@@ -70,6 +72,11 @@ def fine_tune(
     - `"gradual"`: after the head has trained to its end, also the group below it, and
       one more group in each epoch, or several if there are more groups than epochs.
     - `"full"`: all groups, from the initial weights of a new head.
+    - `"contrastive"`: the layers below the head train on pairs of examples, so that
+      those of one class become similar (`kt.losses.CosinePairs`), in 8 passes for each
+      epoch and at most 500 steps, and then the head trains as in `"probe"`. It is meant
+      for a sentence encoder and 8 to 64 labels per class, and compares whole vectors,
+      not tokens. It cannot continue a run.
     - `"lora"`: as `"lp-ft"`, but LoRA instead of the pretrained weights. It is attached
       with the default targets of the model's family and stays attached. An adapter that
       the model has already is used instead.
@@ -184,7 +191,8 @@ def fine_tune(
         order of the class numbers, or None if the classes have no names. Its `strategy`
         is the name of the strategy. Its `pilot` has what the pilot tried, or is None:
         print it, or call `pilot.rows()` for a list of dicts. Its `hurt` is a sentence
-        if the weights of the converged head were restored, or None.
+        if the weights of the converged head were restored, or None. Its `pair_losses`
+        are the losses of all passes of `"contrastive"`, or None.
 
     Raises:
         TypeError: If `model` is not a Keras model, or the type of `data` is unknown.
@@ -219,7 +227,8 @@ def fine_tune(
         Howard and Gugger 2020, fastai: A Layered API for Deep Learning,
         arXiv:2002.04688 (`fine_tune`). Jamieson and Talwalkar 2016, Non-stochastic Best
         Arm Identification and Hyperparameter Optimization, arXiv:1502.07943 (successive
-        halving).
+        halving). Tunstall et al. 2022, Efficient Few-Shot Learning Without Prompts,
+        arXiv:2209.11055 (`"contrastive"`).
     """
     settings = {
         "batch_size": batch_size,
@@ -234,12 +243,18 @@ def fine_tune(
     one_of("batch_norm", batch_norm, POLICIES)
     with planned_run(call, strategy, batch_norm, budget) as run:
         run.history.strategy = run.strategy.name
-        run.history.hurt = None
+        run.history.hurt = run.history.pair_losses = None
         phases = run.unfreezing.phases
+        variables, pairs = phases.variables(*phases), None
+        if run.strategy.name == CONTRASTIVE:
+            pairs = PairTraining(run)
+            variables = [*variables, *pairs.variables]
         try:
-            with unchanged_after_error(model, phases.variables(*phases)) as start:
+            with unchanged_after_error(model, variables) as start:
                 run.history.class_names = run.class_names
                 remember_class_names(model, run.class_names)
+                if pairs:
+                    pairs.train()
                 _train(run, start)
         finally:
             note_frozen(model, run.kept)

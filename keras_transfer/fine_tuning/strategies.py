@@ -10,7 +10,8 @@ from keras_transfer.callbacks.phases import Phase
 from keras_transfer.fine_tuning.new_head import NEW
 from keras_transfer.fine_tuning.new_head import NONE
 
-STRATEGIES = ("auto", "probe", "lp-ft", "gradual", "full", "lora")
+CONTRASTIVE = "contrastive"
+STRATEGIES = ("auto", "probe", "lp-ft", "gradual", "full", "lora", CONTRASTIVE)
 
 # Numbers of labels at which "auto" changes the strategy. This is a rule of thumb and
 # not from a paper.
@@ -128,6 +129,13 @@ def choose_strategy(
         raise ValueError(
             f"strategy={name!r} unfreezes the backbone, but {FROZEN[frozen]}"
         )
+    if name == CONTRASTIVE:
+        if len(names) == 1 or head == NONE:
+            raise ValueError(
+                f"strategy={name!r} trains the layers below a head, but only "
+                f"{list(names)} can train. Use strategy='full'."
+            )
+        return Strategy(name, [Phase(alone, rate=rate)], reason, *state)
     if len(names) == 1:
         reason = "because only one layer group can train"
         return Strategy("probe", [Phase(alone, rate=rate)], reason, *state)

@@ -1,4 +1,4 @@
-"""Losses between two domains; each returns one number for two batches."""
+"""Losses between two domains, of one number for two batches, and of pairs."""
 
 from keras_transfer.losses.class_confusion import ClassConfusion as ClassConfusion
 from keras_transfer.losses.classifier_discrepancy import (
@@ -8,6 +8,7 @@ from keras_transfer.losses.conditional_entropy import (
     ConditionalEntropy as ConditionalEntropy,
 )
 from keras_transfer.losses.coral import CORAL as CORAL
+from keras_transfer.losses.cosine_pairs import CosinePairs as CosinePairs
 from keras_transfer.losses.domain_classification import (
     DomainClassification as DomainClassification,
 )
