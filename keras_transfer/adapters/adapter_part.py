@@ -59,6 +59,8 @@ class Part(keras.layers.Layer):
     replaces = False
     # Suffix of a tensor's name in the files of Hugging Face PEFT -> its weight.
     peft_tensors: Mapping[str, PeftTensor] = {}
+    # The same for a part that changes the inputs of its host instead of the outputs.
+    peft_inputs: Mapping[str, PeftTensor] = {}
 
     def __init__(self, name: str = "default", dtype: object = None) -> None:
         super().__init__(name=name, dtype=dtype)

@@ -14,6 +14,8 @@ from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.adapter_part import check_overrides
 from keras_transfer.adapters.adapter_part import gate_value
 from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.peft_format import PeftFormat
+from keras_transfer.adapters.peft_format import PeftTensor
 from keras_transfer.adapters.targets import by_pattern
 from keras_transfer.adapters.targets import check_patterns
 from keras_transfer.adapters.targets import find
@@ -33,6 +35,11 @@ class IA3Scale(Part):
         name: Name of the adapter. Defaults to `"default"`.
         dtype: Dtype policy of the computation. Defaults to None.
     """
+
+    peft_tensors = {
+        "ia3_l": PeftTensor("ia3_scale", ("outputs", "one"), ("outputs",), rest=1.0)
+    }
+    peft_inputs = {"ia3_l": PeftTensor("ia3_scale", ("one", "inputs"), ("inputs",))}
 
     def __init__(
         self, of_inputs: bool, name: str = "default", dtype: object = None
@@ -114,8 +121,9 @@ class IA3(Adapter):
     (0.05 %), fewer than with LoRA. `kt.adapters.merge` multiplies the rows and columns
     of the weights by the factors.
 
-    PEFT calls this `IA3Config`. If a target has an activation, as `keras.layers.Dense`
-    can, the factors come before the activation, as in PEFT.
+    PEFT calls this `IA3Config`, and `kt.load_adapter` reads its files. If a target has
+    an activation, as `keras.layers.Dense` can, the factors come before the activation,
+    as in PEFT.
 
     Args:
         targets: None, `"all-linear"`, a regular expression that is searched in the
@@ -161,6 +169,15 @@ class IA3(Adapter):
         keras.layers.Conv2D: IA3Scale,
         keras.layers.Conv3D: IA3Scale,
     }
+    peft = PeftFormat(
+        settings={"peft_type": "IA3"},
+        arguments={},
+        blocks=False,
+        # A loaded recipe names its layers, so the modules become `feedforward`.
+        ignored=frozenset(
+            {"feedforward_modules", "fan_in_fan_out", "init_ia3_weights"}
+        ),
+    )
 
     def __init__(
         self, targets: object = None, feedforward: Iterable[str] | None = None

@@ -162,6 +162,7 @@ class LoRA(RankedAdapter):
         ),
         remedy=" Save it with PEFT's `path_initial_model_for_weight_conversion`, which "
         "makes a plain LoRA.",
+        biases=BIAS,
     )
 
     def __init__(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_transfer import _keras
+from keras_transfer.adapters.peft_format import PeftFormat
 from keras_transfer.adapters.weight_selection import is_norm
 from keras_transfer.adapters.weight_selection import OwnWeights
 
@@ -19,7 +20,7 @@ class NormTuning(OwnWeights):
     below the head are frozen. This applies to LayerNormalization, BatchNormalization,
     GroupNormalization, RMSNormalization (which only has gamma), and keras-hub's own
     classes with `Norm` in their name. In BERT-base 38,400 parameters train (0.04 %).
-    PEFT has this for LayerNorm as `LNTuningConfig`.
+    PEFT calls this `LNTuningConfig`, and `kt.load_adapter` reads its files.
 
     A BatchNormalization that trains works as in Keras. In training it normalizes by the
     batch, and its moving mean and variance follow the new data, as in Frankle et al.
@@ -60,6 +61,12 @@ class NormTuning(OwnWeights):
     """
 
     what = "normalization with a scale or an offset"
+    peft = PeftFormat(
+        settings={"peft_type": "LN_TUNING"},
+        arguments={},
+        infix="ln_tuning_layers",
+        blocks=False,
+    )
 
     def chosen(self, layer: keras.Layer) -> Sequence[keras.Variable]:
         """Return the scale, the offset, and the statistics, which also change."""

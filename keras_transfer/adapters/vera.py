@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_transfer import _keras
 from keras_transfer._arguments import dropout_rate
+from keras_transfer._arguments import one_of
 from keras_transfer._arguments import positive
 from keras_transfer._arguments import whole_number
 from keras_transfer.adapters import matrix
@@ -18,46 +19,16 @@ from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.low_rank import DensePair
 from keras_transfer.adapters.low_rank import EinsumPair
 from keras_transfer.adapters.low_rank import LowRankPair
+from keras_transfer.adapters.peft_format import PeftFormat
+from keras_transfer.adapters.peft_format import PeftTensor
+from keras_transfer.adapters.random_projection import DRAWS
+from keras_transfer.adapters.random_projection import Projection
 from keras_transfer.adapters.rank_and_alpha import check_native
 from keras_transfer.adapters.rank_and_alpha import check_rank
 from keras_transfer.adapters.targets import Target
 
 # The attribute of a part that contains the matrices.
 SHARED = "projection"
-
-
-class _Projection(keras.layers.Layer):
-    """The two random matrices that the parts of one adapter share.
-
-    They are drawn from the seed and are the same on each machine, so files do not
-    contain them. The first rows do not depend on the number of rows, so a part of a
-    model gets the same numbers as the whole model.
-    """
-
-    def __init__(self, seed: int, rank: int, size: tuple[int, int]) -> None:
-        super().__init__(name="vera", dtype="float32", trainable=False)
-        self.size = size
-        for name, number, count in (("a", 0, size[0]), ("b", 1, size[1])):
-            # NumPy guarantees only for this generator that its numbers never change.
-            draw = np.random.RandomState([seed, number]).random_sample((count, rank))
-            values = (2 * draw - 1).astype("float32")
-            values = values if name == "a" else values.T
-            weight = self.add_weight(
-                shape=values.shape,
-                initializer="zeros",
-                trainable=False,
-                aggregation="only_first_replica",
-                name=f"vera_{name}",
-            )
-            weight.assign(values)
-            setattr(self, name, weight)
-        self.built = True
-
-    def save_own_variables(self, store: dict) -> None:
-        """Store nothing, because the recipe contains the seed."""
-
-    def load_own_variables(self, store: dict) -> None:
-        """Load nothing."""
 
 
 class Vectors:
@@ -67,12 +38,16 @@ class Vectors:
         rank: Length of the vector between the matrices.
         dropout: Rate in [0, 1) of dropout on the inputs of A. Defaults to 0.
         initial: Start value of the vector between the matrices. Defaults to 0.1.
+        draw: As in `VeRA`. Defaults to `"keras_transfer"`.
         name: Name of the adapter. Defaults to `"default"`.
         dtype: Dtype policy of the computation. Defaults to None.
     """
 
     layer_class = None
-    peft_tensors = {}
+    peft_tensors = {
+        "vera_lambda_d": PeftTensor("vera_lambda_d", ("rank",), ("rank",)),
+        "vera_lambda_b": PeftTensor("vera_lambda_b", ("outputs",), ("outputs",)),
+    }
 
     def __init__(
         self,
@@ -80,10 +55,13 @@ class Vectors:
         dropout: float = 0.0,
         initial: float = 0.1,
         name: str = "default",
+        *,
+        draw: str = "keras_transfer",
         dtype: object = None,
     ) -> None:
         super().__init__(rank, 1.0, dropout, name, dtype)
         self.initial = initial
+        self.draw = draw
 
     def weight_specs(self, host: keras.Layer) -> dict[str, tuple[tuple, object]]:
         """Return the vectors: one between the matrices, and one over the outputs."""
@@ -97,8 +75,9 @@ class Vectors:
         """Create the vectors. `share` adds the matrices later."""
         super().create_weights(host)
         self.size = matrix.sizes(host)
-        # The numbers are in +-1, and both matrices have to be in +-sqrt(6 / fan in).
-        self.scaling = 6 / math.sqrt(self.size[0] * self.rank)
+        if self.draw == "keras_transfer":
+            # The numbers are in +-1, and the matrices have to be in +-sqrt(6 / fan in).
+            self.scaling = 6 / math.sqrt(self.size[0] * self.rank)
 
     def share(self, projection: keras.layers.Layer) -> None:
         """Replace the matrices with the matrices of `projection`."""
@@ -143,7 +122,7 @@ class Vectors:
         """Return the constructor arguments."""
         config = super().get_config() | {"initial": self.initial}
         config.pop("scaling")
-        return config
+        return config | _other_draw(self.draw)
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
@@ -169,7 +148,10 @@ class VeRA(Adapter):
     with fewer inputs or outputs than the largest layer uses the first rows of A and the
     first columns of B. `kt.adapters.merge` adds the product to W.
 
-    PEFT calls this `VeraConfig`, but draws other numbers from its seed.
+    PEFT calls this `VeraConfig`. `kt.save_adapter` and `kt.load_adapter` write and read
+    its files. With `draw="peft"` A and B are PEFT's for this seed, bit for bit. Then
+    they are uniform in +-sqrt(6 / fan in) of the largest layer, also for the first
+    rows and columns that a smaller layer uses.
 
     Args:
         rank: Whole number, 1 or more. Defaults to 256.
@@ -177,6 +159,8 @@ class VeRA(Adapter):
         dropout: Rate in [0, 1) of dropout on the inputs of A. Defaults to 0.
         initial: Number above 0, the start value of d. Defaults to 0.1, as in the paper.
         seed: Whole number in [0, 2**32) from which A and B are drawn. Defaults to 0.
+        draw: `"keras_transfer"`, or `"peft"` for the numbers that PEFT draws from this
+            seed. Defaults to `"keras_transfer"`.
 
     Example:
         ```python
@@ -189,7 +173,7 @@ class VeRA(Adapter):
         ```
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range or `draw` is unknown.
 
     Reference:
         D. Kopiczko et al., 2024, "VeRA: Vector-based Random Matrix Adaptation",
@@ -200,6 +184,20 @@ class VeRA(Adapter):
         keras.layers.Dense: VeRADensePair,
         keras.layers.EinsumDense: VeRAEinsumPair,
     }
+    peft = PeftFormat(
+        settings={"peft_type": "VERA"},
+        arguments={
+            "rank": "r",
+            "dropout": "vera_dropout",
+            "initial": "d_initial",
+            "seed": "projection_prng_key",
+        },
+        # A file without the matrices is read too, because they can be drawn.
+        ignored=frozenset(
+            {"bias", "fan_in_fan_out", "init_weights", "save_projection"}
+        ),
+        shared=("base_model.vera_A", "base_model.vera_B"),
+    )
 
     def __init__(
         self,
@@ -208,6 +206,7 @@ class VeRA(Adapter):
         dropout: float = 0.0,
         initial: float = 0.1,
         seed: int = 0,
+        draw: str = "keras_transfer",
     ) -> None:
         super().__init__(targets)
         self.rank = check_rank(rank)
@@ -215,13 +214,14 @@ class VeRA(Adapter):
         why = "with 0, neither vector would get a gradient"
         self.initial = positive("initial", initial, why)
         self.seed = whole_number("seed", seed, 0, most=2**32 - 1)
+        self.draw = one_of("draw", draw, DRAWS)
 
     def part(self, target: Target) -> Part:
         """Return the vectors of one layer."""
         check_native(target.layer)
         kind = self.part_class(target.layer)
         kind.shapes(target.layer)  # raises if the kernel is not a matrix
-        return kind(self.rank, self.dropout, self.initial)
+        return kind(self.rank, self.dropout, self.initial, draw=self.draw)
 
     def link(self, parts: list[Part]) -> None:
         """Give all parts the same matrices, sized for the largest layer."""
@@ -231,7 +231,7 @@ class VeRA(Adapter):
         owned = [getattr(part, SHARED, None) for part in parts]
         shared = next((x for x in owned if x is not None and x.size == size), None)
         if shared is None:
-            shared = _Projection(self.seed, self.rank, size)
+            shared = Projection(self.seed, self.rank, size, self.draw)
         for part, own in zip(parts, owned, strict=True):
             if own is not shared:
                 part.share(shared)
@@ -239,4 +239,10 @@ class VeRA(Adapter):
     def get_config(self) -> dict:
         """Return the constructor arguments."""
         names = ("rank", "dropout", "initial", "seed")
-        return super().get_config() | {name: getattr(self, name) for name in names}
+        own = {name: getattr(self, name) for name in names}
+        return super().get_config() | own | _other_draw(self.draw)
+
+
+def _other_draw(draw: str) -> dict[str, str]:
+    """Return the config of `draw`, empty for the default, as in earlier versions."""
+    return {} if draw == "keras_transfer" else {"draw": draw}

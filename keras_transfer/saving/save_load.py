@@ -52,6 +52,11 @@ def save_adapter(
     `modules_to_save`. The model's own layers above the backbone are saved too if they
     train or have a pair.
 
+    With `format="peft"` two files of Hugging Face PEFT are written, for
+    `PeftModel.from_pretrained`. This works for LoRA, RsLoRA, DoRA, LoHa, IA3, VeRA,
+    NormTuning, PromptTuning and PrefixTuning on the backbones of keras-hub that Hugging
+    Face has too. What the format cannot contain is refused by its name.
+
     Args:
         model: A model with adapters: a backbone, or a model with a backbone, such as a
             Task or a `TransferClassifier`.
@@ -139,6 +144,10 @@ def load_adapter(
     the model's head while the adapter is active, and can have another number of
     classes. A bare backbone has no head, so the head in the file is ignored, and the
     printed line says so. The whole file is checked before the model changes.
+
+    A folder of Hugging Face PEFT is loaded for the same techniques as `save_adapter`
+    writes. Its norms, and trained biases, replace the model's own. A setting that
+    cannot be loaded is refused by its name.
 
     As after `attach`, the adapter is active and trains together with its head, and all
     other weights are frozen. Load the adapter into the outermost model, before or after

@@ -14,6 +14,17 @@ def test_a_config_describes_one_technique():
     assert adapters.DoRA.peft.rank_and_alpha(config) == (4, 8)
 
 
+def test_a_tensor_with_an_axis_of_one_entry():
+    spec = PeftTensor("ia3_scale", ("outputs", "one"), ("outputs",), rest=1.0)
+    assert spec.shape({"outputs": 5}) == (5, 1)
+    tensor = np.arange(5, dtype="float32")[:, None]
+    at = {"outputs": np.array([3, 1])}
+    assert spec.read(tensor, at).tolist() == [3, 1]
+    again = np.zeros_like(tensor)
+    spec.write(again, np.array([3.0, 1.0]), at)
+    assert again[:, 0].tolist() == [0, 1, 0, 3, 0]
+
+
 def test_read_selects_rows_and_write_restores_them():
     spec = PeftTensor("lora_b", ("outputs", "rank"), ("rank", "outputs"))
     assert spec.shape({"outputs": 5, "rank": 2, "inputs": 3}) == (5, 2)

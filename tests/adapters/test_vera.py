@@ -190,11 +190,37 @@ def test_two_replicas_equal_one(strategy):
         dict(seed=-1),
         dict(seed=2**32),
         dict(seed=1.5),
+        dict(draw="torch"),
     ],
 )
 def test_numbers_out_of_range_raise(kwargs):
     with pytest.raises(ValueError, match=f"{next(iter(kwargs))}="):
         adapters.VeRA(**kwargs)
+
+
+@pytest.mark.slow
+def test_matrices_as_in_peft_by_hand_and_after_reload(tmp_path):
+    x = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    model = sequential()
+    before = array(model(x))
+    recipe = adapters.VeRA(rank=7, targets="layer", seed=3, draw="peft")
+    assert adapters.VeRA(**recipe.get_config()).draw == "peft"
+    recipe.attach(model)
+    models.disturb(model)
+    (a, b), parts = shared(model)[0].weights, [part for _, _, part in places(model)]
+    assert array(a).shape == (5, 7) and array(b).shape == (7, 5)
+    assert 0.9 < np.abs(array(a)).max() / np.sqrt(6 / 5) <= 1
+    hidden, layers = x, [model.get_layer(f"layer_{i}") for i in (0, 1)]
+    for layer, part in zip(layers, parts, strict=True):
+        into, out = layer.kernel.shape
+        left = array(a)[:into] * array(part.vera_lambda_d)
+        delta = left @ (array(b)[:, :out] * array(part.vera_lambda_b))
+        hidden = np.tanh(hidden @ (array(layer.kernel) + delta) + array(layer.bias))
+    assert_close(model(x), hidden, 1e-6)
+    assert np.abs(hidden - before).max() > 0.01
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert_close(again(x), model(x))
 
 
 def test_there_is_no_weighted_sum():

@@ -4,12 +4,12 @@ Run this script by hand in an environment with `pip install keras_transfer[peft]
 
     python tests/golden/make_peft.py
 
-Each family has a folder. It contains `base`, a tiny random Hugging Face model, one
-folder of PEFT for each case, and `outputs.npz`, the inputs and PyTorch's outputs.
+It makes the folders that are missing, and never overwrites one. Each family has a
+folder. It contains `base`, a tiny random Hugging Face model, one folder of PEFT for
+each case, and `outputs.npz`, the inputs and PyTorch's outputs.
 """
 
 import pathlib
-import shutil
 
 import numpy as np
 import peft
@@ -92,6 +92,13 @@ LLAMA = transformers.LlamaConfig(
     tie_word_embeddings=False,
 )
 
+# Settings of the techniques other than LoRA.
+LOHA = dict(kind=peft.LoHaConfig, r=2, alpha=6)
+IA3 = dict(kind=peft.IA3Config)
+VERA = dict(kind=peft.VeraConfig, r=5, vera_dropout=0.1, projection_prng_key=3)
+NORMS = dict(kind=peft.LNTuningConfig)
+LORA = dict(kind=peft.LoraConfig, r=2, lora_alpha=6, lora_dropout=0.1)
+
 # For each family: its config, the kind of model that saves the base, and the cases. A
 # case has the kind of model and PEFT's settings.
 FAMILIES = {
@@ -121,14 +128,39 @@ FAMILIES = {
             ),
             "dora": ("", dict(target_modules="all-linear", use_dora=True)),
             "half": ("", dict(target_modules=["query", "value"])),
-            "loha": ("", dict(target_modules="all-linear")),
+            "loha": ("", LOHA | dict(target_modules="all-linear")),
             "loha_seq_cls": (
                 "SequenceClassification",
-                dict(
+                LOHA
+                | dict(
                     target_modules=["query", "output.dense"],
                     task_type="SEQ_CLS",
                     rank_pattern={"layer.0.attention.self.query": 3},
                     alpha_pattern={"output.dense": 5},
+                    modules_to_save=["classifier"],
+                ),
+            ),
+            "ia3": (
+                "",
+                IA3
+                | dict(
+                    target_modules=["key", "value", "layer.0.output.dense"],
+                    feedforward_modules=["layer.0.output.dense"],
+                ),
+            ),
+            "ia3_seq_cls": ("SequenceClassification", IA3 | dict(task_type="SEQ_CLS")),
+            "vera": ("", VERA | dict(target_modules=["query", "output.dense"])),
+            "vera_seed": (
+                "",
+                VERA | dict(target_modules=["value"], save_projection=False),
+            ),
+            "ln_tuning": ("", NORMS | dict(target_modules=["LayerNorm"])),
+            "ln_seq_cls": (
+                "SequenceClassification",
+                NORMS
+                | dict(
+                    target_modules=["output.LayerNorm"],
+                    task_type="SEQ_CLS",
                     modules_to_save=["classifier"],
                 ),
             ),
@@ -182,6 +214,7 @@ FAMILIES = {
                 "CausalLM",
                 dict(target_modules=["wte", "c_attn"], task_type="CAUSAL_LM"),
             ),
+            "ia3": ("", IA3),
         },
     ),
     "llama": (
@@ -200,6 +233,9 @@ FAMILIES = {
                 "",
                 dict(target_modules=["q_proj", "v_proj", "up_proj"], use_dora=True),
             ),
+            "ia3_causal_lm": ("CausalLM", IA3 | dict(task_type="CAUSAL_LM")),
+            "vera": ("", VERA | dict(target_modules=["q_proj", "v_proj"])),
+            "ln_causal_lm": ("CausalLM", NORMS | dict(task_type="CAUSAL_LM")),
         },
     ),
 }
@@ -234,29 +270,37 @@ def randomize(model, seed):
                 weight += 0.2 * torch.randn_like(weight)
 
 
+def make_base(folder, config, kind):
+    """Write the folder of a tiny random model."""
+    torch.manual_seed(0)
+    whole = getattr(transformers, f"AutoModelFor{kind}").from_config(config)
+    with torch.no_grad():
+        for weight in whole.parameters():  # also biases and norms, which are 0 or 1
+            weight += 0.1 * torch.randn_like(weight)
+    whole.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+
+
 def make(family, config, base_kind, cases):
     """Write the folder of one family."""
     folder = FOLDER / family
     base = folder / "base"
-    torch.manual_seed(0)
-    auto = getattr(transformers, f"AutoModelFor{base_kind}")
-    whole = auto.from_config(config)
-    with torch.no_grad():
-        for weight in whole.parameters():  # also biases and norms, which are 0 or 1
-            weight += 0.1 * torch.randn_like(weight)
-    whole.save_pretrained(base)
-    (base / "generation_config.json").unlink(missing_ok=True)
+    if not base.is_dir():
+        make_base(base, config, base_kind)
     ids, mask = inputs_of(config)
     arrays = {"token_ids": ids, "padding_mask": mask}
     arrays["base"] = outputs_of(transformers.AutoModel.from_pretrained(base), ids, mask)
+    outputs = folder / "outputs.npz"
+    if outputs.is_file():
+        arrays |= np.load(outputs)
     for seed, (case, (kind, settings)) in enumerate(cases.items()):
+        if (folder / case).is_dir():
+            continue
         auto = getattr(transformers, "AutoModelFor" + kind if kind else "AutoModel")
         model = auto.from_pretrained(base)
-        if case.startswith("loha"):
-            adapter = peft.LoHaConfig(r=2, alpha=6, **settings)
-        else:
-            adapter = peft.LoraConfig(r=2, lora_alpha=6, lora_dropout=0.1, **settings)
-        model = peft.get_peft_model(model, adapter)
+        settings = settings if "kind" in settings else LORA | settings
+        settings = dict(settings)
+        model = peft.get_peft_model(model, settings.pop("kind")(**settings))
         randomize(model, seed)
         pairs = [each for name, each in model.named_parameters() if "lora_" in name]
         if case == "half":  # the outputs use the rounded values that are saved
@@ -269,15 +313,16 @@ def make(family, config, base_kind, cases):
         config_saved = model.peft_config["default"]
         config_saved.base_model_name_or_path = f"tiny/{family}"
         # Python would write this set in a different order each time.
-        config_saved.target_modules = sorted(config_saved.target_modules)
+        for key in ("target_modules", "feedforward_modules"):
+            if isinstance(getattr(config_saved, key, None), set):
+                setattr(config_saved, key, sorted(getattr(config_saved, key)))
         model.save_pretrained(folder / case)
         (folder / case / "README.md").unlink()
-    np.savez_compressed(folder / "outputs.npz", **arrays)
+    np.savez_compressed(outputs, **arrays)
     for path in folder.glob("*/*.safetensors"):
         path.chmod(0o644)  # safetensors allows only the owner to read
 
 
 if __name__ == "__main__":
-    shutil.rmtree(FOLDER, ignore_errors=True)
     for each, settings in FAMILIES.items():
         make(each, *settings)

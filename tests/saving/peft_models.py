@@ -55,7 +55,7 @@ def model_of(case):
     folder = GOLDEN / case
     if name.endswith("seq_cls"):
         return classifier(family), folder
-    if family in ("gpt2", "llama") and name in ("causal_lm", "embeddings"):
+    if name.endswith("causal_lm") or family != "bert" and name == "embeddings":
         return causal_lm(family), folder
     return backbone(family), folder
 

@@ -1,5 +1,6 @@
 """The real PEFT reads the folders of save_peft, and PyTorch computes the same."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -41,6 +42,24 @@ CASES = {
     "gpt2 rank-stabilized": ("gpt2", adapters.RsLoRA(rank=2, targets=ALL)),
     "gpt2 dora": ("gpt2", adapters.DoRA(rank=2, targets=ALL)),
     "llama": ("llama", adapters.LoRA(rank=2, targets=ALL)),
+    "bert last block": ("bert", adapters.LoRA(rank=2, targets="_1/.*(query|output)")),
+    "bert ia3": ("bert", adapters.IA3()),
+    "bert ia3 blocks": (
+        "bert",
+        adapters.IA3(
+            targets="_1/feedforward|_0/.*query",
+            feedforward=["transformer_layer_1/.*output_dense"],
+        ),
+    ),
+    "gpt2 ia3": ("gpt2", adapters.IA3()),
+    "llama ia3": ("llama", adapters.IA3()),
+    "bert vera": ("bert", adapters.VeRA(rank=5, targets=ALL, seed=4)),
+    "bert vera as in PEFT": ("bert", adapters.VeRA(rank=5, draw="peft")),
+    "llama vera": ("llama", adapters.VeRA(rank=5, targets=ALL)),
+    "bert norms": ("bert", adapters.NormTuning()),
+    "bert some norms": ("bert", adapters.NormTuning(targets="_1/self_attention")),
+    "gpt2 norms": ("gpt2", adapters.NormTuning()),
+    "llama norms": ("llama", adapters.NormTuning()),
 }
 HEADS = ("albert", "bert", "distilbert", "roberta")
 
@@ -49,6 +68,8 @@ HEADS = ("albert", "bert", "distilbert", "roberta")
 def torch():
     """Return torch, or skip the test unless all three packages are installed."""
     reason = "needs the extra: pip install keras_transfer[peft]"
+    # torch imports triton if it is there, which crashes in a process with TensorFlow.
+    sys.modules.setdefault("triton", None)
     for name in ("peft", "transformers"):
         pytest.importorskip(name, reason=reason)
     return pytest.importorskip("torch", reason=reason)
@@ -74,6 +95,7 @@ def in_pytorch(family, folder, kind, *, merged=False):
         model = getattr(transformers, f"AutoModel{kind}").from_pretrained(base)
         # PEFT warns about missing and unexpected tensors.
         warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", "Unsupported layer type")
         model = peft.PeftModel.from_pretrained(model, folder)
     model = model.merge_and_unload() if merged else model
     arrays = np.load(peft_models.GOLDEN / family / "outputs.npz")

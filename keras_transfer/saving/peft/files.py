@@ -32,12 +32,14 @@ WEIGHTS = "adapter_model.safetensors"
 LARGEST_CONFIG = 1 << 20  # bytes; a config of PEFT has about one thousand
 # Settings that are read here, or that do not change what an adapter computes.
 KNOWN = {
-    *("alpha_pattern", "rank_pattern", "modules_to_save", "task_type", "peft_version"),
+    *("modules_to_save", "task_type", "peft_version"),
     *("auto_mapping", "base_model_name_or_path", "inference_mode", "revision"),
     *("megatron_core", "runtime_config", "ensure_weight_tying"),
     # The names of the tensors show which modules have a part.
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
 }
+# Settings for single modules of a technique with ranks, and their checks.
+PATTERNS = {"rank_pattern": check_rank, "alpha_pattern": check_alpha}
 # The dtypes that a file can have, by their names in safetensors.
 KINDS = ("F16", "BF16", "F32")
 
@@ -141,27 +143,28 @@ def check_config(config: Mapping[str, object], peft: PeftFormat) -> None:
             )
     # A setting that is off is None, False or empty. Unknown settings that are on, such
     # as settings of later versions of PEFT, raise an error.
-    known = KNOWN | peft.known
+    known = KNOWN | peft.known | (set(PATTERNS) if peft.ranked else set())
     unknown = {k: v for k, v in config.items() if v and k not in known}
     if unknown:
         raise ValueError(f"The settings {unknown} of PEFT are not supported here.")
-    if config.get("bias", "none") not in ("none", "all", "lora_only"):
+    if config.get("bias", "none") not in peft.biases:
         raise ValueError(
-            f"bias={short(config['bias'])} is not one of 'none', 'all', 'lora_only'."
+            f"bias={short(config['bias'])} of a {peft.settings['peft_type']} is not "
+            f"one of {peft.biases}."
         )
-    rank, alpha = (peft.arguments[name] for name in ("rank", "alpha"))
-    check_rank(config.get(rank), rank)
-    check_alpha(config.get(alpha), alpha)
+    for argument, check in (("rank", check_rank), ("alpha", check_alpha)):
+        if name := peft.arguments.get(argument):
+            check(config.get(name), name)
     if dropout := peft.arguments.get("dropout"):
         dropout_rate(dropout, config.get(dropout, 0.0))
-    for key, check in (("rank_pattern", check_rank), ("alpha_pattern", check_alpha)):
+    for key, check in PATTERNS.items():
         pattern = config.get(key) or {}
         if not isinstance(pattern, dict):
             raise ValueError(f"{key}={short(pattern)} is not a dict.")
         for expression, value in pattern.items():
             _check_expression(key, expression)
             check(value, f"{key} of {short(expression)}")
-    for key in ("target_modules", "exclude_modules"):
+    for key in ("target_modules", "exclude_modules", "feedforward_modules"):
         names = config.get(key) or []
         if isinstance(names, str):
             _check_expression(key, names)
@@ -173,7 +176,7 @@ def check_config(config: Mapping[str, object], peft: PeftFormat) -> None:
 def new_config(
     recipe: Adapter,
     numbers: Mapping[str, tuple[int, float]],
-    targets: list[str],
+    targets: Mapping[str, object],
     task_type: str | None,
 ) -> dict:
     """Return the config of an adapter that was not loaded from a PEFT folder.
@@ -181,19 +184,15 @@ def new_config(
     Args:
         recipe: The recipe.
         numbers: Dict of a module's full name to its rank and alpha.
-        targets: Names of these modules for `target_modules`.
+        targets: The settings that name these modules.
         task_type: PEFT's name of the task, or None for a model without a head.
     """
-    arguments = {
-        key: getattr(recipe, name)
-        for name, key in recipe.peft.arguments.items()
-        if name not in ("rank", "alpha")
-    }
+    arguments = {key: getattr(recipe, x) for x, key in recipe.peft.arguments.items()}
     return {
         "base_model_name_or_path": None,
         "inference_mode": True,
-        "target_modules": targets,
         "task_type": task_type,
+        **targets,
         **dict.fromkeys(recipe.peft.starts, True),
         **recipe.peft.settings,
         **arguments,
@@ -206,6 +205,8 @@ def number_settings(
 ) -> dict[str, object]:
     """Return the most common rank and alpha, and patterns for modules that differ."""
     config: dict[str, object] = {}
+    if not peft.ranked:
+        return config
     for i, name in enumerate(("rank", "alpha")):
         own = {module: both[i] for module, both in numbers.items()}
         key = peft.arguments[name]

@@ -94,6 +94,10 @@ class HubMapping:
             if key.endswith(".weight") and share.variable.name in MATRICES
         }
 
+    def modules(self) -> list[str]:
+        """Return all Hugging Face modules that have weights, in order."""
+        return list(dict.fromkeys(key.rpartition(".")[0] for key in self.shares))
+
     def factors(self, module: str) -> list[Factors]:
         """Return where the pairs of a module's Keras layers are in its A and B.
 

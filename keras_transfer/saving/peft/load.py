@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import re
 import warnings
-from collections.abc import Mapping
 
 import keras
 import numpy as np
 
 from keras_transfer import _keras
-from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.in_place.layer_state import check_name
 from keras_transfer.adapters.low_rank import EmbeddingPair
 from keras_transfer.adapters.own_layer import own_name
 from keras_transfer.adapters.own_layer import weights_below
 from keras_transfer.adapters.plan import Plan
+from keras_transfer.adapters.switching import attached
 from keras_transfer.adapters.trained_layers import own_layer
 from keras_transfer.adapters.trained_layers import ownable
 from keras_transfer.backbones.layer_paths import located
 from keras_transfer.backbones.match_huggingface import unmatched
-from keras_transfer.saving.peft.files import PeftFile
 from keras_transfer.saving.peft.files import read
 from keras_transfer.saving.peft.hub_mapping import hub_backbone
 from keras_transfer.saving.peft.hub_mapping import HubMapping
@@ -33,18 +30,21 @@ from keras_transfer.saving.peft.layout import layout_of
 from keras_transfer.saving.peft.layout import Origin
 from keras_transfer.saving.peft.layout import origins
 from keras_transfer.saving.peft.prompt_files import prompt_plan
+from keras_transfer.saving.peft.recipes import recipe_of
+from keras_transfer.saving.peft.recipes import values_of
 
 
 def load_peft(
     model: keras.Model, path: str | pathlib.Path, *, name: str = "default"
 ) -> str:
-    """Attach a LoRA, RsLoRA, DoRA, LoHa, prompt or prefix that PEFT has saved.
+    """Attach an adapter that PEFT has saved.
 
-    The recipe gets the ranks, alphas, targets, dropout and rank stabilization of the
-    config. Whole modules in the file (`modules_to_save`), such as the classifier of a
-    `TextClassifier`, become the adapter's own layers, and the number of classes can
-    differ from the model's. Trained biases, and a classifier in a file with trained
-    biases, replace the model's own weights. The outputs of the model equal PEFT's
+    Supported are LoRA, RsLoRA, DoRA, LoHa, IA3, VeRA, layer norm tuning, prompts and
+    prefixes. The recipe gets the ranks, alphas, targets, dropout and rank stabilization
+    of the config. Whole modules in the file (`modules_to_save`), such as the classifier
+    of a `TextClassifier`, become the adapter's own layers, and the number of classes
+    can differ from the model's. Trained biases and norms, and a classifier in a file
+    with them, replace the model's own weights. The outputs of the model equal PEFT's
     outputs up to 1e-5. keras-hub's own converter of the model's weights determines
     where each number goes. For a fused projection, such as c_attn of GPT-2, one pair
     becomes three pairs, each with its own A. Prompts and prefixes are supported for
@@ -110,18 +110,14 @@ def load_peft(
     values = _own_values(mapping, layout, _wrapped(layout))
     _check_head(file.config, mapping, layout)
     paths = {id(layer): path or layer.name for path, layer in located(model).items()}
-    recipe = _recipe(file, layout, paths)
+    recipe = recipe_of(file, layout, mapping, paths)
     plan = recipe.plan(model, recipe.find(model))
     if not is_encoder(model, mapping):
         # In PEFT the output layer shares the matrix, but not the pair.
         for _, part in plan.pairs:
             if isinstance(part, EmbeddingPair):
                 part.tied = False
-    of_parts = {
-        paths[id(factors.layer)]: pair.values(factors)
-        for pair in layout.pairs.values()
-        for factors in pair.factors
-    }
+    of_parts = values_of(recipe, layout, paths)
     if not plan.trained:
         plan, whole = _with_own_layers(model, plan, values)
         of_parts |= whole
@@ -129,7 +125,7 @@ def load_peft(
     plan.install(model, name, of_parts, values)
     dtypes = {key: tensor.dtype for key, tensor in file.tensors.items()}
     origin = Origin(file.text, file.config, layout.prefix, layout.names, dtypes)
-    origins[plan.pairs[0][1]] = origin
+    origins[attached(model)[name]] = origin
     return _said(plan, model, name, path)
 
 
@@ -210,27 +206,3 @@ def _check_head(config: dict, mapping: HubMapping, layout: Layout) -> None:
             "keep their weights. In PEFT, name these modules in modules_to_save.",
             stacklevel=3,
         )
-
-
-def _recipe(file: PeftFile, layout: Layout, paths: Mapping[int, str]) -> Adapter:
-    """Return the recipe, with patterns for modules with another rank or alpha."""
-    peft = file.technique.peft
-    rank, alpha = peft.rank_and_alpha(file.config)
-    ranks, alphas, layers = {}, {}, []
-    for pair in layout.pairs.values():
-        for factors in pair.factors:
-            layers.append(factors.layer)
-            path = re.escape(paths[id(factors.layer)])
-            if pair.rank != rank:
-                ranks[path] = pair.rank
-            if pair.alpha != alpha:
-                alphas[path] = pair.alpha
-    arguments = {
-        name: file.config[key]
-        for name, key in peft.arguments.items()
-        if key in file.config
-    }
-    recipe = file.technique(
-        **arguments, targets=layers, rank_pattern=ranks, alpha_pattern=alphas
-    )
-    return recipe.of_file()

@@ -2,57 +2,48 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pathlib
 import warnings
+from collections.abc import Iterable
 from collections.abc import Mapping
 
 import keras
 import numpy as np
 
-from keras_transfer import _keras
 from keras_transfer.adapters.adapter import Adapter
-from keras_transfer.adapters.adapter_part import check_overrides
-from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.ia3 import IA3
 from keras_transfer.adapters.lora import LoRA
 from keras_transfer.adapters.prefix_tuning import PrefixTuning
 from keras_transfer.adapters.prompt_tuning import PromptTuning
 from keras_transfer.adapters.switching import attached
 from keras_transfer.adapters.switching import own_places
 from keras_transfer.adapters.switching import places
-from keras_transfer.adapters.targets import by_pattern
+from keras_transfer.adapters.vera import VeRA
 from keras_transfer.backbones.match_huggingface import unmatched
 from keras_transfer.saving.peft.expressions import Expressions
 from keras_transfer.saving.peft.files import new_config
 from keras_transfer.saving.peft.files import number_settings
 from keras_transfer.saving.peft.files import techniques_of_peft
 from keras_transfer.saving.peft.files import write
-from keras_transfer.saving.peft.hub_mapping import Factors
 from keras_transfer.saving.peft.hub_mapping import hub_backbone
 from keras_transfer.saving.peft.hub_mapping import HubMapping
 from keras_transfer.saving.peft.hub_mapping import mapping_of
-from keras_transfer.saving.peft.hub_mapping import sizes_of
 from keras_transfer.saving.peft.layout import check_tied
 from keras_transfer.saving.peft.layout import name_of
 from keras_transfer.saving.peft.layout import Origin
 from keras_transfer.saving.peft.layout import origins
 from keras_transfer.saving.peft.layout import ROOT
+from keras_transfer.saving.peft.modules import Module
+from keras_transfer.saving.peft.modules import modules_of
+from keras_transfer.saving.peft.named_modules import feedforward_settings
 from keras_transfer.saving.peft.named_modules import rank_and_alpha
-from keras_transfer.saving.peft.named_modules import short_names
+from keras_transfer.saving.peft.named_modules import target_settings
+from keras_transfer.saving.peft.projections import written
 from keras_transfer.saving.peft.prompt_files import prompt_written
+from keras_transfer.saving.peft.whole_weights import copied_keys
 from keras_transfer.saving.peft.whole_weights import whole_keys
 from keras_transfer.saving.peft.whole_weights import whole_tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class Module:
-    """The rank, alpha and tensors of an adapter at one Hugging Face module."""
-
-    rank: int
-    alpha: float
-    rows_out: bool
-    tensors: Mapping[str, np.ndarray]
 
 
 def save_peft(
@@ -64,13 +55,14 @@ def save_peft(
 ) -> str:
     """Write an adapter in PEFT's format, for `PeftModel.from_pretrained`.
 
-    If `load_peft` loaded the adapter in this process, the folder gets the same config
-    and the same names and dtypes of the tensors. Without training in between, the
-    tensors are equal bit for bit. Other adapters are written for the bare model
-    (`AutoModel`), or with a task type for the model with the head of this task. Three
-    pairs with different A on a fused projection become one pair, whose rank is the sum
-    of the three ranks. A prompt or a prefix of BERT, GPT-2 or Llama is written without
-    a head, by default for `task_type="FEATURE_EXTRACTION"`.
+    Supported are LoRA, RsLoRA, DoRA, LoHa, IA3, VeRA, NormTuning, PromptTuning and
+    PrefixTuning. If `load_peft` loaded the adapter in this process, the folder gets the
+    same config and the same names and dtypes of the tensors. Without training in
+    between, the tensors are equal bit for bit. Other adapters are written for the bare
+    model (`AutoModel`), or with a task type for the model with the head of this task.
+    Three pairs with different A on a fused projection become one pair, whose rank is
+    the sum of the three ranks. A prompt or a prefix of BERT, GPT-2 or Llama is written
+    without a head, by default for `task_type="FEATURE_EXTRACTION"`.
 
     Args:
         model: The model that the adapter is attached to.
@@ -124,7 +116,7 @@ def save_peft(
         text, tensors = prompt_written(model, name, recipe, task_type)
         return _saved(model, path, name, text, tensors)
     parts = list(places(model, name))
-    origin = origins.get(parts[0][2]) if parts else None
+    origin = origins.get(recipe) if recipe is not None else None
     if origin and task_type not in (None, origin.config.get("task_type")):
         origin = None
     check_tied(model, mapping, parts)
@@ -163,7 +155,8 @@ def _written(
 ) -> tuple[bytes, dict[str, np.ndarray]]:
     """Return the text of adapter_config.json and the tensors of an adapter."""
     recipe = _recipe(model, name)
-    modules = _modules(model, name, recipe, mapping)
+    copied = copied_keys(model, recipe, mapping)
+    modules = modules_of(model, name, recipe, mapping)
     own = {
         id(variable): mine
         for _, host, part in own_places(model, name)
@@ -172,6 +165,7 @@ def _written(
     plain, prefix, wrapped = whole_keys(
         model, recipe, mapping, modules, task_type, origin, own
     )
+    plain = sorted({*plain, *copied})
     modules = {k if k in mapping.heads else prefix + k: x for k, x in modules.items()}
     tensors = {
         f"{ROOT}{module}.{end}": array
@@ -179,15 +173,18 @@ def _written(
         for end, array in part.tensors.items()
     }
     for key in plain:
-        full = name_of(prefix, mapping, key, wrapped=key in wrapped)
+        infix = recipe.peft.infix if key in copied else None
+        infix = "base_layer" if key in wrapped else infix
+        full = name_of(prefix, mapping, key, infix)
         full = origin.plain[key] if origin else full
         tensors[full] = whole_tensor(mapping, key, own)
+    if isinstance(recipe, VeRA):
+        _add_matrices(recipe, modules, tensors)
     numbers = {module: (x.rank, x.alpha) for module, x in modules.items()}
     if origin is None:
+        settings = _targets(recipe, mapping, prefix, modules, copied)
+        config = new_config(recipe, numbers, settings, task_type)
         heads = list(dict.fromkeys(head.split(".")[0] for head in mapping.heads))
-        known = [prefix + x for x in dict.fromkeys(mapping.module_of().values())]
-        targets = short_names(list(numbers), known)
-        config = new_config(recipe, numbers, targets, task_type)
         whole = [
             prefix + key.rpartition(".")[0]
             for key in plain
@@ -198,6 +195,7 @@ def _written(
         if "fan_in_fan_out" in recipe.peft.known:
             config["fan_in_fan_out"] = not all(x.rows_out for x in modules.values())
         return _text(config), tensors
+    tensors = {k: v for k, v in tensors.items() if k in origin.dtypes}
     tensors = {k: v.astype(origin.dtypes[k]) for k, v in tensors.items()}
     expressions = Expressions()
     if all(
@@ -206,6 +204,35 @@ def _written(
     ):
         return origin.text, tensors
     return _text({**origin.config, **number_settings(recipe.peft, numbers)}), tensors
+
+
+def _targets(
+    recipe: Adapter,
+    mapping: HubMapping,
+    prefix: str,
+    modules: Mapping[str, Module],
+    copied: Iterable[str],
+) -> dict[str, object]:
+    """Return the settings that name the modules of the adapter."""
+    copies = dict.fromkeys(prefix + key.rpartition(".")[0] for key in copied)
+    names = [*modules, *copies]
+    known = [prefix + x for x in mapping.modules()]
+    settings = target_settings(names, known, blocks=recipe.peft.blocks)
+    if isinstance(recipe, IA3):
+        of_inputs = [each for each, part in modules.items() if part.of_inputs]
+        settings |= feedforward_settings(settings, names, of_inputs)
+    return settings
+
+
+def _add_matrices(
+    recipe: VeRA, modules: Mapping[str, Module], tensors: dict[str, np.ndarray]
+) -> None:
+    """Add the matrices of a VeRA to `tensors`, and scale its vectors for them."""
+    parts = {module: part.part for module, part in modules.items()}
+    matrices, factors = written(recipe, parts)
+    for module, factor in factors.items():
+        tensors[f"{ROOT}{module}.vera_lambda_d"] *= factor
+    tensors |= matrices
 
 
 def _text(config: Mapping[str, object]) -> bytes:
@@ -222,85 +249,3 @@ def _recipe(model: keras.Model, name: str) -> Adapter:
             f"adapters of the model are {list(attached(model))}."
         )
     return recipe
-
-
-def _modules(
-    model: keras.Model, name: str, recipe: Adapter, mapping: HubMapping
-) -> dict[str, Module]:
-    module_of = mapping.module_of()
-    parts: dict[str, dict[int, Part]] = {}
-    alphas: dict[str, float] = {}
-    for path, host, part in places(model, name):
-        if id(host) not in module_of or not part.peft_tensors:
-            raise ValueError(
-                f"The layer {path!r} ({type(host).__name__}) with its "
-                f"{type(part).__name__} has no counterpart in Hugging Face's "
-                f"{mapping.family!r}. Leave it out of the targets."
-            )
-        check_overrides(part, "peft_tensors")
-        module = module_of[id(host)]
-        parts.setdefault(module, {})[id(host)] = part
-        alphas.setdefault(module, _alpha(recipe, part, path))
-    return {
-        module: _module(mapping, module, parts[module], recipe, alphas[module])
-        for module in dict.fromkeys(module_of.values())
-        if module in parts
-    }
-
-
-def _alpha(recipe: Adapter, part: Part, path: str) -> float:
-    """Return the alpha that gives the part's scaling, usually the recipe's alpha."""
-    alpha = by_pattern(recipe.alpha_pattern, path, recipe.alpha)
-    divisor = recipe.peft.divisor(part.rank)
-    return alpha if alpha / divisor == part.scaling else part.scaling * divisor
-
-
-def _module(
-    mapping: HubMapping,
-    module: str,
-    parts: Mapping[int, Part],
-    recipe: Adapter,
-    alpha: float,
-) -> Module:
-    """Return the tensors of a module from the parts of its Keras layers.
-
-    Parts with the same weights on the input side share these weights. Otherwise the
-    ranks of the parts are concatenated, and each rank changes the outputs of its own
-    layer only.
-    """
-    factors = mapping.factors(module)
-    pairs = [(x, parts[id(x.layer)]) for x in factors if id(x.layer) in parts]
-    first = pairs[0][1]
-    side = _input_side(*pairs[0])
-    shared = all(_input_side(*pair) == side for pair in pairs[1:])
-    rank = first.rank if shared else sum(part.rank for _, part in pairs)
-    sizes = sizes_of(factors) | {"rank": rank}
-    specs = first.peft_tensors
-    scaled = next(k for k, x in specs.items() if {"rank", "outputs"} <= set(x.axes))
-    tensors = {end: np.zeros(x.shape(sizes), "float32") for end, x in specs.items()}
-    start = 0
-    for place, part in pairs:
-        at = {"inputs": place.inputs, "outputs": place.outputs}
-        at["rank"] = np.arange(start, start + part.rank)
-        start += 0 if shared else part.rank
-        for end, spec in specs.items():
-            value = _keras.value(part.named_weights[spec.weight])
-            if end == scaled:
-                value = value * np.float32(part.scaling / first.scaling)
-            spec.write(tensors[end], value, at)
-    if len(pairs) < len(factors) and not all("rank" in x.axes for x in specs.values()):
-        raise ValueError(
-            f"Hugging Face's {module!r} is {[x.layer.name for x in factors]} in Keras, "
-            f"but only some of these layers are targets. A {type(recipe).__name__} in "
-            "PEFT needs the whole module. Use all of these layers as targets."
-        )
-    alpha = alpha if shared else first.scaling * recipe.peft.divisor(rank)
-    is_embedding = isinstance(factors[0].layer, keras.layers.Embedding)
-    return Module(rank, alpha, factors[0].rows_out or is_embedding, tensors)
-
-
-def _input_side(factors: Factors, part: Part) -> list:
-    """Return the values that two parts must share to use one rank for a module."""
-    names = [x.weight for x in part.peft_tensors.values() if "outputs" not in x.axes]
-    values = [_keras.value(part.named_weights[name]).tobytes() for name in names]
-    return [part.scaling, part.rank, factors.inputs.tobytes(), *values]

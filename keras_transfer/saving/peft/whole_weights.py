@@ -63,6 +63,28 @@ def whole_keys(
     return sorted(biases | heads | whole), prefix, wrapped
 
 
+def copied_keys(model: keras.Model, recipe: Adapter, mapping: HubMapping) -> list[str]:
+    """Return the tensors of the modules that a technique without parts trains.
+
+    Raises:
+        ValueError: If a weight that trains has no tensor.
+    """
+    if recipe.parts:
+        return []
+    ids = {
+        id(share.variable): key
+        for key, shares in mapping.shares.items()
+        for share in shares
+    }
+    trained = recipe.trained(model, recipe.find(model))
+    if unknown := [each.path for each in trained if id(each) not in ids]:
+        raise ValueError(
+            f"The weights {unknown[:5]} have no counterpart in Hugging Face's "
+            f"{mapping.family!r}. Leave their layers out of the targets."
+        )
+    return [ids[id(each)] for each in trained]
+
+
 def whole_tensor(
     mapping: HubMapping, key: str, own: Mapping[int, keras.Variable]
 ) -> np.ndarray:

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 import keras_transfer as kt
 from keras_transfer import adapters
+from keras_transfer.adapters.random_projection import matrices
 from keras_transfer.adapters.switching import own_places
 from keras_transfer.adapters.switching import places
 from keras_transfer.backbones.match_huggingface import match_huggingface
@@ -265,21 +266,26 @@ RECIPES = {
     "all biases": adapters.LoRA(rank=2, bias="all"),
     "biases of targets": adapters.LoRA(rank=2, bias="lora_only"),
     "embedding": adapters.LoRA(rank=2, targets=["token_embedding", "query"]),
+    "ia3": adapters.IA3(),
+    "norms": adapters.NormTuning(),
+    "vera": adapters.VeRA(rank=5, targets="all-linear"),
+    "vera as in PEFT": adapters.VeRA(rank=5, draw="peft"),
 }
+# A pair on the embedding of GPT-2 changes its logits, and it has fused projections.
+NOT_IN_GPT2 = ("embedding", "vera", "vera as in PEFT")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "family, recipe",
-    # A pair on the embedding of GPT-2 changes its logits, so it cannot be saved.
     [("bert", each) for each in RECIPES]
-    + [("gpt2", each) for each in RECIPES if each != "embedding"],
+    + [("gpt2", each) for each in RECIPES if each not in NOT_IN_GPT2],
 )
 def test_a_new_file_can_be_loaded(family, recipe, tmp_path):
     model = peft_models.backbone(family)
     RECIPES[recipe].attach(model)
     disturb(model)
-    if "biases" in recipe:
+    if "biases" in recipe or recipe == "norms":
         for variable in model.trainable_variables:
             variable.assign(variable + 0.1)
     save_peft(model, tmp_path)
@@ -303,6 +309,57 @@ def test_pairs_of_a_fused_projection_become_one_with_the_sum_of_the_ranks(tmp_pa
     config = config_in(tmp_path)
     assert (config["r"], config["lora_alpha"]) == (4, 6)
     assert config["fan_in_fan_out"] is True
+
+
+def test_an_ia3_of_a_part_of_a_fused_projection_leaves_the_rest_at_1(tmp_path):
+    model = peft_models.backbone("gpt2")
+    adapters.IA3(targets="layer_0/.*key").attach(model)
+    disturb(model)
+    save_peft(model, tmp_path)
+    (scale,) = load_file(tmp_path / files.WEIGHTS).values()
+    assert scale.shape == (27, 1)
+    assert np.all(scale[:9] == 1) and np.all(scale[18:] == 1)
+    assert np.all(scale[9:18] != 1)
+    config = config_in(tmp_path)
+    assert (config["feedforward_modules"], config["fan_in_fan_out"]) == ([], True)
+
+
+def test_the_matrices_of_vera_are_drawn_as_in_pytorch(tmp_path):
+    case = peft_models.GOLDEN / "bert" / "vera"
+    tensors = load_file(case / files.WEIGHTS)
+    a, b = matrices(3, 5, (12, 12), "peft")
+    np.testing.assert_array_equal(tensors["base_model.vera_A"], a.T)
+    np.testing.assert_array_equal(tensors["base_model.vera_B"], b.T)
+    folder = copy_of("bert/vera", tmp_path / "file")
+    edit(folder, projection_prng_key=4)
+    refused(folder, "not drawn from its projection_prng_key=4")
+    edit(folder, projection_prng_key=-1)
+    refused(folder, "projection_prng_key=-1 must be")
+    edit(folder, projection_prng_key=3, bias="vera_only")
+    refused(folder, "bias='vera_only' of a VERA")
+    edit(folder, bias="none")
+    edit_tensors(folder, lambda x: x.pop("base_model.vera_A"))
+    refused(folder, "lacks .'base_model.vera_A'")
+
+
+def test_norms_of_a_file_train_in_place_with_the_head(tmp_path):
+    model, folder = peft_models.model_of("bert/ln_seq_cls")
+    kt.load_adapter(model, folder, verbose=0)
+    names = {each.path.split("/")[-1] for each in model.trainable_variables}
+    assert names == {"gamma", "beta", "kernel", "bias"}
+    assert len(model.trainable_variables) == 2 * 4 + 2
+    kt.save_adapter(model, tmp_path / "own.safetensors", verbose=0)
+    again = peft_models.classifier("bert")
+    kt.load_adapter(again, tmp_path / "own.safetensors", verbose=0)
+    outputs = peft_models.outputs_of(model, "bert")
+    assert_close(peft_models.outputs_of(again, "bert"), outputs)
+    broken = copy_of("bert/ln_tuning", tmp_path / "file")
+    stem = "base_model.model.embeddings.LayerNorm.ln_tuning_layers."
+    edit_tensors(broken, lambda x: x.pop(f"{stem}bias"))
+    refused(broken, "lacks .'embeddings.LayerNorm.bias'")
+    edit(broken, target_modules=["output.LayerNorm", "pooler"])
+    edit_tensors(broken, lambda x: x.pop(f"{stem}weight"))
+    load_peft(peft_models.backbone("bert"), broken)
 
 
 @pytest.mark.slow
@@ -384,7 +441,8 @@ def test_saving_from_an_unmatched_base_warns(tmp_path):
 @pytest.mark.parametrize(
     "settings, words",
     [
-        (dict(peft_type="IA3"), "'IA3'"),
+        (dict(peft_type="OFT"), "'OFT'"),
+        (dict(peft_type="IA3"), "'lora_alpha': 6"),
         (dict(init_lora_weights="pissa"), "own weights"),
         (dict(init_lora_weights="loftq"), "own weights"),
         (dict(lora_bias=True), "lora_bias"),
@@ -718,5 +776,9 @@ def test_adapters_that_peft_does_not_support_are_refused(tmp_path):
     model = peft_models.backbone("gpt2")
     adapters.DoRA(rank=2).attach(model)
     with pytest.raises(ValueError, match="all of these layers as targets"):
+        save_peft(model, tmp_path)
+    model = peft_models.backbone("gpt2")
+    adapters.VeRA(rank=2).attach(model)
+    with pytest.raises(ValueError, match="one vector between"):
         save_peft(model, tmp_path)
     assert not any(tmp_path.iterdir())

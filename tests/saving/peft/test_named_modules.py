@@ -5,6 +5,7 @@ import pytest
 from keras_transfer.saving.peft.expressions import Expressions
 from keras_transfer.saving.peft.named_modules import is_target
 from keras_transfer.saving.peft.named_modules import short_names
+from keras_transfer.saving.peft.named_modules import target_settings
 
 BERT = "encoder.layer.{}.attention.self.{}"
 NAMES = [BERT.format(i, name) for i in (0, 1) for name in ("query", "key", "value")]
@@ -45,10 +46,30 @@ def test_the_rules_of_peft(config, wanted):
     assert found == wanted
 
 
+def test_some_blocks_are_named_by_their_numbers():
+    wanted = {
+        "target_modules": ["attention.self.query", "attention.self.key"],
+        "layers_to_transform": [1],
+        "layers_pattern": ["layer"],
+    }
+    assert target_settings(NAMES[3:5], NAMES) == wanted
+    assert target_settings([NAMES[0], NAMES[4]], NAMES)["target_modules"] == [
+        NAMES[0],
+        NAMES[4],
+    ]
+    assert target_settings(NAMES[3:5], NAMES, blocks=False) == {
+        "target_modules": NAMES[3:5]
+    }
+    first = ["h.0.a", "h.1.a"]  # without a name before the list, PEFT finds no number
+    assert target_settings(first[1:], first) == {"target_modules": first[1:]}
+
+
 def test_short_names_match_these_modules_and_no_others():
     assert short_names([NAMES[0], NAMES[3]], NAMES) == ["attention.self.query"]
     assert short_names([NAMES[0], NAMES[4]], NAMES) == [NAMES[0], NAMES[4]]
     known = [*NAMES, "pooler.dense"]
     assert short_names(["pooler.dense"], known) == ["pooler.dense"]
+    outputs = ["a.0.output.dense", "a.0.attention.output.dense"]
+    assert short_names(outputs[:1], outputs) == outputs[:1]
     twice = ["a.block.0.x", "b.block.0.x"]
     assert short_names(twice[:1], twice) == twice[:1]
