@@ -73,6 +73,11 @@ class Adapter:
             f"a {type(layer).__name__}. Leave the layer out of the targets."
         )
 
+    @classmethod
+    def peft_part(cls, layer: keras.Layer, config: Mapping[str, object]) -> type[Part]:
+        """Return the part class on `layer` of an adapter with PEFT's `config`."""
+        return cls.part_class(layer)
+
     def trained(
         self, model: keras.Layer, targets: list[Target]
     ) -> list[keras.Variable]:

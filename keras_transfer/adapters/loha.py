@@ -35,7 +35,7 @@ class HadamardProduct:
 
     layer_class = None
     peft_tensors = {
-        "hada_w1_a": PeftTensor("loha_b1", *OUTPUTS),
+        "hada_w1_a": PeftTensor("loha_b1", *OUTPUTS, scaled=True),
         "hada_w1_b": PeftTensor("loha_a1", *INPUTS),
         "hada_w2_a": PeftTensor("loha_b2", *OUTPUTS),
         "hada_w2_b": PeftTensor("loha_a2", *INPUTS),

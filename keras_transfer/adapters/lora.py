@@ -12,6 +12,8 @@ import numpy as np
 from keras_transfer._arguments import dropout_rate
 from keras_transfer._arguments import one_of
 from keras_transfer.adapters.adapter_part import Part
+from keras_transfer.adapters.biased_pairs import BiasedDensePair
+from keras_transfer.adapters.biased_pairs import BiasedEinsumPair
 from keras_transfer.adapters.convolution_pairs import AnyConvPair
 from keras_transfer.adapters.convolution_pairs import ConvPair
 from keras_transfer.adapters.convolution_pairs import DepthwisePair
@@ -37,10 +39,13 @@ from keras_transfer.quantization.packed_layers import Packing
 from keras_transfer.quantization.quantize import fitting_block_size
 from keras_transfer.quantization.quantize import pack_model
 
-BIAS = ("none", "all", "lora_only")
+BIAS = ("none", "all", "lora_only")  # as in PEFT
+PAIR = "pair"  # PEFT's lora_bias
 INITS = ("default", "pissa", "loftq")
 # The pairs that can start from a kernel, and their form in PiSSA.
 STARTS = {DensePair: PissaDensePair, EinsumPair: PissaEinsumPair}
+# The pairs that can have a bias, and their form with a bias.
+BIASED = {DensePair: BiasedDensePair, EinsumPair: BiasedEinsumPair}
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
@@ -88,8 +93,9 @@ class LoRA(RankedAdapter):
             An expression has to match the end of a layer's path. Defaults to None.
         alpha_pattern: Dict from regular expression to alpha. Defaults to None.
         bias: Which of the model's own biases also train: `"none"`, `"all"` (all biases
-            below the head), or `"lora_only"` (the targets' biases). Defaults to
-            `"none"`.
+            below the head), or `"lora_only"` (the targets' biases). With `"pair"` each
+            pair gets a bias of its own, so the model does not change. PEFT calls this
+            `lora_bias`. Defaults to `"none"`.
         init: The start of A and B in Dense and EinsumDense. `"default"` is the start of
             PEFT, with B = 0. `"pissa"` starts with the largest singular values of W, so
             these directions train first. The pair adds `A B - A0 B0`, so the outputs
@@ -158,7 +164,10 @@ class LoRA(RankedAdapter):
             "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal")
         },
         ignored=frozenset(
-            {"eva_config", "fan_in_fan_out", "loftq_config", "qalora_group_size"}
+            {
+                *("eva_config", "fan_in_fan_out", "lora_bias", "loftq_config"),
+                *("qalora_group_size",),
+            }
         ),
         remedy=" Save it with PEFT's `path_initial_model_for_weight_conversion`, which "
         "makes a plain LoRA.",
@@ -178,8 +187,13 @@ class LoRA(RankedAdapter):
     ) -> None:
         super().__init__(rank, alpha, targets, rank_pattern, alpha_pattern)
         self.dropout = dropout_rate("dropout", dropout)
-        self.bias = one_of("bias", bias, BIAS)
+        self.bias = one_of("bias", bias, (*BIAS, PAIR))
         self.init = one_of("init", init, INITS)
+        if self.bias == PAIR and self.init != "default":
+            raise ValueError(
+                f"bias='pair' is not supported with init={init!r}, as in PEFT. Use "
+                "init='default'."
+            )
 
     def part(self, target: Target) -> Part:
         """Return the part for one layer.
@@ -188,9 +202,17 @@ class LoRA(RankedAdapter):
             ValueError: If the layer cannot have this `init`.
         """
         part = super().part(target)
+        kind = type(part)
+        if self.bias == PAIR:
+            if kind not in BIASED:
+                raise Unfit(
+                    "bias='pair' is for a Dense or an EinsumDense. The layer "
+                    f"{target.path!r} has a {kind.__name__}. Leave it out of the "
+                    "targets, or use bias='none'."
+                )
+            return BIASED[kind].from_config(part.get_config())
         if self.init == "default":
             return part
-        kind = type(part)
         if kind not in STARTS:
             raise Unfit(
                 f"init={self.init!r} needs the kernel of a Dense or an EinsumDense as "
@@ -200,6 +222,23 @@ class LoRA(RankedAdapter):
         if self.init == "loftq":
             return part
         return STARTS[kind].from_config(part.get_config())
+
+    @classmethod
+    def peft_part(cls, layer: keras.Layer, config: Mapping[str, object]) -> type[Part]:
+        """Return the part class on `layer` of an adapter with PEFT's `config`.
+
+        Raises:
+            ValueError: If a pair of the layer cannot have the bias of `lora_bias`.
+        """
+        part = cls.part_class(layer)
+        if not config.get("lora_bias"):
+            return part
+        if part not in BIASED:
+            raise ValueError(
+                f"The file has lora_bias=True, but a {part.__name__}, which the layer "
+                f"{layer.name!r} gets, has no bias."
+            )
+        return BIASED[part]
 
     def first_values(self, plan: Plan) -> dict[str, dict[str, np.ndarray]]:
         """Return the start of PiSSA for each target."""
@@ -253,7 +292,7 @@ class LoRA(RankedAdapter):
 
     def trained(self, model: keras.Layer, targets: list[Target]) -> list:
         """Return the biases that also train."""
-        if self.bias == "none":
+        if self.bias in ("none", PAIR):
             return []
         layers = [target.layer for target in targets]
         if self.bias == "all":

@@ -34,7 +34,9 @@ class LowRankPair(Part):
 
     peft_tensors = {
         "lora_A.weight": PeftTensor("lora_a", ("rank", "inputs"), ("inputs", "rank")),
-        "lora_B.weight": PeftTensor("lora_b", ("outputs", "rank"), ("rank", "outputs")),
+        "lora_B.weight": PeftTensor(
+            "lora_b", ("outputs", "rank"), ("rank", "outputs"), scaled=True
+        ),
     }
 
     def __init__(

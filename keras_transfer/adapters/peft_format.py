@@ -83,12 +83,15 @@ class PeftTensor:
         own_axes: The same names in the order of the weight's axes.
         rest: The value for outputs of a module whose layer has no part, or None if
             there is no value without an effect. Defaults to None.
+        scaled: Whether the part's scaling multiplies what the weight adds. Defaults to
+            False.
     """
 
     weight: str
     axes: tuple[str, ...]
     own_axes: tuple[str, ...]
     rest: float | None = None
+    scaled: bool = False
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Return the tensor's shape for the given size of each axis."""

@@ -231,6 +231,52 @@ def test_the_adapters_own_head_trains():
 
 
 @pytest.mark.slow
+def test_a_pair_with_a_bias_equals_a_change_of_kernel_and_bias():
+    model, other = models.nested(), models.nested()
+    other.set_weights(model.get_weights())
+    x, before = models.tokens(), arrays(model.weights)
+    recipe = adapters.LoRA(rank=2, alpha=3, targets="query|output_dense", bias="pair")
+    recipe.attach(model)
+    assert_close(model(x), other(x))
+    models.disturb(model)
+    at = {owner.path: owner.layer for owner in find_owners(other)}
+    for path, _, part in places(model):
+        assert set(part.named_weights) == {"lora_a", "lora_b", "lora_bias"}
+        a, b, bias = (array(weight) for weight in part.named_weights.values())
+        host = at[path]
+        host.kernel.assign(host.kernel + 1.5 * (a @ b).reshape(host.kernel.shape))
+        host.bias.assign(host.bias + 1.5 * bias.reshape(host.bias.shape))
+    wanted = array(other(x))
+    assert_close(model(x), wanted, 1e-5)
+    models.disturb(model)
+    adapters.LoRA(rank=3, targets="query|output_dense", bias="pair").attach(model, "b")
+    models.disturb(model)
+    found = [array(model(x))]
+    adapters.add_weighted(model, "sum", {"b": 1.0})
+    found.append(array(model(x)))
+    adapters.merge(model)
+    found.append(array(model(x)))
+    for each in found[1:]:
+        assert_close(each, found[0], 1e-5)
+    assert np.abs(found[0] - wanted).max() > 0.01
+    adapters.detach(model)
+    assert len(before) == len(model.weights)
+
+
+def test_a_bias_of_a_pair_is_refused_where_it_cannot_be():
+    with pytest.raises(ValueError, match="not supported with init='pissa'"):
+        adapters.LoRA(bias="pair", init="pissa")
+    model = models.nested()
+    with pytest.raises(ValueError, match="EmbeddingPair"):
+        adapters.LoRA(rank=2, targets="token_embedding", bias="pair").attach(model)
+    with pytest.raises(ValueError, match="for a Dense or an EinsumDense"):
+        adapters.DoRA(rank=2, bias="pair").attach(model)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, use_bias=False)])
+    adapters.LoRA(rank=2, targets="all-linear", bias="pair").attach(model)
+    with pytest.raises(ValueError, match="has no such bias"):
+        adapters.merge(model)
+
+
 def test_bias_trains_the_biases_of_the_targets_or_all():
     for bias, count in (("none", 0), ("lora_only", 4)):
         model = models.nested()

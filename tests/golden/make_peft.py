@@ -140,6 +140,10 @@ FAMILIES = {
                     modules_to_save=["classifier"],
                 ),
             ),
+            "lora_bias": (
+                "",
+                dict(target_modules=["query", "output.dense"], lora_bias=True),
+            ),
             "ia3": (
                 "",
                 IA3

@@ -26,6 +26,8 @@ RECIPES = {
         rank=2, targets="all-linear", rank_pattern={"query": 1}
     ),
     "vera": adapters.VeRA(rank=4),
+    "vera_as_in_peft": adapters.VeRA(rank=4, draw="peft"),
+    "lora_biases": adapters.LoRA(rank=2, bias="pair"),
     "ia3": adapters.IA3(),
     "bitfit": adapters.BitFit(),
     "norm_tuning": adapters.NormTuning(),

@@ -43,6 +43,8 @@ CASES = {
     "gpt2 dora": ("gpt2", adapters.DoRA(rank=2, targets=ALL)),
     "llama": ("llama", adapters.LoRA(rank=2, targets=ALL)),
     "bert last block": ("bert", adapters.LoRA(rank=2, targets="_1/.*(query|output)")),
+    "bert pair bias": ("bert", adapters.LoRA(rank=2, targets=ALL, bias="pair")),
+    "gpt2 pair bias": ("gpt2", adapters.LoRA(rank=2, bias="pair")),
     "bert ia3": ("bert", adapters.IA3()),
     "bert ia3 blocks": (
         "bert",

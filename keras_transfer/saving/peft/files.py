@@ -13,6 +13,7 @@ import numpy as np
 from keras_transfer._arguments import dropout_rate
 from keras_transfer._whole_file import replace_file
 from keras_transfer.adapters.adapter import Adapter
+from keras_transfer.adapters.lora import PAIR
 from keras_transfer.adapters.peft_format import PeftFormat
 from keras_transfer.adapters.rank_and_alpha import check_alpha
 from keras_transfer.adapters.rank_and_alpha import check_rank
@@ -152,6 +153,11 @@ def check_config(config: Mapping[str, object], peft: PeftFormat) -> None:
             f"bias={short(config['bias'])} of a {peft.settings['peft_type']} is not "
             f"one of {peft.biases}."
         )
+    if config.get("lora_bias") and config.get("bias", "none") != "none":
+        raise ValueError(
+            f"lora_bias=True and bias={short(config['bias'])} are not supported "
+            "together. A LoRA here trains its own biases or the model's, not both."
+        )
     for argument, check in (("rank", check_rank), ("alpha", check_alpha)):
         if name := peft.arguments.get(argument):
             check(config.get(name), name)
@@ -188,6 +194,8 @@ def new_config(
         task_type: PEFT's name of the task, or None for a model without a head.
     """
     arguments = {key: getattr(recipe, x) for x, key in recipe.peft.arguments.items()}
+    if arguments.get("bias") == PAIR:
+        arguments |= {"bias": "none", "lora_bias": True}
     return {
         "base_model_name_or_path": None,
         "inference_mode": True,

@@ -196,7 +196,7 @@ def _pair(
 ) -> Pair:
     full = module if module in mapping.heads else prefix + module
     factors = mapping.factors(module)
-    part = file.technique.part_class(factors[0].layer)
+    part = file.technique.peft_part(factors[0].layer, file.config)
     specs = part.peft_tensors
     if part.peft_inputs and is_of_inputs(file.config, full, file.expressions):
         specs = part.peft_inputs

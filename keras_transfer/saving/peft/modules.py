@@ -108,7 +108,6 @@ def _module(
     rank = getattr(first, "rank", None)
     rank = rank if shared else sum(part.rank for _, part in pairs)
     sizes = sizes_of(factors) | {"rank": rank}
-    scaled = [k for k, x in specs.items() if {"rank", "outputs"} <= set(x.axes)][:1]
     tensors = {
         end: np.full(x.shape(sizes), x.rest or 0.0, "float32")
         for end, x in specs.items()
@@ -121,7 +120,7 @@ def _module(
         start += 0 if shared else own
         for end, spec in specs.items():
             value = _keras.value(part.named_weights[spec.weight])
-            if end in scaled:
+            if spec.scaled:
                 value = value * np.float32(part.scaling / first.scaling)
             spec.write(tensors[end], value, at)
     alpha = alpha if shared else first.scaling * recipe.peft.divisor(rank)

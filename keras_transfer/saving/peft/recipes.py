@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.adapters.ia3 import IA3
+from keras_transfer.adapters.lora import PAIR
 from keras_transfer.adapters.rank_and_alpha import RankedAdapter
 from keras_transfer.adapters.vera import VeRA
 from keras_transfer.saving.peft.files import PeftFile
@@ -41,6 +42,8 @@ def recipe_of(
         for name, key in kind.peft.arguments.items()
         if key in file.config
     }
+    if file.config.get("lora_bias"):
+        arguments["bias"] = PAIR
     if issubclass(kind, RankedAdapter):
         arguments |= _patterns(file, layout, paths)
         return kind(**arguments, targets=layers).of_file()

@@ -56,7 +56,7 @@ def whole_keys(
     bias = getattr(recipe, "bias", "none")
     if bias == "lora_only":
         biases &= wrapped
-    biases = biases if bias != "none" else set()
+    biases = biases if bias in ("all", "lora_only") else set()
     whole = _own_keys(mapping, own) - heads
     bare = task_type in (None, "FEATURE_EXTRACTION")
     prefix = "" if bare else f"{mapping.prefix}."
