@@ -63,20 +63,23 @@ class Adapter:
         raise NotImplementedError
 
     @classmethod
-    def part_class(cls, layer: keras.Layer) -> type[Part]:
+    def part_class(
+        cls, layer: keras.Layer, parts: Mapping[type, type[Part]] | None = None
+    ) -> type[Part]:
         """Return the part class of the nearest class that `layer` inherits from."""
+        parts = cls.parts if parts is None else parts
         for base in type(layer).__mro__:
-            if base in cls.parts:
-                return cls.parts[base]
+            if base in parts:
+                return parts[base]
         raise ValueError(
             f"{cls.__name__} cannot adapt {layer.name!r}, because it has no part for "
             f"a {type(layer).__name__}. Leave the layer out of the targets."
         )
 
     @classmethod
-    def peft_part(cls, layer: keras.Layer, config: Mapping[str, object]) -> type[Part]:
-        """Return the part class on `layer` of an adapter with PEFT's `config`."""
-        return cls.part_class(layer)
+    def peft_parts(cls, config: Mapping[str, object]) -> Mapping[type, type[Part]]:
+        """Return the part of each layer class for an adapter with PEFT's `config`."""
+        return cls.parts
 
     def trained(
         self, model: keras.Layer, targets: list[Target]

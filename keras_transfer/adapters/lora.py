@@ -224,21 +224,11 @@ class LoRA(RankedAdapter):
         return STARTS[kind].from_config(part.get_config())
 
     @classmethod
-    def peft_part(cls, layer: keras.Layer, config: Mapping[str, object]) -> type[Part]:
-        """Return the part class on `layer` of an adapter with PEFT's `config`.
-
-        Raises:
-            ValueError: If a pair of the layer cannot have the bias of `lora_bias`.
-        """
-        part = cls.part_class(layer)
+    def peft_parts(cls, config: Mapping[str, object]) -> Mapping[type, type[Part]]:
+        """Return the part of each layer class for an adapter with PEFT's `config`."""
         if not config.get("lora_bias"):
-            return part
-        if part not in BIASED:
-            raise ValueError(
-                f"The file has lora_bias=True, but a {part.__name__}, which the layer "
-                f"{layer.name!r} gets, has no bias."
-            )
-        return BIASED[part]
+            return cls.parts
+        return {layer: BIASED.get(part, part) for layer, part in cls.parts.items()}
 
     def first_values(self, plan: Plan) -> dict[str, dict[str, np.ndarray]]:
         """Return the start of PiSSA for each target."""

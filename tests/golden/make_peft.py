@@ -92,12 +92,61 @@ LLAMA = transformers.LlamaConfig(
     tie_word_embeddings=False,
 )
 
+SMALL = dict(
+    vocab_size=20,
+    hidden_size=12,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=10,
+    initializer_range=0.4,
+)
+XLM_ROBERTA = transformers.XLMRobertaConfig(
+    **SMALL,
+    max_position_embeddings=11,
+    layer_norm_eps=1e-5,
+    type_vocab_size=1,
+    num_labels=3,
+)
+DECODER = SMALL | dict(
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=9,
+    rms_norm_eps=1e-6,
+    bos_token_id=0,
+    eos_token_id=0,
+)
+GEMMA = transformers.GemmaConfig(**DECODER, head_dim=4)
+QWEN3 = transformers.Qwen3Config(
+    **DECODER, head_dim=4, tie_word_embeddings=False, use_sliding_window=False
+)
+MISTRAL = transformers.MistralConfig(**DECODER, head_dim=4, sliding_window=9)
+VIT = transformers.ViTConfig(
+    **{k: v for k, v in SMALL.items() if k != "vocab_size"},
+    image_size=6,
+    patch_size=3,
+    layer_norm_eps=1e-6,
+    num_labels=3,
+)
+T5 = transformers.T5Config(
+    vocab_size=20,
+    d_model=12,
+    d_kv=4,
+    d_ff=10,
+    num_layers=2,
+    num_heads=3,
+    feed_forward_proj="gated-gelu",
+    dropout_rate=0.0,
+    initializer_factor=0.5,
+    decoder_start_token_id=0,
+)
+
 # Settings of the techniques other than LoRA.
 LOHA = dict(kind=peft.LoHaConfig, r=2, alpha=6)
 IA3 = dict(kind=peft.IA3Config)
 VERA = dict(kind=peft.VeraConfig, r=5, vera_dropout=0.1, projection_prng_key=3)
 NORMS = dict(kind=peft.LNTuningConfig)
 LORA = dict(kind=peft.LoraConfig, r=2, lora_alpha=6, lora_dropout=0.1)
+ALL_LINEAR = dict(target_modules="all-linear", task_type="CAUSAL_LM")
 
 # For each family: its config, the kind of model that saves the base, and the cases. A
 # case has the kind of model and PEFT's settings.
@@ -242,12 +291,53 @@ FAMILIES = {
             "ln_causal_lm": ("CausalLM", NORMS | dict(task_type="CAUSAL_LM")),
         },
     ),
+    "xlm_roberta": (
+        XLM_ROBERTA,
+        "SequenceClassification",
+        {
+            "seq_cls": (
+                "SequenceClassification",
+                dict(target_modules=["query", "value"], task_type="SEQ_CLS"),
+            ),
+        },
+    ),
+    "gemma": (GEMMA, "CausalLM", {"causal_lm": ("CausalLM", ALL_LINEAR)}),
+    "qwen3": (QWEN3, "CausalLM", {"causal_lm": ("CausalLM", ALL_LINEAR)}),
+    "mistral": (
+        MISTRAL,
+        "CausalLM",
+        {
+            "causal_lm": ("CausalLM", ALL_LINEAR),
+            "ln_causal_lm": ("CausalLM", NORMS | dict(task_type="CAUSAL_LM")),
+        },
+    ),
+    "vit": (
+        VIT,
+        "ImageClassification",
+        {
+            "features": ("", dict(target_modules=["q_proj", "v_proj", "fc2"])),
+            "classifier": (
+                "ImageClassification",
+                dict(target_modules="all-linear", modules_to_save=["classifier"]),
+            ),
+        },
+    ),
+    "t5": (
+        T5,
+        "Seq2SeqLM",
+        {
+            "features": ("", dict(target_modules=["q", "v", "wi_0", "wo"])),
+            "ia3": ("", IA3),
+        },
+    ),
 }
 
 
 def inputs_of(config):
     """Return token ids and padding mask; a padding token is 1, as in RoBERTa."""
     rng = np.random.default_rng(0)
+    if config.model_type == "vit":
+        return rng.normal(size=(2, 3, 6, 6)).astype("float32"), None
     ids = rng.integers(3, config.vocab_size, (len(LENGTHS), max(LENGTHS)))
     mask = np.arange(max(LENGTHS)) < np.array(LENGTHS)[:, None]
     return np.where(mask, ids, 1), mask.astype("int64")
@@ -256,8 +346,13 @@ def inputs_of(config):
 def outputs_of(model, ids, mask):
     """Return the logits of a model with a head, or the features of a bare one."""
     model.eval()
+    inputs = {model.main_input_name: torch.tensor(ids)}
+    if mask is not None:
+        inputs["attention_mask"] = torch.tensor(mask)
+    if model.config.is_encoder_decoder:
+        inputs |= {f"decoder_{key}": value for key, value in inputs.items()}
     with torch.no_grad():
-        found = model(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask))
+        found = model(**inputs)
     return (found.logits if "logits" in found else found.last_hidden_state).numpy()
 
 
@@ -281,6 +376,8 @@ def make_base(folder, config, kind):
     with torch.no_grad():
         for weight in whole.parameters():  # also biases and norms, which are 0 or 1
             weight += 0.1 * torch.randn_like(weight)
+            # keras-hub's converter of Mistral rounds to half precision.
+            weight.data = weight.half().float()
     whole.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
 
@@ -293,6 +390,8 @@ def make(family, config, base_kind, cases):
         make_base(base, config, base_kind)
     ids, mask = inputs_of(config)
     arrays = {"token_ids": ids, "padding_mask": mask}
+    if mask is None:
+        arrays = {"images": ids.transpose(0, 2, 3, 1)}
     arrays["base"] = outputs_of(transformers.AutoModel.from_pretrained(base), ids, mask)
     outputs = folder / "outputs.npz"
     if outputs.is_file():

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from keras_transfer.adapters.adapter import Adapter
+from keras_transfer.saving.peft.factors import Factors
 from keras_transfer.saving.peft.files import PeftFile
-from keras_transfer.saving.peft.hub_mapping import Factors
 from keras_transfer.saving.peft.hub_mapping import HubMapping
 from keras_transfer.saving.peft.named_modules import is_target
 from keras_transfer.saving.strict_json import short
 
 # The tasks of PEFT whose head, if any, is the head of a text classifier.
 HEAD_TASKS = (None, "SEQ_CLS")
-OTHER_HEAD = re.compile("For(?!SequenceClassification)[A-Z]")
+OTHER_HEAD = re.compile("For(?!SequenceClassification|ImageClassification)[A-Z]")
 
 
 def check_known(keys: Iterable[str], mapping: HubMapping) -> None:
@@ -39,6 +39,11 @@ def check_known(keys: Iterable[str], mapping: HubMapping) -> None:
         hint = (
             "The keras-hub backbone has no pooler. In PEFT, leave the pooler out with "
             "exclude_modules=['pooler.dense']."
+        )
+    elif any("position_embeddings" in key for key in unknown):
+        hint = (
+            "keras-hub adds the token type to the positions, so trained positions "
+            "cannot be loaded. In PEFT, leave them out of modules_to_save."
         )
     raise ValueError(
         f"The file has weights for {unknown[:5]} ({len(unknown)} in all), which the "
@@ -107,7 +112,7 @@ def check_task(
     if task not in HEAD_TASKS or OTHER_HEAD.search(str(kind)):
         raise ValueError(
             f"The head in the file is of another task (task_type={short(task)}, class "
-            f"{short(kind)}) than text classification. To load the adapter into a "
+            f"{short(kind)}) than classification. To load the adapter into a "
             "backbone without this head, save it in PEFT with modules_to_save=None."
         )
 

@@ -7,20 +7,44 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 
 import keras
 import numpy as np
 
-from keras_transfer.adapters import matrix
 from keras_transfer.backbones.layer_paths import located
 from keras_transfer.backbones.layer_paths import weights_of
+from keras_transfer.saving.peft import t5_names
+from keras_transfer.saving.peft.factors import aligned
+from keras_transfer.saving.peft.factors import Factors
+from keras_transfer.saving.peft.factors import MATRICES
+from keras_transfer.saving.peft.factors import Share
+from keras_transfer.saving.peft.factors import sizes_of
 
 # Name of the bare model inside a model with a head, if the converter leaves it out.
-PREFIXES = {"bert": "bert", "gpt2": "transformer"}
-# Names of the weights that a low-rank pair can be added to.
-MATRICES = ("kernel", "embeddings")
-MATRIX_LAYERS = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding)
+PREFIXES = {
+    "bert": "bert",
+    "gpt2": "transformer",
+    "qwen3": "model",
+    "xlm_roberta": "roberta",
+}
+# Families with a head for images, for which PEFT has no task.
+IMAGES = ("vit",)
+# Backbones that have the weights of another backbone, whose converter fits.
+ALIKE = {"LlamaBackbone": "Llama3Backbone"}
+# Names in transformers 5 of modules with other names in its files.
+RENAMED = {
+    "vit": (
+        ("encoder.layer.", "layers."),
+        ("attention.attention.query", "attention.q_proj"),
+        ("attention.attention.key", "attention.k_proj"),
+        ("attention.attention.value", "attention.v_proj"),
+        ("attention.output.dense", "attention.o_proj"),
+        ("intermediate.dense", "mlp.fc1"),
+        ("output.dense", "mlp.fc2"),
+    )
+}
 # Modules of Hugging Face's ...ForSequenceClassification for the Dense layers of a
 # keras-hub text classifier, in order. keras-hub has no converter for these modules.
 HEADS = {
@@ -28,38 +52,13 @@ HEADS = {
     "bert": ("classifier",),
     "distilbert": ("pre_classifier", "classifier"),
     "roberta": ("classifier.dense", "classifier.out_proj"),
+    "vit": ("classifier",),
+    "xlm_roberta": ("classifier.dense", "classifier.out_proj"),
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """A Keras weight that keras-hub makes from a Hugging Face tensor or its slice."""
-
-    layer: keras.Layer
-    variable: keras.Variable
-    hook: Callable | None = None
-
-    def read(self, tensor: np.ndarray, *, any_width: bool = False) -> np.ndarray:
-        """Return keras-hub's weight of `tensor`, in any shape if `any_width` is set."""
-        shape = list(self.variable.shape)
-        found = np.asarray(self.hook(tensor, shape) if self.hook else tensor)
-        if list(found.shape) != shape and not any_width:
-            raise ValueError(f"{tensor.shape} becomes {found.shape}, not {shape}.")
-        return found
-
-
-@dataclasses.dataclass(frozen=True)
-class Factors:
-    """Where the pair of one Keras layer is in the A and B of a Hugging Face module.
-
-    `A_keras = A.T[inputs]` and `B_keras = B.T[:, outputs]`. `rows_out` says whether
-    the module's weight has a row for each output, as in a Linear.
-    """
-
-    layer: keras.Layer
-    inputs: np.ndarray
-    outputs: np.ndarray
-    rows_out: bool
+POSITIONS = "position_embeddings.weight"
+TOKEN_TYPES = "token_type_embeddings.weight"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +66,27 @@ class HubMapping:
     """The tensors of a Hugging Face model, by their names in the bare model.
 
     `family` is the model type, `prefix` the name of the bare model inside a model with
-    a head, `shares` the Keras weights by tensor, and `heads` the modules of the head.
+    a head, if any, `shares` the Keras weights by tensor, and `heads` the modules of the
+    head. Modules have their names in transformers 5.
     """
 
     family: str
     prefix: str
     shares: Mapping[str, list[Share]]
     heads: tuple[str, ...] = ()
+
+    @property
+    def stem(self) -> str:
+        """The prefix with a dot, or an empty string without a prefix."""
+        return f"{self.prefix}." if self.prefix else ""
+
+    def renamed(self, names: Iterable[str]) -> HubMapping:
+        """Return this mapping with the names of transformers 4, if `names` has them."""
+        pairs = RENAMED.get(self.family, ())
+        if not any(old in name for name in names for old, _ in pairs[:1]):
+            return self
+        shares = {_replaced(k, pairs, back=True): x for k, x in self.shares.items()}
+        return dataclasses.replace(self, shares=shares)
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Return the shape of a tensor, which is a matrix for pairs, or a vector."""
@@ -104,41 +117,7 @@ class HubMapping:
         The converter gets the row or column number of each entry instead of the
         values. So its result says which entry becomes each entry of a Keras kernel.
         """
-        shares = self.shares[f"{module}.weight"]
-        for share in shares:
-            named = share.variable.name in MATRICES
-            if not named or not isinstance(share.layer, MATRIX_LAYERS):
-                raise ValueError(
-                    f"The module {module!r} is the weight {share.variable.name!r} of "
-                    f"the {type(share.layer).__name__} {share.layer.name!r} in Keras, "
-                    "which cannot have a low-rank pair. Leave it out of the targets."
-                )
-        frames = [_frame(share) for share in shares]
-        size_in = frames[0].size_in
-        size_out = sum(frame.size_out for frame in frames)
-        # A Linear has a row for each output. A Conv1D of GPT-2 and an embedding have a
-        # row for each input. For a square matrix only one of the two gives a pair.
-        for rows_out in (True, False):
-            shape = (size_out, size_in) if rows_out else (size_in, size_out)
-            rows, columns = np.indices(shape)
-            into, out = (columns, rows) if rows_out else (rows, columns)
-            found = [
-                _aligned(share, frame, into, out, rows_out)
-                for share, frame in zip(shares, frames, strict=True)
-            ]
-            if all(each is not None for each in found):
-                return found
-        raise ValueError(
-            f"keras-hub mixes the inputs and outputs of {module!r} when it makes the "
-            f"weights of {[x.layer.name for x in shares]}, so a low-rank pair cannot "
-            "be converted. Leave this module out of the targets."
-        )
-
-
-def sizes_of(factors: list[Factors]) -> dict[str, int]:
-    """Return the numbers of inputs and outputs of a module."""
-    size_out = sum(len(each.outputs) for each in factors)
-    return {"inputs": len(factors[0].inputs), "outputs": size_out}
+        return aligned(module, self.shares[f"{module}.weight"])
 
 
 def mapping_of(model: keras.Model) -> HubMapping:
@@ -147,7 +126,8 @@ def mapping_of(model: keras.Model) -> HubMapping:
 
     backbone = hub_backbone(model)
     mapping = read_mapping(backbone)
-    if isinstance(model, keras_hub.models.TextClassifier):
+    kinds = keras_hub.models.TextClassifier, keras_hub.models.ImageClassifier
+    if isinstance(model, kinds):
         mapping = with_head(mapping, model, backbone)
     return mapping
 
@@ -159,7 +139,8 @@ def read_mapping(backbone: keras.Model) -> HubMapping:
         ValueError: If keras-hub has no converter, or none that gives a mapping.
     """
     converter = _converter(backbone)
-    family = converter.__name__.rsplit(".convert_", 1)[1]
+    family = converter.__name__.rsplit(".", 1)[1]
+    family = family.removeprefix("convert_").removesuffix("_names")
     recorder = _Recorder()
     try:
         converter.convert_weights(backbone, recorder, _Config(backbone))
@@ -177,8 +158,9 @@ def read_mapping(backbone: keras.Model) -> HubMapping:
     prefix = PREFIXES.get(family) or _common(keys)
     shares: dict[str, list[Share]] = {}
     for variable, key, hook in recorder.found:
-        if id(variable) in owners:
+        if id(variable) in owners and not (recorder.added and key.endswith(POSITIONS)):
             bare = key.removeprefix(f"{prefix}.")
+            bare = _replaced(bare, RENAMED.get(family, ()))
             share = Share(owners[id(variable)], variable, hook)
             shares.setdefault(bare, []).append(share)
     return HubMapping(family, prefix, shares)
@@ -187,7 +169,7 @@ def read_mapping(backbone: keras.Model) -> HubMapping:
 def with_head(
     mapping: HubMapping, model: keras.Model, backbone: keras.Model
 ) -> HubMapping:
-    """Return `mapping` with the head of a keras-hub text classifier."""
+    """Return `mapping` with the head of a keras-hub classifier."""
     below = {id(each) for each in located(backbone).values()}
     dense = [
         layer
@@ -234,6 +216,7 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.found: list[tuple[keras.Variable, str, Callable | None]] = []
+        self.added = False  # whether other weights are added to those of the positions
 
     def port_weight(
         self,
@@ -244,6 +227,9 @@ class _Recorder:
         self.found.append((keras_variable, hf_weight_key, hook_fn))
 
     def get_tensor(self, hf_weight_key: str) -> np.ndarray:
+        if hf_weight_key.endswith(TOKEN_TYPES):
+            self.added = True
+            return np.zeros((1, 1), "float32")  # XLM-R adds a row to its positions
         raise KeyError(f"it reads the values of {hf_weight_key}")
 
 
@@ -252,52 +238,26 @@ class _Config:
 
     names = {"n_embd": "hidden_dim", "hidden_size": "hidden_dim"}
 
+    @property
+    def model_type(self) -> str:
+        """The version of Gemma, the only family for which a converter asks."""
+        return "gemma2" if self.backbone.use_post_ffw_norm else "gemma"
+
     def __init__(self, backbone: keras.Model) -> None:
         self.backbone = backbone
 
     def __getitem__(self, key: str) -> object:
+        if key == "model_type" and hasattr(self.backbone, "use_post_ffw_norm"):
+            return self.model_type
         if key not in self.names:
             raise KeyError(f"it reads {key} of config.json")
         return getattr(self.backbone, self.names[key])
 
 
-@dataclasses.dataclass(frozen=True)
-class _Frame:
-    """The row and column of each entry of a kernel in its matrix of two axes."""
-
-    size_in: int
-    size_out: int
-    at_in: np.ndarray
-    at_out: np.ndarray
-
-
-def _frame(share: Share) -> _Frame:
-    layer, shape = share.layer, tuple(share.variable.shape)
-    if isinstance(layer, keras.layers.Embedding):
-        return _Frame(*shape, *np.indices(shape))
-    sizes = matrix.sizes(layer)
-    at_in, at_out = (matrix.as_kernel(layer, at) for at in np.indices(sizes))
-    return _Frame(*sizes, at_in, at_out)
-
-
-def _aligned(
-    share: Share, frame: _Frame, into: np.ndarray, out: np.ndarray, rows_out: bool
-) -> Factors | None:
-    try:
-        into, out = share.read(into), share.read(out)
-    except ValueError:  # this orientation has the wrong shape
-        return None
-    inputs = _table(frame.at_in, into, frame.size_in)
-    outputs = _table(frame.at_out, out, frame.size_out)
-    fits = inputs is not None and outputs is not None
-    return Factors(share.layer, inputs, outputs, rows_out) if fits else None
-
-
-def _table(at: np.ndarray, values: np.ndarray, size: int) -> np.ndarray | None:
-    """Return t so that t[at] == values, or None if no such table exists."""
-    table = np.full(size, -1)
-    table[at.ravel()] = values.ravel()
-    return table if np.array_equal(table[at], values) else None
+def _replaced(name: str, pairs: Iterable[tuple[str, str]], back: bool = False) -> str:
+    for old, new in pairs:
+        name = name.replace(new, old) if back else name.replace(old, new)
+    return name
 
 
 def _transposed(tensor: np.ndarray, shape: list[int]) -> np.ndarray:
@@ -314,10 +274,12 @@ def _converter(backbone: keras.Model) -> object:
     from keras_hub.src.utils.transformers import preset_loader
 
     modules = [m for name, m in vars(preset_loader).items() if "convert_" in name]
-    known = {m.backbone_cls: m for m in modules if hasattr(m, "backbone_cls")}
+    known = {m.backbone_cls.__name__: m for m in modules if hasattr(m, "backbone_cls")}
+    known["T5Backbone"] = t5_names
     for kind in type(backbone).__mro__:
-        if kind in known:
-            return known[kind]
+        name = ALIKE.get(kind.__name__, kind.__name__)
+        if kind.__module__.startswith("keras_hub.") and name in known:
+            return known[name]
     raise ValueError(
         f"keras-hub has no converter from Hugging Face's format for a "
         f"{type(backbone).__name__}, so the module of each layer is unknown."

@@ -17,10 +17,10 @@ from keras_transfer.saving.peft.checks import check_plain
 from keras_transfer.saving.peft.checks import check_targets
 from keras_transfer.saving.peft.checks import check_task
 from keras_transfer.saving.peft.checks import check_whole
+from keras_transfer.saving.peft.factors import Factors
+from keras_transfer.saving.peft.factors import sizes_of
 from keras_transfer.saving.peft.files import PeftFile
-from keras_transfer.saving.peft.hub_mapping import Factors
 from keras_transfer.saving.peft.hub_mapping import HubMapping
-from keras_transfer.saving.peft.hub_mapping import sizes_of
 from keras_transfer.saving.peft.named_modules import is_of_inputs
 from keras_transfer.saving.peft.named_modules import rank_and_alpha
 
@@ -160,10 +160,11 @@ def _sorted(
         if not name.startswith(ROOT):
             raise ValueError(f"The tensor {name!r} does not begin with {ROOT!r}.")
         names[name] = name.removeprefix(ROOT)
-    prefix = f"{mapping.prefix}."
+    prefix = mapping.stem
     if not any(each.startswith(prefix) for each in names.values()):
         prefix = ""
-    kinds = {x for part in file.technique.parts.values() for x in part.peft_tensors}
+    parts = file.technique.peft_parts(file.config).values()
+    kinds = {x for part in parts for x in part.peft_tensors}
     ends = "|".join(map(re.escape, sorted(kinds))) or "(?!)"
     # For LoRA this is `lora_`. Other tensors that begin in this way also belong to it.
     begins = "|".join(sorted({re.escape(x.split("_")[0]) for x in kinds})) or "(?!)"
@@ -196,7 +197,8 @@ def _pair(
 ) -> Pair:
     full = module if module in mapping.heads else prefix + module
     factors = mapping.factors(module)
-    part = file.technique.peft_part(factors[0].layer, file.config)
+    parts = file.technique.peft_parts(file.config)
+    part = file.technique.part_class(factors[0].layer, parts)
     specs = part.peft_tensors
     if part.peft_inputs and is_of_inputs(file.config, full, file.expressions):
         specs = part.peft_inputs

@@ -106,6 +106,7 @@ def load_peft(
         plan, values = prompt_plan(model, file.config, file.tensors)
         plan.install(model, name, values)
         return _said(plan, model, name, path)
+    mapping = mapping.renamed(file.tensors)
     layout = layout_of(file, mapping)
     values = _own_values(mapping, layout, _wrapped(layout))
     _check_head(file.config, mapping, layout)

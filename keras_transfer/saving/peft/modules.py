@@ -15,9 +15,9 @@ from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.switching import places
 from keras_transfer.adapters.targets import by_pattern
 from keras_transfer.saving.peft.checks import check_whole
-from keras_transfer.saving.peft.hub_mapping import Factors
+from keras_transfer.saving.peft.factors import Factors
+from keras_transfer.saving.peft.factors import sizes_of
 from keras_transfer.saving.peft.hub_mapping import HubMapping
-from keras_transfer.saving.peft.hub_mapping import sizes_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from keras_transfer.adapters.random_projection import bound
 from keras_transfer.adapters.random_projection import DRAWS
 from keras_transfer.adapters.random_projection import matrices
 from keras_transfer.adapters.vera import VeRA
-from keras_transfer.saving.peft.hub_mapping import sizes_of
+from keras_transfer.saving.peft.factors import sizes_of
 from keras_transfer.saving.peft.layout import Layout
 
 A, B = VeRA.peft.shared

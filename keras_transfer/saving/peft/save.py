@@ -119,6 +119,8 @@ def save_peft(
     origin = origins.get(recipe) if recipe is not None else None
     if origin and task_type not in (None, origin.config.get("task_type")):
         origin = None
+    if origin:
+        mapping = mapping.renamed(origin.dtypes)
     check_tied(model, mapping, parts)
     text, tensors = _written(model, name, mapping, task_type, origin)
     return _saved(model, path, name, text, tensors)

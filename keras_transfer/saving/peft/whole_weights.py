@@ -13,9 +13,10 @@ from keras_transfer._arguments import one_of
 from keras_transfer.adapters.adapter import Adapter
 from keras_transfer.saving.peft.hub_mapping import hub_backbone
 from keras_transfer.saving.peft.hub_mapping import HubMapping
+from keras_transfer.saving.peft.hub_mapping import IMAGES
 from keras_transfer.saving.peft.layout import Origin
 
-TASKS = (None, "SEQ_CLS", "CAUSAL_LM", "FEATURE_EXTRACTION")
+TASKS = (None, "SEQ_CLS", "CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION")
 
 
 def whole_keys(
@@ -35,7 +36,13 @@ def whole_keys(
     heads &= set(mapping.shares)
     kept = heads & set(origin.plain) if origin else set()
     one_of("task_type", task_type, TASKS)
-    if (task_type == "SEQ_CLS") != bool(heads) and not kept:
+    of_images = bool(heads) and mapping.family in IMAGES
+    if of_images and task_type is not None:
+        raise ValueError(
+            f"task_type={task_type!r} is not for the images of a {mapping.family!r}. "
+            "PEFT has no task for images. Leave task_type out. The head is saved too."
+        )
+    if not of_images and (task_type == "SEQ_CLS") != bool(heads) and not kept:
         _refuse_head(model, task_type)
     if not heads:
         below = {id(each) for each in hub_backbone(model).weights}
@@ -58,8 +65,8 @@ def whole_keys(
         biases &= wrapped
     biases = biases if bias in ("all", "lora_only") else set()
     whole = _own_keys(mapping, own) - heads
-    bare = task_type in (None, "FEATURE_EXTRACTION")
-    prefix = "" if bare else f"{mapping.prefix}."
+    bare = not of_images and task_type in (None, "FEATURE_EXTRACTION")
+    prefix = "" if bare else mapping.stem
     return sorted(biases | heads | whole), prefix, wrapped
 
 
