@@ -42,6 +42,15 @@ CASES = {
     "gpt2 rank-stabilized": ("gpt2", adapters.RsLoRA(rank=2, targets=ALL)),
     "gpt2 dora": ("gpt2", adapters.DoRA(rank=2, targets=ALL)),
     "llama": ("llama", adapters.LoRA(rank=2, targets=ALL)),
+    "gemma": ("gemma", adapters.LoRA(rank=2, targets=ALL)),
+    "mistral": ("mistral", adapters.DoRA(rank=2, targets=ALL)),
+    "qwen3": ("qwen3", adapters.LoRA(rank=2, targets=ALL)),
+    "t5": ("t5", adapters.LoRA(rank=2, targets=ALL)),
+    "t5 ia3": ("t5", adapters.IA3()),
+    "t5 norms": ("t5", adapters.NormTuning()),
+    "vit": ("vit", adapters.LoRA(rank=2, targets=ALL)),
+    "vit norms": ("vit", adapters.NormTuning()),
+    "xlm_roberta": ("xlm_roberta", adapters.LoRA(rank=2, targets=ALL)),
     "bert last block": ("bert", adapters.LoRA(rank=2, targets="_1/.*(query|output)")),
     "bert pair bias": ("bert", adapters.LoRA(rank=2, targets=ALL, bias="pair")),
     "gpt2 pair bias": ("gpt2", adapters.LoRA(rank=2, bias="pair")),
@@ -63,7 +72,7 @@ CASES = {
     "gpt2 norms": ("gpt2", adapters.NormTuning()),
     "llama norms": ("llama", adapters.NormTuning()),
 }
-HEADS = ("albert", "bert", "distilbert", "roberta")
+HEADS = ("albert", "bert", "distilbert", "roberta", "vit", "xlm_roberta")
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +110,16 @@ def in_pytorch(family, folder, kind, *, merged=False):
         model = peft.PeftModel.from_pretrained(model, folder)
     model = model.merge_and_unload() if merged else model
     arrays = np.load(peft_models.GOLDEN / family / "outputs.npz")
+    if "images" in arrays:
+        inputs = {"pixel_values": torch.tensor(arrays["images"].transpose(0, 3, 1, 2))}
+    else:
+        names = {"input_ids": "token_ids", "attention_mask": "padding_mask"}
+        inputs = {key: torch.tensor(arrays[name]) for key, name in names.items()}
+    if family == "t5":
+        inputs |= {f"decoder_{key}": value for key, value in inputs.items()}
     model.eval()
     with torch.no_grad():
-        outputs = model(
-            input_ids=torch.tensor(arrays["token_ids"]),
-            attention_mask=torch.tensor(arrays["padding_mask"]),
-        )
+        outputs = model(**inputs)
     return (outputs.logits if kind else outputs.last_hidden_state).numpy()
 
 
@@ -149,13 +162,15 @@ def test_pytorch_computes_the_same_with_the_head(torch, family, tmp_path):
     model = peft_models.classifier(family)
     adapters.LoRA(rank=2).attach(model)
     disturb(model)
-    save_peft(model, tmp_path, task_type="SEQ_CLS")
+    of_images = family == "vit"
+    save_peft(model, tmp_path, task_type=None if of_images else "SEQ_CLS")
     ours = peft_models.outputs_of(model, family)
-    theirs = in_pytorch(family, tmp_path, "ForSequenceClassification")
+    kind = "Image" if of_images else "Sequence"
+    theirs = in_pytorch(family, tmp_path, f"For{kind}Classification")
     assert np.abs(ours - theirs).max() < 1e-5
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gemma", "gpt2", "llama", "mistral", "qwen3"])
 def test_pytorch_computes_the_same_logits_of_words(torch, family, tmp_path):
     model = peft_models.causal_lm(family)
     adapters.LoRA(rank=2, targets=ALL).attach(model)
