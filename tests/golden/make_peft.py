@@ -189,6 +189,22 @@ FAMILIES = {
                     modules_to_save=["classifier"],
                 ),
             ),
+            "saved_embeddings": (
+                "",
+                dict(target_modules=["query"], save_embedding_layers=True),
+            ),
+            "words_to_save": (
+                "",
+                dict(target_modules=["query"], modules_to_save=["word_embeddings"]),
+            ),
+            "some_blocks": (
+                "",
+                dict(
+                    target_modules=["query", "output.dense"],
+                    layers_to_transform=[1],
+                    layers_pattern=["layer"],
+                ),
+            ),
             "lora_bias": (
                 "",
                 dict(target_modules=["query", "output.dense"], lora_bias=True),
@@ -268,6 +284,10 @@ FAMILIES = {
                 dict(target_modules=["wte", "c_attn"], task_type="CAUSAL_LM"),
             ),
             "ia3": ("", IA3),
+            "saved_causal_lm": (
+                "CausalLM",
+                dict(task_type="CAUSAL_LM", save_embedding_layers=True),
+            ),
         },
     ),
     "llama": (
@@ -403,6 +423,7 @@ def make(family, config, base_kind, cases):
         model = auto.from_pretrained(base)
         settings = settings if "kind" in settings else LORA | settings
         settings = dict(settings)
+        words = settings.pop("save_embedding_layers", "auto")
         model = peft.get_peft_model(model, settings.pop("kind")(**settings))
         randomize(model, seed)
         pairs = [each for name, each in model.named_parameters() if "lora_" in name]
@@ -419,7 +440,7 @@ def make(family, config, base_kind, cases):
         for key in ("target_modules", "feedforward_modules"):
             if isinstance(getattr(config_saved, key, None), set):
                 setattr(config_saved, key, sorted(getattr(config_saved, key)))
-        model.save_pretrained(folder / case)
+        model.save_pretrained(folder / case, save_embedding_layers=words)
         (folder / case / "README.md").unlink()
     np.savez_compressed(outputs, **arrays)
     for path in folder.glob("*/*.safetensors"):

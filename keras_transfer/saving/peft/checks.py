@@ -155,7 +155,16 @@ def check_plain(
     for key, array in plain.items():
         module = key.rpartition(".")[0]
         named = owns and any(f".{prefix}{module}".endswith(f".{x}") for x in saved)
-        if key in wanted or named and module not in pairs:
+        # PEFT also saves the embeddings, at will or if the vocabulary was resized.
+        words = owns and mapping.is_embedding(key) and module not in pairs
+        if words and array.shape[0] != mapping.shape(key)[0]:
+            raise ValueError(
+                f"The file has {key!r} with {array.shape[0]} rows, but the model has "
+                f"{mapping.shape(key)[0]}, so the adapter was trained with another "
+                "vocabulary. Here an adapter cannot resize the embedding. Make the "
+                "backbone with this vocabulary_size, from the resized base model."
+            )
+        if key in wanted or words or named and module not in pairs:
             shape = mapping.shape(key)
             if owns and module in mapping.heads[-1:]:
                 shape = (array.shape[0], *shape[1:])  # the classes can differ

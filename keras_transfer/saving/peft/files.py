@@ -41,6 +41,16 @@ KNOWN = {
 }
 # Settings for single modules of a technique with ranks, and their checks.
 PATTERNS = {"rank_pattern": check_rank, "alpha_pattern": check_alpha}
+# Why some settings are not supported.
+REASONS = {
+    "alora_invocation_tokens": "the pair would begin at a token of each text",
+    "layer_replication": "the model would need more blocks than its backbone has",
+    "target_parameters": "the pairs belong to single parameters, such as those of "
+    "experts, which are no layers in Keras",
+    "trainable_token_indices": "single rows of an embedding cannot train here. In "
+    "PEFT, make a pair on the embedding, or name it in modules_to_save",
+    "use_qalora": "the inputs of A would be averages over groups",
+}
 # The dtypes that a file can have, by their names in safetensors.
 KINDS = ("F16", "BF16", "F32")
 
@@ -147,7 +157,8 @@ def check_config(config: Mapping[str, object], peft: PeftFormat) -> None:
     known = KNOWN | peft.known | (set(PATTERNS) if peft.ranked else set())
     unknown = {k: v for k, v in config.items() if v and k not in known}
     if unknown:
-        raise ValueError(f"The settings {unknown} of PEFT are not supported here.")
+        why = "".join(f" {key}: {REASONS[key]}." for key in unknown if key in REASONS)
+        raise ValueError(f"The settings {unknown} of PEFT are not supported here.{why}")
     if config.get("bias", "none") not in peft.biases:
         raise ValueError(
             f"bias={short(config['bias'])} of a {peft.settings['peft_type']} is not "

@@ -98,6 +98,11 @@ class HubMapping:
         axes = ("outputs", "inputs") if factors[0].rows_out else ("inputs", "outputs")
         return sizes[axes[0]], sizes[axes[1]]
 
+    def is_embedding(self, key: str) -> bool:
+        """Return whether a tensor has a vector for each word."""
+        shares = self.shares.get(key, ())
+        return any(isinstance(each.layer, keras.layers.Embedding) for each in shares)
+
     def module_of(self) -> dict[int, str]:
         """Return the Hugging Face module of each Keras layer with a matrix, by id."""
         return {

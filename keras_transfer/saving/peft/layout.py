@@ -27,6 +27,7 @@ from keras_transfer.saving.peft.named_modules import rank_and_alpha
 # Backbones whose embedding does not compute logits.
 ENCODERS = ("albert", "bert", "distilbert", "roberta")
 ROOT = "base_model.model."
+OUTPUT = "lm_head.weight"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Origin:
     prefix: str
     plain: Mapping[str, str]
     dtypes: Mapping[str, np.dtype]
+    ties: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 # The origin of each adapter that this process has loaded, by its recipe in the model.
@@ -75,7 +77,8 @@ class Layout:
     `prefix` comes before the names of the bare model. `pairs` are the pairs by module,
     and `plain` the whole weights by tensor, both with the names of the bare model.
     `names` are the names of the whole weights in the file, `copies` the modules that
-    the technique trains as a whole, and `shared` the tensors of no module.
+    the technique trains as a whole, and `shared` the tensors of no module. `ties` are
+    the names of tensors that repeat a whole weight.
     """
 
     prefix: str
@@ -84,6 +87,7 @@ class Layout:
     names: Mapping[str, str]
     copies: tuple[str, ...] = ()
     shared: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    ties: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def layout_of(file: PeftFile, mapping: HubMapping) -> Layout:
@@ -93,6 +97,7 @@ def layout_of(file: PeftFile, mapping: HubMapping) -> Layout:
         ValueError: If a tensor is missing, is unknown, or has another shape.
     """
     prefix, pairs, names, copies = _sorted(file, mapping)
+    ties = _ties(file, mapping, names)
     plain = {key: file.tensors[name] for key, name in names.items()}
     check_known([f"{each}.weight" for each in pairs], mapping)
     check_known(plain, mapping)
@@ -107,7 +112,7 @@ def layout_of(file: PeftFile, mapping: HubMapping) -> Layout:
     check_plain(file, mapping, prefix, modules, plain, copies)
     names_shared = set(file.technique.peft.shared) & set(file.tensors)
     shared = {name: file.tensors[name] for name in names_shared}
-    return Layout(prefix, modules, plain, names, tuple(copies), shared)
+    return Layout(prefix, modules, plain, names, tuple(copies), shared, ties)
 
 
 def name_of(prefix: str, mapping: HubMapping, key: str, infix: str | None) -> str:
@@ -190,6 +195,20 @@ def _sorted(
             if infix in bare:
                 copies[key.rpartition(".")[0]] = None
     return prefix, pairs, plain, copies
+
+
+def _ties(file: PeftFile, mapping: HubMapping, names: dict[str, str]) -> dict[str, str]:
+    """Remove the logits' matrix from `names` if it repeats the word embedding.
+
+    Returns:
+        Dict from the name of the tensor to the key of the word embedding.
+    """
+    if OUTPUT not in names or OUTPUT in mapping.shares:
+        return {}
+    words = [key for key in names if mapping.is_embedding(key)]
+    tensor = file.tensors[names[OUTPUT]]
+    same = [x for x in words if np.array_equal(file.tensors[names[x]], tensor)]
+    return {names.pop(OUTPUT): same[0]} if same else {}
 
 
 def _pair(

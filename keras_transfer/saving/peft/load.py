@@ -125,7 +125,9 @@ def load_peft(
         values = []
     plan.install(model, name, of_parts, values)
     dtypes = {key: tensor.dtype for key, tensor in file.tensors.items()}
-    origin = Origin(file.text, file.config, layout.prefix, layout.names, dtypes)
+    origin = Origin(
+        file.text, file.config, layout.prefix, layout.names, dtypes, layout.ties
+    )
     origins[attached(model)[name]] = origin
     return _said(plan, model, name, path)
 
@@ -152,7 +154,9 @@ def _own_values(
             last = key.rpartition(".")[0] in mapping.heads[-1:]
             value = share.read(tensor.astype("float32"), any_width=last)
             if key not in wrapped:
-                values.append((share.variable, value))
+                same = np.array_equal(value, _keras.value(share.variable))
+                if not (same and mapping.is_embedding(key)):
+                    values.append((share.variable, value))
             elif not np.array_equal(value, _keras.value(share.variable)):
                 # PEFT also saves the base model's word embedding if it has a pair.
                 raise ValueError(

@@ -180,6 +180,8 @@ def _written(
         full = name_of(prefix, mapping, key, infix)
         full = origin.plain[key] if origin else full
         tensors[full] = whole_tensor(mapping, key, own)
+    if origin:
+        tensors |= {x: tensors[origin.plain[key]] for x, key in origin.ties.items()}
     if isinstance(recipe, VeRA):
         _add_matrices(recipe, modules, tensors)
     numbers = {module: (x.rank, x.alpha) for module, x in modules.items()}

@@ -449,8 +449,8 @@ def test_saving_from_an_unmatched_base_warns(tmp_path):
         (dict(lora_bias=True), "needs .*lora_B.bias"),
         (dict(lora_bias=True, bias="all"), "lora_bias=True and bias='all'"),
         (dict(layer_replication=[[0, 2]]), "layer_replication"),
-        (dict(target_parameters=["x"]), "target_parameters"),
-        (dict(trainable_token_indices=[1]), "trainable_token_indices"),
+        (dict(target_parameters=["x"]), "target_parameters: the pairs belong"),
+        (dict(trainable_token_indices=[1]), "indices: single rows"),
         (dict(use_qalora=True), "use_qalora"),
         (dict(a_setting_of_tomorrow=1), "a_setting_of_tomorrow"),
         (dict(use_dora=True), "lora_magnitude_vector"),
@@ -665,6 +665,25 @@ def test_a_head_with_another_number_of_labels_is_the_adapters_own(tmp_path):
         assert (tmp_path / each).read_bytes() == (folder / each).read_bytes()
     with adapters.disabled(model):
         assert np.array_equal(peft_models.outputs_of(model, "bert"), base)
+
+
+def test_changed_embeddings_in_a_file_are_the_adapters_own(tmp_path):
+    folder = copy_of("bert/saved_embeddings", tmp_path / "file")
+    words = "base_model.model.embeddings.word_embeddings.weight"
+    model = peft_models.backbone("bert")
+    base = peft_models.outputs_of(model, "bert")
+    load_peft(model, folder, name="same")
+    assert not list(own_places(model, "same"))
+    edit_tensors(folder, lambda x: x.update({words: x[words] + 0.5}))
+    load_peft(model, folder, name="changed")
+    ((path, _, part),) = own_places(model, "changed")
+    assert path == "token_embedding"
+    assert_close(part.named_weights["embeddings"], load_file(folder / FILES[1])[words])
+    assert np.abs(peft_models.outputs_of(model, "bert") - base).max() > 0.1
+    with adapters.disabled(model):
+        assert np.array_equal(peft_models.outputs_of(model, "bert"), base)
+    edit_tensors(folder, lambda x: x.update({words: np.zeros((22, 12), "f4")}))
+    refused(folder, "22 rows, but the model has 20")
 
 
 @pytest.mark.slow
