@@ -24,6 +24,26 @@ from keras_transfer.quantization.normal_float import PackedArray
 from keras_transfer.quantization.normal_float import unpack
 
 _as_float = contextvars.ContextVar("_as_float", default=False)
+_places = contextvars.ContextVar("_places", default=False)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FloatWeight:
+    """Stands for the float weight of a packed layer where only its place matters."""
+
+    layer: keras.Layer
+    name: str
+    shape: tuple[int, ...]
+
+
+@contextlib.contextmanager
+def places_of_weights() -> Iterator[None]:
+    """Return a context in which a packed weight is a `FloatWeight`, not decoded."""
+    token = _places.set(True)
+    try:
+        yield
+    finally:
+        _places.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +187,8 @@ class PackedDense(PackedLayer):
     @property
     def kernel(self) -> object:
         """The decoded kernel."""
+        if _places.get():
+            return FloatWeight(self, self.packed_weight, self.packed_shape)
         return self.weight_in(self.variable_dtype)(None)
 
 
@@ -199,6 +221,8 @@ class PackedEmbedding(PackedLayer):
     @property
     def embeddings(self) -> object:
         """The decoded rows of all words."""
+        if _places.get():
+            return FloatWeight(self, self.packed_weight, self.packed_shape)
         return self.weight_in(self.variable_dtype)(None)
 
 

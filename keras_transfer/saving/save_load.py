@@ -54,8 +54,9 @@ def save_adapter(
 
     With `format="peft"` two files of Hugging Face PEFT are written, for
     `PeftModel.from_pretrained`. This works for LoRA, RsLoRA, DoRA, LoHa, IA3, VeRA,
-    NormTuning, PromptTuning and PrefixTuning on the backbones of keras-hub that Hugging
-    Face has too. What the format cannot contain is refused by its name.
+    NormTuning, PromptTuning and PrefixTuning on ALBERT, BERT, DistilBERT, Gemma, GPT-2,
+    Llama, Mistral, Qwen3, RoBERTa, T5, ViT and XLM-R (prompts and prefixes on BERT,
+    GPT-2 and Llama). What the format cannot contain is refused by its name.
 
     Args:
         model: A model with adapters: a backbone, or a model with a backbone, such as a
@@ -163,7 +164,9 @@ def load_adapter(
             of the model's head. Defaults to True.
         check_base: Whether to refuse a base model that differs in layers, shapes,
             activations or values from the base that the adapter was trained on, for
-            example a merged model. Defaults to True.
+            example a merged model. For a folder of PEFT, whether to refuse a quantized
+            backbone and one that `kt.backbones.match_huggingface` has to change first.
+            Defaults to True.
         verbose: 1 prints a line about the attached adapter, and 0 prints nothing.
             Defaults to 1.
 
@@ -202,12 +205,12 @@ def load_adapter(
                 "of Hugging Face PEFT. Pass such a folder, or a file of save_adapter, "
                 f"which ends in {SUFFIX!r}."
             )
-        if not head or not check_base:
+        if not head:
             raise ValueError(
-                "head and check_base are only for files of keras_transfer. Leave them "
-                "out for a folder of PEFT."
+                "head is only for files of keras_transfer. Leave it out for a folder "
+                "of PEFT."
             )
-        said = load_peft(model, path, name=name or DEFAULT)
+        said = load_peft(model, path, name=name or DEFAULT, check_base=check_base)
     else:
         said = load_file(model, path, name, head=head, check_base=check_base)
     if verbose:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_transfer.adapters import matrix
+from keras_transfer.quantization.packed_layers import FloatWeight
 
 # Names of the weights that a low-rank pair can be added to.
 MATRICES = ("kernel", "embeddings")
@@ -19,10 +20,13 @@ EXACT = 1 << 11
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """A Keras weight that keras-hub makes from a Hugging Face tensor or its slice."""
+    """A Keras weight that keras-hub makes from a Hugging Face tensor or its slice.
+
+    The variable of a layer in NF4 is a `FloatWeight`.
+    """
 
     layer: keras.Layer
-    variable: keras.Variable
+    variable: keras.Variable | FloatWeight
     hook: Callable | None = None
 
     def read(self, tensor: np.ndarray, *, any_width: bool = False) -> np.ndarray:

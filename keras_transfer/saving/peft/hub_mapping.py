@@ -15,6 +15,8 @@ import numpy as np
 
 from keras_transfer.backbones.layer_paths import located
 from keras_transfer.backbones.layer_paths import weights_of
+from keras_transfer.quantization.packed_layers import FloatWeight
+from keras_transfer.quantization.packed_layers import places_of_weights
 from keras_transfer.saving.peft import t5_names
 from keras_transfer.saving.peft.factors import aligned
 from keras_transfer.saving.peft.factors import Factors
@@ -148,7 +150,8 @@ def read_mapping(backbone: keras.Model) -> HubMapping:
     family = family.removeprefix("convert_").removesuffix("_names")
     recorder = _Recorder()
     try:
-        converter.convert_weights(backbone, recorder, _Config(backbone))
+        with places_of_weights():
+            converter.convert_weights(backbone, recorder, _Config(backbone))
     except (AttributeError, KeyError) as problem:
         raise ValueError(
             f"keras-hub's converter for {family!r} does more than name the tensor of "
@@ -163,6 +166,8 @@ def read_mapping(backbone: keras.Model) -> HubMapping:
     prefix = PREFIXES.get(family) or _common(keys)
     shares: dict[str, list[Share]] = {}
     for variable, key, hook in recorder.found:
+        if isinstance(variable, FloatWeight):
+            owners[id(variable)] = variable.layer
         if id(variable) in owners and not (recorder.added and key.endswith(POSITIONS)):
             bare = key.removeprefix(f"{prefix}.")
             bare = _replaced(bare, RENAMED.get(family, ()))
@@ -214,6 +219,13 @@ def hub_backbone(model: keras.Model) -> keras.Model:
             "keras_hub.models.BertBackbone or a task with it."
         )
     return found[0]
+
+
+def quantization_modes(backbone: keras.Model) -> list[str]:
+    """Return the quantization modes of the layers of a backbone."""
+    layers = located(backbone).values()
+    modes = {getattr(each, "quantization_mode", None) for each in layers}
+    return sorted(modes - {None})
 
 
 class _Recorder:

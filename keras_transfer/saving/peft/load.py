@@ -20,10 +20,12 @@ from keras_transfer.adapters.trained_layers import own_layer
 from keras_transfer.adapters.trained_layers import ownable
 from keras_transfer.backbones.layer_paths import located
 from keras_transfer.backbones.match_huggingface import unmatched
+from keras_transfer.quantization.packed_layers import FloatWeight
 from keras_transfer.saving.peft.files import read
 from keras_transfer.saving.peft.hub_mapping import hub_backbone
 from keras_transfer.saving.peft.hub_mapping import HubMapping
 from keras_transfer.saving.peft.hub_mapping import mapping_of
+from keras_transfer.saving.peft.hub_mapping import quantization_modes
 from keras_transfer.saving.peft.layout import is_encoder
 from keras_transfer.saving.peft.layout import Layout
 from keras_transfer.saving.peft.layout import layout_of
@@ -35,7 +37,11 @@ from keras_transfer.saving.peft.recipes import values_of
 
 
 def load_peft(
-    model: keras.Model, path: str | pathlib.Path, *, name: str = "default"
+    model: keras.Model,
+    path: str | pathlib.Path,
+    *,
+    name: str = "default",
+    check_base: bool = True,
 ) -> str:
     """Attach an adapter that PEFT has saved.
 
@@ -56,6 +62,8 @@ def load_peft(
             or a model that contains such a backbone.
         path: Folder with adapter_config.json and adapter_model.safetensors.
         name: Name of the adapter. Defaults to `"default"`.
+        check_base: Whether to refuse a quantized backbone, and a backbone that is known
+            to compute other outputs than Hugging Face's. Defaults to True.
 
     Returns:
         A line to print about the loaded adapter.
@@ -96,12 +104,8 @@ def load_peft(
     check_name(model, name)
     file = read(path)
     mapping = mapping_of(model)
-    if problem := unmatched(hub_backbone(model)):
-        raise ValueError(
-            f"The backbone differs from the model that the adapter was trained on: "
-            f"{problem}. First call kt.backbones.match_huggingface(backbone), with the "
-            "folder of the Hugging Face model if you have it."
-        )
+    if check_base:
+        _check_base(hub_backbone(model))
     if file.technique is None:
         plan, values = prompt_plan(model, file.config, file.tensors)
         plan.install(model, name, values)
@@ -132,6 +136,22 @@ def load_peft(
     return _said(plan, model, name, path)
 
 
+def _check_base(backbone: keras.Model) -> None:
+    if modes := quantization_modes(backbone):
+        raise ValueError(
+            f"The backbone is quantized ({', '.join(modes)}), and a PEFT folder does "
+            "not say on which weights its adapter was trained. The outputs can differ "
+            "from PEFT's by the error of the quantization. To load it anyway, pass "
+            "check_base=False."
+        )
+    if problem := unmatched(backbone):
+        raise ValueError(
+            f"The backbone differs from the model that the adapter was trained on: "
+            f"{problem}. First call kt.backbones.match_huggingface(backbone), with the "
+            "folder of the Hugging Face model if you have it."
+        )
+
+
 def _said(plan: Plan, model: keras.Model, name: str, path: str | pathlib.Path) -> str:
     return (
         f"{plan.summary(model, name)}; loaded from the PEFT folder "
@@ -151,6 +171,14 @@ def _own_values(
     values = []
     for key, tensor in layout.plain.items():
         for share in mapping.shares[key]:
+            if isinstance(share.variable, FloatWeight) and key in wrapped:
+                continue  # a packed weight cannot be compared
+            if isinstance(share.variable, FloatWeight):
+                raise ValueError(
+                    f"The file has the whole weight {key!r}, and the layer "
+                    f"{share.layer.name!r} is quantized, so it cannot train in full. "
+                    "Load the adapter into the float model."
+                )
             last = key.rpartition(".")[0] in mapping.heads[-1:]
             value = share.read(tensor.astype("float32"), any_width=last)
             if key not in wrapped:

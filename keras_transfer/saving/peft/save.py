@@ -29,6 +29,7 @@ from keras_transfer.saving.peft.files import write
 from keras_transfer.saving.peft.hub_mapping import hub_backbone
 from keras_transfer.saving.peft.hub_mapping import HubMapping
 from keras_transfer.saving.peft.hub_mapping import mapping_of
+from keras_transfer.saving.peft.hub_mapping import quantization_modes
 from keras_transfer.saving.peft.layout import check_tied
 from keras_transfer.saving.peft.layout import name_of
 from keras_transfer.saving.peft.layout import Origin
@@ -142,9 +143,12 @@ def _saved(
             stacklevel=3,
         )
     write(path, text, tensors)
+    modes = quantization_modes(hub_backbone(model))
+    base = f"; the base here is quantized ({', '.join(modes)})" if modes else ""
     return (
         f"{type(attached(model)[name]).__name__} {name!r} of {model.name!r} saved to "
         f"the PEFT folder {pathlib.Path(path).name!r}: {len(tensors)} tensors"
+        f"{base}"
     )
 
 

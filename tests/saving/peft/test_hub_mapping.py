@@ -127,6 +127,19 @@ def test_models_without_a_converter_are_refused():
         hub_mapping.hub_backbone(tiny.mlp())
     with pytest.raises(ValueError, match="no converter .*ResNetBackbone"):
         read_mapping(tiny.hub_resnet())
+    import keras_hub
+
+    whisper = keras_hub.models.WhisperBackbone(
+        vocabulary_size=20,
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=8,
+        intermediate_dim=8,
+        max_encoder_sequence_length=8,
+        max_decoder_sequence_length=8,
+    )
+    with pytest.raises(ValueError, match="no converter .*WhisperBackbone"):
+        read_mapping(whisper)
 
 
 def test_a_llama_has_the_names_of_llama_3():
