@@ -67,7 +67,7 @@ class Biased:
         new.lora_bias.assign(sum(biases))
         return new
 
-    # The method of `Part` raises: the bias is no product with the inputs.
+    # The method of `Part` raises: the bias is not a product with the inputs.
     low_rank_factors = Part.low_rank_factors
 
 

@@ -10,7 +10,21 @@ import numpy as np
 DRAWS = ("keras_transfer", "peft")
 
 
-class Projection(keras.layers.Layer):
+def projection(
+    seed: int, rank: int, size: tuple[int, int], draw: str
+) -> keras.layers.Layer:
+    """Return a layer with the matrices `a` and `b` that the parts of an adapter share.
+
+    Args:
+        seed: The number from which they are drawn.
+        rank: Number of columns of `a` and of rows of `b`.
+        size: Number of rows of `a` and of columns of `b`.
+        draw: As in `matrices`.
+    """
+    return _Projection(seed, rank, size, draw)
+
+
+class _Projection(keras.layers.Layer):
     """The two random matrices that the parts of one adapter share.
 
     They are drawn from the seed and are the same on each machine, so files do not

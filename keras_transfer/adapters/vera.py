@@ -22,7 +22,7 @@ from keras_transfer.adapters.low_rank import LowRankPair
 from keras_transfer.adapters.peft_format import PeftFormat
 from keras_transfer.adapters.peft_format import PeftTensor
 from keras_transfer.adapters.random_projection import DRAWS
-from keras_transfer.adapters.random_projection import Projection
+from keras_transfer.adapters.random_projection import projection
 from keras_transfer.adapters.rank_and_alpha import check_native
 from keras_transfer.adapters.rank_and_alpha import check_rank
 from keras_transfer.adapters.targets import Target
@@ -231,7 +231,7 @@ class VeRA(Adapter):
         owned = [getattr(part, SHARED, None) for part in parts]
         shared = next((x for x in owned if x is not None and x.size == size), None)
         if shared is None:
-            shared = Projection(self.seed, self.rank, size, self.draw)
+            shared = projection(self.seed, self.rank, size, self.draw)
         for part, own in zip(parts, owned, strict=True):
             if own is not shared:
                 part.share(shared)

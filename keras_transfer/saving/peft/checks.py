@@ -73,7 +73,7 @@ def check_targets(
     """Check that the modules `pairs` in the file are the targets of its config.
 
     Raises:
-        ValueError: If a target has no pair, or a pair is no target.
+        ValueError: If a target has no pair, or a pair is not a target.
     """
     fits = mapping.module_of().values() if file.technique.parts else mapping.modules()
     missing = [

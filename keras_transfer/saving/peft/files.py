@@ -46,7 +46,7 @@ REASONS = {
     "alora_invocation_tokens": "the pair would begin at a token of each text",
     "layer_replication": "the model would need more blocks than its backbone has",
     "target_parameters": "the pairs belong to single parameters, such as those of "
-    "experts, which are no layers in Keras",
+    "experts, which are not layers in Keras",
     "trainable_token_indices": "single rows of an embedding cannot train here. In "
     "PEFT, make a pair on the embedding, or name it in modules_to_save",
     "use_qalora": "the inputs of A would be averages over groups",

@@ -34,7 +34,7 @@ PREFIXES = {
 # Families with a head for images, for which PEFT has no task.
 IMAGES = ("vit",)
 # Backbones that have the weights of another backbone, whose converter fits.
-ALIKE = {"LlamaBackbone": "Llama3Backbone"}
+SAME_WEIGHTS = {"LlamaBackbone": "Llama3Backbone"}
 # Names in transformers 5 of modules with other names in its files.
 RENAMED = {
     "vit": (
@@ -294,7 +294,7 @@ def _converter(backbone: keras.Model) -> object:
     known = {m.backbone_cls.__name__: m for m in modules if hasattr(m, "backbone_cls")}
     known["T5Backbone"] = t5_names
     for kind in type(backbone).__mro__:
-        name = ALIKE.get(kind.__name__, kind.__name__)
+        name = SAME_WEIGHTS.get(kind.__name__, kind.__name__)
         if kind.__module__.startswith("keras_hub.") and name in known:
             return known[name]
     raise ValueError(
