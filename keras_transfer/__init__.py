@@ -13,6 +13,7 @@ from keras_transfer import losses as losses
 from keras_transfer import models as models
 from keras_transfer import optimizers as optimizers
 from keras_transfer import quantization as quantization
+from keras_transfer import regularizers as regularizers
 from keras_transfer import saving as saving
 from keras_transfer._version import __version__ as __version__
 from keras_transfer.analysis.report.report import report as report

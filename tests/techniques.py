@@ -25,6 +25,7 @@ ORDER = (
     "optimizers",
     "models",
     "adapters",
+    "regularizers",
     "layers",
     "losses",
     "data",

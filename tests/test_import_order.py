@@ -21,6 +21,7 @@ ORDER = [
     "optimizers",
     "quantization",
     "adapters",
+    "regularizers",
     "analysis",
     "saving",
     "callbacks",

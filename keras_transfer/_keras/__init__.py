@@ -101,6 +101,9 @@ from keras_transfer._keras.replicas import replicas_in_step as replicas_in_step
 from keras_transfer._keras.replicas import scope as scope
 from keras_transfer._keras.replicas import sum_over_replicas as sum_over_replicas
 from keras_transfer._keras.split_words import SplitWords as SplitWords
+from keras_transfer._keras.squared_gradients import (
+    squared_gradients as squared_gradients,
+)
 from keras_transfer._keras.symbolic import symbolic_pass as symbolic_pass
 from keras_transfer._keras.symbolic import was_called as was_called
 from keras_transfer._keras.to_tensorflow import call_in_tensorflow as call_in_tensorflow

@@ -8,6 +8,7 @@ import keras
 
 from keras_transfer import _keras
 from keras_transfer.adapters.adapter_part import all_parts
+from keras_transfer.adapters.in_place.layer_state import check_no_penalties
 from keras_transfer.backbones.frozen import FrozenBackbone
 
 
@@ -15,8 +16,8 @@ def check_model(model: keras.Layer, names: Iterable[str]) -> None:
     """Check that an adapter can be attached to `model`, which has the adapters `names`.
 
     Raises:
-        ValueError: If the model is not built, contains a FrozenBackbone, contains pairs
-            that belong to none of these adapters, or was created in another
+        ValueError: If the model is not built, has penalties, contains a FrozenBackbone
+            or pairs that belong to none of these adapters, or was created in another
             distribution strategy.
     """
     if not model.built or not model.weights:
@@ -24,6 +25,7 @@ def check_model(model: keras.Layer, names: Iterable[str]) -> None:
             f"The model {model.name!r} is not built, so it has no weights to adapt. "
             "Call it once on a batch, or give a Sequential a `keras.Input`."
         )
+    check_no_penalties(model)
     for host, part in all_parts(model):
         if part.name not in names:
             raise ValueError(

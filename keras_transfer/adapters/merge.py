@@ -21,6 +21,7 @@ from keras_transfer.adapters.in_place import adapted_layer
 from keras_transfer.adapters.in_place.compiled_model import renew_optimizers
 from keras_transfer.adapters.in_place.compiled_model import retrace
 from keras_transfer.adapters.in_place.forward import Hooked
+from keras_transfer.adapters.in_place.layer_state import check_no_penalties
 from keras_transfer.adapters.in_place.layer_state import first_state
 from keras_transfer.adapters.in_place.layer_state import LayerState
 from keras_transfer.adapters.in_place.layer_state import recipes_of
@@ -239,6 +240,7 @@ def check_any(model: keras.Layer) -> None:
             f"The model {model.name!r} contains no adapters. Attach one, or pass the "
             "model that contains them."
         )
+    check_no_penalties(model)
 
 
 def _fold(

@@ -20,6 +20,7 @@ from keras_transfer.adapters.in_place.compiled_model import renew_optimizers
 from keras_transfer.adapters.in_place.compiled_model import retrace
 from keras_transfer.adapters.in_place.compiled_model import stale_functions_aside
 from keras_transfer.adapters.in_place.compiled_model import stale_optimizers
+from keras_transfer.adapters.in_place.layer_state import check_no_penalties
 from keras_transfer.adapters.in_place.layer_state import own_recipes
 from keras_transfer.adapters.in_place.layer_state import recipes_of
 from keras_transfer.backbones.layer_paths import located
@@ -224,6 +225,7 @@ def remove(model: keras.Layer, name: str) -> None:
     Reference:
         PEFT, `PeftModel.delete_adapter`.
     """
+    check_no_penalties(model)
     check_known(model, name)
     for host, part in list(all_parts(model)):
         if part.name == name:

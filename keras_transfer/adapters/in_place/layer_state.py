@@ -20,6 +20,8 @@ from keras_transfer.adapters.adapter_part import parts_of
 from keras_transfer.adapters.adapter_part import take_away
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+# The attribute of a model in which `kt.regularizers` keeps what is attached.
+PENALTIES = "_penalties"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -182,3 +184,19 @@ def base_of(layer: keras.Layer) -> type:
 def set_class(layer: keras.Layer, kind: type) -> None:
     """Change only the class of a layer."""
     object.__setattr__(layer, "__class__", kind)
+
+
+def check_no_penalties(model: keras.Layer) -> None:
+    """Check that no penalty of `kt.regularizers` is attached in `model`.
+
+    Raises:
+        ValueError: If a penalty is attached.
+    """
+    for layer in _keras.flat_layers(model):
+        if PENALTIES in vars(layer):
+            raise ValueError(
+                f"{layer.name!r} has the penalties {sorted(layer._penalties.by_name)}, "
+                "which are bound to the weights that it has now, so its adapters "
+                "cannot change. Attach adapters before penalties, or call "
+                "kt.regularizers.detach(model) first."
+            )
