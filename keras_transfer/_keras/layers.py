@@ -236,7 +236,7 @@ def value(variable: keras.Variable) -> np.ndarray:
 
 def snapshot(variables: Iterable[keras.Variable]) -> list[list[np.ndarray]]:
     """Return the values of each variable on all replicas, which may differ."""
-    return [[_to_numpy(part) for part in _parts(x)] for x in variables]
+    return [[_to_numpy(part) for part in parts_of(x)] for x in variables]
 
 
 def restore(
@@ -244,11 +244,12 @@ def restore(
 ) -> None:
     """Set `variables` to the values of `snapshot`, bit for bit."""
     for variable, arrays in zip(variables, values, strict=True):
-        for part, array in zip(_parts(variable), arrays, strict=True):
+        for part, array in zip(parts_of(variable), arrays, strict=True):
             (part if hasattr(part, "assign") else variable).assign(array)
 
 
-def _parts(variable: keras.Variable) -> Sequence:
+def parts_of(variable: keras.Variable) -> Sequence:
+    """Return the values of `variable` on all replicas."""
     return getattr(variable._value, "values", (variable._value,))
 
 

@@ -10,6 +10,7 @@ from keras.src.backend import StatelessScope
 from keras_transfer._keras.backends import on_jax
 from keras_transfer._keras.layers import all_variables
 from keras_transfer._keras.layers import flat_layers
+from keras_transfer._keras.layers import parts_of
 
 # Gradients of float16 below 6e-8 become 0, so they are computed at this scale.
 HALF_SCALE = 2.0**8
@@ -42,7 +43,8 @@ def _on_tensorflow(
 ) -> Callable:
     import tensorflow as tf
 
-    sources = [variable.value for variable in variables]
+    # Outside of a replica, the model reads the first copy of a mirrored variable.
+    sources = [parts_of(variable)[0] for variable in variables]
 
     def of_one(x: Any, draw: Any) -> list:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:

@@ -50,6 +50,7 @@ from keras_transfer.analysis.domains.validators import (
 from keras_transfer.analysis.domains.validators import target_entropy as target_entropy
 from keras_transfer.analysis.entity_scores import entity_scores as entity_scores
 from keras_transfer.analysis.entity_scores import EntityScores as EntityScores
+from keras_transfer.analysis.forgetting import Forgetting as Forgetting
 from keras_transfer.analysis.recorded_start import record_start as record_start
 from keras_transfer.analysis.report.report import report as report
 from keras_transfer.analysis.report.report_object import Report as Report

@@ -13,6 +13,7 @@ from keras_transfer.data.language_model_batches import (
     language_model_batches as language_model_batches,
 )
 from keras_transfer.data.mixed_tasks import TextToText as TextToText
+from keras_transfer.data.replay import replay as replay
 from keras_transfer.data.resample import resample as resample
 from keras_transfer.data.response_preprocessor import (
     ResponsePreprocessor as ResponsePreprocessor,
@@ -40,6 +41,7 @@ __all__ = [
     "from_tfds",
     "from_tsv",
     "language_model_batches",
+    "replay",
     "resample",
     "text_to_text",
     "word_vectorizer",

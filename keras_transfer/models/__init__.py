@@ -22,6 +22,9 @@ from keras_transfer.models.jan import JAN as JAN
 from keras_transfer.models.language_model_classifier import (
     LanguageModelClassifier as LanguageModelClassifier,
 )
+from keras_transfer.models.learning_without_forgetting import (
+    LearningWithoutForgetting as LearningWithoutForgetting,
+)
 from keras_transfer.models.mcc import MCC as MCC
 from keras_transfer.models.mcd import MCD as MCD
 from keras_transfer.models.mdd import MDD as MDD

@@ -1,0 +1,328 @@
+"""LearningWithoutForgetting: a new head, while the old head keeps its responses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_transfer import _keras
+from keras_transfer._arguments import number
+from keras_transfer._arguments import positive
+from keras_transfer._arguments import whole_number
+from keras_transfer.analysis.report.predictions import unchanged
+from keras_transfer.backbones.used_weights import unused
+from keras_transfer.data.examples import batches_of
+from keras_transfer.data.examples import check_batched
+from keras_transfer.data.examples import count_rows
+from keras_transfer.data.examples import DATASET
+from keras_transfer.data.examples import kind_of
+from keras_transfer.data.examples import map_arrays
+from keras_transfer.data.labels import labels_of
+from keras_transfer.models.backbone_model import BackboneModel
+
+INPUTS, RESPONSES = "inputs", "old_responses"
+TINY = 1e-7
+
+
+@keras.saving.register_keras_serializable(package="keras_transfer")
+class LearningWithoutForgetting(BackboneModel):
+    """Learn a new task without old data, by keeping the old outputs on new data (LwF).
+
+    The layers below the last layer of the old model are shared. The new task gets a new
+    head, and the old head stays. Before training, the old model's outputs (responses)
+    for the new examples are recorded. Training then keeps the old head's outputs near
+    these responses:
+
+    `L = L_new + old_weight * H(softmax(r / T), softmax(z / T))`
+
+    `L_new` is the compiled loss of the new head, `r` are the recorded logits, `z` are
+    the old head's logits now, `T` is the temperature, and `H` is the cross entropy. No
+    old data is needed, but the less the new inputs resemble the old ones, the less the
+    responses say about the old task.
+
+    Train in four steps, as in the example: compile, `record` the responses, `warm_up`
+    the new head alone, and `fit` all on the recorded data. The old model shares its
+    layers with this model, so `old_model.evaluate` measures what was kept. A call on
+    plain inputs, `predict`, `evaluate` and `export` give the new head's logits.
+
+    Args:
+        old_model: A functional or Sequential classifier that ends in a Dense layer with
+            two or more classes, without an activation or with a softmax, such as a
+            `TransferClassifier`. It is changed by the training.
+        num_classes: Int of at least 2, the number of new classes.
+        old_weight: Number of 0 or more, the weight of the old responses. Defaults to
+            1.0.
+        temperature: Positive number `T`. Above 1, small probabilities count more.
+            Defaults to 2.0.
+        name: Name of the model.
+
+    Input shape:
+        The input shape of `old_model`. For `fit`, a dictionary from `record`.
+
+    Output shape:
+        `(batch, num_classes)`. For inputs from `record`, a dictionary with `"new"`, and
+        `"old"` of shape `(batch, classes of old_model)`.
+
+    Raises:
+        TypeError: If `old_model` is not a Keras model.
+        ValueError: If `old_model` does not end in such a layer, or a number is out of
+            range. In training, if the inputs are not from `record`.
+
+    Example:
+        ```python
+        import keras
+        import keras_transfer as kt
+        import numpy as np
+
+        layers = [keras.layers.Dense(4, "relu"), keras.layers.Dense(3)]
+        old_model = keras.Sequential([keras.Input((5,)), *layers])  # trained before
+        x, y = np.random.rand(8, 5), np.arange(8) % 2
+        model = kt.models.LearningWithoutForgetting(old_model, num_classes=2)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss, metrics=["accuracy"])
+        recorded = model.record((x, y))
+        model.warm_up((x, y), epochs=2)
+        model.fit(*recorded, epochs=2, verbose=0)
+        assert model.predict(x, verbose=0).shape == (8, 2)
+        assert old_model.predict(x, verbose=0).shape == (8, 3)
+        ```
+
+    Reference:
+        Li and Hoiem 2016, Learning without Forgetting, arXiv:1606.09282.
+    """
+
+    def __init__(
+        self,
+        old_model: keras.Model,
+        num_classes: int,
+        *,
+        old_weight: float = 1.0,
+        temperature: float = 2.0,
+        name: str | None = None,
+    ):
+        whole_number("num_classes", num_classes, 2)
+        old_weight = number("old_weight", old_weight, 0)
+        temperature = positive("temperature", temperature)
+        head = _head_of(old_model)
+        # A Sequential has no structure of inputs.
+        listed = isinstance(old_model, keras.Sequential)
+        inputs = old_model.inputs[0] if listed else old_model.input
+        features = head.input
+        new_head = keras.layers.Dense(int(num_classes), dtype="float32", name="new")
+        super().__init__(
+            inputs,
+            new_head(features),
+            unused(old_model, None),
+            name,
+        )
+        self.input_spec = None  # the spec of one input would reject responses
+        self.old_model = old_model
+        self.num_classes = int(num_classes)
+        self.old_weight = old_weight
+        self.temperature = temperature
+        self._old_loss = keras.metrics.Mean("old_loss")
+        # Lambdas hide the networks from Keras, which tracks their layers already.
+        both = keras.Model(inputs, {"new": self.output, "old": head.output})
+        below = keras.Model(inputs, features)
+        self._both, self._below = (lambda: both), (lambda: below)
+
+    def record(self, data: Any) -> tuple:
+        """Return new data with the old model's responses, for `fit`.
+
+        Args:
+            data: The new examples, `(x, y)` or `(x, y, sample_weight)`, as arrays or a
+                batched `tf.data.Dataset`. A dataset is read once, into memory.
+
+        Returns:
+            A tuple of the same length, whose x is
+            `{"inputs": x, "old_responses": logits}`.
+
+        Raises:
+            TypeError: If the data can be read only once or is of an unknown kind.
+            ValueError: If the model has trained already, so its responses are no longer
+                those of the old model, or if the data is empty or has no labels.
+        """
+        optimizer = getattr(self, "optimizer", None)
+        if optimizer is not None and _keras.value(optimizer.iterations) > 0:
+            raise ValueError(
+                f"{self.name!r} has trained for {_keras.value(optimizer.iterations)} "
+                "steps, so its old head no longer gives the old model's responses. "
+                "Record them before `fit`, and keep them to continue a training."
+            )
+        x, y, *weight = self._arrays(data)
+        with unchanged(self.old_model):
+            responses = self.old_model.predict(x, verbose=0)
+        return {INPUTS: x, RESPONSES: _as_logits(responses, self.old_model)}, y, *weight
+
+    def warm_up(
+        self,
+        data: Any,
+        epochs: int,
+        *,
+        optimizer: keras.Optimizer | None = None,
+        batch_size: int = 32,
+        verbose: int = 0,
+    ) -> keras.callbacks.History:
+        """Train only the new head, on the features of the fixed shared layers.
+
+        A new head gives large gradients at first, which would change the shared layers.
+        The features are computed once, so an epoch takes little time.
+
+        Args:
+            data: The new examples, as in `record`.
+            epochs: Int, the number of epochs.
+            optimizer: Optimizer of the head alone. Defaults to None: Adam at a rate of
+                1e-3.
+            batch_size: Int, examples in each step. Defaults to 32.
+            verbose: As in `fit`. Defaults to 0.
+
+        Returns:
+            The history.
+
+        Raises:
+            ValueError: If the model is not compiled, or the data does not fit.
+        """
+        if not self.compiled:
+            raise ValueError(
+                f"{self.name!r} is not compiled, so the loss of the new head is not "
+                "known. Call compile() first."
+            )
+        x, y, *weight = self._arrays(data)
+        with unchanged(self._below()):
+            features = self._below().predict(x, verbose=0)
+        with _keras.scope(self):
+            inputs = keras.Input(features.shape[1:])
+            head = keras.Model(inputs, self.get_layer("new")(inputs))
+            head.compile(optimizer or keras.optimizers.Adam(1e-3), self.loss)
+        return head.fit(
+            features,
+            y,
+            sample_weight=weight[0] if weight else None,
+            epochs=epochs,
+            batch_size=batch_size,
+            verbose=verbose,
+        )
+
+    def call(
+        self, inputs: Any, training: bool | None = None, mask: Any = None
+    ) -> object:
+        """Return the new logits, or the logits of both heads for recorded inputs."""
+        if _is_recorded(inputs):
+            return self._both()(inputs[INPUTS], training=training)
+        return super().call(inputs, training=training, mask=mask)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> object:
+        """Return the loss of the new head, plus that of the old responses."""
+        if not _is_recorded(x):
+            if training:
+                raise ValueError(
+                    f"{self.name!r} trains on data with the old model's responses. "
+                    "Pass fit(*model.record((x, y)))."
+                )
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        loss = super().compute_loss(
+            x[INPUTS], y, y_pred["new"], sample_weight, training
+        )
+        now = ops.cast(_as_logits(y_pred["old"], self.old_model), "float32")
+        then = ops.cast(x[RESPONSES], "float32")
+        crossentropy = keras.losses.CategoricalCrossentropy(from_logits=True)
+        old = crossentropy(
+            ops.softmax(then / self.temperature),
+            now / self.temperature,
+            sample_weight=sample_weight,
+        )
+        rows = ops.shape(now)[0]
+        self._old_loss.update_state(_keras.unscaled(old), sample_weight=rows)
+        return loss + self.old_weight * ops.cast(old, loss.dtype)
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict:
+        """Return the metrics of the new head, and the loss of the old responses."""
+        recorded = _is_recorded(x)
+        if recorded:
+            x, y_pred = x[INPUTS], y_pred["new"]
+        metrics = super().compute_metrics(x, y, y_pred, sample_weight)
+        # A mean without an update would show as zero.
+        return {k: v for k, v in metrics.items() if recorded or k != "old_loss"}
+
+    def get_config(self) -> dict:
+        """Return the arguments and the trainable flags."""
+        return {
+            "old_model": keras.saving.serialize_keras_object(self.old_model),
+            "num_classes": self.num_classes,
+            "old_weight": self.old_weight,
+            "temperature": self.temperature,
+            "name": self.name,
+            **self.flags_config(),
+        }
+
+    def _arrays(self, data: Any) -> tuple:
+        if kind_of(data, py_dataset=False) == DATASET:
+            check_batched(data, model=self.old_model)
+            batches = [
+                keras.tree.map_structure(np.asarray, each) for each in batches_of(data)
+            ]
+            data = keras.tree.map_structure(lambda *x: np.concatenate(x), *batches)
+        data = tuple(map_arrays(np.asarray, data))
+        count_rows(data)
+        labels = labels_of(data)
+        _check_labels(labels, self.num_classes)
+        return data
+
+
+def _head_of(old_model: object) -> keras.Layer:
+    """Return the last layer of the old model."""
+    if not isinstance(old_model, keras.Model):
+        raise TypeError(
+            f"old_model is a {type(old_model).__name__}, not a Keras model. Pass the "
+            "classifier of the old task."
+        )
+    head = old_model.layers[-1] if _keras.has_graph(old_model) else None
+    fits = isinstance(head, keras.layers.Dense) and head.units > 1
+    if not fits or head.activation not in (
+        keras.activations.linear,
+        keras.activations.softmax,
+    ):
+        raise ValueError(
+            f"old_model={old_model.name!r} does not end in a Dense layer with two or "
+            "more classes, without an activation or with a softmax, so its responses "
+            "are not known. Pass a functional or Sequential model with such a layer."
+        )
+    return head
+
+
+def _is_recorded(inputs: Any) -> bool:
+    return isinstance(inputs, dict) and set(inputs) == {INPUTS, RESPONSES}
+
+
+def _as_logits(outputs: Any, old_model: keras.Model) -> Any:
+    """Return logits of the same softmax as the outputs of the old model."""
+    if old_model.layers[-1].activation is keras.activations.linear:
+        return outputs
+    if isinstance(outputs, np.ndarray):
+        return np.log(np.maximum(outputs, TINY))
+    return ops.log(ops.maximum(outputs, TINY))
+
+
+def _check_labels(labels: Any, num_classes: int) -> None:
+    if keras.tree.is_nested(labels) or labels.dtype.kind not in "iu":
+        return
+    if labels.ndim == 2 and labels.shape[1] == num_classes:
+        return
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if wrong.size:
+        raise ValueError(
+            f"{wrong.size} of {labels.size} labels are outside 0 to {num_classes - 1}, "
+            f"such as {wrong.flat[0]}. Number the new classes from 0."
+        )
