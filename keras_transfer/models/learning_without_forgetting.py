@@ -13,6 +13,7 @@ from keras_transfer._arguments import number
 from keras_transfer._arguments import positive
 from keras_transfer._arguments import whole_number
 from keras_transfer.analysis.report.predictions import unchanged
+from keras_transfer.backbones.used_weights import Unused
 from keras_transfer.backbones.used_weights import unused
 from keras_transfer.data.examples import batches_of
 from keras_transfer.data.examples import check_batched
@@ -48,10 +49,14 @@ class LearningWithoutForgetting(BackboneModel):
     layers with this model, so `old_model.evaluate` measures what was kept. A call on
     plain inputs, `predict`, `evaluate` and `export` give the new head's logits.
 
+    For a third task, pass this model as `old_model` of the next: then the responses of
+    all its heads are kept.
+
     Args:
         old_model: A functional or Sequential classifier that ends in a Dense layer with
             two or more classes, without an activation or with a softmax, such as a
-            `TransferClassifier`. It is changed by the training.
+            `TransferClassifier`; or a `LearningWithoutForgetting`. It is changed by the
+            training.
         num_classes: Int of at least 2, the number of new classes.
         old_weight: Number of 0 or more, the weight of the old responses. Defaults to
             1.0.
@@ -64,7 +69,7 @@ class LearningWithoutForgetting(BackboneModel):
 
     Output shape:
         `(batch, num_classes)`. For inputs from `record`, a dictionary with `"new"`, and
-        `"old"` of shape `(batch, classes of old_model)`.
+        `"old"`, a list with the logits of each old head.
 
     Raises:
         TypeError: If `old_model` is not a Keras model.
@@ -106,16 +111,15 @@ class LearningWithoutForgetting(BackboneModel):
         whole_number("num_classes", num_classes, 2)
         old_weight = number("old_weight", old_weight, 0)
         temperature = positive("temperature", temperature)
-        head = _head_of(old_model)
-        # A Sequential has no structure of inputs.
-        listed = isinstance(old_model, keras.Sequential)
-        inputs = old_model.inputs[0] if listed else old_model.input
-        features = head.input
-        new_head = keras.layers.Dense(int(num_classes), dtype="float32", name="new")
+        inputs, features, heads = _parts_of(old_model)
+        name_of_head = f"new_{len(heads)}"  # unique if several tasks follow
+        new_head = keras.layers.Dense(
+            int(num_classes), dtype="float32", name=name_of_head
+        )
         super().__init__(
             inputs,
             new_head(features),
-            unused(old_model, None),
+            _idle_in(old_model),
             name,
         )
         self.input_spec = None  # the spec of one input would reject responses
@@ -125,9 +129,32 @@ class LearningWithoutForgetting(BackboneModel):
         self.temperature = temperature
         self._old_loss = keras.metrics.Mean("old_loss")
         # Lambdas hide the networks from Keras, which tracks their layers already.
-        both = keras.Model(inputs, {"new": self.output, "old": head.output})
+        old = keras.Model(inputs, heads)
+        both = keras.Model(inputs, {"new": self.output, "old": heads})
         below = keras.Model(inputs, features)
-        self._both, self._below = (lambda: both), (lambda: below)
+        self._old, self._both, self._below = (
+            (lambda: old),
+            (lambda: both),
+            lambda: below,
+        )
+        self._head = lambda: new_head
+
+    def task_model(self, task: int) -> keras.Model:
+        """Return a model with the output of one task, on the shared layers.
+
+        Args:
+            task: Int, the number of the task, from 0 for the oldest. The last is the
+                new task.
+
+        Returns:
+            A functional model, which can be compiled and evaluated.
+
+        Raises:
+            ValueError: If there is no such task.
+        """
+        outputs = [*self._old().outputs, self.output]
+        whole_number("task", task, 0, most=len(outputs) - 1)
+        return keras.Model(self.input, outputs[task])
 
     def record(self, data: Any) -> tuple:
         """Return new data with the old model's responses, for `fit`.
@@ -138,7 +165,7 @@ class LearningWithoutForgetting(BackboneModel):
 
         Returns:
             A tuple of the same length, whose x is
-            `{"inputs": x, "old_responses": logits}`.
+            `{"inputs": x, "old_responses": [logits of each old head]}`.
 
         Raises:
             TypeError: If the data can be read only once or is of an unknown kind.
@@ -153,9 +180,10 @@ class LearningWithoutForgetting(BackboneModel):
                 "Record them before `fit`, and keep them to continue a training."
             )
         x, y, *weight = self._arrays(data)
-        with unchanged(self.old_model):
-            responses = self.old_model.predict(x, verbose=0)
-        return {INPUTS: x, RESPONSES: _as_logits(responses, self.old_model)}, y, *weight
+        with unchanged(self._old()):
+            found = self._old().predict(x, verbose=0)
+        found = found if isinstance(found, list) else [found]
+        return {INPUTS: x, RESPONSES: self._as_logits(found)}, y, *weight
 
     def warm_up(
         self,
@@ -195,7 +223,7 @@ class LearningWithoutForgetting(BackboneModel):
             features = self._below().predict(x, verbose=0)
         with _keras.scope(self):
             inputs = keras.Input(features.shape[1:])
-            head = keras.Model(inputs, self.get_layer("new")(inputs))
+            head = keras.Model(inputs, self._head()(inputs))
             head.compile(optimizer or keras.optimizers.Adam(1e-3), self.loss)
         return head.fit(
             features,
@@ -233,15 +261,16 @@ class LearningWithoutForgetting(BackboneModel):
         loss = super().compute_loss(
             x[INPUTS], y, y_pred["new"], sample_weight, training
         )
-        now = ops.cast(_as_logits(y_pred["old"], self.old_model), "float32")
-        then = ops.cast(x[RESPONSES], "float32")
         crossentropy = keras.losses.CategoricalCrossentropy(from_logits=True)
-        old = crossentropy(
-            ops.softmax(then / self.temperature),
-            now / self.temperature,
-            sample_weight=sample_weight,
-        )
-        rows = ops.shape(now)[0]
+        old = 0.0
+        pairs = zip(x[RESPONSES], self._as_logits(y_pred["old"]), strict=True)
+        for then, now in pairs:
+            old = old + crossentropy(
+                ops.softmax(ops.cast(then, "float32") / self.temperature),
+                ops.cast(now, "float32") / self.temperature,
+                sample_weight=sample_weight,
+            )
+        rows = ops.shape(y_pred["new"])[0]
         self._old_loss.update_state(_keras.unscaled(old), sample_weight=rows)
         return loss + self.old_weight * ops.cast(old, loss.dtype)
 
@@ -267,6 +296,17 @@ class LearningWithoutForgetting(BackboneModel):
             **self.flags_config(),
         }
 
+    def _as_logits(self, outputs: list) -> list:
+        """Return logits of the same softmax as the outputs of each old head."""
+        # Only the first model can end in a softmax.
+        first, *rest = outputs
+        return [_log(first) if self._is_softmax() else first, *rest]
+
+    def _is_softmax(self) -> bool:
+        if isinstance(self.old_model, LearningWithoutForgetting):
+            return self.old_model._is_softmax()
+        return _head_of(self.old_model).activation is keras.activations.softmax
+
     def _arrays(self, data: Any) -> tuple:
         if kind_of(data, py_dataset=False) == DATASET:
             check_batched(data, model=self.old_model)
@@ -279,6 +319,18 @@ class LearningWithoutForgetting(BackboneModel):
         labels = labels_of(data)
         _check_labels(labels, self.num_classes)
         return data
+
+
+def _parts_of(old_model: object) -> tuple:
+    """Return the symbolic inputs and features, and the outputs of the old heads."""
+    if isinstance(old_model, LearningWithoutForgetting):
+        heads = [*old_model._old().outputs, old_model.output]
+        return old_model.input, old_model._below().output, heads
+    head = _head_of(old_model)
+    # A Sequential has no structure of inputs.
+    listed = isinstance(old_model, keras.Sequential)
+    inputs = old_model.inputs[0] if listed else old_model.input
+    return inputs, head.input, [head.output]
 
 
 def _head_of(old_model: object) -> keras.Layer:
@@ -302,14 +354,18 @@ def _head_of(old_model: object) -> keras.Layer:
     return head
 
 
+def _idle_in(old_model: keras.Model) -> Unused:
+    """Return the weights that no output of the old model uses."""
+    if isinstance(old_model, LearningWithoutForgetting):
+        return Unused(old_model.idle_weights(), [])
+    return unused(old_model, None)
+
+
 def _is_recorded(inputs: Any) -> bool:
     return isinstance(inputs, dict) and set(inputs) == {INPUTS, RESPONSES}
 
 
-def _as_logits(outputs: Any, old_model: keras.Model) -> Any:
-    """Return logits of the same softmax as the outputs of the old model."""
-    if old_model.layers[-1].activation is keras.activations.linear:
-        return outputs
+def _log(outputs: Any) -> Any:
     if isinstance(outputs, np.ndarray):
         return np.log(np.maximum(outputs, TINY))
     return ops.log(ops.maximum(outputs, TINY))

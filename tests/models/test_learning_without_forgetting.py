@@ -48,7 +48,7 @@ class TestLearningWithoutForgetting(ModelContract):
 
     def training_inputs(self):
         responses = np.random.default_rng(1).normal(size=(8, 3)).astype("float32")
-        return {"inputs": X, "old_responses": responses}
+        return {"inputs": X, "old_responses": [responses]}
 
 
 @pytest.mark.parametrize("activation", [None, "softmax"])
@@ -82,7 +82,7 @@ def test_plain_inputs_give_the_new_head_and_the_old_model_shares_its_layers():
     fit(model, *recorded, epochs=2)
     assert np.abs(array(old(X)) - before).max() > 1e-4
     both = model(recorded[0])
-    assert_close(both["old"], old(X), 1e-6)
+    assert_close(both["old"][0], old(X), 1e-6)
     assert_close(both["new"], model(X), 1e-6)
     assert kt.layer_groups(model).names
 
@@ -93,9 +93,26 @@ def test_warm_up_trains_only_the_new_head():
     losses = model.warm_up((X, Y), epochs=20).history["loss"]
     assert losses[-1] < losses[0]
     moved = {v.path for v in model.weights if (array(v) != before[v.path]).any()}
-    assert moved == {v.path for v in model.get_layer("new").weights}
+    assert moved == {v.path for v in model.get_layer("new_1").weights}
     assert int(array(model.optimizer.iterations)) == 0
     model.record((X, Y))  # the responses are still those of the old model
+
+
+def test_a_third_task_keeps_the_responses_of_both_heads(tmp_path):
+    second = made()
+    third = compiled(LwF(second, 4, old_weight=0.5), run_eagerly=True)
+    x, y = third.record((X, Y))
+    assert [each.shape for each in x["old_responses"]] == [(8, 3), (8, 2)]
+    fit(third, x, y)
+    assert_close(third.task_model(0)(X), second.old_model(X), 1e-6)
+    assert_close(third.task_model(1)(X), second(X), 1e-6)
+    assert_close(third.task_model(2)(X), third(X), 1e-6)
+    third.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    for task in range(3):
+        assert_close(again.task_model(task)(X), third.task_model(task)(X), 1e-6)
+    with pytest.raises(ValueError, match="from 0 to 2"):
+        third.task_model(3)
 
 
 def test_datasets_and_weights_are_recorded_in_order():
