@@ -44,8 +44,8 @@ class Forgetting(keras.callbacks.Callback):
             that is not among them was learned before. A task may lack data. Defaults to
             None: the tasks of `data`.
         models: Dict from a task to the model that predicts it, if it is not the model
-            of the `fit`: such as the old classifier on the same backbone. Defaults to
-            None.
+            of the `fit`: such as the old classifier on the same backbone. Between two
+            `fit` calls, more can be added to `forgetting.models`. Defaults to None.
 
     Raises:
         TypeError: If `data` is not a dict, or data can be read only once.
@@ -91,8 +91,8 @@ class Forgetting(keras.callbacks.Callback):
             )
         self.names = unique_names("the names of data", list(data))
         self.tasks = self.names if tasks is None else unique_names("tasks", tasks)
-        self._data, self._models = dict(data), dict(models or {})
-        for name in self._models:
+        self._data, self.models = dict(data), dict(models or {})
+        for name in self.models:
             if name not in self.names:
                 raise ValueError(
                     f"models has {name!r}, but data has only {list(self.names)}."
@@ -210,7 +210,7 @@ class Forgetting(keras.callbacks.Callback):
         return [(place, row) for place, row in found if row < len(self._rows)]
 
     def _measured(self) -> list[float]:
-        models = {name: self._models.get(name, self.model) for name in self.names}
+        models = {name: self.models.get(name, self.model) for name in self.names}
         found = {}
         for model in {id(each): each for each in models.values()}.values():
             with unchanged(model), _keras.scope(model):

@@ -23,8 +23,8 @@ HEAD = "head"
 class L2SP(Penalty):
     """Penalize the distance of the weights from their pretrained values.
 
-    Weight decay pulls the weights towards 0, away from what pretraining has learned.
-    L2-SP pulls them towards their starting point (SP). It adds to the loss
+    Weight decay pulls the weights to 0, away from what pretraining has learned.
+    L2-SP pulls them to their starting point (SP). It adds to the loss
 
     `alpha/2 ||w_S - w0_S||^2 + beta/2 ||w_H||^2`
 

@@ -19,8 +19,8 @@ class Quadratic:
     """`factor / 2 sum_i importance_i (w_i - center_i)^2 + factor offset` of a weight.
 
     A sum of such penalties is such a penalty again, so several tasks need no more
-    memory than one. The variables belong to no layer: they are no weights of the model,
-    and Keras does not list them.
+    memory than one. The variables belong to no layer, so they are not among the weights
+    of the model.
 
     Args:
         factor: Number that multiplies the penalty.

@@ -410,6 +410,20 @@ def domain_model(kind, settings):
     return model, bases.vectors()
 
 
+def learning_without_forgetting():
+    """Return a model with three heads after two steps of Adam."""
+    second = kt.models.LearningWithoutForgetting(bases.mlp(), 2)
+    model = kt.models.LearningWithoutForgetting(
+        bases.exact(second), 4, old_weight=0.5, temperature=3.0
+    )
+    bases.exact(model)
+    model.compile(keras.optimizers.Adam(0.01), bases.LOGITS)
+    x, y = model.record((bases.vectors(), bases.labels()))
+    for _ in range(2):
+        model.train_on_batch(x, y)
+    return model, bases.vectors()
+
+
 MODELS = {
     **{name: lambda each=each: adapted(each) for name, each in RECIPES.items()},
     "lora_trained": trained_lora,
@@ -441,6 +455,7 @@ MODELS = {
     ),
     "quantized_int4": lambda: quantized("int4"),
     "pissa": pissa,
+    "learning_without_forgetting": learning_without_forgetting,
     "audio_classifier": audio_classifier,
     "language_model_classifier": language_model_classifier,
     "matched": matched,

@@ -68,5 +68,7 @@ OBJECTS = {
     "loss_mmd": lambda: kt.losses.MMD(),
     "callback_unfreezing": unfreezing,
     "callback_group_logs": lambda: kt.callbacks.LayerGroupLogs(moved=False),
+    "penalty_l2_sp": lambda: kt.regularizers.L2SP(0.5, 0.25),
+    "penalty_ewc": lambda: kt.regularizers.EWC(2.0, gamma=0.5, classes="sampled"),
     **{f"recipe_{name}": lambda each=each: each for name, each in RECIPES.items()},
 }

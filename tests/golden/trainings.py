@@ -74,6 +74,18 @@ def domain_model(kind):
     return model
 
 
+def penalized():
+    """Return a compiled model with both penalties, which weights have left."""
+    model = bases.mlp()
+    kt.regularizers.L2SP(0.5, 0.25).attach(model, head=model.layers[-1])
+    recipe = kt.regularizers.EWC(2.0, gamma=0.5)
+    recipe.attach(model, bases.vectors(), from_logits=True)
+    for weight in model.weights:
+        weight.assign(0.5 * weight)
+    model.compile(keras.optimizers.Adam(0.01), bases.LOGITS)
+    return model
+
+
 def vectors():
     """Return rows of numbers and labels."""
     return bases.vectors(), bases.labels()
@@ -118,6 +130,7 @@ TRAININGS = {
         ),
         vectors,
     ),
+    "penalized": Training(penalized, vectors),
     "dann": Training(lambda: domain_model(kt.models.DANN), domains),
     "mcd": Training(lambda: domain_model(kt.models.MCD), domains),
 }

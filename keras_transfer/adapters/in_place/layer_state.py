@@ -194,9 +194,10 @@ def check_no_penalties(model: keras.Layer) -> None:
     """
     for layer in _keras.flat_layers(model):
         if PENALTIES in vars(layer):
+            names = sorted(vars(layer)[PENALTIES].by_name)
             raise ValueError(
-                f"{layer.name!r} has the penalties {sorted(layer._penalties.by_name)}, "
-                "which are bound to the weights that it has now, so its adapters "
-                "cannot change. Attach adapters before penalties, or call "
-                "kt.regularizers.detach(model) first."
+                f"{layer.name!r} has the penalties {names}, which are bound to the "
+                "weights that it has now, so its adapters cannot change. Attach "
+                "adapters before penalties, or call kt.regularizers.detach(model) "
+                "first."
             )
