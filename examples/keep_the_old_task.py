@@ -4,7 +4,7 @@ Learned: how to measure forgetting with `kt.analysis.Forgetting`, and how to low
 with L2-SP, EWC, learning without forgetting (LwF) and replay. A small network learns
 the ten digits under five fixed orders of their pixels, one after the other, and is
 tested on all five. LwF has a head for each task and is told the task in the test. The
-others have one head. Data: MNIST (`--data mnist.npz`), 10,000 digits for each task.
+others have one head. Data: MNIST (`--data mnist.npz`), 5,000 digits for each task.
 Time: TIME
 Expect EXPECT
 
@@ -27,12 +27,12 @@ parser.add_argument("--epochs", type=int, default=2, help="epochs on each task")
 METHODS = ("plain", "L2-SP", "EWC", "LwF", "replay")
 parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
 parser.add_argument("--alpha", type=float, default=0.01, help="strength of L2-SP")
-parser.add_argument("--strength", type=float, default=100.0, help="strength of EWC")
+parser.add_argument("--strength", type=float, default=30.0, help="strength of EWC")
 parser.add_argument("--old-weight", type=float, default=1.0, help="weight of LwF")
 parser.add_argument("--smoke", action="store_true")
 options = parser.parse_args()
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-PER_TASK, KEPT = 10_000, 200  # examples of a task, and those that EWC and replay use
+PER_TASK, KEPT = 5_000, 200  # examples of a task, and those that EWC and replay use
 
 
 def load():

@@ -1,4 +1,5 @@
 """Losses between two domains, of one number for two batches, and of pairs."""
+"""Losses between two domains, and between the blocks of a teacher and a student."""
 
 from keras_transfer.losses.class_confusion import ClassConfusion as ClassConfusion
 from keras_transfer.losses.classifier_discrepancy import (
@@ -16,3 +17,9 @@ from keras_transfer.losses.feature_norm import FeatureNorm as FeatureNorm
 from keras_transfer.losses.joint_mmd import JointMMD as JointMMD
 from keras_transfer.losses.margin_disparity import MarginDisparity as MarginDisparity
 from keras_transfer.losses.mmd import MMD as MMD
+from keras_transfer.losses.state_distillation import (
+    AttentionDistillation as AttentionDistillation,
+)
+from keras_transfer.losses.state_distillation import (
+    StateDistillation as StateDistillation,
+)

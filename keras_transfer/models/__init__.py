@@ -40,6 +40,8 @@ from keras_transfer.models.soups import greedy_soup as greedy_soup
 from keras_transfer.models.soups import Soup as Soup
 from keras_transfer.models.soups import uniform_soup as uniform_soup
 from keras_transfer.models.source_only import SourceOnly as SourceOnly
+from keras_transfer.models.state_distiller import StateDistiller as StateDistiller
+from keras_transfer.models.student import student as student
 from keras_transfer.models.token_classifier import TokenClassifier as TokenClassifier
 from keras_transfer.models.transfer_classifier import (
     TransferClassifier as TransferClassifier,
