@@ -4,8 +4,9 @@ Learned: how to make a small student of a fine-tuned BERT with `kt.models.studen
 how to train it with `kt.models.StateDistiller` on the teacher's outputs and hidden
 states, which are recorded once. The same small network trained on the labels alone is
 shown next to it. Data: two TSV files with label and text (`--train`, `--test`), such as
-SST-2, and a BERT preset (`--preset`). Time: TIME
-Expect EXPECT
+SST-2, and a BERT preset (`--preset`). Time: perhaps 10 minutes of CPU. Expect a table
+of 3 rows. Only the short form of this file was run: `--smoke`, whose 48 generated texts
+teach no model anything.
 
     python examples/distil_bert.py --preset FOLDER --train train.tsv --test test.tsv
 """

@@ -4,9 +4,11 @@ Learned: how to measure forgetting with `kt.analysis.Forgetting`, and how to low
 with L2-SP, EWC, learning without forgetting (LwF) and replay. A small network learns
 the ten digits under five fixed orders of their pixels, one after the other, and is
 tested on all five. LwF has a head for each task and is told the task in the test. The
-others have one head. Data: MNIST (`--data mnist.npz`), 5,000 digits for each task.
-Time: TIME
-Expect EXPECT
+others have one head. Data: MNIST (`--data mnist.npz`), 10,000 digits for each
+task. Time: perhaps 15 minutes of CPU for all methods and seeds. Expect an average
+accuracy of about 0.88 of EWC and 0.86 of L2-SP after the five tasks, as measured with
+one seed, `--seeds 9 --methods EWC`, on which both strengths were chosen. The other
+methods and seeds were run only in the short form, `--smoke`.
 
     python examples/keep_the_old_task.py --data mnist.npz
 """
@@ -26,13 +28,13 @@ parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
 parser.add_argument("--epochs", type=int, default=2, help="epochs on each task")
 METHODS = ("plain", "L2-SP", "EWC", "LwF", "replay")
 parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
-parser.add_argument("--alpha", type=float, default=0.01, help="strength of L2-SP")
+parser.add_argument("--alpha", type=float, default=0.03, help="strength of L2-SP")
 parser.add_argument("--strength", type=float, default=30.0, help="strength of EWC")
 parser.add_argument("--old-weight", type=float, default=1.0, help="weight of LwF")
 parser.add_argument("--smoke", action="store_true")
 options = parser.parse_args()
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-PER_TASK, KEPT = 5_000, 200  # examples of a task, and those that EWC and replay use
+PER_TASK, KEPT = 10_000, 200  # examples of a task, and those that EWC and replay use
 
 
 def load():

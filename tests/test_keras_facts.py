@@ -551,3 +551,18 @@ def test_no_model_trains_in_a_remat_scope_in_a_graph():
     model.compile("sgd", "mse", jit_compile=False)
     with pytest.raises(ValueError, match="custom_gradient decorator currently"):
         model.fit(x, np.zeros((len(x), *model.output_shape[1:])), verbose=0)
+
+
+def test_logits_distillation_applies_its_default_loss_to_logits():
+    """The name of the default loss is a function, and only the class gets softmax.
+
+    When Keras is fixed, `StateDistiller` need not refuse the default.
+    """
+    logits = np.array([[2.0, -1.0, 0.5]], "float32")
+    other = np.array([[-1.0, 0.0, 3.0]], "float32")
+    teacher, student = (np.exp(x) / np.exp(x).sum() for x in (logits, other))
+    expected = np.sum(teacher * np.log(teacher / student))
+    right = keras.distillation.LogitsDistillation(1.0, keras.losses.KLDivergence())
+    stock = keras.distillation.LogitsDistillation(1.0)
+    assert abs(float(right.compute_loss(logits, other)) - expected) < 1e-4
+    assert abs(float(stock.compute_loss(logits, other)) - expected) > 0.1

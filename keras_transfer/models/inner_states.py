@@ -12,6 +12,7 @@ from keras_transfer._arguments import one_of
 from keras_transfer.backbones.groups import layer_groups
 
 
+@keras.saving.register_keras_serializable(package="keras_transfer")
 class InnerStates(keras.Model):
     """Return the output of a network, the states of blocks, and their attention.
 
@@ -53,7 +54,22 @@ class InnerStates(keras.Model):
         readers = [_attention_in(found[name]) for name in attention]
         # A lambda hides the layers from Keras, which tracks them in the network.
         self._read = lambda: (places, readers)
+        self.blocks, self.attention = list(blocks), list(attention)
         self.built = True
+
+    def get_config(self) -> dict:
+        """Return the arguments."""
+        return {
+            "network": keras.saving.serialize_keras_object(self.network),
+            "blocks": list(self.blocks),
+            "attention": list(self.attention),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> InnerStates:
+        """Return the model of `get_config`."""
+        network = keras.saving.deserialize_keras_object(config["network"])
+        return cls(network, config["blocks"], config["attention"])
 
     def call(self, inputs: Any, training: bool | None = None) -> dict:
         """Return the dictionary."""

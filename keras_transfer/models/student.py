@@ -78,7 +78,7 @@ def student(backbone: keras.Model, keep: Sequence[int]) -> keras.Model:
             raise ValueError(
                 f"The student's layer {owner.path!r} has no layer of the same shapes "
                 f"at {path!r} in {backbone.name!r}, so the weights cannot be copied. "
-                "Its blocks are not alike."
+                "Its blocks have different shapes."
             )
         pairs += zip(ours, theirs, strict=True)
     for ours, theirs in pairs:
