@@ -98,6 +98,7 @@ def test_warm_up_trains_only_the_new_head():
     model.record((X, Y))  # the responses are still those of the old model
 
 
+@pytest.mark.slow
 def test_a_third_task_keeps_the_responses_of_both_heads(tmp_path):
     second = made()
     third = compiled(LwF(second, 4, old_weight=0.5), run_eagerly=True)
@@ -115,6 +116,7 @@ def test_a_third_task_keeps_the_responses_of_both_heads(tmp_path):
         third.task_model(3)
 
 
+@pytest.mark.slow
 def test_datasets_and_weights_are_recorded_in_order():
     model = compiled(made())
     weight = np.arange(8, dtype="float32")
@@ -124,6 +126,7 @@ def test_datasets_and_weights_are_recorded_in_order():
     assert y.tolist() == Y.tolist() and kept.tolist() == weight.tolist()
 
 
+@pytest.mark.slow
 def test_a_classifier_of_texts_with_frozen_layers():
     old = kt.models.TransferClassifier(tiny.bert(1), 3, pooling="mean")
     x = {

@@ -121,6 +121,7 @@ def test_only_the_student_and_the_projection_learn_without_labels():
     }
 
 
+@pytest.mark.slow
 def test_plain_inputs_evaluate_the_student():
     distiller = compiled(made())
     found = distiller.evaluate(X, Y, verbose=0, return_dict=True)

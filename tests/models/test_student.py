@@ -41,6 +41,7 @@ def test_blocks_are_copied_and_numbered_again():
     assert (array(before) != array(after)).all()  # a copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["distilbert", "llama", "hub_vit"])
 def test_all_blocks_give_the_teacher_in_other_families(family):
     teacher = families.build(family)

@@ -60,6 +60,7 @@ def test_two_tasks_add_up_and_a_third_after_reload(tmp_path):
     assert float(sum(again.losses)) == pytest.approx(by_hand(again, tasks), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_online_form_keeps_a_part_of_the_importance():
     model, [(_, first), (weights, second)] = two_tasks(gamma=0.25, run_eagerly=True)
     both = [0.25 * a + b for a, b in zip(first, second, strict=True)]
@@ -67,6 +68,7 @@ def test_the_online_form_keeps_a_part_of_the_importance():
     assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_fit_equals_fit_with_the_penalty_written_out():
     model = compiled(run_eagerly=True)
     EWC(50.0).attach(model, NEW)
@@ -95,6 +97,7 @@ def test_the_old_classifier_on_the_same_backbone_gives_the_importance():
         EWC(50.0).attach(new, OLD, task_model=tiny.mlp())
 
 
+@pytest.mark.slow
 def test_both_penalties_on_one_model_add_up():
     model = compiled()
     EWC(50.0).attach(model, NEW)

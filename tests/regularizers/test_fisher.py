@@ -55,6 +55,7 @@ def test_classes_against_numpy(activation):
     np.testing.assert_allclose(kernel, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_sampled_classes_converge_to_the_expectation_and_depend_on_the_seed():
     model, x = linear(3), 0.3 * vectors(1)
     settings = dict(from_logits=True, classes="sampled")
@@ -65,6 +66,7 @@ def test_sampled_classes_converge_to_the_expectation_and_depend_on_the_seed():
     assert (sampled != other).any()
 
 
+@pytest.mark.slow
 def test_data_is_streamed_in_each_form():
     import tensorflow as tf
 
@@ -76,6 +78,7 @@ def test_data_is_streamed_in_each_form():
             np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_keeps_small_gradients(policy):
     x = 1e-3 * vectors(6)  # the squares of the gradients are below float16
@@ -87,6 +90,7 @@ def test_mixed_precision_keeps_small_gradients(policy):
         np.testing.assert_allclose(a, b, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_reads_the_loss_and_leaves_the_model_unchanged():
     model = tiny.convnet()
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))

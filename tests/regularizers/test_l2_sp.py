@@ -80,6 +80,7 @@ def test_a_regularizer_of_the_user_is_kept_and_detach_restores_it():
     assert float(sum(model.losses)) == pytest.approx(own, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_pretrained_model_can_be_the_anchor_of_a_trained_one():
     model, pretrained = tiny.mlp(), tiny.mlp()
     moved(model)
@@ -125,6 +126,7 @@ def test_reload_in_a_fresh_process_goes_on_with_the_same_anchors(tmp_path):
     assert float(sum(resumed.losses)) == pytest.approx(float(sum(model.losses)))
 
 
+@pytest.mark.slow
 def test_a_weights_file_carries_the_anchors_and_no_weight_is_added(tmp_path):
     model = anchored()
     assert len(model.weights) == len(tiny.mlp().weights)
@@ -143,6 +145,7 @@ def test_a_weights_file_carries_the_anchors_and_no_weight_is_added(tmp_path):
         wide.load_own_variables({"penalty.L2SP.0.center": np.zeros((6, 5))})
 
 
+@pytest.mark.slow
 def test_subclassed_model_and_a_model_around_it():
     @keras.saving.register_keras_serializable("tests.l2_sp")
     class Net(keras.Model):
@@ -201,6 +204,7 @@ def test_adapters_come_first_and_their_weights_are_anchored(tmp_path):
     assert type(model) is kt.models.TransferClassifier
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_keeps_the_digits_of_small_distances(policy):
     keras.config.set_dtype_policy(policy)
