@@ -1,5 +1,4 @@
-"""Losses between two domains, of one number for two batches, and of pairs."""
-"""Losses between two domains, and between the blocks of a teacher and a student."""
+"""Losses between two domains, of pairs, and between a teacher and a student."""
 
 from keras_transfer.losses.class_confusion import ClassConfusion as ClassConfusion
 from keras_transfer.losses.classifier_discrepancy import (
