@@ -1,5 +1,7 @@
 """Parameter-efficient fine-tuning: small weights attached to a frozen model."""
 
+from keras_transfer.adapters.adalora import AdaLoRA as AdaLoRA
+from keras_transfer.adapters.adalora import ranks as ranks
 from keras_transfer.adapters.bitfit import BitFit as BitFit
 from keras_transfer.adapters.bottleneck import Bottleneck as Bottleneck
 from keras_transfer.adapters.bottleneck import PfeifferBottleneck as PfeifferBottleneck

@@ -11,6 +11,7 @@ from keras_transfer.callbacks.learning_rate_finder import (
     find_learning_rate as find_learning_rate,
 )
 from keras_transfer.callbacks.phases import Phase as Phase
+from keras_transfer.callbacks.rank_budget import RankBudget as RankBudget
 from keras_transfer.callbacks.target_validation import (
     TargetValidation as TargetValidation,
 )

@@ -58,6 +58,10 @@ class AdapterContract:
         self.recipe().attach(model, name)
         return self.disturbed(model, name)
 
+    def callbacks(self):
+        """Return the callbacks without which the technique does not train."""
+        return []
+
     def disturbed(self, model, name="default", scale=0.3):
         """Change the trainable weights of the adapter, the same way each time."""
         if not self.own:
@@ -76,9 +80,13 @@ class AdapterContract:
             self.recipe().attach(model)
             before = arrays(model.weights)
             # Faster than a trace. The tests of loading and XLA trace the model.
-            fit(models.compiled(model, run_eagerly=True), X, Y, epochs=2)
+            self.fit(models.compiled(model, run_eagerly=True), epochs=2)
             kind._trained = model, before
         return kind._trained
+
+    def fit(self, model, epochs=1):
+        """Fit the model on the data of the contract."""
+        fit(model, X, Y, epochs=epochs, callbacks=self.callbacks())
 
     def moved(self, model, before):
         """Return the weights that changed."""
@@ -143,7 +151,7 @@ class AdapterContract:
         assert config == self.recipe().get_config()
         before = arrays(again.weights)
         again.run_eagerly = False
-        fit(again, X, Y)
+        self.fit(again)
         moved = self.moved(again, before)
         assert all(v.trainable for v in moved)
         assert self.names(again, moved) == self.learns
@@ -154,7 +162,7 @@ class AdapterContract:
         model = small()
         self.recipe().attach(model)
         model.set_weights(before)
-        fit(models.compiled(model, jit_compile=True), X, Y, epochs=2)
+        self.fit(models.compiled(model, jit_compile=True), epochs=2)
         for variable, expected in zip(model.weights, plain.weights, strict=True):
             # Biases of keys have gradients of 0 except for rounding, and Adam enlarges
             # the rounding.
@@ -177,7 +185,7 @@ class AdapterContract:
         for a, b in zip(arrays(run(model, X)), arrays(run(full, X)), strict=True):
             np.testing.assert_allclose(a.astype("float32"), b, rtol=0, atol=0.1)
         before = arrays(model.weights)
-        fit(models.compiled(model, run_eagerly=True), X, Y)
+        self.fit(models.compiled(model, run_eagerly=True))
         assert self.names(model, self.moved(model, before)) <= self.learns
         assert all(np.isfinite(array(v)).all() for v in model.trainable_variables)
 

@@ -25,6 +25,7 @@ RECIPES = {
     "loha_patterns": adapters.LoHa(
         rank=2, targets="all-linear", rank_pattern={"query": 1}
     ),
+    "ada_lora": adapters.AdaLoRA(1, initial_rank=2),
     "vera": adapters.VeRA(rank=4),
     "vera_as_in_peft": adapters.VeRA(rank=4, draw="peft"),
     "lora_biases": adapters.LoRA(rank=2, bias="pair"),
@@ -72,6 +73,16 @@ def adapted(recipe):
 def trained_lora():
     """Return BERT with LoRA after two steps of Adam."""
     return trained(*adapted(RECIPES["lora_query_value"]))
+
+
+def budgeted_ada_lora():
+    """Return BERT with AdaLoRA after two steps, of which the second one prunes."""
+    model, inputs = adapted(RECIPES["ada_lora"])
+    model.compile(keras.optimizers.Adam(0.01), bases.LOGITS, jit_compile=False)
+    budget = kt.callbacks.RankBudget(3, warmup_steps=0, final_steps=1, verbose=0)
+    settings = dict(batch_size=2, shuffle=False, verbose=0, callbacks=[budget])
+    model.fit(inputs, bases.labels(4), **settings)
+    return model, inputs
 
 
 def quantized(mode, **settings):
@@ -427,6 +438,7 @@ def learning_without_forgetting():
 MODELS = {
     **{name: lambda each=each: adapted(each) for name, each in RECIPES.items()},
     "lora_trained": trained_lora,
+    "ada_lora_trained": budgeted_ada_lora,
     "two_adapters": two_adapters,
     "two_heads": two_heads,
     "weighted_adapters": weighted_adapters,

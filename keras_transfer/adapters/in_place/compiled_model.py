@@ -147,6 +147,7 @@ def _fresh(model: keras.Model) -> keras.Optimizer:
     inner = _inner(model.optimizer)
     settings = _keras.settings(inner)
     settings.pop("layout", None)
+    settings.pop("allocation", None)
     kind = next((k for k in type(inner).__mro__ if k in SUBCLASSES), type(inner))
     with _keras.scope(model):
         return kind(**settings)
