@@ -185,7 +185,8 @@ class RankAllocation:
             variable = _keras.trained_by(self)[index]
             size = variable.shape[0]
             left = kept[start : start + size] > 0
-            variable.assign(ops.where(left, variable, 0.0))
+            values = ops.convert_to_tensor(variable)
+            variable.assign(ops.where(left, values, ops.zeros_like(values)))
             start += size
 
 

@@ -10,6 +10,7 @@ from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.starts import principal
 from keras_transfer.quantization.packed_layers import PackedLayer
 from tests.adapters import models
+from tests.contracts.adapter_contract import AdapterContract
 from tests.contracts.compare import assert_close
 from tests.contracts.compare import run
 
@@ -143,3 +144,12 @@ def test_bad_starts():
     kt.adapters.LoRA(2, init="pissa").attach(model, verbose=0)
     with pytest.raises(ValueError, match="init='pissa'"):
         kt.save_adapter(model, "folder", format="peft")
+
+
+class TestPissa(AdapterContract):
+    learns = {"lora_a", "lora_b"}
+    parameters = 2 * (16 * 2 + 2 * 16)  # query and value, rank 2
+    no_images = "needs the kernel of a Dense or an EinsumDense"
+
+    def recipe(self, **kwargs):
+        return kt.adapters.LoRA(rank=2, init="pissa", **kwargs)

@@ -26,6 +26,7 @@ THEIRS = ("keras", "keras_hub", "keras_cv", "tensorflow")
 ROWS, LENGTH, WORDS = 4, 8, 40
 LABELS = np.arange(ROWS) % 2
 OWN_WEIGHTS = ("BitFit", "NormTuning")  # train weights of the base model
+BUDGETED = (kt.adapters.AdaLoRA,)  # train only with a RankBudget
 
 # One family of each architecture.
 ARCHITECTURES = {
@@ -249,7 +250,8 @@ def adapter(kind):
     def tried(trial):
         model = trial.model()
         kind(**sized).attach(model)
-        trial.fit(compiled(model))
+        budget = [kt.callbacks.RankBudget(verbose=0)] if kind in BUDGETED else []
+        trial.fit(compiled(model), callbacks=budget)
         right = trial.outputs(model)
         if kind.__name__ not in OWN_WEIGHTS:
             with kt.adapters.disabled(model):

@@ -85,7 +85,27 @@ def adapted(adapter):
     adapter.attach(model, verbose=0)
     bases.exact(model, 0.5)
     model.compile(keras.optimizers.Adam(0.01), bases.LOGITS)
-    return fit(model, bases.tokens(16))
+    callbacks = []
+    if isinstance(adapter, kt.adapters.AdaLoRA):
+        callbacks = [kt.callbacks.RankBudget(interval=2, verbose=0)]
+    return fit(model, bases.tokens(16), callbacks=callbacks)
+
+
+def quantized(folder):
+    """Train LoRA on a BERT in NF4, and load it."""
+    model = kt.quantize(bases.bert(), "nf4", block_size=4, verbose=0)
+    kt.adapters.LoRA(rank=2).attach(model, verbose=0)
+    model.compile(keras.optimizers.Adam(0.01), bases.LOGITS)
+    for number, weight in enumerate(model.trainable_weights):
+        values = (5 * np.arange(np.prod(weight.shape)) + number) % 23 - 11
+        weight.assign(values.reshape(weight.shape) / 64)
+    found = fit(model, bases.tokens(16))
+    model.save(folder / "quantized.keras")
+    again = keras.models.load_model(folder / "quantized.keras")
+    x = bases.tokens()
+    outputs = [each.predict(x, verbose=0) for each in (model, again)]
+    np.testing.assert_array_equal(*outputs)
+    return [outputs[0], *found]
 
 
 def adapters(folder):
@@ -285,6 +305,7 @@ TRAININGS = {
         accumulated,
         exchanged,
         adapters,
+        quantized,
         gradual,
         probe,
         auto,
