@@ -8,6 +8,7 @@ from tests.adapters import models
 from tests.backbones import families
 from tests.contracts.compare import array
 from tests.contracts.compare import assert_close
+from tests.contracts.compare import fit
 from tests.contracts.compare import run
 
 GROUPED = dict(num_layers=2) | families.GROUPED
@@ -65,3 +66,26 @@ def check_generation(name, recipe):
     with adapters.disabled(model):
         again = model.generate(prompt, stop_token_ids=None)["token_ids"]
     assert_close(again, base)
+
+
+def check_two_replicas(recipe, strategy):
+    """Fail unless the adapter trains on two replicas as on one."""
+
+    def make():
+        model = models.nested(num_layers=1)
+        recipe.attach(model, verbose=0)
+        models.disturb(model)
+        return models.compiled(model)
+
+    one = make()
+    with strategy.scope():
+        two = make()
+    two.set_weights(one.get_weights())
+    before = [array(v) for v in one.trainable_variables]
+    for model in (one, two):
+        fit(model, models.tokens(), models.labels(), epochs=2)
+    assert all(
+        np.any(array(v) != x)
+        for v, x in zip(one.trainable_variables, before, strict=True)
+    )
+    assert_close(two.get_weights(), one.get_weights(), 1e-4)

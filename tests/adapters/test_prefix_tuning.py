@@ -275,3 +275,8 @@ def test_shifted_positions(tmp_path):
         run(model, long)
     with pytest.raises(ValueError, match="no learned positions"):
         adapters.PrefixTuning(3, shift_positions=True).attach(families.build("llama"))
+
+
+@pytest.mark.slow
+def test_two_replicas_train_as_one(strategy):
+    prompt_models.check_two_replicas(adapters.PrefixTuning(2), strategy)

@@ -239,3 +239,8 @@ def test_invalid_arguments_raise():
         adapters.PromptTuning(3, "text", [64]).attach(tiny.bert())
     with pytest.raises(ValueError, match="leaves no position"):
         adapters.PromptTuning(tokens=512).attach(tiny.bert(max_sequence_length=512))
+
+
+@pytest.mark.slow
+def test_two_replicas_train_as_one(strategy):
+    prompt_models.check_two_replicas(adapters.PromptTuning(2), strategy)

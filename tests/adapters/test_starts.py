@@ -11,6 +11,7 @@ from keras_transfer.adapters.starts import principal
 from keras_transfer.quantization.packed_layers import PackedLayer
 from tests.adapters import models
 from tests.contracts.adapter_contract import AdapterContract
+from tests.contracts.adapter_contract import small
 from tests.contracts.compare import assert_close
 from tests.contracts.compare import run
 
@@ -146,10 +147,60 @@ def test_bad_starts():
         kt.save_adapter(model, "folder", format="peft")
 
 
+@pytest.mark.slow
 class TestPissa(AdapterContract):
     learns = {"lora_a", "lora_b"}
     parameters = 2 * (16 * 2 + 2 * 16)  # query and value, rank 2
     no_images = "needs the kernel of a Dense or an EinsumDense"
+    init = "pissa"
+    at_once = True  # by rounding
 
     def recipe(self, **kwargs):
-        return kt.adapters.LoRA(rank=2, init="pissa", **kwargs)
+        return kt.adapters.LoRA(rank=2, init=self.init, **kwargs)
+
+    def test_starts_as_the_base_model(self):
+        model = small()
+        y = run(model, X)
+        self.recipe().attach(model)
+        assert_close(run(model, X), y, atol=1e-5)
+
+
+class TestLoftQ(TestPissa):
+    """Attaching packs the kernels, so the base model is the packed one."""
+
+    init = "loftq"
+    cannot_fold = "quantized"
+
+    def test_starts_as_the_base_model(self):
+        model = small()
+        self.recipe().attach(model)
+        with pytest.raises(ValueError, match="so quantize is refused"):
+            self.recipe().attach(model, "second")
+
+    def test_disabled_adapter_gives_the_base_model_exactly(self):
+        model = small()
+        self.recipe().attach(model)
+        for _, part in all_parts(model):
+            if not part.replaces:
+                part.lora_b.assign(np.zeros(part.lora_b.shape))
+        y = run(model, X)
+        models.disturb_head(self.disturbed(model))
+        with kt.adapters.disabled(model):
+            assert_close(run(model, X), y)
+
+    def test_switching_between_two(self):
+        model = self.attached("first")
+        y = run(model, X)
+        kt.adapters.LoRA(rank=2).attach(model, "second")
+        models.disturb_head(self.disturbed(model, "second", 0.5), "second")
+        assert np.abs(run(model, X) - y).max() > 1e-3
+        kt.adapters.use(model, "first")
+        assert_close(run(model, X), y)
+
+    def test_layer_objects_as_targets(self):
+        model, other = small(), small()
+        layer = self.recipe().find(model)[0].layer
+        self.recipe(targets=[layer]).attach(model)
+        config = kt.adapters.attached(model)["default"].get_config()
+        kt.adapters.LoRA.from_config(config).attach(other)
+        assert models.trained_paths(other) == models.trained_paths(model)
