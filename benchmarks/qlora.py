@@ -13,7 +13,8 @@ queries and values. The steps of both kinds alternate, and their times are proce
 times. `memory` is the peak of a separate process after two such steps. `quality` trains
 MiniLM as `lora_quality.py` does. It needs the folder of SST-2 in $KERAS_TRANSFER_DATA.
 
-    python benchmarks/qlora.py error | size | cost [steps] | memory | quality [seeds]
+    python benchmarks/qlora.py error | size | cost [steps] | memory
+    python benchmarks/qlora.py quality [seeds] [labels]
 """
 
 import math
