@@ -30,6 +30,9 @@ INSTEAD = (
 )
 
 
+APART = "adapters"  # beginning of the names of the adapters in a checkpoint
+
+
 class Folded:
     """Lets a graph be traced with plain layers instead of layers with adapters.
 
@@ -129,6 +132,7 @@ def write(
     functions: Mapping[str, tf.types.experimental.ConcreteFunction],
     resources: Sequence[object],
     folder: str | os.PathLike,
+    adapters: Mapping[str, tf.Variable] | None = None,
 ) -> None:
     """Write a SavedModel with these signatures and the variables that they read.
 
@@ -137,17 +141,29 @@ def write(
     reads: the optimizer, the head of another domain, seeds, and the tables of a
     tokenizer that is not exported.
 
+    Args:
+        functions: The functions by the names of their signatures.
+        resources: The tables that they can use.
+        folder: Path of the new folder.
+        adapters: Variables by name that are written to a data file of their own, so
+            `add_adapter` can replace this file alone. Defaults to None.
+
     Raises:
         ValueError: If a signature uses a table that is not among the resources.
     """
     root = tf.Module()
     used = {id(each): each for f in functions.values() for each in f.variables}
+    options = None
+    if adapters:
+        found = {k: used.pop(id(v)) for k, v in adapters.items() if id(v) in used}
+        setattr(root, APART, found)
+        options = tf.saved_model.SaveOptions(experimental_sharding_callback=_Apart())
     root.weights = sorted(used.values(), key=lambda each: each.name)
     read = {id(each) for f in functions.values() for each in f.captured_inputs}
     tables = {id(each): each for each in resources if id(each.resource_handle) in read}
     root.resources = list(tables.values())
     try:
-        tf.saved_model.save(root, os.fspath(folder), signatures=dict(functions))
+        tf.saved_model.save(root, os.fspath(folder), dict(functions), options)
     except AssertionError as error:  # TensorFlow's error for a missing table
         raise ValueError(
             "The preprocessor or the model uses a lookup table that cannot be saved, "
@@ -155,6 +171,24 @@ def write(
             "function of a Lambda layer. Pass the Keras layer that owns the table, or "
             "make the table an attribute of a layer of the model."
         ) from error
+
+
+class _Apart(tf.train.experimental.ShardingCallback):
+    """Puts the adapters into the last data file of a checkpoint, and all else before.
+
+    An export without other variables has the adapters in its second file too, because
+    the first one contains the graph of objects.
+    """
+
+    description = "the adapters in a data file of their own"
+
+    def __call__(self, shardable_tensors: Sequence) -> list[dict]:
+        base, apart = {}, {}
+        for each in shardable_tensors:
+            shard = apart if each.checkpoint_key.startswith(f"{APART}/") else base
+            slices = shard.setdefault(each.checkpoint_key, {})
+            slices[each.slice_spec] = each.tensor
+        return [shard for shard in (base, apart) if shard]
 
 
 def _fold(layer: keras.Layer) -> list[tuple[keras.Variable, tf.Variable]] | None:

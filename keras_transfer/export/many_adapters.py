@@ -17,19 +17,26 @@ from keras_transfer.adapters.adapter_part import all_parts
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.adapter_part import parts_of
 from keras_transfer.adapters.own_layer import OwnLayer
-from keras_transfer.adapters.switching import attached
-from keras_transfer.adapters.switching import check_known
 from keras_transfer.backbones.layer_paths import located
+from keras_transfer.export.described import manifest_of
+from keras_transfer.export.described import variables_of
 from keras_transfer.export.graph import forward
+from keras_transfer.export.growing import growing
+from keras_transfer.export.manifest import Manifest
 from keras_transfer.export.own_heads import labels_by_adapter
 from keras_transfer.export.own_heads import OwnHeads
 from keras_transfer.export.request import Entry
 from keras_transfer.export.request import named
+from keras_transfer.export.served_adapters import BASE
+from keras_transfer.export.served_adapters import checked_names
+from keras_transfer.export.served_adapters import ServedAdapters
 from keras_transfer.export.stacked_pairs import StackedPairs
+from keras_transfer.saving.own_layers import is_last
 
 INPUT = "adapter"  # name of the additional input of each signature
-BASE = ""  # means no adapter, because an adapter cannot have an empty name
+KNOWN = "adapter_known"  # name of the additional output with `unknown="base"`
 HOOKS = ("on_inputs", "on_outputs", "on_result")
+SHOWN = 20  # names in an error
 PROBE = 2  # rows of the batch that checks the shapes
 
 
@@ -42,26 +49,38 @@ class ManyAdapters:
     all adapters, and each example uses the layers of its adapter. The graph contains
     every other weight once. The pairs are copies, and the model does not change.
 
+    The names, the pairs and the own layers are variables whose first axis has no fixed
+    size. So the graph also fits a checkpoint with more adapters, see `add_adapter`.
+
     This class replaces `Folded`. `forward` traces the model, or a model that shares
     its layers. `entry` and `requests` add the names to an entry and to requests.
     `reference` computes the outputs to compare with.
 
     Args:
         model: A model with adapters.
-        names: Names of the adapters to export.
+        adapters: Names of the adapters to export, or a `ServedAdapters`.
 
     Raises:
-        TypeError: If `names` is not a list of strings.
+        TypeError: If the names are not a list of strings.
         ValueError: If a name is unknown or repeated, or if an adapter changes more than
             the low-rank pairs of a LoRA, RsLoRA or LoHa and its own layers.
     """
 
-    def __init__(self, model: keras.Model, names: Sequence[str]) -> None:
+    def __init__(
+        self, model: keras.Model, adapters: Sequence[str] | ServedAdapters
+    ) -> None:
+        if not isinstance(adapters, ServedAdapters):
+            adapters = ServedAdapters(adapters)
         self.model = model
-        self.names = _checked(model, names)
+        self.unknown = adapters.unknown
+        self.names = checked_names(model, adapters.names)
+        known = np.array([BASE, *self.names], object)
+        self.known = growing(known, "adapters_names")
+        self.labels: tf.Variable | None = None
         self.index: tf.Tensor | None = None  # set only while a graph is traced
         self.number = 0  # the adapter in use if `index` is None
         self.heads: list[OwnHeads] = []
+        self.stacks: list[StackedPairs] = []
         self.hooks: list[tuple[Part, Mapping[str, Callable]]] = []
         for path, layer in located(model).items():
             parts = parts_of(layer)
@@ -75,6 +94,7 @@ class ManyAdapters:
             hooks = [dict.fromkeys(HOOKS, _unchanged) for _ in parts]
             if any(pair is not None for pair in pairs):
                 stack = StackedPairs(layer, pairs, path or layer.name)
+                self.stacks.append(stack)
                 hooks[0]["on_outputs"] = self._hook(stack, path)
             self.hooks += zip(parts, hooks)
 
@@ -119,9 +139,25 @@ class ManyAdapters:
             names, rest = _split(tensors)
             return {**named(entry.prepare(rest), "inputs"), INPUT: names}
 
+        def complete(
+            request: dict[str, tf.Tensor], outputs: dict[str, tf.Tensor]
+        ) -> dict[str, tf.Tensor]:
+            names, rest = _split(request)
+            outputs = entry.complete(rest, outputs)
+            if self.unknown == "error":
+                return outputs
+            if KNOWN in outputs:
+                raise ValueError(
+                    f"The model has an output {KNOWN!r}, but with unknown='base' this "
+                    "output says which names are known. Rename the model's output."
+                )
+            return {**outputs, KNOWN: tf.reduce_any(self._same(names), axis=-1)}
+
         spec = tf.TensorSpec((None,), tf.string, name=INPUT)
         specs = {**entry.specs, INPUT: spec}
-        return dataclasses.replace(entry, specs=specs, prepare=prepare)
+        return dataclasses.replace(
+            entry, specs=specs, prepare=prepare, complete=complete
+        )
 
     def forward(self, network: keras.Model, plain: Entry, single: str) -> Callable:
         """Return a TensorFlow function as `graph.forward` does, with adapter names.
@@ -178,13 +214,21 @@ class ManyAdapters:
         """
         if labels is None:
             return compute
-        finish = labels_by_adapter(labels, self.names, self.heads)
+        finish, self.labels = labels_by_adapter(labels, self.names, self.heads)
 
         def call(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             names = inputs[INPUT]
             return finish(compute(inputs), self._index(names, names))
 
         return call
+
+    def variables(self) -> dict[str, tf.Variable]:
+        """Return the variables that change with the adapters, by name."""
+        return variables_of(self.known, self.labels, self.stacks, self.heads)
+
+    def manifest(self) -> Manifest:
+        """Return the description of these variables for `add_adapter`."""
+        return manifest_of(self.model, self.stacks, self.heads)
 
     def requests(self, requests: Mapping[str, Mapping]) -> dict[str, dict]:
         """Return requests that repeat each example for no and for each adapter."""
@@ -225,27 +269,31 @@ class ManyAdapters:
 
     def _index(self, names: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
         """Return the number of the adapter of each example, 0 for no adapter."""
-        known = tf.constant([BASE, *self.names])
-        same = tf.equal(names[:, None], known[None])
+        same = self._same(names)
         there = tf.reduce_any(same, axis=-1)
         text = (
-            f"The request names an unknown adapter. Known adapters are {self.names}, "
-            "and the empty string means the model without an adapter. Unknown:"
+            "The request names an unknown adapter. The empty string means the model "
+            "without an adapter. Known adapters are"
         )
         checks = [
-            tf.debugging.Assert(
-                tf.reduce_all(there),
-                [text, tf.boolean_mask(names, ~there)],
-                summarize=8,
-            ),
             tf.debugging.Assert(
                 tf.equal(tf.shape(names)[0], tf.shape(inputs)[0]),
                 [f"{INPUT!r} must name one adapter for each example. Names:"]
                 + [tf.shape(names)[0], "examples:", tf.shape(inputs)[0]],
             ),
         ]
+        if self.unknown == "error":
+            wrong = tf.boolean_mask(names, ~there)
+            found = [text, self.known[1:], "Unknown:", wrong]
+            good = tf.reduce_all(there)
+            checks.append(tf.debugging.Assert(good, found, summarize=SHOWN))
         with tf.control_dependencies(checks):
+            # For an unknown name, all are 0, and the first is the model itself.
             return tf.argmax(tf.cast(same, tf.int32), axis=-1, output_type=tf.int32)
+
+    def _same(self, names: tf.Tensor) -> tf.Tensor:
+        """Return whether each name of a request equals each known name."""
+        return tf.equal(names[:, None], self.known.read_value()[None])
 
     def _hook(self, stack: StackedPairs, path: str) -> Callable:
         def on_outputs(
@@ -261,7 +309,9 @@ class ManyAdapters:
     ) -> list[dict[str, Callable]]:
         """Return the hooks of the parts that replace `host`; only the last acts."""
         there = {part.name: part for part in own}
-        heads = OwnHeads(host, [there.get(name) for name in self.names])
+        last = isinstance(host, keras.layers.Dense) and is_last(self.model, host)
+        each = [there.get(name) for name in self.names]
+        heads = OwnHeads(host, each, path, last=last)
         self.heads.append(heads)
 
         def instead(
@@ -297,23 +347,3 @@ def _split(tensors: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, dict]:
 def _unchanged(host: keras.Layer, *tensors: object, **kwargs: object) -> object:
     """Return the last tensor unchanged: a hook that does nothing."""
     return tensors[-1]
-
-
-def _checked(model: keras.Model, names: Sequence[str]) -> list[str]:
-    if isinstance(names, str) or not all(isinstance(each, str) for each in names):
-        raise TypeError(f"adapters is {names!r}. Pass a list of adapter names.")
-    if not names or len(set(names)) < len(names):
-        raise ValueError(
-            f"adapters is {names!r}. Name at least one adapter, and each only once."
-        )
-    recipes = attached(model)
-    for name in names:
-        check_known(model, name)
-        recipe = recipes[name]
-        if recipe.trained(model, recipe.fitting(model)[0]):
-            raise ValueError(
-                f"The adapter {name!r} ({type(recipe).__name__}) changes the model's "
-                "own weights, such as biases, which all examples share. Export this "
-                "adapter alone, without adapters=."
-            )
-    return list(names)

@@ -31,6 +31,7 @@ from keras_transfer.export.request import Entry
 from keras_transfer.export.samples import requests
 from keras_transfer.export.samples import run
 from keras_transfer.export.samples import tensors_of
+from keras_transfer.export.served_adapters import ServedAdapters
 from keras_transfer.export.signatures import entries_of
 from keras_transfer.export.signatures import features_of
 from keras_transfer.export.warmup import write_warmup
@@ -45,7 +46,7 @@ def export_serving(
     preprocessor: keras.Layer | RawText | ImageBytes | Callable | bool | None = None,
     labels: Sequence | Mapping[str, Sequence[str]] | bool | None = None,
     features: bool | str = False,
-    adapters: Sequence[str] = (),
+    adapters: Sequence[str] | ServedAdapters = (),
 ) -> pathlib.Path:
     """Write a SavedModel for TensorFlow Serving to `directory/version`.
 
@@ -121,11 +122,13 @@ def export_serving(
         adapters: Names of LoRA, RsLoRA or LoHa adapters of the model. Each signature
             then has one more input, `adapter`: the name of an adapter for each
             example, or `""` for the model without an adapter. A batch can mix
-            adapters. An unknown name is an error. Each example uses the head of its
-            adapter. If a head has fewer classes than the widest head, its missing
-            probabilities are 0, and its missing logits are the lowest number of the
-            dtype (-3.4e38 for float32). Defaults to `()`, which merges the active
-            adapters.
+            adapters. An unknown name makes the whole request fail, or with a
+            `kt.export.ServedAdapters` the model without an adapter answers its row.
+            `kt.export.add_adapter` adds an adapter to the exported files. Each example
+            uses the head of its adapter. If a head has fewer classes than the widest
+            head, its missing probabilities are 0, and its missing logits are the lowest
+            number of the dtype (-3.4e38 for float32). Defaults to `()`, which merges
+            the active adapters.
 
     Returns:
         The path of the folder of the version.
@@ -166,7 +169,8 @@ def export_serving(
         (keras-team/keras#23553).
     """
     _check(model, version)
-    if len(adapters):
+    served = isinstance(adapters, ServedAdapters) or len(adapters)
+    if served:
         what = "kt.export_serving with adapters="
         _keras.check_backend("tensorflow", what, INSTEAD)
     target = pathlib.Path(directory) / str(version)
@@ -174,7 +178,7 @@ def export_serving(
         entries = entries_of(model, preprocessor, samples)
         plain = entries.get("preprocessed", entries["serving_default"])
         asked = {} if samples is None else requests(entries, samples)
-        many = ManyAdapters(model, adapters) if len(adapters) else None
+        many = ManyAdapters(model, adapters) if served else None
         trace = (
             many.forward if many else functools.partial(forward, folded=Folded(model))
         )
@@ -197,7 +201,10 @@ def export_serving(
             functions["features"] = signature(entries["features"], vector)
             if asked:
                 asked["features"] = asked["serving_default"]
-        write(functions, [x for e in entries.values() for x in e.resources], partial)
+        resources = [x for each in entries.values() for x in each.resources]
+        write(functions, resources, partial, many.variables() if many else None)
+        if many:
+            many.manifest().write(partial)
         if asked:
             allowed = comparison.tolerance(model)
             if many:

@@ -14,6 +14,9 @@ from keras_transfer.adapters.adapter_part import check_overrides
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.matrix import axis_sizes
 from keras_transfer.adapters.matrix import kernel_axes
+from keras_transfer.export.growing import filled
+from keras_transfer.export.growing import growing
+from keras_transfer.export.growing import rows_of
 
 
 class StackedPairs:
@@ -24,6 +27,8 @@ class StackedPairs:
     ranks are filled up with zeros. For example `i` with adapter `n(i)`
 
         outputs[i] += (inputs[i] A[n(i)]) B[n(i)]
+
+    The graph fits any number of adapters and any rank.
 
     Args:
         host: The layer.
@@ -50,19 +55,23 @@ class StackedPairs:
                 "this adapter without adapters=, which merges it into the weights."
             ) from problem
         self.host = host
-        self.rank = max(len(b) for _, b in factors)
-        self.a = tf.Variable(
-            np.stack([_filled(a, self.rank, -1) for a, _ in factors]),
-            name=f"{where}/adapters_a",
-        )
-        self.b = tf.Variable(
-            np.stack([_filled(b, self.rank, 0) for _, b in factors]),
-            name=f"{where}/adapters_b",
-        )
-        # The row of each adapter, or -1 without a pair. The first is for no adapter.
-        self.rows = _rows(pairs, present)
+        rank = max(len(b) for _, b in factors)
+        a = np.stack([filled(a, rank, -1) for a, _ in factors])
+        b = np.stack([filled(b, rank, 0) for _, b in factors])
         counted = [pair if getattr(pair, "tied", False) else None for pair in pairs]
-        self.tied_rows = _rows(counted, present)
+        rows = {"rows": rows_of(pairs, present), "tied_rows": rows_of(counted, present)}
+        self.a = growing(a, f"{where}/adapters_a", free=[-1])
+        self.b = growing(b, f"{where}/adapters_b", free=[1])
+        # The row of each adapter, or -1 without a pair. The first is for no adapter.
+        self.rows, self.tied_rows = (
+            growing(each, f"{where}/adapters_{name}") for name, each in rows.items()
+        )
+
+    @property
+    def variables(self) -> dict[str, tf.Variable]:
+        """The variables by the end of their names."""
+        names = ("a", "b", "rows", "tied_rows")
+        return {name: getattr(self, name) for name in names}
 
     def __call__(
         self, inputs: tf.Tensor, outputs: tf.Tensor, index: tf.Tensor, reverse: bool
@@ -108,17 +117,6 @@ def _sum_of(host: keras.Layer) -> Callable:
     )
 
 
-def _rows(pairs: Sequence[Part | None], present: list[Part]) -> np.ndarray:
-    position = {id(pair): number for number, pair in enumerate(present)}
-    return np.array([-1, *(position.get(id(p), -1) for p in pairs)], "int32")
-
-
-def _filled(value: np.ndarray, rank: int, axis: int) -> np.ndarray:
-    widths = [(0, 0)] * value.ndim
-    widths[axis] = (0, rank - value.shape[axis])
-    return np.pad(value, widths)
-
-
 def _product(
     stack: StackedPairs,
     inputs: tf.Tensor,
@@ -142,9 +140,9 @@ def _product(
     hidden = "".join(axis for axis in source if axis not in into) + rank
     row, present = stack.row(index)
     a = tf.cast(tf.gather(stack.a, row), inputs.dtype)
-    a = tf.reshape(a, [-1, *sizes[0], stack.rank])
+    a = tf.reshape(a, [-1, *sizes[0], tf.shape(a)[-1]])
     b = stack.b_of(row, present, inputs.dtype)
-    b = tf.reshape(b, [-1, stack.rank, *sizes[1]])
+    b = tf.reshape(b, [-1, tf.shape(b)[1], *sizes[1]])
     product = tf.einsum(f"{source},{batch}{into}{rank}->{hidden}", inputs, a)
     return tf.einsum(f"{hidden},{batch}{rank}{out}->{target}", product, b)
 
@@ -225,7 +223,7 @@ def _embedding(
     batch, *others = string.ascii_letters[: inputs.shape.rank]
     if not reverse:
         words = tf.cast(inputs, tf.int32)
-        rows = tf.reshape(row, [-1, *[1] * (words.shape.rank - 1)])
+        rows = tf.cast(tf.reshape(row, [-1, *[1] * (words.shape.rank - 1)]), tf.int32)
         places = tf.stack([tf.broadcast_to(rows, tf.shape(words)), words], axis=-1)
         hidden = tf.cast(tf.gather_nd(stack.a, places), outputs.dtype)
         axes = "".join([batch, *others])

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from keras_transfer.export.bundle_index import varint
+
 FILE = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 
 
@@ -27,7 +29,7 @@ def write_warmup(
         requests: For each signature, the arrays by input name.
     """
     path = folder / FILE
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for signature, tensors in requests.items():
             writer.write(prediction_log(model_name, signature, tensors))
@@ -50,13 +52,4 @@ def prediction_log(
 
 def _field(number: int, content: bytes) -> bytes:
     """Return a protocol buffer field of bytes, a string or a message."""
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    found = bytearray()
-    while value > 127:
-        found.append(value & 127 | 128)
-        value >>= 7
-    found.append(value)
-    return bytes(found)
+    return varint(number << 3 | 2) + varint(len(content)) + content

@@ -76,6 +76,14 @@ def layers_in(
     return owned, keys
 
 
+def is_last(model: keras.Layer, layer: keras.Layer) -> bool:
+    """Return whether a layer is an output of the model or the last head layer."""
+    head = head_layers(model)
+    outputs = getattr(model, "outputs", None) or []
+    ends = [_keras.source(tensor)[0] for tensor in outputs]
+    return layer in ends or bool(head) and head[-1] is layer
+
+
 def _units(
     model: keras.Layer,
     file: TensorFile,
@@ -89,18 +97,10 @@ def _units(
         or not isinstance(layer, keras.layers.Dense)
         or len(spec.shape) != 2
         or spec.shape[-1] == layer.units
-        or not _is_last(model, layer)
+        or not is_last(model, layer)
     ):
         return None
     return spec.shape[-1]
-
-
-def _is_last(model: keras.Layer, layer: keras.Layer) -> bool:
-    """Return whether a layer is an output of the model or the last head layer."""
-    head = head_layers(model)
-    outputs = getattr(model, "outputs", None) or []
-    ends = [_keras.source(tensor)[0] for tensor in outputs]
-    return layer in ends or bool(head) and head[-1] is layer
 
 
 def _expect(

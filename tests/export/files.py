@@ -16,9 +16,10 @@ def everything(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def size(folder):
-    """Return the total size of all files in a folder in bytes."""
-    return sum(p.stat().st_size for p in pathlib.Path(folder).rglob("*") if p.is_file())
+def size(folder, pattern="*"):
+    """Return the total size of the files below a folder in bytes."""
+    found = pathlib.Path(folder).rglob(pattern)
+    return sum(path.stat().st_size for path in found if path.is_file())
 
 
 def size_of_weights(model):

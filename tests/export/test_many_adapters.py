@@ -14,6 +14,7 @@ from keras_transfer.export.request import plain_entry
 from keras_transfer.export.serving import export_serving
 from keras_transfer.export.stacked_pairs import StackedPairs
 from tests import tiny
+from tests.export.files import size
 
 NAMES = ["cat", "dog", "cow"]
 WHO = ["dog", "", "cow", "cat", "dog"]
@@ -192,7 +193,7 @@ def test_an_unknown_name_raises_with_the_known_names():
     run = function_of(adapted(tiny.mlp(), "dense_0"))
     x = np.ones((2, 6), "float32")
     for who in (["dog", "bird"], ["Dog", "dog"], ["dog ", "dog"]):
-        with pytest.raises(tf.errors.InvalidArgumentError, match="'cat.*'cow") as info:
+        with pytest.raises(tf.errors.InvalidArgumentError, match="cat dog cow") as info:
             run(x, who)
         (bad,) = set(who) - {"dog"}
         assert bad in str(info.value).split("Unknown:")[1]
@@ -279,7 +280,7 @@ def test_a_subclass_with_another_computation_is_refused():
         pair.create(host)
     with pytest.raises(ValueError, match=r"Bent.*\['scaled'\].*dense_0"):
         StackedPairs(host, pairs[:1], "dense_0")
-    assert StackedPairs(host, pairs[1:], "dense_0").rank == 2
+    assert StackedPairs(host, pairs[1:], "dense_0").a.shape == (None, 6, None)
 
 
 def test_an_unsupported_layer_is_refused():
@@ -335,11 +336,11 @@ def test_the_saved_model_grows_only_by_the_adapters(tmp_path):
     adapted(model, "hidden_[01]", (4, 4, 4))
     path = export_serving(model, tmp_path / "many", samples=x, adapters=NAMES)
     sizes = {
-        name: (tmp_path / name / "1/variables/variables.data-00000-of-00001").stat()
+        name: size(tmp_path, f"{name}/1/variables/variables.data*")
         for name in ("plain", "many")
     }
     own = 3 * 2 * 2 * 256 * 4 * 4
-    more = sizes["many"].st_size - sizes["plain"].st_size
+    more = sizes["many"] - sizes["plain"]
     assert own <= more <= own + 3000  # the names of the variables
     serve = tf.saved_model.load(str(path)).signatures["serving_default"]
     rows = np.repeat(x, 2, axis=0)
@@ -378,7 +379,7 @@ def test_every_signature_takes_the_names(tmp_path):
 
 def test_the_samples_are_compared_with_each_adapter_alone(tmp_path, monkeypatch):
     model = adapted(tiny.mlp(), "dense_[01]")
-    stacked = "keras_transfer.export.stacked_pairs._filled"
+    stacked = "keras_transfer.export.stacked_pairs.filled"
 
     def wrong(variable, rank, axis):
         return np.zeros(
