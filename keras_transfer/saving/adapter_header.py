@@ -116,12 +116,17 @@ class Header:
         plan = adapter.plan(model, list(targets.values()))
         places = {target.path: place for place, target in targets.items()}
         pairs = tuple(
-            (target, self._changed(part, places.get(target.path, "")))
+            (target, self.changed(part, places.get(target.path, "")))
             for target, part in plan.pairs
         )
         return dataclasses.replace(plan, pairs=pairs)
 
-    def _changed(self, part: Part, place: str) -> Part:
+    def changed(self, part: Part, place: str) -> Part:
+        """Return the part of the recipe with the changes that the file gives for it.
+
+        Raises:
+            ValueError: If the part does not accept a change.
+        """
         changes = self.changes.get(place)
         if not changes:
             return part
