@@ -180,6 +180,16 @@ def test_cached_features_are_read(path, tmp_path):
     assert [each.name for each in sorted((tmp_path / "cache").iterdir())] == files
 
 
+@each_of("growing/*")
+def test_an_adapter_is_added_to_the_files_of_an_earlier_version(path, tmp_path):
+    shutil.copytree(path, tmp_path / "export")
+    added = kt.export.add_adapter(tmp_path / "export", path / "second.safetensors")
+    serve = tf.saved_model.load(str(added)).signatures["serving_default"]
+    arrays = arrays_of(path)
+    x = {name: tf.constant(arrays[name]) for name in ("inputs", "adapter")}
+    assert_same(serve(**x)["outputs"], arrays["outputs"])
+
+
 @each_of("served/*")
 def test_a_saved_model_gives_the_same_outputs(path):
     serve = tf.saved_model.load(str(path / "1")).signatures["serving_default"]

@@ -229,6 +229,21 @@ def make_many_served(path):
     write_arrays(path, named)
 
 
+def make_growing(path):
+    """Save a SavedModel with one adapter, and the file of another one to add."""
+    model, inputs = bases.mlp(), bases.vectors(3)
+    outputs = {"": model(inputs)}
+    for rank, name in enumerate(("first", "second"), 1):
+        adapters.LoRA(rank=rank, targets="dense_0").attach(model, name)
+        outputs[name] = disturb(model)(inputs)
+    kt.export_serving(model, path, adapters=["first"])
+    kt.save_adapter(model, path / "second.safetensors", name="second")
+    names = ["second", "", "first"]
+    outputs = np.stack([outputs[name][row] for row, name in enumerate(names)])
+    named = {"inputs": inputs, "adapter": np.array(names), "outputs": outputs}
+    write_arrays(path, named)
+
+
 MAKERS = {
     **{f"models/{name}.keras": make_model for name in MODELS},
     **{f"trainings/{name}.keras": make_training for name in TRAININGS},
@@ -246,6 +261,7 @@ MAKERS = {
     "features/pooled_bert": make_features,
     "served/one": make_one_served,
     "served/many": make_many_served,
+    "growing/export": make_growing,
 }
 
 
