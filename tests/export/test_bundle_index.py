@@ -11,6 +11,8 @@ from keras_transfer.export.bundle_index import num_shards
 from keras_transfer.export.bundle_index import number_in
 from keras_transfer.export.bundle_index import read_index
 from keras_transfer.export.bundle_index import shard_of
+from keras_transfer.export.bundle_index import varint
+from keras_transfer.export.bundle_index import varint_at
 from keras_transfer.export.bundle_index import write_index
 
 COUNT = 4000  # an index of several blocks of 256 kB
@@ -58,6 +60,12 @@ def test_a_hand_made_message():
     message = bytes.fromhex("08071a0161" + "20ac02" + "35aabbccdd")
     assert [number_in(message, field) for field in (1, 3, 4, 6)] == [7, 0, 300, 0]
     assert shard_of(in_shard(in_shard(message, 300), 2)) == 2
+
+
+def test_numbers_above_127_take_two_bytes():
+    for number, content in ((127, b"\x7f"), (128, b"\x80\x01"), (300, b"\xac\x02")):
+        assert varint(number) == content
+        assert varint_at(b"\0" + content, 1) == (number, 1 + len(content))
 
 
 def test_the_checksum_of_the_standard():

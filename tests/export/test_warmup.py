@@ -26,12 +26,6 @@ def test_the_bytes_equal_those_of_tensorflow_serving_api():
     assert warmup.prediction_log("m", "serving_default", {"inputs": X}) == GOLDEN
 
 
-def test_lengths_above_127_take_two_bytes():
-    assert warmup._varint(300) == b"\xac\x02"
-    assert warmup._varint(127) == b"\x7f"
-    assert warmup._varint(128) == b"\x80\x01"
-
-
 def test_there_is_one_request_per_signature(tmp_path):
     pictures = files.encoded(files.pictures(2))
     folder = export_serving(
