@@ -19,6 +19,10 @@ import subprocess
 import sys
 import time
 
+if importlib.util.find_spec("peft"):
+    # With torch 2.13 and TensorFlow 2.21, torch crashes if it is loaded second.
+    import torch
+
 import real_bert
 
 LENGTH, SIZE = 128, 16
@@ -51,7 +55,6 @@ def keras_step(kind):
 def torch_step(kind):
     """Return a function that makes one training step with torch, and the model."""
     import peft
-    import torch
     import transformers
 
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
