@@ -8,7 +8,9 @@ from keras_transfer.data.audio_preprocessor import (
 from keras_transfer.data.bucket_by_length import bucket_by_length as bucket_by_length
 from keras_transfer.data.conll import from_conll as from_conll
 from keras_transfer.data.domains import domain_dataset as domain_dataset
+from keras_transfer.data.episodes import episodes as episodes
 from keras_transfer.data.few_labels import few_labels as few_labels
+from keras_transfer.data.hold_out_classes import hold_out_classes as hold_out_classes
 from keras_transfer.data.language_model_batches import (
     language_model_batches as language_model_batches,
 )
