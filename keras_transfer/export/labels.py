@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from keras_transfer.data.class_names import class_names_of
 
+UNKNOWN = "unknown"  # of a model with an `unknown_threshold`
+
 
 def with_labels(labels: Any, model: keras.Model) -> Callable:
     """Return a function that adds `label` and `label_id` to a dict of outputs.
@@ -27,9 +29,10 @@ def with_labels(labels: Any, model: keras.Model) -> Callable:
         return dict
     if labels is None:
         known = class_names_of(model)
-        return (
-            dict if known is None else lambda outputs: _where_they_fit(outputs, known)
-        )
+        if known is None:
+            return dict
+        lowest = getattr(model, "unknown_threshold", None)
+        return lambda outputs: _known(_where_they_fit(outputs, known), lowest)
     if _is_names(labels):
         names = _checked(labels, "labels")
         return lambda outputs: {**outputs, **_of_one(outputs, names)}
@@ -69,6 +72,19 @@ def _where_they_fit(
     fit = len(outputs) == 1 and next(iter(outputs.values())).shape[-1] == len(names)
     fit = fit and len(names) > 1 and not {"label", "label_id"} & set(outputs)
     return {**outputs, **_of_one(outputs, list(names))} if fit else dict(outputs)
+
+
+def _known(outputs: dict[str, tf.Tensor], lowest: float | None) -> dict[str, tf.Tensor]:
+    """Return outputs where scores below the threshold of a model have no class."""
+    if lowest is None or "label" not in outputs:
+        return outputs
+    known = tf.reduce_max(outputs["outputs"], -1) >= lowest
+    label = tf.where(known, outputs["label"], UNKNOWN)
+    return {
+        **outputs,
+        "label": label,
+        "label_id": tf.where(known, outputs["label_id"], -1),
+    }
 
 
 def _of_one(outputs: dict[str, tf.Tensor], names: list[str]) -> dict[str, tf.Tensor]:

@@ -17,6 +17,14 @@ from keras_transfer.export.request import Entry
 from keras_transfer.export.request import inputs_of
 from keras_transfer.export.request import plain_entry
 
+# Attributes of models. A Task of keras-hub has the first one.
+PREPROCESSORS = (
+    "preprocessor",
+    "word_preprocessor",
+    "audio_preprocessor",
+    "text_preprocessor",
+)
+
 
 def entries_of(
     model: keras.Model, preprocessor: object, samples: object
@@ -37,7 +45,7 @@ def entries_of(
     """
     own = preprocessor is None
     if own:
-        for name in ("preprocessor", "word_preprocessor", "audio_preprocessor"):
+        for name in PREPROCESSORS:
             preprocessor = preprocessor or getattr(model, name, None)
     if preprocessor is None or preprocessor is False:
         return {"serving_default": plain_entry(model, samples)}

@@ -29,6 +29,9 @@ from keras_transfer.models.mcc import MCC as MCC
 from keras_transfer.models.mcd import MCD as MCD
 from keras_transfer.models.mdd import MDD as MDD
 from keras_transfer.models.prompt_classifier import PromptClassifier as PromptClassifier
+from keras_transfer.models.prototypical_network import (
+    PrototypicalNetwork as PrototypicalNetwork,
+)
 from keras_transfer.models.recurrent_classifier import (
     RecurrentClassifier as RecurrentClassifier,
 )
@@ -47,3 +50,6 @@ from keras_transfer.models.transfer_classifier import (
     TransferClassifier as TransferClassifier,
 )
 from keras_transfer.models.vada import VADA as VADA
+from keras_transfer.models.zero_shot_classifier import (
+    ZeroShotClassifier as ZeroShotClassifier,
+)

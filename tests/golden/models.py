@@ -269,6 +269,39 @@ def audio_classifier():
     return trained(model, x)
 
 
+def prototypical_network():
+    """Return a network of two classes and a threshold after two steps, and inputs."""
+    x = bases.vectors(8, 6)
+    model = kt.models.PrototypicalNetwork(
+        bases.exact(tiny.mlp((5, 4))), distance="cosine", temperature=0.5
+    )
+    model.compile(keras.optimizers.Adam(0.01))
+    support = bases.vectors(12, 6).reshape(3, 2, 2, 6)
+    episode = {"support": support, "query": support.reshape(3, 4, 6) + 0.25}
+    for _ in range(2):
+        model.train_on_batch(episode, np.array([[0, 0, 1, 1]] * 3))
+    model.add_class("first", x[:2]).add_class("second", x[3:6])
+    model.fit_unknown(x, ["first"] * 8, rate=0.3)
+    return model, x
+
+
+def zero_shot_classifier():
+    """Return a ZeroShotClassifier with its tokenizer, and the inputs of texts."""
+    import keras_hub
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ada", "sing", "##s"]
+    tokenizer = keras_hub.models.BertTokenizer(vocabulary=words, lowercase=True)
+    pieces = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, 8)
+    model = kt.models.ZeroShotClassifier(
+        bases.bert(head=False),
+        {"song": ["sings", "sing"], "name": "Ada"},
+        preprocessor=pieces,
+        templates=["{}", "{} sings"],
+        temperature=0.5,
+    )
+    return model, model.encode(["Ada sings", "sing sings"])
+
+
 def language_model_classifier():
     """Return a classifier on GPT-2 after two steps of both losses, and its inputs."""
     import keras_hub
@@ -469,6 +502,8 @@ MODELS = {
     "pissa": pissa,
     "learning_without_forgetting": learning_without_forgetting,
     "audio_classifier": audio_classifier,
+    "prototypical_network": prototypical_network,
+    "zero_shot_classifier": zero_shot_classifier,
     "language_model_classifier": language_model_classifier,
     "matched": matched,
     "stitched": stitched,
