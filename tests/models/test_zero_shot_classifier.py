@@ -66,7 +66,7 @@ class TestContract(ModelContract):
 
     def inputs(self):
         x = preprocessor()(["war", "love", "a bad film", "good love"] * 2)
-        return {key: np.asarray(each) for key, each in x.items()}
+        return {key: array(each).astype("int32") for key, each in x.items()}
 
     def targets(self):
         return np.arange(8) % 2
