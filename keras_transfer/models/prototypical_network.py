@@ -158,6 +158,49 @@ class PrototypicalNetwork(NearestClassModel):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Train on episodes, as every model trains on a dataset.
+
+        Args:
+            x: The result of `kt.data.episodes`, or another form of such episodes.
+            *args: As in `keras.Model.fit`.
+            **kwargs: As in `keras.Model.fit`.
+
+        Raises:
+            ValueError: If a batch has fewer episodes than there are replicas.
+        """
+        self._check_batch(x)
+        return super().fit(x, *args, **kwargs)
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Return the loss and the metrics, as every model does.
+
+        Args:
+            x: Episodes, as in `fit`, or plain examples.
+            *args: As in `keras.Model.evaluate`: the numbers of the classes.
+            **kwargs: As in `keras.Model.evaluate`.
+
+        Raises:
+            ValueError: As in `fit`.
+        """
+        self._check_batch(x)
+        return super().evaluate(x, *args, **kwargs)
+
+    def _check_batch(self, x: Any) -> None:
+        """Raise an error if a replica would get a batch without an episode."""
+        strategy = getattr(self, "distribute_strategy", None)
+        replicas = strategy.num_replicas_in_sync if strategy else 1
+        spec = getattr(x, "element_spec", None)
+        if replicas == 1 or not isinstance(spec, tuple) or not is_episode(spec[0]):
+            return
+        episodes = keras.tree.flatten(spec[0])[0].shape[0]
+        if episodes is not None and episodes < replicas:
+            raise ValueError(
+                f"A batch has {episodes} episodes, but there are {replicas} replicas, "
+                "and an episode cannot be divided. Pass a multiple of their number as "
+                "batch_size to kt.data.episodes."
+            )
+
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None
     ) -> object:

@@ -319,3 +319,16 @@ def test_bad_episodes_are_refused():
     model.backbone.trainable = False
     model.compile("sgd", jit_compile=False, run_eagerly=True)
     assert model.evaluate(x, numbers, verbose=0) > 0
+
+
+def test_each_replica_needs_an_episode(strategy):
+    with strategy.scope():
+        model = PrototypicalNetwork(network())
+        model.compile("sgd", jit_compile=False)
+    x, y = np.zeros((8, 4), "float32"), np.arange(8) % 2
+    data = kt.data.episodes(x, y, 2, 1, 1, num_episodes=2)
+    with pytest.raises(ValueError, match="A batch has 1 episodes, but there are 2"):
+        model.fit(data, shuffle=False, verbose=0)
+    # Outside of the scope:
+    model.add_class("zero", x)
+    assert model.predict(np.ones((2, 4)), verbose=0).shape == (2, 1)
