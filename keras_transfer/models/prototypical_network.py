@@ -167,8 +167,16 @@ class PrototypicalNetwork(NearestClassModel):
             **kwargs: As in `keras.Model.fit`.
 
         Raises:
-            ValueError: If a batch has fewer episodes than there are replicas.
+            ValueError: If the data are plain examples, or a batch has fewer episodes
+                than there are replicas.
         """
+        spec = getattr(x, "element_spec", None)
+        given = spec[0] if isinstance(spec, tuple) else x
+        # Before the step runs: on JAX it first runs as if it were not training.
+        if (isinstance(given, dict) or hasattr(given, "shape")) and not is_episode(
+            given
+        ):
+            raise _plain_examples()
         self._check_batch(x)
         return super().fit(x, *args, **kwargs)
 
@@ -206,11 +214,7 @@ class PrototypicalNetwork(NearestClassModel):
     ) -> object:
         """Return the scores of the classes, or of the classes of each episode."""
         if training and not is_episode(inputs):
-            raise ValueError(
-                "A PrototypicalNetwork trains on episodes, but `fit` got plain "
-                "examples. Pass kt.data.episodes(x, y, way, shot, query). Without "
-                "training, call add_class(name, examples) for each class."
-            )
+            raise _plain_examples()
         if not is_episode(inputs):
             return super().call(inputs, training=training, mask=mask)
         support, query = inputs["support"], inputs["query"]
@@ -272,6 +276,14 @@ class PrototypicalNetwork(NearestClassModel):
                     "of the model's shape; for one example, examples[None]."
                 )
         return found if isinstance(self.input, dict) else found["inputs"]
+
+
+def _plain_examples() -> ValueError:
+    return ValueError(
+        "A PrototypicalNetwork trains on episodes, but `fit` got plain examples. Pass "
+        "kt.data.episodes(x, y, way, shot, query). Without training, call "
+        "add_class(name, examples) for each class."
+    )
 
 
 def is_episode(inputs: Any) -> bool:
