@@ -167,8 +167,8 @@ class PrototypicalNetwork(NearestClassModel):
             **kwargs: As in `keras.Model.fit`.
 
         Raises:
-            ValueError: If the data are plain examples, or a batch has fewer episodes
-                than there are replicas.
+            ValueError: If the data are plain examples, the model has classes and
+                weights to train, or a batch has fewer episodes than replicas.
         """
         spec = getattr(x, "element_spec", None)
         given = spec[0] if isinstance(spec, tuple) else x
@@ -177,6 +177,7 @@ class PrototypicalNetwork(NearestClassModel):
             given
         ):
             raise _plain_examples()
+        self._check_no_classes()
         self._check_batch(x)
         return super().fit(x, *args, **kwargs)
 
@@ -236,13 +237,17 @@ class PrototypicalNetwork(NearestClassModel):
         training: bool = True,
     ) -> object:
         """Return the cross-entropy of the query examples of the episodes."""
-        if training and self.class_names and self.trainable_variables:
+        if training:
+            self._check_no_classes()
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def _check_no_classes(self) -> None:
+        if self.class_names and self.trainable_variables:
             raise ValueError(
                 f"The model has the classes {listed(self.class_names)}. Their "
                 "prototypes would stay those of the weights before the training. "
                 "Call remove_class for each, and add_class again after `fit`."
             )
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def get_config(self) -> dict:
         """Return the arguments, the trainable flags and the names of the classes."""
