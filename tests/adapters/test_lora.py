@@ -277,6 +277,7 @@ def test_a_bias_of_a_pair_is_refused_where_it_cannot_be():
         adapters.merge(model)
 
 
+@pytest.mark.slow
 def test_bias_trains_the_biases_of_the_targets_or_all():
     for bias, count in (("none", 0), ("lora_only", 4)):
         model = models.nested()

@@ -199,6 +199,7 @@ def test_a_file_for_other_heads_raises(tmp_path):
     assert adapters.attached(other) == {}
 
 
+@pytest.mark.slow
 def test_a_traced_function_stays_valid():
     model = small()
     adapters.PrefixTuning(tokens=3).attach(model, "first", verbose=0)

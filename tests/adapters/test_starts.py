@@ -119,6 +119,7 @@ def test_loftq_is_nearer_to_the_float_model():
     assert np.abs(run(model, X) - y).max() < np.abs(run(plain, X) - y).max()
 
 
+@pytest.mark.slow
 def test_loftq_trains_and_reloads(tmp_path):
     model = nested()
     kt.adapters.LoRA(2, init="loftq").attach(model, verbose=0)

@@ -27,6 +27,7 @@ def test_the_cost_is_that_of_the_attached_recipe(budget):
     assert trains(model) == suggestion.cost.parameters
 
 
+@pytest.mark.slow
 def test_all_layers_with_rank_4_before_a_greater_rank_of_few():
     model = classifier()
     suggestion = kt.adapters.suggest(model, parameters=10**6)

@@ -62,6 +62,7 @@ def test_vectors_of_one_class_become_similar(tuned):
     assert gap(tuned[0]) > gap(network()) + 0.3
 
 
+@pytest.mark.slow
 def test_the_seed_decides():
     def values(seed):
         model = network()

@@ -85,6 +85,7 @@ def test_reads_the_last_token_under_any_padding():
     assert_close(run(model, x), run(model, cut), 1e-5)
 
 
+@pytest.mark.slow
 def test_the_task_on_the_same_backbone_still_writes_text():
     keras.utils.set_random_seed(0)
     backbone = gpt2()

@@ -122,6 +122,7 @@ def test_batches_and_padding_change_nothing(causal):
     assert classifier.classify(texts) == names.tolist()
 
 
+@pytest.mark.slow
 def test_a_trained_model_answers_and_examples_are_shown(causal):
     task, texts = new_causal(), ["a b: a", "c d: b"] * 40
     kt.continue_pretraining(task, texts, epochs=40, learning_rate=1e-2, verbose=0)

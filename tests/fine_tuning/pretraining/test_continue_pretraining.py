@@ -68,6 +68,7 @@ def test_a_classifier_on_the_backbone_has_the_new_weights(trained):
     assert any(weight is kernel for weight in model.weights)
 
 
+@pytest.mark.slow
 def test_lora_pretrains_only_its_pairs():
     backbone = bert()
     before = {
@@ -87,6 +88,7 @@ def test_lora_pretrains_only_its_pairs():
     assert result.perplexity_after < result.perplexity_before
 
 
+@pytest.mark.slow
 def test_a_layer_decay_slows_the_embedding():
     backbone = bert()
     embedding = backbone.get_layer("token_embedding").embeddings
