@@ -30,6 +30,8 @@ class CosinePairs(keras.losses.Loss):
     Args:
         reduction: As in `keras.losses.Loss`. Defaults to `"sum_over_batch_size"`.
         name: String, the name of the loss. Defaults to `"cosine_pairs"`.
+        dtype: Dtype of the result, as in `keras.losses.Loss`. It is computed in
+            float32. Defaults to None: `keras.config.floatx()`.
 
     Example:
         ```python

@@ -252,7 +252,7 @@ def detach(model: keras.Model) -> keras.Model:
         model = keras.Sequential(
             [keras.Input((8,)), keras.layers.Dense(8), keras.layers.Dense(2)]
         )
-        kt.regularizers.L2SP().attach(model)
+        kt.regularizers.L2SP().attach(model, head=model.layers[-1])
         kt.regularizers.detach(model)
         assert type(model) is keras.Sequential
         ```
