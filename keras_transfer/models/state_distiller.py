@@ -213,6 +213,19 @@ class StateDistiller(keras.distillation.Distiller):
         # The base class needs a loss. `compute_loss` below does not use it.
         super().compile(optimizer, loss=loss or "mse", metrics=metrics, **kwargs)
 
+    def get_compile_config(self) -> dict | None:
+        """Return the arguments of `compile`."""
+        config = super().get_compile_config()
+        if config:  # the base class does not keep the loss
+            config["loss"] = keras.saving.serialize_keras_object(self.student_loss)
+        return config
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compile with the arguments of `get_compile_config`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
     def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> object:
         """Return the student's output, or a dictionary for recorded inputs."""
         if _is_recorded(inputs):

@@ -259,6 +259,7 @@ def test_a_pair_with_a_bias_equals_a_change_of_kernel_and_bias():
     for each in found[1:]:
         assert_close(each, found[0], 1e-5)
     assert np.abs(found[0] - wanted).max() > 0.01
+    adapters.unmerge(model)
     adapters.detach(model)
     assert len(before) == len(model.weights)
 

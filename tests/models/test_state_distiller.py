@@ -149,3 +149,15 @@ def test_wrong_use():
     for call, message in cases:
         with pytest.raises((TypeError, ValueError), match=message):
             call()
+
+
+@pytest.mark.slow
+def test_without_labels_it_reloads_without_a_loss(tmp_path):
+    distiller = compiled(made(student_loss_weight=0.0), None)
+    recorded = distiller.record(X)
+    distiller.fit(recorded, verbose=0)
+    distiller.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.student_loss is None and again.compiled
+    logs = [each.fit(recorded, verbose=0).history for each in (distiller, again)]
+    assert logs[0]["loss"] == pytest.approx(logs[1]["loss"], rel=1e-5)
