@@ -51,7 +51,7 @@ def make_smoke():
         ["zinc", "iron", "lead"],
     )
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    backbone = keras_hub.models.BertBackbone(16, 2, 2, 16, 32, max_sequence_length=16)
+    backbone = keras_hub.models.BertBackbone(16, 1, 2, 16, 32, max_sequence_length=16)
     backbone.save_to_preset(folder / "bert")
     tokenizer = keras_hub.models.BertTokenizer([*special, *words, *chemicals])
     tokenizer.save_to_preset(folder / "bert")
@@ -64,6 +64,7 @@ def make_smoke():
     for name in ("train.tsv", "test.tsv"):
         (folder / name).write_text("\n".join(lines))
         setattr(options, name.partition(".")[0], folder / name)
+    options.strategies = ["probe"]
     options.preset, options.length = str(folder / "bert"), 16
     options.target, options.general = folder / "target.txt", folder / "general.txt"
     options.words, options.labels, options.seeds, options.tested = 900, [40], 1, 100

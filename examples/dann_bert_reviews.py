@@ -74,7 +74,7 @@ def build():
     else:
         backbone = keras_hub.models.BertBackbone(
             vocabulary_size=16,
-            num_layers=2,
+            num_layers=1,
             num_heads=2,
             hidden_dim=16,
             intermediate_dim=32,

@@ -51,7 +51,7 @@ def make_smoke():
     vocabulary = [*special, *others, *" ".join(names).split()]
     backbone = keras_hub.models.BertBackbone(
         vocabulary_size=len(vocabulary),
-        num_layers=2,
+        num_layers=1,
         num_heads=2,
         hidden_dim=16,
         intermediate_dim=32,

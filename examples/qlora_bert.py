@@ -57,7 +57,7 @@ def build():
     keras.utils.set_random_seed(7)  # the same weights each time, as if pretrained
     backbone = keras_hub.models.BertBackbone(
         vocabulary_size=16,
-        num_layers=2,
+        num_layers=1,
         num_heads=2,
         hidden_dim=16,
         intermediate_dim=32,
