@@ -157,7 +157,7 @@ class Failing(keras.metrics.MeanMetricWrapper):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "at"),
-    [(RuntimeError("no"), 5), (KeyboardInterrupt(), 40), (SystemExit(), 160)],
+    [(RuntimeError("no"), 5), (KeyboardInterrupt(), 40), (SystemExit(), 80)],
     ids=repr,
 )
 def test_an_error_in_a_trial_leaves_nothing_behind(error, at):
