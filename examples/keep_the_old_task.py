@@ -3,7 +3,7 @@
 Learned: how to measure forgetting with `kt.analysis.Forgetting`, and how to lower it
 with L2-SP, EWC, learning without forgetting (LwF) and replay. A small network learns
 the ten digits under five fixed orders of their pixels, one after the other, and is
-tested on all five. LwF has a head for each task and is told the task in the test. The
+tested on all five. LwF has a head for each task, and the test uses the right one. The
 others have one head. Data: MNIST (`--data mnist.npz`), 10,000 digits for each
 task. Time: perhaps 15 minutes of CPU for all methods and seeds. Expect an average
 accuracy of about 0.88 of EWC and 0.86 of L2-SP after the five tasks, as measured with
