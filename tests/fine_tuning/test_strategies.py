@@ -42,6 +42,10 @@ def test_phases_of_each_strategy(strategy, epochs, expected):
 @pytest.mark.parametrize("groups", [1, 2, 3, 14])
 def test_phases_fit_into_the_epochs_and_unfreeze_from_the_head(strategy, groups):
     names = [str(i) for i in range(groups)]
+    if strategy == "contrastive" and groups == 1:
+        with pytest.raises(ValueError, match="trains the layers below a head"):
+            plan(strategy, 2, 9999, names)
+        return
     for epochs in range(2, 40):
         phases = plan(strategy, epochs, 9999, names).phases
         sets = [set(phase.groups) for phase in phases]

@@ -21,7 +21,7 @@ from keras_transfer.adapters.adapter_part import take_away
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 # The attribute of a model in which `kt.regularizers` keeps what is attached.
-PENALTIES = "_penalties"
+PENALTIES = "_keras_transfer_penalties"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
