@@ -9,7 +9,7 @@ import shlex
 from tests import tiers
 from tests.public import ROOT
 
-MARKS = ("slow", "peft", "serving", "export", "jax")
+MARKS = ("slow", "peft", "serving", "export", "energy", "jax")
 
 
 def default():

@@ -48,6 +48,7 @@ from keras_transfer.analysis.domains.validators import (
     source_accuracy as source_accuracy,
 )
 from keras_transfer.analysis.domains.validators import target_entropy as target_entropy
+from keras_transfer.analysis.energy.energy_use import EnergyUse as EnergyUse
 from keras_transfer.analysis.entity_scores import entity_scores as entity_scores
 from keras_transfer.analysis.entity_scores import EntityScores as EntityScores
 from keras_transfer.analysis.forgetting import Forgetting as Forgetting

@@ -1,5 +1,6 @@
 """Callbacks that freeze, unfreeze, measure and log during `fit`."""
 
+from keras_transfer.callbacks.energy import Energy as Energy
 from keras_transfer.callbacks.gradual_unfreezing import (
     GradualUnfreezing as GradualUnfreezing,
 )

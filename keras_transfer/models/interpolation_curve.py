@@ -17,7 +17,7 @@ from keras_transfer.analysis.report.plots import new_figure
 from keras_transfer.analysis.report.plots import styled
 from keras_transfer.analysis.report.plots import to_svg
 from keras_transfer.analysis.report.saved_result import SavedResult
-from keras_transfer.analysis.report.tables import Section
+from keras_transfer.analysis.report.section import Section
 from keras_transfer.models.averaged_weights import WeightAverage
 from keras_transfer.models.held_out_score import held_out_score
 

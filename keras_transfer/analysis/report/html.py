@@ -7,10 +7,10 @@ from html import escape
 from typing import Any
 
 from keras_transfer.analysis.report.plots import plots
+from keras_transfer.analysis.report.section import Section
 from keras_transfer.analysis.report.shown_examples import picture
 from keras_transfer.analysis.report.tables import clean
 from keras_transfer.analysis.report.tables import MISSING
-from keras_transfer.analysis.report.tables import Section
 from keras_transfer.analysis.report.tables import sections
 
 WIDTH = 600  # largest number of characters in a cell

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from keras_transfer.analysis.report.html import body
 from keras_transfer.analysis.report.html import page
 from keras_transfer.analysis.report.saved_result import SavedResult
-from keras_transfer.analysis.report.tables import Section
+from keras_transfer.analysis.report.section import Section
 from keras_transfer.analysis.report.tables import sections
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_transfer._whole_file import replace_file
-from keras_transfer.analysis.report.tables import Section
+from keras_transfer.analysis.report.section import Section
 from keras_transfer.analysis.report.text import to_markdown
 from keras_transfer.analysis.report.text import to_text
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import unicodedata
 
+from keras_transfer.analysis.energy.energy_section import energy_section
 from keras_transfer.analysis.report.pilot import finalists
 from keras_transfer.analysis.report.pilot import said
+from keras_transfer.analysis.report.section import Section
 
 MISSING = "not recorded"
 EPOCHS = "Epochs are numbered from 1, as Keras prints them."
@@ -15,38 +17,12 @@ WIDEST = 12  # largest number of classes of a confusion matrix in text
 MOST = 30  # largest number of classes in the list of recalls
 
 
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A title, sentences, and an optional table.
-
-    Args:
-        name: Name of the section, such as "groups".
-        title: The heading.
-        notes: Sentences below the heading.
-        header: Names of the columns. Empty if there is no table.
-        rows: Rows of text cells.
-        left: Indices of the columns with text, which are aligned to the left.
-        footer: Number of rows at the end that are separated by a line.
-        output: Name of the output, for a model with several outputs.
-        items: Sentences of a bulleted list, which comes before the notes.
-    """
-
-    name: str
-    title: str
-    notes: tuple[str, ...] = ()
-    header: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    left: tuple[int, ...] = (0,)
-    footer: int = 0
-    output: str = ""
-    items: tuple[str, ...] = ()
-
-
 def sections(content: dict) -> list[Section]:
     """Return all sections for the `content` of a report."""
     shown = [Section("title", f"Report of {clean(content['model']['name'])}")]
     shown += [*_findings(content), _model(content), _groups(content)]
-    shown += [*_pilot(content), _phases(content), *_evaluation(content)]
+    shown += [*_pilot(content), _phases(content), *_energy(content)]
+    shown += _evaluation(content)
     reasons = content["not_recorded"]
     if reasons:
         rows = tuple((clean(what), clean(why)) for what, why in reasons.items())
@@ -167,6 +143,11 @@ def _pilot(content: dict) -> list[Section]:
     header += ("loss",) * losses + ("chosen",)
     left = (0, len(header) - 1)
     return [Section("pilot", "Pilot", tuple(notes), header, rows, left)]
+
+
+def _energy(content: dict) -> list[Section]:
+    """Return the energy. Most reports have none."""
+    return [energy_section(content["energy"])] if content.get("energy") else []
 
 
 def _phases(content: dict) -> Section:

@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from keras_transfer.analysis.report.tables import Section
+from keras_transfer.analysis.report.section import Section
 
 EXAMPLE = 60  # largest number of characters in a cell of an example, in text
 CELL = 300  # largest number of characters in all other cells

@@ -18,7 +18,7 @@ from keras_transfer.analysis.report.plots import styled
 from keras_transfer.analysis.report.plots import to_svg
 from keras_transfer.analysis.report.repeated import mean_and_deviation
 from keras_transfer.analysis.report.saved_result import SavedResult
-from keras_transfer.analysis.report.tables import Section
+from keras_transfer.analysis.report.section import Section
 
 # The networks of the paper: A is pretrained, B is trained on the new task. "+" means
 # that the copied blocks train too.

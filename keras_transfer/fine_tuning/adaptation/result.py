@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from keras_transfer.analysis.report.html import document
 from keras_transfer.analysis.report.html import plain_body
 from keras_transfer.analysis.report.saved_result import SavedResult
-from keras_transfer.analysis.report.tables import Section
+from keras_transfer.analysis.report.section import Section
 
 
 class Adaptation(SavedResult):

@@ -69,6 +69,10 @@ def compare(
     transfer: whether the best of the pretrained rows is worse than training from
     scratch, or than no training.
 
+    The table shows the cost of each row: the mean seconds of training, the CPU seconds
+    of this process, and the energy where it can be measured, as `kt.callbacks.Energy`
+    does.
+
     The rows see the test part once, at the end of a run. The best row is chosen with
     it, so its own accuracy is a little optimistic.
 
@@ -183,7 +187,7 @@ def _zero_shot(
             f"The model {model.name!r} has several outputs, or one of unknown shape as "
             "a subclassed model, so `zero_shot` cannot have a row. Leave it out."
         )
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     answered = []
     for x, *rest in batches:
         outputs = np.asarray(keras.ops.convert_to_numpy(function(x)))
@@ -194,6 +198,7 @@ def _zero_shot(
             )
         answered.append((outputs, *rest))
     seconds = time.perf_counter() - began
+    cpu_seconds = time.process_time() - cpu_began
     arguments = _keras.compile_arguments(model)
     inputs = keras.Input(expected[1:], dtype="float32")
     judge = keras.Model(inputs, keras.layers.Identity(dtype="float32")(inputs))
@@ -202,4 +207,5 @@ def _zero_shot(
         metrics=arguments["metrics"],
         weighted_metrics=arguments["weighted_metrics"],
     )
-    return Result(score_batches(judge, answered), seconds, 0, ZERO_SHOT)
+    score = score_batches(judge, answered)
+    return Result(score, seconds, 0, ZERO_SHOT, cpu_seconds)

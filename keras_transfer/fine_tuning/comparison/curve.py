@@ -18,7 +18,7 @@ from keras_transfer.analysis.report.plots import to_svg
 from keras_transfer.analysis.report.repeated import deviation
 from keras_transfer.analysis.report.repeated import mean_and_deviation
 from keras_transfer.analysis.report.saved_result import SavedResult
-from keras_transfer.analysis.report.tables import Section
+from keras_transfer.analysis.report.section import Section
 from keras_transfer.fine_tuning.comparison.power_law import LEVEL
 from keras_transfer.fine_tuning.comparison.power_law import PowerLaw
 from keras_transfer.fine_tuning.comparison.results import Result

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from keras_transfer import _keras
+from keras_transfer.analysis.energy.meter import EnergyMeter
 from keras_transfer.analysis.transferability.builders import Builder
 from keras_transfer.backbones.groups import layer_groups
 from keras_transfer.fine_tuning.comparison.batches import Batches
@@ -118,7 +118,6 @@ def train_and_score(
         settings: Further arguments of `fine_tune`.
     """
     model = builder(name != SCRATCH, seed)
-    began = time.perf_counter()
     if name == SCRATCH:
         _set_equal_rates(model)
         settings = settings | {"strategy": "full", "batch_norm": "train"}
@@ -126,11 +125,21 @@ def train_and_score(
         settings = settings | {"strategy": name}
     # A run that diverges ends with a score that is not finite, and not with an error.
     stop = keras.callbacks.TerminateOnNaN()
-    history = fine_tune(model, data, callbacks=stop, **settings)
-    seconds = time.perf_counter() - began
+    meter = EnergyMeter()
+    try:
+        history = fine_tune(model, data, callbacks=stop, **settings)
+    finally:
+        used = meter.stop()
     chosen = SCRATCH if name == SCRATCH else history.strategy
     parameters = history.history["trainable_parameters"][-1]
-    result = Result(score_batches(model, batches), seconds, int(parameters), chosen)
+    result = Result(
+        score_batches(model, batches),
+        used.seconds,
+        int(parameters),
+        chosen,
+        used.cpu_seconds,
+        used.total,
+    )
     large = model.count_params() > LARGE
     del model, history
     if large:

@@ -35,12 +35,17 @@ class Result(NamedTuple):
         seconds: Seconds of the training.
         parameters: Number of parameters that trained at the end.
         chosen: Name of the strategy that was used, which differs for "auto".
+        cpu_seconds: CPU seconds of this process in the training. Runs of earlier
+            versions have None.
+        kwh: Energy of the training, or None if it was not measured.
     """
 
     score: Score
     seconds: float
     parameters: int
     chosen: str
+    cpu_seconds: float | None = None
+    kwh: float | None = None
 
     def __str__(self) -> str:
         value = self.score.summary()["estimate"]

@@ -19,7 +19,7 @@ from keras_transfer.analysis.report.plots import to_svg
 from keras_transfer.analysis.report.repeated import deviation
 from keras_transfer.analysis.report.repeated import mean_and_deviation
 from keras_transfer.analysis.report.saved_result import SavedResult
-from keras_transfer.analysis.report.tables import Section
+from keras_transfer.analysis.report.section import Section
 from keras_transfer.fine_tuning.comparison.differences import difference
 from keras_transfer.fine_tuning.comparison.negative_transfer import negative_transfer
 from keras_transfer.fine_tuning.comparison.negative_transfer import SCRATCH
@@ -37,6 +37,8 @@ MEANINGS = {
     "auto": "chosen by a pilot",
     ZERO_SHOT: "no training",
 }
+# The columns of costs, and their formats. Those that no row has are left out.
+COSTS = {"seconds": ".1f", "CPU seconds": ".1f", "kWh": ".3g"}
 INTERVAL = "95 % intervals in parentheses, over seeds and test examples"
 
 
@@ -125,7 +127,10 @@ class Verdict(SavedResult):
         content = self._content
         references = sorted({name for row in content["rows"] for name in row["gains"]})
         header = [content["metric"], *(f"over {name}" for name in references)]
-        rows = [self._row(row, references) for row in content["rows"]]
+        columns = [
+            key for key in COSTS if any(_known(row, key) for row in content["rows"])
+        ]
+        rows = [self._row(row, references, columns) for row in content["rows"]]
         items = []
         if content["negative_transfer"] is not None:
             found = content["negative_transfer"]
@@ -142,20 +147,25 @@ class Verdict(SavedResult):
             "verdict",
             f"Verdict: {self.best or 'no row'} is best",
             (note,),
-            ("strategy", *header, "seconds", "trained"),
+            ("strategy", *header, *columns, "trained"),
             tuple(rows),
             items=tuple(items),
         )
         return [table]
 
-    def _row(self, row: dict, references: Sequence[str]) -> tuple[str, ...]:
+    def _row(
+        self, row: dict, references: Sequence[str], columns: Sequence[str]
+    ) -> tuple[str, ...]:
         shown = mean_and_deviation(row["values"])
         name, chosen = row["strategy"], sorted(set(row["chosen"]))
         if chosen != [name]:
             name += f" ({', '.join(chosen)})"
         gains = [_gain(row["gains"].get(reference)) for reference in references]
-        seconds = f"{np.mean(row['seconds']):.1f}"
-        return name, shown, *gains, seconds, f"{row['parameters']:,}"
+        costs = [
+            format(np.mean(row[key]), COSTS[key]) if _known(row, key) else ""
+            for key in columns
+        ]
+        return name, shown, *gains, *costs, f"{row['parameters']:,}"
 
 
 def verdict_of(
@@ -181,6 +191,8 @@ def verdict_of(
                 "strategy": name,
                 "values": [each.score.summary()["estimate"] for each in runs],
                 "seconds": [each.seconds for each in runs],
+                "CPU seconds": [each.cpu_seconds for each in runs],
+                "kWh": [each.kwh for each in runs],
                 "parameters": runs[0].parameters,
                 "chosen": [each.chosen for each in runs],
                 "gains": gains,
@@ -197,6 +209,11 @@ def verdict_of(
             "notes": list(notes),
         }
     )
+
+
+def _known(row: dict, key: str) -> bool:
+    """Return whether all runs of a row have a cost. Earlier versions lack some."""
+    return None not in row.get(key, [None])
 
 
 def _gain(gain: Sequence | None) -> str:

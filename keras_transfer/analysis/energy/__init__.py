@@ -1,0 +1,1 @@
+"""The energy that a training used, as counters of the hardware measure it."""
