@@ -16,6 +16,7 @@ from keras_transfer import quantization as quantization
 from keras_transfer import regularizers as regularizers
 from keras_transfer import saving as saving
 from keras_transfer._version import __version__ as __version__
+from keras_transfer.analysis.model_card.model_card import model_card as model_card
 from keras_transfer.analysis.report.report import report as report
 from keras_transfer.analysis.transferability.rank_backbones import (
     rank_backbones as rank_backbones,

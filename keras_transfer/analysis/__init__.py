@@ -52,6 +52,8 @@ from keras_transfer.analysis.energy.energy_use import EnergyUse as EnergyUse
 from keras_transfer.analysis.entity_scores import entity_scores as entity_scores
 from keras_transfer.analysis.entity_scores import EntityScores as EntityScores
 from keras_transfer.analysis.forgetting import Forgetting as Forgetting
+from keras_transfer.analysis.model_card.card import ModelCard as ModelCard
+from keras_transfer.analysis.model_card.model_card import model_card as model_card
 from keras_transfer.analysis.recorded_start import record_start as record_start
 from keras_transfer.analysis.report.report import report as report
 from keras_transfer.analysis.report.report_object import Report as Report

@@ -37,7 +37,7 @@ def energy_section(content: dict) -> Section:
             rows.append((name, f"{found.kwh / total:,.0f} times this training", ""))
     notes = (f"Measured by: {reading.source or 'nothing'}.",)
     header = ("what", "value", "how")
-    return Section("energy", "Energy", notes, header, tuple(rows), (0, 2))
+    return Section("energy", "Energy", notes, header, tuple(rows), (0, 1, 2))
 
 
 def reading_in(content: dict) -> Reading:

@@ -36,6 +36,18 @@ class SavedResult(abc.ABC):
     def to_html(self) -> str:
         """Return a self-contained HTML page with plots, without scripts or links."""
 
+    def sections(self) -> Sequence[Section]:
+        """Return the titles, sentences and tables of the result."""
+        return self._sections()
+
+    def html_body(self) -> str:
+        """Return the content of the HTML page, with its style and plots."""
+        return self._repr_html_()
+
+    @abc.abstractmethod
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+
     def to_dict(self) -> dict:
         """Return a copy of the content, as a dict that JSON can store."""
         return copy.deepcopy(self._content)
