@@ -35,7 +35,8 @@ class Forgetting(keras.callbacks.Callback):
     - forward transfer: the mean accuracy on a task just before it is learned, minus the
       accuracy at the start, of all tasks after the first
 
-    A value that is not defined yet is None. The callback does not change the model.
+    A value that is not defined yet is None. The callback does not change the model. The
+    History of `fit` gets the table too, and `kt.report` shows it.
 
     Args:
         data: Dict from the names of the tasks to their held-out data: `(x, y)` as
@@ -145,8 +146,11 @@ class Forgetting(keras.callbacks.Callback):
             self._rows.append(self._measured())
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Measure all tasks after a `fit`."""
+        """Measure all tasks after a `fit`, and give the table to its History."""
         self._rows.append(self._measured())
+        history = getattr(self.model, "history", None)
+        if history is not None:
+            history.forgetting = self.to_dict()
 
     def get_config(self) -> dict:
         """Return the arguments without `data` and `models`.

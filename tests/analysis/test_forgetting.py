@@ -104,6 +104,17 @@ def test_a_task_that_was_learned_before_and_a_model_of_its_own():
     assert "forward transfer: not defined" in str(forgetting)
 
 
+def test_the_report_shows_the_table():
+    model, forgetting = constant(), Forgetting({"<a>": DATA["a"], "b": DATA["b"]})
+    learn(model, forgetting, 0)
+    report = kt.report(model, model.history)
+    assert report.to_dict()["forgetting"] == forgetting.to_dict()
+    assert "Average accuracy: 0.750." in str(report)
+    assert "<th>&lt;a&gt;</th>" in report.to_html()
+    learn(model, forgetting, 1)
+    assert "Backward transfer: -0.500." in str(kt.report(model, model.history))
+
+
 def test_two_classes_from_one_output():
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.layers[0].kernel.assign([[1.0]])

@@ -59,7 +59,8 @@ def report(
     From `history`, the report shows the epochs, seconds and metrics of each phase. If
     `fine_tune` chose its strategy by a pilot, the report shows what the pilot tried,
     and a finding says if fine-tuning hurt. If `kt.callbacks.Energy` measured the
-    training, the report shows its energy. From `data`, it shows metrics and the worst
+    training, the report shows its energy, and with `kt.analysis.Forgetting`, what the
+    model forgot. From `data`, it shows metrics and the worst
     predictions.
 
     A value that was not recorded is shown as "not recorded" and never as 0.
@@ -138,7 +139,8 @@ def report(
         reasons["groups.moved"] = NO_START
     content |= {"start": said, "phases": None, "epochs": None, "curves": None}
     content |= {"not_finite": None, "pilot": pilot_facts(history)}
-    content |= {"energy": getattr(history, "energy", None)}
+    for key in ("energy", "forgetting"):
+        content[key] = getattr(history, key, None)
     if history is None:
         reasons["phases"] = "no history was given: pass the History of fit()"
     else:

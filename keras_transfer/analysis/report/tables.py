@@ -6,6 +6,7 @@ import dataclasses
 import unicodedata
 
 from keras_transfer.analysis.energy.energy_section import energy_section
+from keras_transfer.analysis.report.forgetting import forgetting_section
 from keras_transfer.analysis.report.pilot import finalists
 from keras_transfer.analysis.report.pilot import said
 from keras_transfer.analysis.report.section import Section
@@ -22,7 +23,7 @@ def sections(content: dict) -> list[Section]:
     shown = [Section("title", f"Report of {clean(content['model']['name'])}")]
     shown += [*_findings(content), _model(content), _groups(content)]
     shown += [*_pilot(content), _phases(content), *_energy(content)]
-    shown += _evaluation(content)
+    shown += [*_forgetting(content), *_evaluation(content)]
     reasons = content["not_recorded"]
     if reasons:
         rows = tuple((clean(what), clean(why)) for what, why in reasons.items())
@@ -148,6 +149,17 @@ def _pilot(content: dict) -> list[Section]:
 def _energy(content: dict) -> list[Section]:
     """Return the energy. Most reports have none."""
     return [energy_section(content["energy"])] if content.get("energy") else []
+
+
+def _forgetting(content: dict) -> list[Section]:
+    """Return what was forgotten. Most reports have nothing about it."""
+    found = content.get("forgetting")
+    if not found:
+        return []
+    section = forgetting_section(found)
+    rows = tuple(tuple(map(clean, row)) for row in section.rows)
+    header = tuple(map(clean, section.header))
+    return [dataclasses.replace(section, header=header, rows=rows)]
 
 
 def _phases(content: dict) -> Section:
