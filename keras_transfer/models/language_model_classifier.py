@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -13,7 +16,11 @@ from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.backbones.pooling import LastToken
 from keras_transfer.backbones.sequence_output import sequence_output
 from keras_transfer.backbones.used_weights import Unused
+from keras_transfer.data.texts import checked_texts
+from keras_transfer.data.vocabulary import check_vocabulary
 from keras_transfer.models.backbone_model import BackboneModel
+from keras_transfer.models.encoded_texts import encoded
+from keras_transfer.models.encoded_texts import is_texts
 from keras_transfer.models.next_token_loss import NextTokenLoss
 
 INPUTS = {"token_ids", "padding_mask"}
@@ -48,12 +55,17 @@ class LanguageModelClassifier(BackboneModel):
             as in GPT-1.
         dropout: Float in [0, 1), the dropout rate before the last layer. Defaults to
             0.1.
+        preprocessor: Layer from strings to the inputs, such as a
+            `GPT2CausalLMPreprocessor` of keras-hub, without its labels. `predict` then
+            takes strings too, and the model is served with raw strings. It is saved
+            with the model. Defaults to None.
         dtype: Dtype policy of pooling and dropout. Defaults to None, the policy of the
             backbone. The logits and the loss are float32.
         name: Name of the model.
 
     Input shape:
-        The input shape of the backbone: a dictionary of `(batch, tokens)`.
+        The input shape of the backbone: a dictionary of `(batch, tokens)`. With a
+        preprocessor, `predict` also takes a list of strings.
 
     Output shape:
         `(batch, num_classes)`.
@@ -75,7 +87,8 @@ class LanguageModelClassifier(BackboneModel):
         ```
 
     Raises:
-        TypeError: If the backbone is not a model, or is a Task that already has a head.
+        TypeError: If the backbone is not a model, or is a Task that already has a head,
+            or the preprocessor is not a layer.
         ValueError: If the backbone is not causal, has other inputs, or no such
             embedding; if it is frozen, so the auxiliary loss has no effect; or if
             another argument is out of range.
@@ -92,12 +105,19 @@ class LanguageModelClassifier(BackboneModel):
         *,
         auxiliary_weight: float = 0.5,
         dropout: float = 0.1,
+        preprocessor: keras.Layer | None = None,
         dtype: object = None,
         name: str | None = None,
     ):
         whole_number("num_classes", num_classes, why="it is the number of logits")
         number("auxiliary_weight", auxiliary_weight, 0)
         dropout_rate("dropout", dropout)
+        if not isinstance(preprocessor, keras.Layer | None):
+            raise TypeError(
+                f"preprocessor is a {type(preprocessor).__name__}, not a layer. Pass "
+                "one from strings to the inputs, such as a "
+                "GPT2CausalLMPreprocessor of keras-hub: it is saved with the model."
+            )
         inputs, tokens, unused = sequence_output(backbone)
         network = unwrap(backbone)
         _check_inputs(network, inputs)
@@ -115,15 +135,61 @@ class LanguageModelClassifier(BackboneModel):
         self.backbone = backbone
         self.num_classes = int(num_classes)
         self.auxiliary_weight = auxiliary_weight
+        if preprocessor is not None:
+            # Keras saves the vocabulary with what it tracks. A preprocessor of
+            # keras-hub gets layers when it is first called, so a lambda hides it.
+            self.tokenizer = getattr(preprocessor, "tokenizer", None) or preprocessor
+            if self.tokenizer is not preprocessor:
+                check_vocabulary(network, self.tokenizer)
+        self._preprocessor = lambda: preprocessor
+
+    @property
+    def text_preprocessor(self) -> keras.Layer | None:
+        """The preprocessor, which `kt.export_serving` runs first."""
+        return self._preprocessor()
+
+    def encode(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return texts as arrays, the inputs of the model, such as for `fit`.
+
+        Args:
+            texts: Strings.
+
+        Raises:
+            TypeError: If a text is not a string.
+            ValueError: If the model has no preprocessor, or there is no text.
+        """
+        if self.text_preprocessor is None:
+            raise ValueError(
+                f"{self.name!r} has no preprocessor, so it takes tokens and no "
+                "strings. Make it with preprocessor=."
+            )
+        return encoded(checked_texts(texts), self.text_preprocessor, self)
+
+    def predict(self, x: Any, batch_size: int | None = None, **kwargs: Any) -> Any:
+        """Return the logits `(examples, num_classes)`, float32.
+
+        Args:
+            x: Strings, if the model has a preprocessor. Or as for every model.
+            batch_size: As for every model. Defaults to None, 32.
+            **kwargs: Other arguments of `keras.Model.predict`.
+
+        Raises:
+            ValueError: If strings are passed to a model without a preprocessor.
+        """
+        if is_texts(x):
+            x = self.encode(np.asarray(x, object))
+        return super().predict(x, batch_size=batch_size, **kwargs)
 
     def get_config(self) -> dict:
         """Return the arguments and the trainable flags."""
-        dropout = self.get_layer("dropout")
+        dropout, own = self.get_layer("dropout"), self.text_preprocessor
+        saved = own and keras.saving.serialize_keras_object(own)
         return {
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "num_classes": self.num_classes,
             "auxiliary_weight": self.auxiliary_weight,
             "dropout": dropout.rate,
+            **({"preprocessor": saved} if saved else {}),
             "dtype": keras.dtype_policies.serialize(dropout.dtype_policy),
             "name": self.name,
             **self.flags_config(),

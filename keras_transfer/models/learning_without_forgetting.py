@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_transfer import _keras
@@ -15,17 +14,12 @@ from keras_transfer._arguments import whole_number
 from keras_transfer.analysis.report.predictions import unchanged
 from keras_transfer.backbones.used_weights import Unused
 from keras_transfer.backbones.used_weights import unused
-from keras_transfer.data.examples import batches_of
-from keras_transfer.data.examples import check_batched
-from keras_transfer.data.examples import count_rows
-from keras_transfer.data.examples import DATASET
-from keras_transfer.data.examples import kind_of
-from keras_transfer.data.examples import map_arrays
-from keras_transfer.data.labels import labels_of
 from keras_transfer.models.backbone_model import BackboneModel
+from keras_transfer.models.old_head import arrays_for
+from keras_transfer.models.old_head import head_of
+from keras_transfer.models.old_head import log_of
 
 INPUTS, RESPONSES = "inputs", "old_responses"
-TINY = 1e-7
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -179,7 +173,7 @@ class LearningWithoutForgetting(BackboneModel):
                 "steps, so its old head no longer gives the old model's responses. "
                 "Record them before `fit`, and keep them to continue a training."
             )
-        x, y, *weight = self._arrays(data)
+        x, y, *weight = arrays_for(self.old_model, data, self.num_classes)
         with unchanged(self._old()):
             found = self._old().predict(x, verbose=0)
         found = found if isinstance(found, list) else [found]
@@ -218,7 +212,7 @@ class LearningWithoutForgetting(BackboneModel):
                 f"{self.name!r} is not compiled, so the loss of the new head is not "
                 "known. Call compile() first."
             )
-        x, y, *weight = self._arrays(data)
+        x, y, *weight = arrays_for(self.old_model, data, self.num_classes)
         with unchanged(self._below()):
             features = self._below().predict(x, verbose=0)
         with _keras.scope(self):
@@ -300,25 +294,12 @@ class LearningWithoutForgetting(BackboneModel):
         """Return logits of the same softmax as the outputs of each old head."""
         # Only the first model can end in a softmax.
         first, *rest = outputs
-        return [_log(first) if self._is_softmax() else first, *rest]
+        return [log_of(first) if self._is_softmax() else first, *rest]
 
     def _is_softmax(self) -> bool:
         if isinstance(self.old_model, LearningWithoutForgetting):
             return self.old_model._is_softmax()
-        return _head_of(self.old_model).activation is keras.activations.softmax
-
-    def _arrays(self, data: Any) -> tuple:
-        if kind_of(data, py_dataset=False) == DATASET:
-            check_batched(data, model=self.old_model)
-            batches = [
-                keras.tree.map_structure(np.asarray, each) for each in batches_of(data)
-            ]
-            data = keras.tree.map_structure(lambda *x: np.concatenate(x), *batches)
-        data = tuple(map_arrays(np.asarray, data))
-        count_rows(data)
-        labels = labels_of(data)
-        _check_labels(labels, self.num_classes)
-        return data
+        return head_of(self.old_model).activation is keras.activations.softmax
 
 
 def _parts_of(old_model: object) -> tuple:
@@ -326,32 +307,11 @@ def _parts_of(old_model: object) -> tuple:
     if isinstance(old_model, LearningWithoutForgetting):
         heads = [*old_model._old().outputs, old_model.output]
         return old_model.input, old_model._below().output, heads
-    head = _head_of(old_model)
+    head = head_of(old_model)
     # A Sequential has no structure of inputs.
     listed = isinstance(old_model, keras.Sequential)
     inputs = old_model.inputs[0] if listed else old_model.input
     return inputs, head.input, [head.output]
-
-
-def _head_of(old_model: object) -> keras.Layer:
-    """Return the last layer of the old model."""
-    if not isinstance(old_model, keras.Model):
-        raise TypeError(
-            f"old_model is a {type(old_model).__name__}, not a Keras model. Pass the "
-            "classifier of the old task."
-        )
-    head = old_model.layers[-1] if _keras.has_graph(old_model) else None
-    fits = isinstance(head, keras.layers.Dense) and head.units > 1
-    if not fits or head.activation not in (
-        keras.activations.linear,
-        keras.activations.softmax,
-    ):
-        raise ValueError(
-            f"old_model={old_model.name!r} does not end in a Dense layer with two or "
-            "more classes, without an activation or with a softmax, so its responses "
-            "are not known. Pass a functional or Sequential model with such a layer."
-        )
-    return head
 
 
 def _idle_in(old_model: keras.Model) -> Unused:
@@ -363,22 +323,3 @@ def _idle_in(old_model: keras.Model) -> Unused:
 
 def _is_recorded(inputs: Any) -> bool:
     return isinstance(inputs, dict) and set(inputs) == {INPUTS, RESPONSES}
-
-
-def _log(outputs: Any) -> Any:
-    if isinstance(outputs, np.ndarray):
-        return np.log(np.maximum(outputs, TINY))
-    return ops.log(ops.maximum(outputs, TINY))
-
-
-def _check_labels(labels: Any, num_classes: int) -> None:
-    if keras.tree.is_nested(labels) or labels.dtype.kind not in "iu":
-        return
-    if labels.ndim == 2 and labels.shape[1] == num_classes:
-        return
-    wrong = labels[(labels < 0) | (labels >= num_classes)]
-    if wrong.size:
-        raise ValueError(
-            f"{wrong.size} of {labels.size} labels are outside 0 to {num_classes - 1}, "
-            f"such as {wrong.flat[0]}. Number the new classes from 0."
-        )

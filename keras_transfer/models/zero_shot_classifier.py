@@ -19,12 +19,14 @@ from keras_transfer.data.description_templates import checked_descriptions
 from keras_transfer.data.description_templates import checked_templates
 from keras_transfer.data.description_templates import filled
 from keras_transfer.data.texts import checked_texts
-from keras_transfer.data.token_lengths import choose_boundaries
 from keras_transfer.data.vocabulary import check_vocabulary
+from keras_transfer.models.encoded_texts import by_length
+from keras_transfer.models.encoded_texts import encoded
+from keras_transfer.models.encoded_texts import is_texts
+from keras_transfer.models.encoded_texts import lengths_of
+from keras_transfer.models.encoded_texts import to_longest
 from keras_transfer.models.nearest_class_model import BATCH_SIZE
 from keras_transfer.models.nearest_class_model import NearestClassModel
-
-LENGTHS = 6  # to which texts are padded, at most
 
 Encoder = keras.Model | FrozenBackbone
 
@@ -211,7 +213,7 @@ class ZeroShotClassifier(NearestClassModel):
             ValueError: If there is no text.
         """
         whole_number("batch_size", batch_size)
-        x = _to_longest(self.encode(texts))
+        x = to_longest(self.encode(texts))
         return _unit(self._vectors(x, batch_size, self._text_network()))
 
     def encode(self, texts: Sequence[str]) -> Any:
@@ -224,23 +226,7 @@ class ZeroShotClassifier(NearestClassModel):
             TypeError: If a text is not a string.
             ValueError: If there is no text, or the preprocessor lacks an input.
         """
-        texts = checked_texts(texts)
-        prepared = _called(self._preprocessor(), texts)
-        wanted = self._text_network().input
-        if not isinstance(wanted, dict):
-            return keras.ops.convert_to_numpy(prepared)
-        found = prepared if isinstance(prepared, dict) else {}
-        missing = sorted(set(wanted) - set(found))
-        if missing:
-            raise ValueError(
-                f"The preprocessor {type(self._preprocessor()).__name__} does "
-                f"not return the inputs {missing} of the encoder of texts. Pass the "
-                "preprocessor with which it was pretrained."
-            )
-        return {
-            key: keras.ops.convert_to_numpy(found[key]).astype(each.dtype)
-            for key, each in wanted.items()
-        }
+        return encoded(checked_texts(texts), self._preprocessor(), self._text_network())
 
     def predict(self, x: Any, batch_size: int | None = None, **kwargs: Any) -> Any:
         """Return the scores `(examples, classes)`, float32.
@@ -254,7 +240,7 @@ class ZeroShotClassifier(NearestClassModel):
             ValueError: If there is no class, or strings are passed to an encoder of
                 images.
         """
-        if not _is_texts(x):
+        if not is_texts(x):
             return super().predict(x, batch_size=batch_size, **kwargs)
         if self.text_backbone is not None:
             raise ValueError(
@@ -262,16 +248,12 @@ class ZeroShotClassifier(NearestClassModel):
                 "what the first of the two encoders takes."
             )
         x, kwargs = self.encode(np.asarray(x, object)), {"verbose": 0, **kwargs}
-        lengths = _lengths(x)
+        lengths = lengths_of(x)
         if lengths is None:
             return super().predict(x, batch_size=batch_size, **kwargs)
-        boundaries = choose_boundaries(lengths, LENGTHS)
-        bucket = np.searchsorted(boundaries, lengths)
         found = np.zeros((len(lengths), len(self.class_names)), "float32")
-        for number in np.unique(bucket):
-            rows = np.flatnonzero(bucket == number)
-            batch = {key: a[rows, : boundaries[number]] for key, a in x.items()}
-            found[rows] = super().predict(batch, batch_size=batch_size, **kwargs)
+        for rows, part in by_length(x, lengths):
+            found[rows] = super().predict(part, batch_size=batch_size, **kwargs)
         return found
 
     def with_class_inputs(self) -> keras.Model:
@@ -348,40 +330,6 @@ def _pair(encoders: Sequence) -> tuple[Encoder, Encoder]:
             "pair: the encoder of the inputs, and the encoder of the descriptions."
         )
     return tuple(encoders)
-
-
-def _called(preprocessor: keras.Layer, texts: list[str]) -> Any:
-    """Return the outputs of a preprocessor. That of CLIP also takes images."""
-    kinds = ("tokenizer_cls", "image_converter_cls")
-    if all(getattr(preprocessor, kind, None) is not None for kind in kinds):
-        return preprocessor({"prompts": texts, "images": None})
-    return preprocessor(texts)
-
-
-def _is_texts(x: Any) -> bool:
-    """Return whether `x` are strings: a list, an array, or a tensor of TensorFlow."""
-    if isinstance(x, np.ndarray):
-        return x.dtype.kind in "OSU"
-    if keras.ops.is_tensor(x):
-        return keras.backend.standardize_dtype(x.dtype) == "string"
-    return isinstance(x, list | tuple) and any(isinstance(a, str | bytes) for a in x)
-
-
-def _lengths(x: Any) -> np.ndarray | None:
-    """Return the number of tokens of each text, or None if they cannot be cut."""
-    mask = x.get("padding_mask") if isinstance(x, dict) else None
-    if mask is None or any(each.shape != mask.shape for each in x.values()):
-        return None
-    lengths = mask.shape[1] - (mask[:, ::-1] != 0).argmax(1)
-    return np.where(mask.any(1), lengths, 1)
-
-
-def _to_longest(x: Any) -> Any:
-    """Return inputs without the positions that are padding in each text."""
-    lengths = _lengths(x)
-    if lengths is None:
-        return x
-    return {key: each[:, : lengths.max()] for key, each in x.items()}
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_transfer as kt
 from keras_transfer import adapters
@@ -101,6 +102,50 @@ def test_the_task_on_the_same_backbone_still_writes_text():
     prompt["padding_mask"] = prompt["padding_mask"].astype("int32")
     found = task.generate(prompt, stop_token_ids=None)["token_ids"]
     assert arrays(found)[0][0].tolist() == ids[0].tolist()
+
+
+def with_strings():
+    words = [
+        "<|endoftext|>",
+        *"abcdefgh",
+        "\u0120",
+        *(f"\u0120{x}" for x in "abcdefgh"),
+    ]
+    tokenizer = keras_hub.models.GPT2Tokenizer(
+        vocabulary={word: number for number, word in enumerate(words)},
+        merges=[f"\u0120 {letter}" for letter in "abcdefgh"],
+    )
+    preprocessor = keras_hub.models.GPT2CausalLMPreprocessor(tokenizer, 6)
+    keras.utils.set_random_seed(0)
+    return LanguageModelClassifier(gpt2(), 3, preprocessor=preprocessor)
+
+
+def test_strings_are_tokenized_before_the_model_and_in_its_files(tmp_path):
+    model, texts = with_strings(), ["a b", "c d e f g h a", "b"]
+    x = model.encode(texts)
+    assert x["token_ids"].shape == (3, 6)
+    assert x["padding_mask"].sum(1).tolist() == [4, 6, 3]  # with both end tokens
+    right = model.predict(x, verbose=0)
+    assert_close(model.predict(texts, verbose=0), right)
+    model.compile("sgd", LOSS, jit_compile=False)
+    model.fit(x, np.arange(3), verbose=0)
+    right = model.predict(x, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert_close(again.predict(texts, verbose=0), right)
+    with pytest.raises(ValueError, match="has no preprocessor"):
+        LanguageModelClassifier(gpt2(), 3).predict(texts)
+    with pytest.raises(TypeError, match="preprocessor is a function"):
+        LanguageModelClassifier(gpt2(), 3, preprocessor=with_strings)
+
+
+@pytest.mark.slow
+def test_strings_are_served(tmp_path):
+    model, texts = with_strings(), ["a b", "c d e f g h a", "b"]
+    path = kt.export_serving(model, tmp_path / "texts", samples=texts)
+    serve = tf.saved_model.load(str(path)).signatures["serving_default"]
+    found = serve(text=tf.constant(texts))["outputs"]
+    assert_close(found.numpy(), model.predict(texts, verbose=0), 1e-5)
 
 
 def test_adapters_and_fine_tune_work():
