@@ -10,10 +10,12 @@ from keras_transfer._keras.exchange import is_training as is_training
 from keras_transfer._keras.exchange import places_of as places_of
 from keras_transfer._keras.exchange import value_now as value_now
 from keras_transfer._keras.exchange import weight_like as weight_like
+from keras_transfer._keras.fit import added_loss as added_loss
 from keras_transfer._keras.fit import built_metrics as built_metrics
 from keras_transfer._keras.fit import compile_arguments as compile_arguments
 from keras_transfer._keras.fit import is_weighted as is_weighted
 from keras_transfer._keras.fit import label_loss as label_loss
+from keras_transfer._keras.fit import loss_of_function as loss_of_function
 from keras_transfer._keras.fit import masks_predicted as masks_predicted
 from keras_transfer._keras.fit import metric_directions as metric_directions
 from keras_transfer._keras.fit import running_callbacks as running_callbacks
@@ -106,6 +108,8 @@ from keras_transfer._keras.squared_gradients import (
 )
 from keras_transfer._keras.symbolic import symbolic_pass as symbolic_pass
 from keras_transfer._keras.symbolic import was_called as was_called
+from keras_transfer._keras.task_gradients import task_gradients as task_gradients
+from keras_transfer._keras.task_gradients import with_gradients as with_gradients
 from keras_transfer._keras.to_tensorflow import call_in_tensorflow as call_in_tensorflow
 from keras_transfer._keras.tracing import counted_makers as counted_makers
 from keras_transfer._keras.tracing import forget_traces as forget_traces

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import keras
 from keras.src.losses.loss import unscale_loss_for_distribution
+from keras.src.losses.losses import LossFunctionWrapper
 
 from keras_transfer._keras.layers import flat_layers
 
@@ -118,6 +119,16 @@ def running_epoch(model: keras.Model) -> Epoch | None:
 def label_loss(model: keras.Model, y: Any, outputs: Any, sample_weight: Any) -> Any:
     """Return the compiled loss of `model` for the given outputs."""
     return model._compile_loss(y, outputs, sample_weight)
+
+
+def added_loss(model: keras.Model) -> Any:
+    """Return the sum of `model.losses`, scaled as Keras adds it to the loss, or 0."""
+    return sum(model._aggregate_additional_loss(each) for each in model.losses)
+
+
+def loss_of_function(function: Any) -> keras.losses.Loss:
+    """Return a function of a loss as an object, as `compile` makes it."""
+    return LossFunctionWrapper(function)
 
 
 def unscaled(value: Any) -> Any:

@@ -23,6 +23,7 @@ from keras_transfer.data.response_preprocessor import (
 from keras_transfer.data.tagging_preprocessor import (
     TaggingPreprocessor as TaggingPreprocessor,
 )
+from keras_transfer.data.task_mixture import task_mixture as task_mixture
 from keras_transfer.data.text_to_text import text_to_text as text_to_text
 from keras_transfer.data.tfds import from_tfds as from_tfds
 from keras_transfer.data.tsv import from_tsv as from_tsv
@@ -45,6 +46,7 @@ __all__ = [
     "language_model_batches",
     "replay",
     "resample",
+    "task_mixture",
     "text_to_text",
     "word_vectorizer",
     "word_vocabulary",

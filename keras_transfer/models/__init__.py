@@ -28,6 +28,7 @@ from keras_transfer.models.learning_without_forgetting import (
 from keras_transfer.models.mcc import MCC as MCC
 from keras_transfer.models.mcd import MCD as MCD
 from keras_transfer.models.mdd import MDD as MDD
+from keras_transfer.models.multi_task import MultiTask as MultiTask
 from keras_transfer.models.prompt_classifier import PromptClassifier as PromptClassifier
 from keras_transfer.models.prototypical_network import (
     PrototypicalNetwork as PrototypicalNetwork,
