@@ -34,6 +34,10 @@ from keras_transfer.export.samples import tensors_of
 from keras_transfer.export.served_adapters import ServedAdapters
 from keras_transfer.export.signatures import entries_of
 from keras_transfer.export.signatures import features_of
+from keras_transfer.export.task_signatures import finish_task
+from keras_transfer.export.task_signatures import head_of
+from keras_transfer.export.task_signatures import task_entry
+from keras_transfer.export.task_signatures import tasks_of
 from keras_transfer.export.warmup import write_warmup
 
 
@@ -64,6 +68,8 @@ def export_serving(
       and with a `kt.export.ImageBytes`.
     - `features` takes what `serving_default` takes, and returns the pooled vector of
       the backbone. It exists if `features` is set.
+    - A `kt.models.MultiTask` has a signature with the name of each task. It returns the
+      output of its head alone, with the adapter of the same name if it is exported.
 
     The tokenizers of keras-hub use operations of `tensorflow_text`. If the graph
     contains any, one printed line names these operations and the string inputs:
@@ -179,6 +185,11 @@ def export_serving(
         plain = entries.get("preprocessed", entries["serving_default"])
         asked = {} if samples is None else requests(entries, samples)
         many = ManyAdapters(model, adapters) if served else None
+        names = many.names if many else None
+        tasks = tasks_of(model, {*entries, "features"}, names)
+        of_tasks = {x: task_entry(entries["serving_default"], x, names) for x in tasks}
+        there = "serving_default" in asked  # not for samples that are files of images
+        of_samples = dict.fromkeys(tasks, asked["serving_default"]) if there else {}
         trace = (
             many.forward if many else functools.partial(forward, folded=Folded(model))
         )
@@ -186,7 +197,7 @@ def export_serving(
             asked = many.requests(asked)
             entries = {name: many.entry(each) for name, each in entries.items()}
         compute = trace(model, plain, "outputs")
-        if many and many.takes(labels):
+        if many and many.takes(labels) and not tasks:
             compute, finish = many.labeled(compute, labels), dict
         else:
             finish = with_labels(labels, model)
@@ -194,6 +205,11 @@ def export_serving(
             name: signature(each, compute, finish) for name, each in entries.items()
         }
         networks = dict.fromkeys(entries, model)
+        for task, entry in of_tasks.items():
+            functions[task] = signature(entry, compute, finish_task(task, finish))
+            networks[task] = head_of(model, task)
+        entries |= of_tasks
+        asked |= of_samples
         if features:
             networks["features"] = features_of(model, features)
             vector = trace(networks["features"], plain, "features")

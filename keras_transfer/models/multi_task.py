@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,21 +15,22 @@ from keras_transfer._arguments import whole_number
 from keras_transfer.backbones.features import connect
 from keras_transfer.backbones.features import unwrap
 from keras_transfer.backbones.frozen import FrozenBackbone
-from keras_transfer.losses.compiled_loss import read_loss
 from keras_transfer.models.backbone_model import BackboneModel
 from keras_transfer.models.log_variances import LogVariances
-from keras_transfer.models.projected_gradients import projected_sum
-from keras_transfer.models.task_losses import as_loss
+from keras_transfer.models.task_heads import check_heads
 from keras_transfer.models.task_losses import check_compiled
 from keras_transfer.models.task_losses import check_shape
 from keras_transfer.models.task_losses import filler
-from keras_transfer.models.task_losses import mean_loss
 from keras_transfer.models.task_rows import check_data
 from keras_transfer.models.task_rows import check_labeled
 from keras_transfer.models.task_rows import TaskRows
-
-FIXED, UNCERTAINTY, PCGRAD = WEIGHTINGS = ("fixed", "uncertainty", "pcgrad")
-NAME = re.compile(r"[A-Za-z]\w*")
+from keras_transfer.models.task_weighting import FIXED
+from keras_transfer.models.task_weighting import means_by_task
+from keras_transfer.models.task_weighting import PCGRAD
+from keras_transfer.models.task_weighting import UNCERTAINTY
+from keras_transfer.models.task_weighting import weighted
+from keras_transfer.models.task_weighting import WEIGHTINGS
+from keras_transfer.models.task_weighting import with_projected_gradients
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -51,7 +50,7 @@ class MultiTask(BackboneModel):
     contain it as `<name>_loss`. Metrics, such as `<name>_accuracy`, count the own rows
     of their task, too. Data for `evaluate` can have the labels of some tasks only.
 
-    With `loss_weights` `w_i`, which default to 1, the tasks are combined by `weighting`:
+    With `loss_weights` `w_i`, 1 by default, the tasks are combined by `weighting`:
 
     - `"fixed"`: the loss is the sum of all `w_i L_i`.
     - `"uncertainty"`: the weights are learned (Kendall et al., 2018). With a trainable
@@ -65,11 +64,12 @@ class MultiTask(BackboneModel):
       not projected. A step runs the model forward twice, the second time for the
       gradients, and backward once for each task.
 
-    For an adapter for each task on one frozen backbone, attach them under the names of
-    the tasks, with their heads: `LoRA().attach(model, name, train=[model.heads[name]])`.
-    Then `kt.adapters.use(model, name)`, compile, and fit with the labels of this task
-    alone. `kt.export_serving` writes a signature with the name of each task, which
-    computes its head, with its adapter if it is in `adapters`.
+    For an adapter for each task on one frozen backbone, attach all of them first, under
+    the names of the tasks and with their heads:
+    `kt.adapters.LoRA().attach(model, name, train=[model.heads[name]])`. Then call
+    `kt.adapters.use(model, name)` for each task, compile, and fit with the labels of
+    this task alone. `kt.export_serving` writes a signature with the name of each task,
+    which computes its head, with the adapter of this name if it is in `adapters`.
 
     Weights that the outputs do not use never train, and a saved model contains the
     trainable flags, as in `TransferClassifier`.
@@ -132,7 +132,7 @@ class MultiTask(BackboneModel):
         seed: int = 0,
         name: str | None = None,
     ):
-        _check_heads(heads)
+        check_heads(heads)
         dropout_rate("dropout", dropout)
         one_of("weighting", weighting, WEIGHTINGS)
         seed = whole_number("seed", seed, 0)
@@ -232,15 +232,14 @@ class MultiTask(BackboneModel):
         for name, labels in rows.labels.items():
             check_shape(name, self.loss[name], labels, y_pred[name])
         added = _keras.added_loss(self)  # another call of the model would clear it
-        losses = self._means_by_task(y_pred, rows)
+        losses = means_by_task(self, y_pred, rows)
         for name, loss in losses.items():
             self._means[name].update_state(
                 _keras.unscaled(loss), sample_weight=rows.totals[name]
             )
-        weighted = self._weighted(losses, rows)
-        total = sum(weighted)
+        total = sum(weighted(self, losses, rows))
         if training and self.weighting == PCGRAD:
-            total = self._with_projected_gradients(total, x, rows)
+            total = with_projected_gradients(self, total, x, rows, self._orders)
         return total + added
 
     def compute_metrics(
@@ -288,93 +287,7 @@ class MultiTask(BackboneModel):
             **self.flags_config(),
         }
 
-    def _means_by_task(self, outputs: Mapping[str, Any], rows: TaskRows) -> dict[str, Any]:
-        """Return the mean loss of each task that has labels."""
-        return {
-            name: mean_loss(
-                as_loss(name, self.loss[name]),
-                labels,
-                outputs[name],
-                rows.weights[name],
-                rows.totals[name],
-            )
-            for name, labels in rows.labels.items()
-        }
-
-    def _weighted(self, losses: Mapping[str, Any], rows: TaskRows) -> list:
-        """Return what each task adds to the loss."""
-        if self.weighting != UNCERTAINTY:
-            given = _keras.compile_arguments(self)["loss_weights"] or {}
-            return [given.get(name, 1.0) * loss for name, loss in losses.items()]
-        variances = ops.convert_to_tensor(self.log_variances.values)
-        found = []
-        for place, name in enumerate(self.heads):
-            if name in losses:
-                numbers = read_loss(self.loss[name]).is_classifier is False
-                factor = (0.5 if numbers else 1.0) * ops.exp(-variances[place])
-                there = ops.cast(rows.totals[name] > 0, "float32")
-                penalty = 0.5 * variances[place] * there / _keras.replicas_in_step()
-                found.append(factor * losses[name] + penalty)
-        return found
-
-    def _with_projected_gradients(self, total: Any, x: Any, rows: TaskRows) -> Any:
-        """Return `total` as a loss with projected gradients for the backbone."""
-        own = {id(weight) for head in self.heads.values() for weight in head.weights}
-        variables = self.trainable_variables
-        shared = [place for place, each in enumerate(variables) if id(each) not in own]
-        if not shared:
-            raise ValueError(
-                f"No weight of the backbone of {self.name!r} trains, so there are no "
-                "gradients that weighting='pcgrad' could make agree. Use 'fixed'."
-            )
-
-        def again() -> list:
-            return self._weighted(self._means_by_task(self(x, training=True), rows), rows)
-
-        gradients = _keras.task_gradients(self, variables, again)
-        count = len(rows.labels)
-        draws = keras.random.uniform((count, count), seed=self._orders)
-        order = ops.argsort(draws, axis=1)
-        sums = [ops.sum(each, axis=0) for each in gradients]
-        projected = projected_sum([gradients[place] for place in shared], order)
-        for place, each in zip(shared, projected, strict=True):
-            sums[place] = each
-        return _keras.with_gradients(total, variables, sums)
-
     def _task_of(self, key: str) -> str | None:
         """Return the task that a key of the logs belongs to."""
         found = [name for name in self.heads if key.startswith(f"{name}_")]
         return max(found, key=len, default=None)
-
-
-def _check_heads(heads: Any) -> None:
-    if not isinstance(heads, Mapping):
-        raise TypeError(
-            f"heads is a {type(heads).__name__}. Pass a dict from the names of the "
-            "tasks to layers, such as {'topic': keras.layers.Dense(4)}."
-        )
-    if not heads:
-        raise ValueError("heads is empty. Pass a layer for at least one task.")
-    for name, head in heads.items():
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise ValueError(
-                f"The name of a task is {name!r}. It begins with a letter and has only "
-                "letters, digits and '_', because logs and signatures contain it."
-            )
-        if not isinstance(head, keras.Layer):
-            raise TypeError(
-                f"The head of {name!r} is a {type(head).__name__}, not a Keras layer. "
-                "Pass a layer or a model, such as keras.layers.Dense(4)."
-            )
-    _check_twice("layer", {name: id(head) for name, head in heads.items()})
-    _check_twice("layer name", {name: head.name for name, head in heads.items()})
-
-
-def _check_twice(what: str, given: Mapping[str, object]) -> None:
-    names: Iterable[object] = list(given.values())
-    twice = [name for name, each in given.items() if names.count(each) > 1]
-    if twice:
-        raise ValueError(
-            f"The heads {twice} have the same {what}. Each task needs a layer of its "
-            "own, with a name of its own."
-        )
