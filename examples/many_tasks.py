@@ -22,12 +22,8 @@ import tensorflow as tf
 
 import keras_transfer as kt
 
-FILES = {
-    "books": "amazon_books",
-    "electronics": "amazon_electronics",
-    "sst2": "sst2",
-    "chemical": "bc5cdr_has_chemical",
-}
+FILES = {"books": "amazon_books", "electronics": "amazon_electronics"}
+FILES |= {"sst2": "sst2", "chemical": "bc5cdr_has_chemical"}
 parser = argparse.ArgumentParser()
 parser.add_argument("--preset", default="all_minilm_l6_v2_en", help="name or folder")
 parser.add_argument("--data", type=pathlib.Path, help="folder of <task>_train.tsv etc.")
@@ -99,7 +95,7 @@ def fit(model, tasks, rate, seed):
 
 def accuracy(model, task, score):
     x, y = score[task]
-    return float(np.mean(model.predict(x, verbose=0)[task].argmax(1) == y))
+    return np.mean(model.predict(x, verbose=0)[task].argmax(1) == y)
 
 
 def run(row, train, score, seed):
@@ -112,14 +108,13 @@ def run(row, train, score, seed):
             fit(model, {task: train[task]}, options.rate, seed)
             found[task] = accuracy(model, task, score)
         return found, model
-    model = build(train, row if row in ("uncertainty", "pcgrad") else "fixed")
     if row != "adapters":
+        model = build(train, "fixed" if row == "together" else row)
         fit(model, train, options.rate, seed)
         return {task: accuracy(model, task, score) for task in train}, model
+    model, found, lora = build(train), {}, kt.adapters.LoRA(rank=8, alpha=16)
     for task in train:
-        lora = kt.adapters.LoRA(rank=8, alpha=16)
         lora.attach(model, task, train=[model.heads[task]], verbose=0)
-    found = {}
     for task in train:
         kt.adapters.use(model, task)
         fit(model, {task: train[task]}, 10 * options.rate, seed)
@@ -145,11 +140,11 @@ for row in options.rows:
     means = [f"{each:.3f}" for each in np.mean(scores, axis=0)]
     lines.append((row, *means, f"{seconds:.0f}"))
     print(*lines[-1], sep="  ", flush=True)
-adapters = list(kt.adapters.attached(model))
 with tempfile.TemporaryDirectory() as folder:
+    adapters = list(kt.adapters.attached(model))
     settings = dict(preprocessor=preprocessor, adapters=adapters)
-    path = kt.export_serving(model, folder, samples=["a good book"], **settings)
-    serve = tf.saved_model.load(str(path)).signatures[list(model.heads)[-1]]
-    print(serve(text=tf.constant(["a good book"])))
+    path = kt.export_serving(model, folder, **settings)
+    serve = tf.saved_model.load(str(path)).signatures["chemical"]
+    print(serve(text=tf.constant(["a tablet of aspirin"])))
 for line in lines:
     print(line[0].ljust(12), *(cell.rjust(11) for cell in line[1:]), sep="  ")

@@ -510,6 +510,19 @@ def test_the_compiled_loss_works_for_other_outputs():
     assert abs(float(found) - (y**2).mean()) < 1e-6
 
 
+def test_losses_of_layers_and_of_functions_are_as_keras_makes_them():
+    layers = [keras.Input((6,)), keras.layers.Dense(3, kernel_regularizer="l2")]
+    model = keras.Sequential(layers)
+    model.compile("sgd", "mse")
+    x, _ = data()
+    outputs = model(x)
+    whole = model.compute_loss(x, np.zeros(outputs.shape), outputs)
+    squares = _keras.loss_of_function(keras.losses.get("mse"))
+    labels = squares(np.zeros(outputs.shape), outputs)
+    assert float(_keras.added_loss(model)) > 0
+    assert abs(float(labels + _keras.added_loss(model) - whole)) < 1e-5
+
+
 def test_calls_of_a_layer_can_run_through_a_function():
     model = tiny.mlp()
     x, _ = data()

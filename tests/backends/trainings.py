@@ -221,6 +221,29 @@ def validated(folder):
     return [*(np.array(history.history[f"val_{name}"]) for name in names)]
 
 
+def many_tasks(folder):
+    """Train two tasks on mixed batches, with each way to combine them."""
+    x, found = bases.vectors(16), []
+    y = {"kind": bases.labels(16), "price": x[:, 0]}
+    own = (np.arange(16) % 3 > 0).astype("float32")  # the rows of the first task
+    weights = {"kind": own, "price": 1 - own}
+    for weighting in ("uncertainty", "fixed", "pcgrad"):
+        heads = {
+            "kind": keras.layers.Dense(3, name="kind"),
+            "price": keras.layers.Dense(1, name="price"),
+        }
+        below = bases.exact(tiny.mlp())
+        model = kt.models.MultiTask(below, heads, weighting=weighting)
+        bases.exact(model)
+        metrics = {"kind": ["accuracy"], "price": ["mae"]}
+        losses = {"kind": bases.LOGITS, "price": "mse"}
+        model.compile(keras.optimizers.Adam(0.01), losses, metrics=metrics)
+        history = model.fit(x, y, sample_weight=weights, **SETTINGS)
+        found += [np.array(history.history[name]) for name in sorted(history.history)]
+        found += state(model, history)
+    return found
+
+
 def batch_norm(folder):
     """Replace the statistics of BatchNormalization by those of a target."""
     norm = keras.layers.BatchNormalization()
@@ -316,6 +339,7 @@ TRAININGS = {
         coral_accumulated,
         mdd_scheduled,
         afn_variable,
+        many_tasks,
         batch_norm,
         batch_by_batch,
         validated,

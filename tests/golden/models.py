@@ -454,6 +454,23 @@ def domain_model(kind, settings):
     return model, bases.vectors()
 
 
+def multi_task(weighting):
+    """Return a model with two heads after two steps of Adam."""
+    heads = {
+        "kind": keras.layers.Dense(3, name="kind_head"),
+        "price": keras.layers.Dense(1, name="price_head"),
+    }
+    model = kt.models.MultiTask(
+        bases.mlp(), heads, dropout=0.1, weighting=weighting, seed=3, name="tasks"
+    )
+    bases.exact(model)
+    model.compile(keras.optimizers.Adam(0.01), {"kind": bases.LOGITS, "price": "mse"})
+    y = {"kind": bases.labels(), "price": bases.vectors()[:, 0]}
+    for _ in range(2):
+        model.train_on_batch(bases.vectors(), y)
+    return model, bases.vectors()
+
+
 def learning_without_forgetting():
     """Return a model with three heads after two steps of Adam."""
     second = kt.models.LearningWithoutForgetting(bases.mlp(), 2)
@@ -501,6 +518,8 @@ MODELS = {
     "quantized_int4": lambda: quantized("int4"),
     "pissa": pissa,
     "learning_without_forgetting": learning_without_forgetting,
+    "multi_task": lambda: multi_task("uncertainty"),
+    "multi_task_pcgrad": lambda: multi_task("pcgrad"),
     "audio_classifier": audio_classifier,
     "prototypical_network": prototypical_network,
     "zero_shot_classifier": zero_shot_classifier,
