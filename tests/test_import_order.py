@@ -31,7 +31,8 @@ ORDER = [
     "__init__",
 ]
 INSIDE_FUNCTIONS = re.compile(
-    r"(keras_hub|keras_nlp|keras_cv|tensorflow_datasets|safetensors|sklearn|matplotlib)\b"
+    r"(keras_hub|keras_nlp|keras_cv|tensorflow_datasets|safetensors|sklearn|fairlearn"
+    r"|matplotlib)\b"
 )
 MAY_USE_TENSORFLOW = re.compile(
     r"keras_transfer\.(_keras|data|export|distribute|backbones\.feature_cache)\b"

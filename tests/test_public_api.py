@@ -31,6 +31,7 @@ CLASSES = {k: v for k, v in COMPONENTS.items() if inspect.isclass(v)}
 # Arguments with the same name and meaning as in `fit` are not counted.
 OF_FIT = set(inspect.signature(keras.Model.fit).parameters) - {"x", "y"}
 HEAVY = (
+    "fairlearn",
     "keras_cv",
     "keras_hub",
     "keras_nlp",

@@ -1,0 +1,1 @@
+"""Audit what a model predicts: by group, and when a word of a text changes."""
