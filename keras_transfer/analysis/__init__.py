@@ -1,6 +1,12 @@
 """Analyze a model or its features. Nothing in this package changes them."""
 
 from keras_transfer._instead import attributes_instead as _attributes_instead
+from keras_transfer.analysis.audit.counterfactual import (
+    counterfactual as counterfactual,
+)
+from keras_transfer.analysis.audit.counterfactual_audit import (
+    CounterfactualAudit as CounterfactualAudit,
+)
 from keras_transfer.analysis.audit.fairness import fairness as fairness
 from keras_transfer.analysis.audit.fairness_audit import FairnessAudit as FairnessAudit
 from keras_transfer.analysis.domains.adaptation_table import (
