@@ -11,6 +11,7 @@ from keras_transfer._arguments import whole_number
 from keras_transfer.analysis.audit.fairness_audit import FairnessAudit
 from keras_transfer.analysis.audit.fairness_baseline import baseline_rows
 from keras_transfer.analysis.audit.fairness_baseline import needs_probe
+from keras_transfer.analysis.audit.fairness_baseline import prepared
 from keras_transfer.analysis.audit.fairness_facts import attribute_facts
 from keras_transfer.analysis.audit.fairness_facts import BASELINE
 from keras_transfer.analysis.audit.fairness_facts import MODEL
@@ -68,9 +69,10 @@ def fairness(
 
     where `b*(c, g)` is the share of group g among the reference labels of class c, and
     `b(c, g)` the share among the predictions. Above 0, a model exaggerates the groups
-    that already dominate a class. The reference are the training labels if `train` has
-    groups, and otherwise the labels of `data`. If `data` has another mix of groups than
-    the training data, this changes the shares too.
+    that already dominate a class. One reference are the labels of `data`, and another
+    the training labels, if `train` has groups. The second one, that of the paper,
+    assumes that `data` has the same mix of groups as the training data: another mix
+    changes the shares too.
 
     Intervals are 95 % percentile intervals of a bootstrap with a fixed seed. It draws
     1,000 times, with replacement within each group, and the same examples for both
@@ -93,7 +95,8 @@ def fairness(
         baseline: A model for the same labels. Or a backbone: then a logistic probe (for
             numbers, a ridge regression) on its `kt.backbones.features` predicts. The
             probe is fitted on `train`, and otherwise by cross-fitting on `data` in five
-            folds, so it never predicts an example that it was fitted on. Defaults to
+            folds, so it never predicts an example that it was fitted on. If only the
+            model has a preprocessor, the baseline gets what it returns. Defaults to
             None, no baseline.
         train: Training examples as arrays: `(x, y, groups)` with the attributes of
             `groups`, for the shares in the training labels, and `(x, y)` for the probe
@@ -156,7 +159,8 @@ def fairness(
             "`baseline` to fit a probe for. Pass train=(x, y, groups), or leave it out."
         )
     if baseline is not None:
-        models[BASELINE], said = baseline_rows(baseline, data, rows, known)
+        read, known = (prepared(each, model, baseline) for each in (data, known))
+        models[BASELINE], said = baseline_rows(baseline, read, rows, known)
     content = {
         "model": model.name,
         "baseline": said,

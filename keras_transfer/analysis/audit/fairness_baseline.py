@@ -17,7 +17,11 @@ from keras_transfer.analysis.linear_solutions import solve_numbers
 from keras_transfer.analysis.report.predictions import unchanged
 from keras_transfer.analysis.transferability.probe import folds_of
 from keras_transfer.backbones.features import features
+from keras_transfer.data.examples import ARRAYS
 from keras_transfer.data.examples import BATCH_SIZE
+from keras_transfer.data.examples import kind_of
+from keras_transfer.data.examples import PY_DATASET
+from keras_transfer.data.examples import rows_of
 
 FOLDS = 5
 SEED = 0
@@ -37,6 +41,33 @@ def needs_probe(baseline: keras.Model, rows: AuditRows) -> bool:
         return True
     size, classes = outputs[0].shape[-1], len(rows.classes)
     return size != classes and not (size == 1 and classes in (0, 2))
+
+
+def prepared(data: Any, model: keras.Model, baseline: keras.Model) -> Any:
+    """Return data that a baseline can read, if only the model preprocesses texts.
+
+    Args:
+        data: Arrays `(x, y)`, a batched dataset or a PyDataset; None is returned.
+        model: The audited model, perhaps with a preprocessor.
+        baseline: The baseline.
+
+    Raises:
+        ValueError: If data is a PyDataset.
+    """
+    preprocessor = getattr(model, "preprocessor", None)
+    if data is None or preprocessor is None or getattr(baseline, "preprocessor", None):
+        return data
+    kind = kind_of(data)
+    if kind == ARRAYS:
+        x = preprocessor(rows_of(data[0], slice(None)))
+        x = keras.tree.map_structure(keras.ops.convert_to_numpy, x)
+        return (x, *data[1:])
+    if kind == PY_DATASET:
+        raise ValueError(
+            f"{model.name!r} has a preprocessor and the baseline has none, so it "
+            "cannot read this PyDataset. Pass arrays or a tf.data.Dataset."
+        )
+    return data.map(lambda x, y: (preprocessor(x), y))
 
 
 def baseline_rows(

@@ -146,50 +146,59 @@ def _shares(
     """Return shares of the groups in each class, and the bias amplification."""
     count = len(attribute.groups)
     sizes = np.bincount(attribute.index, minlength=count)
-    rows, references, counted = [], ([], []), []
-    predicted = {name: ([], []) for name in models}
+    rows, by_class = [], []
     for positive in positives:
-        values, draws = found.of(MODEL, positive, "label_rate")
-        labels = shares_of(values, sizes), shares_of(draws, sizes)
-        row = {"class": positive, "training": None, "labels": share_facts(*labels)}
-        reference = labels
+        shares = {}
         if training is not None:
             known = label_shares(training[0] == positive, training[1], count)
+            shares["training"] = known, known[:, None]
+        sources = {"labels": (MODEL, "label_rate")}
+        sources |= {name: (name, "positive_rate") for name in models}
+        for key, (name, measure) in sources.items():
+            values, draws = found.of(name, positive, measure)
+            shares[key] = shares_of(values, sizes), shares_of(draws, sizes)
+        row = {"class": positive, "training": None, BASELINE: None}
+        row |= {key: share_facts(*each) for key, each in shares.items()}
+        if training is not None:
             row["training"] = [_plain(each) for each in known]
-            reference = known, known[:, None]
-        # A class without reference labels has no share that could be amplified.
-        stated = np.isfinite(reference[0]).all()
-        if stated:
-            for side, each in zip(references, reference, strict=True):
-                side.append(each)
-            counted.append(reference[0] > 1 / count)
-        for name in (MODEL, BASELINE):
-            row[name] = None
-            if name not in models:
-                continue
-            values, draws = found.of(name, positive, "positive_rate")
-            both = shares_of(values, sizes), shares_of(draws, sizes)
-            row[name] = share_facts(*both)
-            if stated:
-                for side, each in zip(predicted[name], both, strict=True):
-                    side.append(each)
         rows.append(row)
-    if not counted:
-        return {"shares": rows}
-    amplified = {"reference": "labels" if training is None else "training"}
-    found = {}
-    for name, (values, draws) in predicted.items():
-        found[name] = (
-            float(amplification(references[0], values, counted)),
-            amplification(references[1], draws, counted),
+        by_class.append(shares)
+    amplified = {
+        reference: _amplified(reference, by_class, [*models])
+        for reference in ("training", "labels")
+    }
+    return {"shares": rows, "amplification": amplified}
+
+
+def _amplified(
+    reference: str, by_class: Sequence[Mapping[str, tuple]], models: Sequence[str]
+) -> dict | None:
+    """Return the bias amplification of each model against one reference."""
+    # A class without reference labels has no share that could be amplified.
+    stated = [
+        each
+        for each in by_class
+        if reference in each and np.isfinite(each[reference][0]).all()
+    ]
+    if not stated:
+        return None
+    counted = [each[reference][0] > 1 / len(each[reference][0]) for each in stated]
+    found, facts = {}, {BASELINE: None, "change": None}
+    for name in models:
+        value, draws = (
+            amplification(
+                [each[reference][side] for each in stated],
+                [each[name][side] for each in stated],
+                counted,
+            )
+            for side in (0, 1)
         )
-        amplified[name] = interval(*found[name])
-    amplified.setdefault(BASELINE)
-    amplified["change"] = None
+        found[name] = float(value), draws
+        facts[name] = interval(*found[name])
     if len(found) == 2:
         (value, draws), (before, earlier) = found[MODEL], found[BASELINE]
-        amplified["change"] = interval(value - before, draws - earlier)
-    return {"shares": rows, "amplification": amplified}
+        facts["change"] = interval(value - before, draws - earlier)
+    return facts
 
 
 def _plain(value: float) -> float | None:

@@ -11,6 +11,7 @@ from keras_transfer.analysis.report.tables import Section
 UNDEFINED = "not defined"
 SMALL = " *"
 KINDS = ("model", "baseline")
+ENDS = ("highest", "lowest")
 
 
 def sections(content: dict) -> list[Section]:
@@ -108,8 +109,7 @@ def _findings(content: dict, attribute: dict) -> list[str]:
             )
         }
         sides = [
-            f"{values[largest[side]]:.3f} of {clean(largest[side])}"
-            for side in ("highest", "lowest")
+            f"{values[largest[side]]:.3f} of {clean(largest[side])}" for side in ENDS
         ]
         text = f"{name}: {what}: {sides[0]}, {sides[1]}, a difference of "
         text += f"{ranged(largest['difference'])}"
@@ -178,7 +178,7 @@ def _differences(content: dict, attribute: dict) -> Section:
             cells += [ranged(largest["difference"]), ranged(largest["ratio"])]
         if both:
             other = each["baseline"] and each["baseline"]["largest"]
-            cells.append(ranged(other["difference"]) if other else "")
+            cells.append(_of_baseline(other, largest) if other else "")
             cells.append(ranged(each["change"], "+.3f"))
         rows.append(tuple(cells))
     header = ("measure", "highest", "lowest", "difference", "ratio")
@@ -187,10 +187,19 @@ def _differences(content: dict, attribute: dict) -> Section:
     notes = ("Ratio: the lowest value divided by the highest.",)
     if both:
         notes += (
-            "Baseline's: the largest difference of the baseline, perhaps between other "
-            "groups. Change: the model's difference minus the baseline's, paired.",
+            "Baseline's: the largest difference of the baseline, with its highest and "
+            "lowest group if they are others. Change: the size of the model's "
+            "difference minus that of the baseline's, paired.",
         )
     return Section("differences", title, notes, header, tuple(rows), (0, 1, 2))
+
+
+def _of_baseline(largest: dict, models: dict | None) -> str:
+    shown = ranged(largest["difference"])
+    sides = [(each or {}).get(key) for each in (largest, models) for key in ENDS]
+    if sides[:2] != sides[2:]:
+        shown += f", {clean(largest['highest'])} / {clean(largest['lowest'])}"
+    return shown
 
 
 def _shares(content: dict, attribute: dict) -> Section:
@@ -207,17 +216,20 @@ def _shares(content: dict, attribute: dict) -> Section:
                 cells.append(ranged(value))
             rows.append(tuple(cells))
     notes = ["The share of each group among the examples of a class."]
-    if attribute["amplification"] is not None:
-        notes.append(_amplified(attribute["amplification"]))
+    notes += [
+        _amplified(reference, found)
+        for reference, found in attribute["amplification"].items()
+        if found is not None
+    ]
     title = f"Shares of each class by {clean(attribute['name'])}"
     header = ("class", "group", *columns.values())
     return Section("shares", title, tuple(notes), header, tuple(rows), (0, 1))
 
 
-def _amplified(found: dict) -> str:
-    reference = {"training": "training labels", "labels": "labels of the data"}
+def _amplified(reference: str, found: dict) -> str:
+    names = {"training": "training labels", "labels": "labels of the data"}
     text = "Bias amplification (Zhao et al. 2017), against the "
-    text += f"{reference[found['reference']]}: model {ranged(found['model'], '+.3f')}"
+    text += f"{names[reference]}: model {ranged(found['model'], '+.3f')}"
     if found["baseline"] is not None:
         text += f", baseline {ranged(found['baseline'], '+.3f')}"
     if found["change"] is not None:

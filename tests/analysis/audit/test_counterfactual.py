@@ -177,6 +177,7 @@ def backbone():
 TEXTS = [("he is good", "she is good"), ("he is bad", "she is bad")]
 
 
+@pytest.mark.slow
 def test_models_that_read_strings():
     """A Task, a model of tokens with a preprocessor, and a function agree."""
     task = keras_hub.models.BertTextClassifier(

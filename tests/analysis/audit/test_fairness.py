@@ -67,7 +67,8 @@ def test_eight_rows_by_hand():
     (row,) = content["shares"]
     assert [each[0] for each in row["labels"]] == pytest.approx([2 / 3, 1 / 3])
     assert [each[0] for each in row["model"]] == pytest.approx([2 / 3, 1 / 3])
-    assert content["amplification"]["model"][0] == 0
+    assert content["amplification"]["labels"]["model"][0] == 0
+    assert content["amplification"]["training"] is None
 
 
 def test_a_group_without_positives_has_no_false_negative_rate():

@@ -3,8 +3,10 @@
 import csv
 
 import keras
+import keras_hub
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_transfer as kt
 from keras_transfer.analysis.audit import fairness_intervals
@@ -13,6 +15,8 @@ from keras_transfer.analysis.audit.fairness_measures import by_group
 from keras_transfer.analysis.audit.fairness_measures import columns_of
 from keras_transfer.analysis.audit.fairness_measures import from_means
 from keras_transfer.analysis.audit.fairness_rows import AuditRows
+from tests.analysis.audit.test_counterfactual import backbone
+from tests.analysis.audit.test_counterfactual import preprocessor
 from tests.analysis.audit.test_fairness import audit
 from tests.analysis.audit.test_fairness import of
 from tests.analysis.audit.test_fairness import same
@@ -103,6 +107,25 @@ def test_the_probe_of_a_regression_equals_ridge():
     assert "a ridge regression on the 4 features" in str(crossed)
 
 
+@pytest.mark.slow
+def test_a_backbone_reads_what_the_preprocessor_of_a_task_returns():
+    task = keras_hub.models.BertTextClassifier(
+        backbone(), num_classes=2, preprocessor=preprocessor()
+    )
+    texts = np.array(["he is good", "she is bad", "she is good", "he is bad"] * 6)
+    y, sex = np.array([1, 0, 1, 0] * 6), np.array(["m", "w", "w", "m"] * 6)
+    found = audit(texts, y, sex, task, baseline=backbone())
+    assert "cross-fitting" in str(found)
+    # The same texts are in all folds, so the probe knows them.
+    values = found.values("accuracy", "group", of="baseline")
+    assert values == {"m": 1.0, "w": 1.0}
+    data = tf.data.Dataset.from_tensor_slices((texts, y)).batch(5)
+    again = kt.analysis.fairness(
+        task, data, sex, baseline=backbone(), train=(texts, y), smallest=2
+    )
+    assert again.values("accuracy", "group", of="baseline") == values
+
+
 def test_bad_baselines():
     x, y, sex = sample(60)
     model = same()
@@ -131,10 +154,11 @@ def test_amplification_by_hand():
     (row,) = content["shares"]
     assert row["training"] == pytest.approx([0.34, 0.66])
     assert [each[0] for each in row["model"]] == pytest.approx([0.16, 0.84])
-    amplified = content["amplification"]
-    assert amplified["reference"] == "training"
-    value, low, high = amplified["model"]
+    value, low, high = content["amplification"]["training"]["model"]
     assert value == pytest.approx(0.18) and low < 0.18 < high
+    # The labels of these data are 83 % of women.
+    value, low, high = content["amplification"]["labels"]["model"]
+    assert value == pytest.approx(0.01) and low < 0.01 < high
     assert "Bias amplification (Zhao et al. 2017), against the training" in str(found)
 
 
@@ -151,8 +175,7 @@ def test_amplification_is_the_mean_over_classes():
             for side in (classes, predicted)
         )
         expected.append((after - before)[before > 0.5].sum())
-    amplified = found.to_dict()["attributes"][0]["amplification"]
-    assert amplified["reference"] == "labels"
+    amplified = found.to_dict()["attributes"][0]["amplification"]["labels"]
     assert amplified["model"][0] == pytest.approx(np.mean(expected))
     assert amplified["change"][0] == 0
 
