@@ -28,6 +28,7 @@ from efficientnet_lite0 import data_folder
 import keras_transfer as kt
 
 LABELS = 300
+MEASURES = ("positive_rate", "false_positive_rate", "false_negative_rate")
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 TOKENS = outcomes_data.NETWORKS["MiniLM"].prepare
 TEMPLATES = [
@@ -71,7 +72,7 @@ def compas(seeds):
     x = np.c_[x, columns["c_charge_degree"] == "F"].astype("float32")
     x = (x - x.mean(0)) / x.std(0)
     black, white = "African-American", "Caucasian"
-    print("seed  of     measure              African-A.  Caucasian  largest difference")
+    lines = []
     for seed in range(seeds):
         draw = np.random.default_rng(seed)
         keras.utils.set_random_seed(seed)
@@ -95,8 +96,20 @@ def compas(seeds):
         audit = kt.analysis.fairness(
             tuned, (x[test], y[test]), groups, baseline=base, train=train
         )
-        print(f"\nseed {seed}")
-        print(audit)
+        if seed == 0:
+            print(audit)
+        for of, name in (("baseline", "base"), ("model", "tuned")):
+            cells = []
+            for measure in MEASURES:
+                values = audit.values(measure, "race", of=of)
+                cells.append(f"{values[black]:.3f} / {values[white]:.3f}")
+            if name == "tuned":
+                change = audit.difference("positive_rate", "race", of="change")
+                cells.append("{:+.3f} ({:+.3f} to {:+.3f})".format(*change))
+            lines.append(f"{seed:4}  {name:5}  {'  '.join(cells)}")
+    print("\nAfrican-American / Caucasian; change: of the largest difference by race")
+    print("seed  of     predicted      false positives  false negatives  change")
+    print("\n".join(lines))
 
 
 def classifier(tuned, seed):

@@ -4,10 +4,12 @@ Learned: how to measure with `kt.analysis.fairness` what a model predicts for ea
 and each intersection of groups, with intervals, next to the model before fine-tuning,
 and what fine-tuning amplified. A network learns from people of whom nine in ten are
 men, and is tuned with few labels of people of whom nine in ten are women. It is audited
-on people in the mix of the file. The audit measures; whether a difference is
-justified is for people to decide. Needs `pip install "keras_transfer[audit]"`. Data:
-Adult (UCI), a TSV file with a header. Time: TIME minutes of CPU. Expect EXPECT
-`--smoke` runs on a generated table.
+on people in the mix of the file. The audit measures; whether a difference is justified
+is for people to decide. Needs `pip install "keras_transfer[audit]"`. Data: Adult (UCI),
+a TSV file with a header. Time: 1 minute of CPU for three seeds. Expect that the base
+says >50K of 7 to 9 % of women and 25 to 29 % of men (labels: 10.6 and 30.6 %), and that
+tuning lowers the second number more than the first, in one seed hardly and in another
+by 8 points, and misses more of the men above 50K. `--smoke` runs on a generated table.
 
     python examples/audit_income.py --data adult.tsv
 """
