@@ -35,6 +35,7 @@ from keras_transfer.fine_tuning.fine_tune import fine_tune as fine_tune
 from keras_transfer.fine_tuning.pretraining.continue_pretraining import (
     continue_pretraining as continue_pretraining,
 )
+from keras_transfer.models.calibrate import calibrate as calibrate
 from keras_transfer.quantization.quantize import quantize as quantize
 from keras_transfer.saving.resume import resume as resume
 from keras_transfer.saving.save_load import load_adapter as load_adapter

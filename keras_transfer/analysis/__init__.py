@@ -9,6 +9,23 @@ from keras_transfer.analysis.audit.counterfactual_audit import (
 )
 from keras_transfer.analysis.audit.fairness import fairness as fairness
 from keras_transfer.analysis.audit.fairness_audit import FairnessAudit as FairnessAudit
+from keras_transfer.analysis.calibration.abstention import Abstention as Abstention
+from keras_transfer.analysis.calibration.abstention import abstention as abstention
+from keras_transfer.analysis.calibration.abstention import (
+    SelectiveRisk as SelectiveRisk,
+)
+from keras_transfer.analysis.calibration.calibration import Calibration as Calibration
+from keras_transfer.analysis.calibration.calibration_error import (
+    calibration_error as calibration_error,
+)
+from keras_transfer.analysis.calibration.calibration_error import (
+    CalibrationError as CalibrationError,
+)
+from keras_transfer.analysis.calibration.conformal import conformal as conformal
+from keras_transfer.analysis.calibration.conformal import (
+    ConformalClassifier as ConformalClassifier,
+)
+from keras_transfer.analysis.calibration.conformal import Coverage as Coverage
 from keras_transfer.analysis.domains.adaptation_table import (
     AdaptationRow as AdaptationRow,
 )

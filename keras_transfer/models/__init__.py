@@ -4,6 +4,9 @@ from keras_transfer.models.ada_bn import AdaBN as AdaBN
 from keras_transfer.models.ada_bn import adapt_batch_norm as adapt_batch_norm
 from keras_transfer.models.afn import AFN as AFN
 from keras_transfer.models.audio_classifier import AudioClassifier as AudioClassifier
+from keras_transfer.models.calibrated_classifier import (
+    CalibratedClassifier as CalibratedClassifier,
+)
 from keras_transfer.models.cdan import CDAN as CDAN
 from keras_transfer.models.dan import DAN as DAN
 from keras_transfer.models.dann import DANN as DANN

@@ -1,0 +1,1 @@
+"""How far probabilities can be trusted: calibration, sets of classes, abstention."""
