@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_transfer import _keras
+from keras_transfer.losses.batch_loss import differ
 from keras_transfer.losses.compiled_loss import ANY_CROSSENTROPY
 from keras_transfer.losses.compiled_loss import BINARY
 from keras_transfer.losses.compiled_loss import CompiledLoss
@@ -123,10 +124,10 @@ def check_shape(name: str, loss: Any, labels: Any, outputs: Any) -> None:
     found, wanted = tuple(labels.shape)[1:], tuple(outputs.shape)[1:]
     classes = wanted[-1] if wanted else None
     if kind.labels == SPARSE:
-        fits = classes != 1 and found in (wanted[:-1], (*wanted[:-1], 1))
+        fits = classes != 1 and _any(found, wanted[:-1], (*wanted[:-1], 1))
         needs = f"one class of {classes} for each row"
     elif kind.labels in (ONE_HOT, BINARY, NUMBERS):
-        fits = found == wanted or (classes == 1 and found == wanted[:-1])
+        fits = _any(found, wanted, *([wanted[:-1]] if classes == 1 else []))
         needs = f"rows of {classes} numbers" if classes != 1 else "one number a row"
     else:
         return
@@ -163,6 +164,10 @@ def check_values(name: str, loss: Any, labels: np.ndarray, outputs: Any) -> None
             f"{space if kind.labels == SPARSE else 'numbers from 0 to 1'}. Change the "
             "units of the head, or number the classes from 0."
         )
+
+
+def _any(found: tuple, *wanted: tuple) -> bool:
+    return not all(differ(found, each) for each in wanted)
 
 
 def _wrong(kind: CompiledLoss, labels: np.ndarray, classes: int) -> np.ndarray:

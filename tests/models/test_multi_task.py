@@ -221,6 +221,35 @@ def test_pcgrad_is_algorithm_1_for_the_backbone(settings):
         np.testing.assert_allclose(moved[place], own, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_pcgrad_has_the_orders_of_its_seed():
+    def trained(seed):
+        keras.utils.set_random_seed(0)
+        units = {"a": 3, "b": 3, "c": 3, "d": 3}
+        made = {name: keras.layers.Dense(each) for name, each in units.items()}
+        model = MultiTask(backbone(), made, weighting="pcgrad", seed=seed)
+        losses = dict.fromkeys(made, CROSSENTROPY)
+        model.compile(keras.optimizers.SGD(1.0), losses, jit_compile=False)
+        labels = {name: (KINDS + i) % 3 for i, name in enumerate(made)}
+        fit(model, X, labels, epochs=3)
+        return np.concatenate([each.ravel() for each in model.get_weights()])
+
+    first = trained(1)
+    np.testing.assert_array_equal(trained(1), first)
+    assert np.abs(trained(2) - first).max() > 1e-4
+
+
+@pytest.mark.slow
+def test_penalties_count():
+    model = compiled("pcgrad")
+    plain = model.evaluate(X, LABELS, return_dict=True, verbose=0)
+    kt.regularizers.L2SP(0.5, 0.5).attach(model)
+    found = model.evaluate(X, LABELS, return_dict=True, verbose=0)
+    each = [np.sum(array(w) ** 2) for h in model.heads.values() for w in h.weights]
+    assert found["loss"] - plain["loss"] == pytest.approx(0.25 * sum(each), abs=1e-4)
+    fit(model, X, LABELS)
+
+
 def test_pcgrad_does_not_project_a_regularizer():
     results = []
     for weighting in ("pcgrad", "fixed"):
