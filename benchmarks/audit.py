@@ -13,11 +13,12 @@ Winogender: 240 pairs of sentences that differ in the pronoun, and three templat
 60 occupations. The classifier of SST-2 with 300 labels is a probe on MiniLM (base), or
 MiniLM with LoRA (tuned).
 
-    KERAS_TRANSFER_DATA=<folder> python benchmarks/audit.py [compas|winogender] [seeds]
+    KERAS_TRANSFER_DATA=<folder> python benchmarks/audit.py compas [--seeds 0 1 2]
+    KERAS_TRANSFER_DATA=<folder> python benchmarks/audit.py winogender [--seeds 0 1 2]
 """
 
+import argparse
 import csv
-import sys
 
 import keras
 import numpy as np
@@ -73,7 +74,7 @@ def compas(seeds):
     x = (x - x.mean(0)) / x.std(0)
     black, white = "African-American", "Caucasian"
     lines = []
-    for seed in range(seeds):
+    for seed in seeds:
         draw = np.random.default_rng(seed)
         keras.utils.set_random_seed(seed)
         order = draw.permutation(len(y))
@@ -96,7 +97,7 @@ def compas(seeds):
         audit = kt.analysis.fairness(
             tuned, (x[test], y[test]), groups, baseline=base, train=train
         )
-        if seed == 0:
+        if seed == seeds[0]:
             print(audit)
         for of, name in (("baseline", "base"), ("model", "tuned")):
             cells = []
@@ -127,7 +128,7 @@ def classifier(tuned, seed):
     return model, model.evaluate(x, y[:500], batch_size=64, verbose=0)[1]
 
 
-def winogender(seeds):
+def winogender(seeds, models):
     """Print flips and shifts between pronouns, and by occupation."""
     from scipy.stats import spearmanr
 
@@ -146,10 +147,9 @@ def winogender(seeds):
     women = jobs["bls_pct_female"].astype("float64")
     substitutions = {"who": ["he", "she"], "occupation": occupations}
     rows = []
-    for seed in range(seeds):
-        for tuned in (False, True):
-            model, accuracy = classifier(tuned, seed)
-            name = "tuned" if tuned else "base"
+    for seed in seeds:
+        for name in models:
+            model, accuracy = classifier(name == "tuned", seed)
             audits = {
                 words: kt.analysis.counterfactual(model, pairs, preprocessor=TOKENS)
                 for words, pairs in sets.items()
@@ -183,7 +183,7 @@ def winogender(seeds):
                     cells += f"  rho {rank.statistic:+.2f}, p {_p(rank.pvalue)}"
                 rows.append(cells)
                 print(cells, flush=True)
-            if seed == 0:
+            if seed == seeds[0]:
                 print(audits["he, she"], flush=True)
     print("\nseed, of, accuracy, pairs, flips, only first / second positive, McNemar, ")
     print("mean shift of p(positive), t-test, Wilcoxon; rho: shift and share of women")
@@ -195,5 +195,12 @@ def _p(value):
 
 
 if __name__ == "__main__":
-    part = sys.argv[1] if len(sys.argv) > 1 else "compas"
-    {"compas": compas, "winogender": winogender}[part](int((*sys.argv, 3, 3)[2]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("part", choices=("compas", "winogender"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--models", nargs="+", default=["base", "tuned"])
+    options = parser.parse_args()
+    if options.part == "compas":
+        compas(options.seeds)
+    else:
+        winogender(options.seeds, options.models)

@@ -22,6 +22,7 @@ from keras_transfer.data.examples import BATCH_SIZE
 from keras_transfer.data.examples import kind_of
 from keras_transfer.data.examples import PY_DATASET
 from keras_transfer.data.examples import rows_of
+from keras_transfer.data.labels import listed
 
 FOLDS = 5
 SEED = 0
@@ -93,6 +94,13 @@ def baseline_rows(
         raise ValueError(
             f"baseline predicts {_said(found)}, but model predicts {_said(rows)}. Pass "
             "a baseline for the same labels, or a backbone."
+        )
+    numbers = tuple(map(str, range(len(rows.classes))))
+    if numbers not in (found.classes, rows.classes) and found.classes != rows.classes:
+        raise ValueError(
+            f"baseline has the classes {listed(found.classes)}, but model has "
+            f"{listed(rows.classes)}. Pass a baseline with the same classes in the "
+            "same order, or a backbone."
         )
     _check_labels(found.true, rows)
     return found, f"the predictions of {baseline.name!r}"

@@ -11,6 +11,7 @@ from keras_transfer.analysis.report.tables import Section
 UNDEFINED = "not defined"
 SMALL = " *"
 KINDS = ("model", "baseline")
+FINDINGS = 10  # largest number of sentences at the beginning
 ENDS = ("highest", "lowest")
 
 
@@ -81,16 +82,21 @@ def _title(content: dict) -> Section:
             "differences. Intervals of small groups are too narrow."
         )
     title = f"Audit of {clean(content['model'])} by group"
-    items = tuple(
-        sentence
+    found = [
+        each
         for attribute in content["attributes"]
-        for sentence in _findings(content, attribute)
-    )
+        for each in _findings(content, attribute)
+    ]
+    if len(found) > FINDINGS:
+        notes.append(f"The {FINDINGS} largest of {len(found)} differences are listed.")
+        least = sorted((size for size, _ in found), reverse=True)[FINDINGS - 1]
+        found = [each for each in found if each[0] >= least][:FINDINGS]
+    items = tuple(text for _, text in found)
     return Section("title", title, tuple(notes), items=items)
 
 
-def _findings(content: dict, attribute: dict) -> list[str]:
-    """Return a sentence on the largest difference of the predictions, by class."""
+def _findings(content: dict, attribute: dict) -> list[tuple[float, str]]:
+    """Return the largest difference of the predictions by class, and a sentence."""
     found = []
     for each in attribute["measures"]:
         if each["measure"] not in ("positive_rate", "mean_prediction"):
@@ -100,7 +106,7 @@ def _findings(content: dict, attribute: dict) -> list[str]:
             what = f"predicted as {class_name(content, each['class'])!r}"
         name, largest = clean(attribute["name"]), each["model"]["largest"]
         if largest is None:
-            found.append(f"{name}: fewer than two groups are large enough to compare.")
+            found.append((0.0, f"{name}: fewer than two groups are large enough."))
             continue
         values = {
             group["name"]: value[0]
@@ -113,7 +119,7 @@ def _findings(content: dict, attribute: dict) -> list[str]:
         ]
         text = f"{name}: {what}: {sides[0]}, {sides[1]}, a difference of "
         text += f"{ranged(largest['difference'])}"
-        found.append(f"{text}{_changed(each)}.")
+        found.append((largest["difference"][0], f"{text}{_changed(each)}."))
     return found
 
 

@@ -171,6 +171,13 @@ def test_intersections_and_small_groups():
     assert "age: fewer than two groups are large enough" in text
 
 
+def test_at_most_ten_findings_begin_the_text():
+    x, y, model = several(12)
+    found = audit(x, y, RNG.choice(["a", "b"], 400), model)
+    assert str(found).count("\n- group: predicted as") == 10
+    assert "The 10 largest of 12 differences are listed." in str(found)
+
+
 def test_the_positive_class_is_a_number_or_a_name():
     x, y, model = several()
     groups = RNG.choice(["a", "b"], 400)

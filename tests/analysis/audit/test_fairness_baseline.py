@@ -15,6 +15,7 @@ from keras_transfer.analysis.audit.fairness_measures import by_group
 from keras_transfer.analysis.audit.fairness_measures import columns_of
 from keras_transfer.analysis.audit.fairness_measures import from_means
 from keras_transfer.analysis.audit.fairness_rows import AuditRows
+from keras_transfer.data.class_names import remember_class_names
 from tests.analysis.audit.test_counterfactual import backbone
 from tests.analysis.audit.test_counterfactual import preprocessor
 from tests.analysis.audit.test_fairness import audit
@@ -135,6 +136,11 @@ def test_bad_baselines():
         audit(x, y, sex, model, baseline="bert")
     with pytest.raises(ValueError, match="baseline predicts numbers, but model"):
         audit(x, y, sex, model, baseline=same(loss="mse"))
+    named, other = shifted(0.0), shifted(0.0)
+    remember_class_names(named, ["no", "yes"])
+    remember_class_names(other, ["yes", "no"])
+    with pytest.raises(ValueError, match="baseline has the classes yes, no, but"):
+        audit(x, y, sex, named, baseline=other)
     with pytest.raises(ValueError, match="fitted on are of one class"):
         backbone = keras.Sequential([keras.Input((1,)), keras.layers.Dense(5)])
         audit(x, y, sex, baseline=backbone, train=(x, np.ones(60, int)))
