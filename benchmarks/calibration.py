@@ -29,7 +29,7 @@ from sklearn.frozen import FrozenEstimator
 import keras_transfer as kt
 
 NOISE = 20  # standard deviation, in values from 0 to 255
-DIGITS, EPOCHS, HELD_OUT = 1000, 60, 2000
+DIGITS, EPOCHS, HELD_OUT = 1000, 30, 2000
 COVERAGE, RISK, RAPS = 0.9, 0.05, (0.1, 1)
 OURS = ("none", "temperature", "vector", "isotonic")
 PEER = {"sklearn temperature": "temperature", "sklearn isotonic": "isotonic"}
@@ -164,7 +164,7 @@ def show(runs, names, columns):
 
 
 def main():
-    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     for title, make in (("CIFAR-10", cifar), ("MNIST", mnist)):
         start, outputs = time.time(), make()
         runs, last = [], None

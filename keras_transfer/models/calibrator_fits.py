@@ -15,6 +15,7 @@ from keras_transfer.layers.vector_scaling import VectorScaling
 
 LOWEST, HIGHEST = 0.01, 100.0  # temperatures
 STEPS = 1000  # of L-BFGS
+DECIMALS = 5  # of probabilities where a curve can bend
 NAME = "calibration"
 
 
@@ -89,7 +90,8 @@ def fit_isotonic(read: LabeledOutputs) -> IsotonicCalibration:
     """Return the rising curves with the lowest squared error, one for each class."""
     from sklearn.isotonic import IsotonicRegression
 
-    probabilities = np.clip(read.probabilities, 0, 1)
+    # A step between probabilities that float32 cannot tell apart would be noise.
+    probabilities = np.clip(read.probabilities, 0, 1).round(DECIMALS)
     places = [1] if read.num_classes == 2 else range(read.num_classes)
     found = []
     for place in places:

@@ -295,8 +295,9 @@ def _guaranteed(
     if best is None:
         raise ValueError(
             f"No threshold that was tried has a risk of at most {risk} with a "
-            f"confidence of {1 - delta:g}: the lowest bound is {lowest:.4g} for {count} "
-            "examples. Pass more held-out examples, allow a larger risk, or train a better model."
+            f"confidence of {1 - delta:g}. The lowest bound is {lowest:.4g}, for "
+            f"{count} examples. Pass more held-out examples, allow a larger risk, or "
+            "train a better model."
         )
     return best
 
