@@ -485,7 +485,21 @@ def learning_without_forgetting():
     return model, bases.vectors()
 
 
+def calibrated(layer):
+    """Return a small classifier with a calibration layer, and inputs."""
+    model = kt.models.CalibratedClassifier(tiny.mlp(), layer)
+    inputs = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+    return disturb(model), inputs
+
+
 MODELS = {
+    "calibrated_by_temperature": lambda: calibrated(kt.layers.TemperatureScaling(2.5)),
+    "calibrated_by_vector": lambda: calibrated(
+        kt.layers.VectorScaling([0.5, 1.5, 2.0], [0.1, 0.0, -0.1])
+    ),
+    "calibrated_by_curves": lambda: calibrated(
+        kt.layers.IsotonicCalibration([[0.0, 0.5, 1.0]] * 3, [[0.1, 0.3, 0.9]] * 3)
+    ),
     **{name: lambda each=each: adapted(each) for name, each in RECIPES.items()},
     "lora_trained": trained_lora,
     "ada_lora_trained": budgeted_ada_lora,

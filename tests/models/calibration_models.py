@@ -27,9 +27,7 @@ def certain(classes=3, *, activation=None, name="certain"):
     dense = keras.layers.Dense(
         classes,
         activation,
-        kernel_initializer=lambda shape, dtype=None: keras.ops.cast(
-            TEMPERATURE * keras.ops.eye(*shape), dtype
-        ),
+        kernel_initializer=keras.initializers.Identity(TEMPERATURE),
         name="scores",
     )
     model = keras.Sequential([keras.Input((classes,)), dense], name=name)

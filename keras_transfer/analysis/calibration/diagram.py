@@ -32,7 +32,10 @@ def diagrams(titled: Mapping[str, dict]) -> Any:
             _counts(axes[1, column], content["bins"], content["examples"])
         axes[0, 0].set_ylabel("accuracy")
         axes[1, 0].set_ylabel("share")
-        axes[0, 0].legend(loc="upper left", frameon=False, fontsize=8)
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        figure.legend(
+            handles, names, loc="outside lower center", ncols=2, frameon=False
+        )
     return figure
 
 
