@@ -37,6 +37,10 @@ from keras_transfer._keras.graph import results as results
 from keras_transfer._keras.graph import sees_mask as sees_mask
 from keras_transfer._keras.graph import source as source
 from keras_transfer._keras.inference import inference as inference
+from keras_transfer._keras.inner_loop import batch_norms as batch_norms
+from keras_transfer._keras.inner_loop import call_with as call_with
+from keras_transfer._keras.inner_loop import value_and_gradients as value_and_gradients
+from keras_transfer._keras.inner_loop import values_now as values_now
 from keras_transfer._keras.jax_fit import assign_copy as assign_copy
 from keras_transfer._keras.jax_fit import has_value as has_value
 from keras_transfer._keras.jax_fit import on_other_devices as on_other_devices

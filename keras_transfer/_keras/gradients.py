@@ -1,6 +1,7 @@
 """Gradients outside a training step, on the backend of Keras."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -67,7 +68,7 @@ def _on_jax(function: Callable, x: Any) -> Any:
     changed = {}
 
     def pure(x: Any) -> tuple[Any, dict]:
-        with _Updates() as scope:
+        with Updates() as scope:
             value = function(x)
         changed.update(scope.changed)
         return value, {key: scope.state_mapping[key] for key in changed}
@@ -78,17 +79,18 @@ def _on_jax(function: Callable, x: Any) -> Any:
     return jax.lax.stop_gradient(slope)
 
 
-class _Updates(StatelessScope):
+class Updates(StatelessScope):
     """Catch the updates of variables, and read those of the scope around it."""
 
-    def __init__(self):
-        super().__init__(collect_losses=True)
+    def __init__(self, state_mapping: Sequence = ()):
+        super().__init__(state_mapping, collect_losses=True)
         self.changed = {}
 
-    def __enter__(self) -> "_Updates":
+    def __enter__(self) -> "Updates":
         super().__enter__()
         if self.original_scope is not None:
-            self.state_mapping.update(self.original_scope.state_mapping)
+            around = self.original_scope.state_mapping
+            self.state_mapping = {**around, **self.state_mapping}
         return self
 
     def add_update(self, update: tuple) -> None:

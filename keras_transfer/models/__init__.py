@@ -3,6 +3,7 @@
 from keras_transfer.models.ada_bn import AdaBN as AdaBN
 from keras_transfer.models.ada_bn import adapt_batch_norm as adapt_batch_norm
 from keras_transfer.models.afn import AFN as AFN
+from keras_transfer.models.anil import ANIL as ANIL
 from keras_transfer.models.audio_classifier import AudioClassifier as AudioClassifier
 from keras_transfer.models.calibrated_classifier import (
     CalibratedClassifier as CalibratedClassifier,
@@ -28,6 +29,7 @@ from keras_transfer.models.language_model_classifier import (
 from keras_transfer.models.learning_without_forgetting import (
     LearningWithoutForgetting as LearningWithoutForgetting,
 )
+from keras_transfer.models.maml import MAML as MAML
 from keras_transfer.models.mcc import MCC as MCC
 from keras_transfer.models.mcd import MCD as MCD
 from keras_transfer.models.mdd import MDD as MDD

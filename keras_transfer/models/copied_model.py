@@ -28,6 +28,9 @@ def copy_of(model: keras.Model) -> keras.Model:
                 copy.dtype_policy = model.dtype_policy
             else:
                 copy = type(model).from_config(model.get_config())
+                build = model.get_build_config()
+                if build and not copy.built:  # a subclassed model
+                    copy.build_from_config(build)
             if len(copy.weights) != len(model.weights):
                 raise ValueError(
                     f"the copy has {len(copy.weights)} weights, not "

@@ -11,10 +11,13 @@ from keras import ops
 from keras_transfer._arguments import whole_number
 from keras_transfer.backbones.frozen import FrozenBackbone
 from keras_transfer.data.labels import listed
+from keras_transfer.models.episode_batch import check_replicas
+from keras_transfer.models.episode_batch import is_episode
+from keras_transfer.models.episode_batch import is_plain
+from keras_transfer.models.episode_batch import sizes
 from keras_transfer.models.nearest_class_model import BATCH_SIZE
 from keras_transfer.models.nearest_class_model import NearestClassModel
 
-EPISODE = {"support", "query"}
 TEMPERATURES = {"euclidean": 1.0, "cosine": 0.1}
 
 
@@ -170,15 +173,11 @@ class PrototypicalNetwork(NearestClassModel):
             ValueError: If the data are plain examples, the model has classes and
                 weights to train, or a batch has fewer episodes than replicas.
         """
-        spec = getattr(x, "element_spec", None)
-        given = spec[0] if isinstance(spec, tuple) else x
         # Before the step runs: on JAX it first runs as if it were not training.
-        if (isinstance(given, dict) or hasattr(given, "shape")) and not is_episode(
-            given
-        ):
+        if is_plain(x):
             raise _plain_examples()
         self._check_no_classes()
-        self._check_batch(x)
+        check_replicas(self, x)
         return super().fit(x, *args, **kwargs)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -192,23 +191,8 @@ class PrototypicalNetwork(NearestClassModel):
         Raises:
             ValueError: As in `fit`.
         """
-        self._check_batch(x)
+        check_replicas(self, x)
         return super().evaluate(x, *args, **kwargs)
-
-    def _check_batch(self, x: Any) -> None:
-        """Raise an error if a replica would get a batch without an episode."""
-        strategy = getattr(self, "distribute_strategy", None)
-        replicas = strategy.num_replicas_in_sync if strategy else 1
-        spec = getattr(x, "element_spec", None)
-        if replicas == 1 or not isinstance(spec, tuple) or not is_episode(spec[0]):
-            return
-        episodes = keras.tree.flatten(spec[0])[0].shape[0]
-        if episodes is not None and episodes < replicas:
-            raise ValueError(
-                f"A batch has {episodes} episodes, but there are {replicas} replicas, "
-                "and an episode cannot be divided. Pass a multiple of their number as "
-                "batch_size to kt.data.episodes."
-            )
 
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None
@@ -219,7 +203,7 @@ class PrototypicalNetwork(NearestClassModel):
         if not is_episode(inputs):
             return super().call(inputs, training=training, mask=mask)
         support, query = inputs["support"], inputs["query"]
-        way, shot, queries = _sizes(support, query)
+        way, shot, queries = sizes(support, query)
         rows = keras.tree.map_structure(lambda *each: _joined(*each), support, query)
         features = ops.cast(self._network()(rows, training=training), "float32")
         width = features.shape[-1]
@@ -289,34 +273,6 @@ def _plain_examples() -> ValueError:
         "kt.data.episodes(x, y, way, shot, query). Without training, call "
         "add_class(name, examples) for each class."
     )
-
-
-def is_episode(inputs: Any) -> bool:
-    """Return whether `inputs` is the dictionary of an episode."""
-    return isinstance(inputs, dict) and set(inputs) == EPISODE
-
-
-def _sizes(support: Any, query: Any) -> tuple[int, int, int]:
-    """Return the number of classes, of examples and of queries of an episode."""
-    keras.tree.assert_same_structure(support, query)
-    pairs = list(
-        zip(keras.tree.flatten(support), keras.tree.flatten(query), strict=True)
-    )
-    for given, asked in pairs:
-        if len(given.shape) < 3 or given.shape[3:] != asked.shape[2:]:
-            raise ValueError(
-                f"The support set has the shape {tuple(given.shape)} and the query set "
-                f"{tuple(asked.shape)}. They must be (episodes, way, shot, ...) and "
-                "(episodes, queries, ...), with examples of the same shape, as "
-                "kt.data.episodes returns them."
-            )
-    (_, way, shot), (_, queries) = pairs[0][0].shape[:3], pairs[0][1].shape[:2]
-    if way < 2:
-        raise ValueError(
-            f"The episodes have {way} class, so there is nothing to choose. Use "
-            "episodes of two or more classes."
-        )
-    return way, shot, queries
 
 
 def _joined(support: object, query: object) -> object:

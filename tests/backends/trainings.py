@@ -244,6 +244,26 @@ def many_tasks(folder):
     return found
 
 
+def meta_learned(folder):
+    """Train through the steps on support sets, and adapt to the last of them."""
+    found, maml, anil = [], kt.models.MAML, kt.models.ANIL
+    for kind, policy in ((maml, "batch"), (maml, "frozen"), (anil, "support")):
+        norm = keras.layers.BatchNormalization()
+        layers = [keras.Input((6,)), keras.layers.Dense(4, "tanh"), norm]
+        model = bases.exact(keras.Sequential([*layers, keras.layers.Dense(2)]))
+        norm.moving_variance.assign(np.ones(4))
+        learner = kind(model, 0.1, 2, batch_norm=policy)
+        learner.compile(keras.optimizers.SGD(0.1), bases.LOGITS)
+        support = bases.vectors(16).reshape(4, 2, 2, 6)
+        x = {"support": support, "query": support.reshape(4, 4, 6) + 0.25}
+        y = np.tile([0, 0, 1, 1], (4, 1))
+        history = learner.fit(x, y, **SETTINGS | {"batch_size": 2})
+        adapted = learner.adapt(support[-1], steps=3)
+        found += [learner.predict(x, verbose=0), *adapted.get_weights()]
+        found += state(learner, history)
+    return found
+
+
 def batch_norm(folder):
     """Replace the statistics of BatchNormalization by those of a target."""
     norm = keras.layers.BatchNormalization()
@@ -340,6 +360,7 @@ TRAININGS = {
         mdd_scheduled,
         afn_variable,
         many_tasks,
+        meta_learned,
         batch_norm,
         batch_by_batch,
         validated,
