@@ -26,7 +26,7 @@ def episodes(
     shuffle: bool = True,
     seed: int = 0,
 ) -> tf.data.Dataset:
-    """Return a dataset of few-shot tasks, for `kt.models.PrototypicalNetwork`.
+    """Return a dataset of few-shot tasks, for `PrototypicalNetwork` and `MAML`.
 
     An episode is a small classification task: `way` classes, drawn at random without
     replacement, with `shot` labeled examples of each, the support set, and `query`

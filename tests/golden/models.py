@@ -285,6 +285,19 @@ def prototypical_network():
     return model, x
 
 
+def meta_learner(kind, **settings):
+    """Return a MAML or ANIL with a frozen layer after two steps, and inputs."""
+    model = bases.exact(tiny.mlp((5, 4)))
+    model.get_layer("dense_0").trainable = False
+    learner = kind(model, 0.1, 2, **settings)
+    learner.compile(keras.optimizers.Adam(0.01), bases.LOGITS)
+    support = bases.vectors(12, 6).reshape(3, 2, 2, 6)
+    episode = {"support": support, "query": support.reshape(3, 4, 6) + 0.25}
+    for _ in range(2):
+        learner.train_on_batch(episode, np.array([[0, 0, 1, 1]] * 3))
+    return learner, bases.vectors(8, 6)
+
+
 def zero_shot_classifier():
     """Return a ZeroShotClassifier with its tokenizer, and the inputs of texts."""
     import keras_hub
@@ -536,6 +549,8 @@ MODELS = {
     "multi_task_pcgrad": lambda: multi_task("pcgrad"),
     "audio_classifier": audio_classifier,
     "prototypical_network": prototypical_network,
+    "maml": lambda: meta_learner(kt.models.MAML, batch_norm="support"),
+    "anil": lambda: meta_learner(kt.models.ANIL, head="dense_1", first_order=True),
     "zero_shot_classifier": zero_shot_classifier,
     "language_model_classifier": language_model_classifier,
     "matched": matched,
