@@ -11,6 +11,7 @@ from keras_transfer import fine_tuning as fine_tuning
 from keras_transfer import layers as layers
 from keras_transfer import losses as losses
 from keras_transfer import models as models
+from keras_transfer import monitoring as monitoring
 from keras_transfer import optimizers as optimizers
 from keras_transfer import quantization as quantization
 from keras_transfer import regularizers as regularizers
@@ -36,6 +37,7 @@ from keras_transfer.fine_tuning.pretraining.continue_pretraining import (
     continue_pretraining as continue_pretraining,
 )
 from keras_transfer.models.calibrate import calibrate as calibrate
+from keras_transfer.monitoring.shift_monitor import ShiftMonitor as ShiftMonitor
 from keras_transfer.quantization.quantize import quantize as quantize
 from keras_transfer.saving.resume import resume as resume
 from keras_transfer.saving.save_load import load_adapter as load_adapter

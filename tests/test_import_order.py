@@ -28,6 +28,7 @@ ORDER = [
     "models",
     "fine_tuning",
     "export",
+    "monitoring",
     "__init__",
 ]
 INSIDE_FUNCTIONS = re.compile(

@@ -27,11 +27,15 @@ from keras_transfer.export.image_bytes import ImageBytes
 from keras_transfer.export.labels import with_labels
 from keras_transfer.export.many_adapters import ManyAdapters
 from keras_transfer.export.raw_text import RawText
+from keras_transfer.export.reference_data import check_reference
+from keras_transfer.export.reference_data import monitored_features
+from keras_transfer.export.reference_data import write_reference
 from keras_transfer.export.request import Entry
 from keras_transfer.export.samples import requests
 from keras_transfer.export.samples import run
 from keras_transfer.export.samples import tensors_of
 from keras_transfer.export.served_adapters import ServedAdapters
+from keras_transfer.export.served_model import MONITORED
 from keras_transfer.export.signatures import entries_of
 from keras_transfer.export.signatures import features_of
 from keras_transfer.export.task_signatures import finish_task
@@ -39,6 +43,8 @@ from keras_transfer.export.task_signatures import head_of
 from keras_transfer.export.task_signatures import task_entry
 from keras_transfer.export.task_signatures import tasks_of
 from keras_transfer.export.warmup import write_warmup
+
+FEATURES = "features"  # signature, and its only output
 
 
 def export_serving(
@@ -51,6 +57,7 @@ def export_serving(
     labels: Sequence | Mapping[str, Sequence[str]] | bool | None = None,
     features: bool | str = False,
     adapters: Sequence[str] | ServedAdapters = (),
+    reference: object = None,
 ) -> pathlib.Path:
     """Write a SavedModel for TensorFlow Serving to `directory/version`.
 
@@ -70,6 +77,9 @@ def export_serving(
       the backbone. It exists if `features` is set.
     - A `kt.models.MultiTask` has a signature with the name of each task. It returns the
       output of its head alone, with the adapter of the same name if it is exported.
+    - `monitoring` takes what `serving_default` takes, and returns its outputs and
+      `features`. It exists if `reference` is set. The log of a server whose clients
+      ask for this signature is enough for `kt.ShiftMonitor`.
 
     The tokenizers of keras-hub use operations of `tensorflow_text`. If the graph
     contains any, one printed line names these operations and the string inputs:
@@ -135,6 +145,15 @@ def export_serving(
             head, its missing probabilities are 0, and its missing logits are the lowest
             number of the dtype (-3.4e38 for float32). Defaults to `()`, which merges
             the active adapters.
+        reference: Held-out examples, `x` or `(x, y)` with `x` as `serving_default`
+            takes it, or a `tf.data.Dataset` of batches. `kt.ShiftMonitor` compares
+            later examples with them. The folder `assets.extra` then gets the class
+            scores of up to 1,000 of these examples, and up to 32 principal components
+            of their features, but no inputs. Scores and components are still numbers
+            about single examples, so do not publish the folder if these are private.
+            The features are those of `features`, or of the backbone, or the inputs of
+            the last Dense layer. Labels `y` are needed for corrected class shares. Of
+            more than 5,000 examples in arrays, a random part is used. Defaults to None.
 
     Returns:
         The path of the folder of the version.
@@ -176,6 +195,8 @@ def export_serving(
     """
     _check(model, version)
     served = isinstance(adapters, ServedAdapters) or len(adapters)
+    if reference is not None:
+        check_reference(reference, served)
     if served:
         what = "kt.export_serving with adapters="
         _keras.check_backend("tensorflow", what, INSTEAD)
@@ -211,12 +232,20 @@ def export_serving(
         entries |= of_tasks
         asked |= of_samples
         if features:
-            networks["features"] = features_of(model, features)
-            vector = trace(networks["features"], plain, "features")
-            entries["features"] = entries["serving_default"]
-            functions["features"] = signature(entries["features"], vector)
+            networks[FEATURES] = features_of(model, features)
+            vector = trace(networks[FEATURES], plain, FEATURES)
+            entries[FEATURES] = entries["serving_default"]
+            functions[FEATURES] = signature(entries[FEATURES], vector)
             if asked:
-                asked["features"] = asked["serving_default"]
+                asked[FEATURES] = asked["serving_default"]
+        if reference is not None:
+            watched = monitored_features(model, features)
+            entries[MONITORED] = entries["serving_default"]
+            both = _joined(finish, compute, watched and trace(watched, plain, FEATURES))
+            functions[MONITORED] = signature(entries[MONITORED], both)
+            networks[MONITORED] = model
+            if asked:
+                asked[MONITORED] = asked["serving_default"]
         resources = [x for each in entries.values() for x in each.resources]
         write(functions, resources, partial, many.variables() if many else None)
         if many:
@@ -227,10 +256,24 @@ def export_serving(
                 networks = {k: many.reference(x, plain) for k, x in networks.items()}
             _compare(partial, networks, entries, asked, allowed)
             write_warmup(partial, target.absolute().parent.name, asked)
+        if reference is not None:
+            write_reference(partial, model, reference, labels)
     notice = foreign_notice(functions, entries)
     if notice:
         print(f"export_serving: {target}. {notice}")
     return target
+
+
+def _joined(
+    finish: Callable, compute: Callable, vector: Callable | None
+) -> Callable[[object], dict[str, tf.Tensor]]:
+    """Return a function that returns the outputs of the model, and its features."""
+
+    def both(inputs: object) -> dict[str, tf.Tensor]:
+        found = finish(compute(inputs))
+        return {**found, **vector(inputs)} if vector else found
+
+    return both
 
 
 def _compare(
@@ -244,7 +287,7 @@ def _compare(
     loaded = tf.saved_model.load(str(folder))
     for name, request in asked.items():
         entry, network = entries[name], networks[name]
-        single = "features" if name == "features" else "outputs"
+        single = FEATURES if name == FEATURES else "outputs"
         right = comparison.expected(network, run(entry, request), single)
         found = loaded.signatures[name](**tensors_of(entry, request))
         outputs = {key: each.numpy() for key, each in found.items()}

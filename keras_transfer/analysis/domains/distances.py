@@ -129,13 +129,13 @@ def mmd_test(
             f"of them would take {28e-9 * count**2:.1f} GB. Pass a random sample of at "
             f"most {LARGEST} examples."
         )
-    kernel = _kernel(np.concatenate([source, target]))
+    kernel = gaussian_kernel(np.concatenate([source, target]))
     rng = np.random.default_rng(seed)
     # Column 0 is the given assignment. The other columns permute the domains.
     chosen = np.zeros((count, permutations + 1))
     chosen[:first, 0] = 1
     chosen[:, 1:] = rng.permuted(np.tile(chosen[:, :1], permutations), axis=0)
-    found = _discrepancies(kernel, chosen, first)
+    found = unbiased_mmd2(kernel, chosen, first)
     # Rounding can make the same assignment give a slightly different value.
     larger = int(np.count_nonzero(found[1:] >= found[0] - 1e-12))
     return MMDTest(float(found[0]), (1 + larger) / (1 + permutations))
@@ -188,7 +188,7 @@ def frechet_distance(source: Any, target: Any) -> float:
     return max(0.0, float(means @ means + spreads - 2 * shared))
 
 
-def _kernel(rows: np.ndarray) -> np.ndarray:
+def gaussian_kernel(rows: np.ndarray) -> np.ndarray:
     """Return the Gaussian kernel between all rows, with 0 on the diagonal."""
     rows = rows - rows.mean(0)
     rows /= np.abs(rows).max() or 1  # dividing by the median cancels this scale
@@ -203,7 +203,7 @@ def _kernel(rows: np.ndarray) -> np.ndarray:
     return kernel
 
 
-def _discrepancies(kernel: np.ndarray, chosen: np.ndarray, size: int) -> np.ndarray:
+def unbiased_mmd2(kernel: np.ndarray, chosen: np.ndarray, size: int) -> np.ndarray:
     """Return the unbiased MMD² for each column of `chosen`, which is 1 for source."""
     other = len(kernel) - size
     totals = kernel.sum(1)

@@ -1,0 +1,1 @@
+"""Tests of whether a batch comes from the distribution of a reference sample."""
