@@ -26,6 +26,7 @@ from keras_transfer.data.examples import count_rows
 from keras_transfer.data.examples import DATASET
 from keras_transfer.data.examples import kind_of
 from keras_transfer.data.examples import rows_of
+from keras_transfer.export.request import inputs_of
 from keras_transfer.export.served_model import fingerprint_of
 from keras_transfer.export.served_model import ServedModel
 from keras_transfer.export.shift_reference import make_reference
@@ -81,8 +82,8 @@ def monitored_features(model: keras.Model, pooling: bool | str) -> keras.Model |
         layer, _, before = _keras.source(before[0])
     if not isinstance(layer, keras.layers.Dense) or len(before[0].shape) != 2:
         return None
-    inputs = model.inputs if isinstance(model, keras.Sequential) else model.input
-    return keras.Model(inputs, before[0], name=f"{model.name}_features")
+    name = f"{model.name}_features"
+    return keras.Model(inputs_of(model), before[0], name=name)
 
 
 def write_reference(

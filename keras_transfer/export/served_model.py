@@ -29,7 +29,7 @@ class ServedModel:
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
-        self._loaded = tf.saved_model.load(str(folder))
+        self._loaded = _load(str(folder))
         signatures = self._loaded.signatures
         self.name = MONITORED if MONITORED in signatures else "serving_default"
         self._run = signatures[self.name]
@@ -78,6 +78,27 @@ class ServedModel:
                     f"The input {name!r} has the dtype {value.dtype}, but the model "
                     f"takes {spec.dtype.name}. Pass the inputs that the server gets."
                 )
+
+
+def _load(folder: str) -> object:
+    """Load a SavedModel, and the operations of tensorflow_text if it needs them.
+
+    Raises:
+        ImportError: If it needs them and they are not installed.
+    """
+    try:
+        return tf.saved_model.load(folder)
+    except (FileNotFoundError, tf.errors.NotFoundError) as problem:
+        if "Op type not registered" not in str(problem):
+            raise
+        try:
+            import tensorflow_text  # noqa: F401
+        except ImportError as missing:
+            raise ImportError(
+                f"{folder} has operations that TensorFlow does not have, probably "
+                "those of tensorflow_text. Run pip install tensorflow-text."
+            ) from missing
+    return tf.saved_model.load(folder)
 
 
 def fingerprint_of(folder: pathlib.Path) -> str:

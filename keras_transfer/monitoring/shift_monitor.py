@@ -136,8 +136,8 @@ class ShiftMonitor:
         """Return the monitor of an exported model.
 
         The model is loaded for `update(inputs)`. This runs the operations of its graph
-        as a server does, so load only models that you trust. Text inputs need
-        `import tensorflow_text` before, as `export_serving` prints.
+        as a server does, so load only models that you trust. If the graph needs the
+        operations of `tensorflow_text`, this package is imported.
 
         Args:
             directory: The folder of a version, or the folder of the model. Of several
@@ -168,6 +168,12 @@ class ShiftMonitor:
     def rows(self) -> int:
         """The number of examples since the last report."""
         return self._window.seen
+
+    @property
+    def inputs(self) -> dict[str, bool]:
+        """For each input of the model, whether it takes texts. Empty without one."""
+        specs = self._model.specs if self._model else {}
+        return {name: spec.dtype.name == "string" for name, spec in specs.items()}
 
     def update(
         self,

@@ -26,9 +26,20 @@ class Window:
         """Remove all rows."""
         self.seen = 0
         self.counts: np.ndarray | None = None
-        self.scores: np.ndarray | None = None
-        self.features: np.ndarray | None = None
-        self._keys = np.empty(0)
+        self._has_features = False
+        # Each part has the random numbers of its rows, their scores and features.
+        self._parts: list[tuple[np.ndarray, ...]] = []
+        self._kept = 0
+
+    @property
+    def scores(self) -> np.ndarray:
+        """The scores that are kept, `(count, size)`."""
+        return self._joined()[1]
+
+    @property
+    def features(self) -> np.ndarray | None:
+        """The reduced features that are kept, `(count, size)`, or None."""
+        return self._joined()[2] if self._has_features else None
 
     def add(
         self,
@@ -47,29 +58,29 @@ class Window:
             ValueError: If the other rows of the window have features and these have
                 none, or the other way around.
         """
-        if self.seen and (features is None) != (self.features is None):
-            with_, without = "without", "with"
-            if features is not None:
-                with_, without = without, with_
+        has_features = features is not None
+        if self.seen and has_features != self._has_features:
+            these, others = ("with", "without") if has_features else ("without", "with")
             raise ValueError(
-                f"This update is {with_} features, but the others since the last "
-                f"report are {without} features. Pass features in each update or in "
+                f"This update is {these} features, but the others since the last "
+                f"report are {others} features. Pass features in each update or in "
                 "none, or call report() first."
             )
-        keys = self._rng.random(len(scores))
-        if not self.seen:
-            self.scores, self.features, self.counts = scores, features, counts
-            self._keys = keys
-        else:
-            self.scores = np.concatenate([self.scores, scores])
-            if features is not None:
-                self.features = np.concatenate([self.features, features])
-            if counts is not None:
-                self.counts = self.counts + counts
-            self._keys = np.concatenate([self._keys, keys])
+        self._has_features = has_features
+        if counts is not None:
+            self.counts = counts if self.counts is None else self.counts + counts
+        part = self._rng.random(len(scores)), scores
+        self._parts.append((*part, features) if has_features else part)
         self.seen += len(scores)
-        if len(self._keys) > ROWS:
-            kept = np.sort(np.argpartition(self._keys, ROWS)[:ROWS])
-            self.scores, self._keys = self.scores[kept], self._keys[kept]
-            if self.features is not None:
-                self.features = self.features[kept]
+        self._kept += len(scores)
+        if self._kept > 2 * ROWS:
+            self._joined()
+
+    def _joined(self) -> tuple[np.ndarray, ...]:
+        """Join the parts, remove the rows that do not stay, and return the arrays."""
+        joined = tuple(np.concatenate(each) for each in zip(*self._parts, strict=True))
+        if len(joined[0]) > ROWS:
+            kept = np.sort(np.argpartition(joined[0], ROWS)[:ROWS])
+            joined = tuple(each[kept] for each in joined)
+        self._parts, self._kept = [joined], len(joined[0])
+        return joined
