@@ -40,6 +40,7 @@ SIZES = (10, 20, 50, 100, 200, 500, 1000)
 ALPHA = 0.05 * np.pi**2 / 6  # so that the level of the first report is 0.05
 REFERENCES, REPEATS = 50, 20  # unshifted batches of each reference
 SEEDS = 5
+SHARES = ("reference", "predicted", "bbse", "em")
 TESTS = ("class scores", "features", "MMD", "all three")
 
 
@@ -156,26 +157,16 @@ def mnist():
             if name == "class 0 out 100%":
                 shares = report(reference, later, seed).class_shares
                 true = np.bincount(later.y, minlength=10) / len(later)
-                errors.append(
-                    [
-                        max(
-                            abs(row[k] - t) for row, t in zip(shares, true, strict=True)
-                        )
-                        for k in ("reference", "predicted", "bbse", "em")
-                    ]
-                )
+                columns = [[row[key] for row in shares] for key in SHARES]
+                errors.append(np.abs(np.array(columns) - true).max(1))
     power = {name: each / SEEDS for name, each in hits.items()}
     mean = np.mean(list(power.values()), axis=0)
     table("power, mean of the shifts", dict(zip(TESTS, mean.T, strict=True)), SIZES)
     table("power of all three", {k: v[:, 3] for k, v in power.items()}, SIZES)
     table("power of class scores", {k: v[:, 0] for k, v in power.items()}, SIZES)
-    said = zip(
-        ("reference", "predicted", "bbse", "em"), np.mean(errors, 0), strict=True
-    )
-    print(
-        "\nLargest error of a class share, class 0 out 100%, 1,000 examples: ", end=""
-    )
-    print(", ".join(f"{name} {error:.4f}" for name, error in said))
+    said = zip(SHARES, np.mean(errors, axis=0), strict=True)
+    shown = ", ".join(f"{name} {error:.4f}" for name, error in said)
+    print(f"\nLargest error of a class share without class 0, 1,000 examples: {shown}")
 
 
 def minilm(texts):
@@ -202,9 +193,7 @@ def natural(title, train, held_out, same, other, sizes):
         for each, part in zip(features, parts, strict=True)
     ]
     right = [np.mean(each.scores.argmax(1) == each.y) for each in made[2:]]
-    print(
-        f"\n{title}: accuracy {right[0]:.3f} on the same, {right[1]:.3f} on the other"
-    )
+    print(f"\n{title}: accuracy {right[0]:.3f}, on the other source {right[1]:.3f}")
     reference = reference_of(made[1], 0)
     for name, pool in (("same source", made[2]), ("other source", made[3])):
         hits = np.zeros((len(sizes), len(TESTS)))

@@ -5,9 +5,9 @@ server gets later with `kt.ShiftMonitor`. A small network reads plain digits. On
 first two days it gets more of them. Then one class is missing, the camera gets noisy,
 and on the last day the digits lie over photographs. The report of that day is written
 to `watch_for_shift.html`, with plots. Data: digits of scikit-learn, with photographs
-for the last day, without a download. Time: about 1 minute. Expect no shift on days 1
-and 2, and a shift on days 4 and 5, when the accuracy falls below 0.9; without its
-class 0, day 3 has too few digits (about 70) to be sure.
+for the last day, without a download. Time: about 15 seconds of CPU. Expect no shift on
+days 1 and 2, and a shift on days 3 to 5. The accuracy is 0.95, 0.96, 0.92, 0.86 and
+0.50: a shift is found before it costs much.
 
     python examples/watch_for_shift.py
 """

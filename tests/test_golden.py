@@ -191,6 +191,14 @@ def test_an_adapter_is_added_to_the_files_of_an_earlier_version(path, tmp_path):
     assert_same(serve(**x)["outputs"], arrays["outputs"])
 
 
+@each_of("monitored/*")
+def test_a_reference_of_an_earlier_version_gives_the_same_statistics(path):
+    monitor, arrays = kt.ShiftMonitor.load(path), arrays_of(path)
+    monitor.update(arrays["inputs"])
+    found = [row["statistic"] for row in monitor.report().table]
+    np.testing.assert_allclose(found, arrays["statistics"], atol=0.04)
+
+
 @each_of("served/*")
 def test_a_saved_model_gives_the_same_outputs(path):
     serve = tf.saved_model.load(str(path / "1")).signatures["serving_default"]

@@ -244,6 +244,19 @@ def make_growing(path):
     write_arrays(path, named)
 
 
+def make_monitored(path):
+    """Save a SavedModel with a reference, and the statistics of a later batch."""
+    model, draw = bases.mlp(), np.random.default_rng(0)
+    held_out, later = draw.normal(size=(2, 60, 6)).astype("float32")
+    y = np.arange(60) % model.output_shape[-1]
+    kt.export_serving(model, path, reference=(held_out, y))
+    monitor = kt.ShiftMonitor.load(path)
+    monitor.update(later)
+    table = monitor.report().table
+    statistics = np.array([row["statistic"] for row in table])
+    write_arrays(path, {"inputs": later, "statistics": statistics})
+
+
 MAKERS = {
     **{f"models/{name}.keras": make_model for name in MODELS},
     **{f"trainings/{name}.keras": make_training for name in TRAININGS},
@@ -262,6 +275,7 @@ MAKERS = {
     "served/one": make_one_served,
     "served/many": make_many_served,
     "growing/export": make_growing,
+    "monitored/export": make_monitored,
 }
 
 
