@@ -53,9 +53,17 @@ class ServedModel:
         found = []
         for start in range(0, count, BATCH):
             part = {k: v[start : start + BATCH] for k, v in asked.items()}
-            outputs = self._run(**tensors_of(self._entry, part))
+            outputs = self._answer(part)
             found.append({k: each.numpy() for k, each in outputs.items()})
         return {k: np.concatenate([each[k] for each in found]) for k in found[0]}
+
+    def _answer(self, part: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:
+        try:
+            return self._run(**tensors_of(self._entry, part))
+        except tf.errors.OpError as problem:
+            raise ValueError(
+                f"The model does not run on these inputs: {problem.message}"
+            ) from problem
 
     def _check_dtypes(self, inputs: object) -> None:
         """Check what a conversion of the dtype would hide.
@@ -88,7 +96,7 @@ def _load(folder: str) -> object:
     """
     try:
         return tf.saved_model.load(folder)
-    except (FileNotFoundError, tf.errors.NotFoundError) as problem:
+    except (RuntimeError, FileNotFoundError, tf.errors.NotFoundError) as problem:
         if "Op type not registered" not in str(problem):
             raise
         try:

@@ -11,6 +11,7 @@ import argparse
 import json
 import pathlib
 import sys
+import traceback
 from collections.abc import Iterator
 from collections.abc import Sequence
 
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             worst.save(options.save)
     except (ValueError, TypeError, OSError, ImportError) as problem:
         print(f"error: {problem}", file=sys.stderr)
+        return ERROR
+    except Exception:  # Python would end with 1, the code of a shift
+        traceback.print_exc()
         return ERROR
     return SHIFT if any(report.shifted for report in reports) else NO_SHIFT
 

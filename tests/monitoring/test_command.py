@@ -157,6 +157,16 @@ def test_the_window_ends_where_it_should_in_large_batches(folder, serve, tmp_pat
     assert json.loads((tmp_path / "x.json").read_text())["rows"] in (100, 10)
 
 
+def test_an_unexpected_error_is_no_shift(folder, tmp_path, capsys, monkeypatch):
+    def broken(*arguments):
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr("keras_transfer.monitoring.__main__.read_file", broken)
+    code, _, err = run(capsys, folder, tmp_path / "x.csv")
+    assert code == 2
+    assert "RuntimeError: unexpected" in err
+
+
 def command(*words):
     return subprocess.run(
         [sys.executable, "-m", "keras_transfer.monitoring", *map(str, words)],
@@ -168,13 +178,12 @@ def command(*words):
 
 
 @pytest.mark.slow
-def test_the_exit_codes_of_the_process(folder, serve, tmp_path):
-    same = log(tmp_path / "same.log", serve)
+def test_the_process_ends_with_the_exit_code(folder, serve, tmp_path):
     other = log(tmp_path / "other.log", serve, shift=1.0)
-    found = [command(folder, each) for each in (same, other, tmp_path / "none")]
-    assert [each.returncode for each in found] == [0, 1, 2]
-    assert "no shift found" in found[0].stdout
-    assert "error: There is no file" in found[2].stderr
+    found = [command(folder, each) for each in (other, tmp_path / "none")]
+    assert [each.returncode for each in found] == [1, 2]
+    assert found[0].stdout.startswith("Shift: shift")
+    assert "error: There is no file" in found[1].stderr
 
 
 @pytest.mark.slow
@@ -186,3 +195,4 @@ def test_a_text_model_runs_in_a_process_without_keras_hub(tmp_path):
     (tmp_path / "x.csv").write_text("text\n" + "\n".join(f'"{t}"' for t in texts))
     done = command(folder, tmp_path / "x.csv")
     assert done.returncode == 0, done.stderr
+    assert "no shift found" in done.stdout
