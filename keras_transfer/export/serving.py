@@ -207,7 +207,7 @@ def export_serving(
         asked = {} if samples is None else requests(entries, samples)
         many = ManyAdapters(model, adapters) if served else None
         names = many.names if many else None
-        tasks = tasks_of(model, {*entries, "features"}, names)
+        tasks = tasks_of(model, {*entries, FEATURES, MONITORED}, names)
         of_tasks = {x: task_entry(entries["serving_default"], x, names) for x in tasks}
         there = "serving_default" in asked  # not for samples that are files of images
         of_samples = dict.fromkeys(tasks, asked["serving_default"]) if there else {}
