@@ -39,6 +39,8 @@ from keras_transfer.fine_tuning.pretraining.continue_pretraining import (
 from keras_transfer.models.calibrate import calibrate as calibrate
 from keras_transfer.monitoring.shift_monitor import ShiftMonitor as ShiftMonitor
 from keras_transfer.quantization.quantize import quantize as quantize
+from keras_transfer.retuning.result import Retuning as Retuning
+from keras_transfer.retuning.retune import retune as retune
 from keras_transfer.saving.resume import resume as resume
 from keras_transfer.saving.save_load import load_adapter as load_adapter
 from keras_transfer.saving.save_load import save_adapter as save_adapter

@@ -1,0 +1,286 @@
+"""retune: train on new data with replay of old data, and export if it is not worse."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_transfer._arguments import number
+from keras_transfer._arguments import one_of
+from keras_transfer._arguments import whole_number
+from keras_transfer.data.class_names import class_names_of
+from keras_transfer.data.examples import ARRAYS
+from keras_transfer.data.examples import count_rows
+from keras_transfer.data.examples import kind_of
+from keras_transfer.data.examples import map_arrays
+from keras_transfer.data.named_labels import is_named
+from keras_transfer.data.named_labels import number_names
+from keras_transfer.data.replay import replay
+from keras_transfer.export.served_model import ServedModel
+from keras_transfer.export.serving import export_serving
+from keras_transfer.fine_tuning.fine_tune import fine_tune
+from keras_transfer.fine_tuning.unchanged import ModelState
+from keras_transfer.retuning.errors import errors_of
+from keras_transfer.retuning.errors import outputs_of
+from keras_transfer.retuning.held_out import is_held_out
+from keras_transfer.retuning.paired_test import probability_of_worse
+from keras_transfer.retuning.result import Retuning
+
+LEVEL = 0.05  # a p-value below it is called worse
+EXPORT = ("samples", "preprocessor", "labels", "features", "reference")
+
+
+def retune(
+    model: keras.Model,
+    new_data: tuple,
+    old_data: tuple,
+    directory: str | os.PathLike,
+    *,
+    replay_share: float = 0.5,
+    held_out: float = 0.25,
+    export: Mapping[str, object] | None = None,
+    epochs: int = 3,
+    batch_size: int = 32,
+    verbose: int | str = 1,
+) -> Retuning:
+    """Train a served model on new data, and export it if it is not worse than before.
+
+    A model that is in use for long meets new data. Training on these alone makes it
+    forget the old ones, and an accuracy on the new ones alone does not show this. So
+    this function
+
+    1. holds out a part of the new and of the old data,
+    2. trains the model on the rest, with old examples in each batch (`kt.data.replay`),
+       by `kt.fine_tune` with the strategy "full",
+    3. compares its errors on both held-out parts with those of the newest version in
+       `directory`, example by example,
+    4. exports it as the next version, or refuses.
+
+    It is refused if it is worse on one of the two parts: by the exact one-sided test of
+    McNemar for classes, or Wilcoxon's signed rank test for numbers, at the level 0.05.
+    The test cannot find a small loss with few held-out examples, and the table has
+    their number. If it is refused, or if anything fails, the model has its weights of
+    before, and `directory` is unchanged. If `directory` has no version yet, the model
+    is compared with itself as it was.
+
+    An example is held out by its values, not by its place. So the next call, with the
+    data of this one among the old data, holds out the same examples, and no model is
+    ever tested on an example that an earlier call has trained on. Keep the values
+    exactly as they are, and keep `held_out`.
+
+    Args:
+        model: The model with the weights that are served, compiled again since its last
+            training, as for `kt.fine_tune`. It has one output, and one label or one row
+            of labels for each example.
+        new_data: The new examples `(x, y)` as arrays or lists.
+        old_data: The examples `(x, y)` that the model has learned from, or a sample of
+            them.
+        directory: Folder of the versions, as in `kt.export_serving`.
+        replay_share: Number above 0 and below 1, the share of old examples in a batch.
+            `replay_share * batch_size` has to be a whole number. Defaults to 0.5.
+        held_out: Number above 0 and below 1, the share of both data that is held out.
+            Defaults to 0.25.
+        export: Dict of arguments of `kt.export_serving`: `samples`, `preprocessor`,
+            `labels`, `features` and `reference`. Pass the same in each call. Defaults
+            to None.
+        epochs: Int, passes over the new data. Defaults to 3.
+        batch_size: Int, examples in each batch, new and old. Defaults to 32.
+        verbose: As in `fit`; 0 prints nothing. Defaults to 1, which also prints the
+            result.
+
+    Returns:
+        A `kt.Retuning`, with `.exported`, `.version`, `.path` and a table.
+
+    Raises:
+        TypeError: If data are not arrays, or `export` has another type.
+        ValueError: If a part has no examples, labels do not fit, or the newest version
+            is of another model: its inputs or outputs differ.
+
+    Example:
+        ```python
+        import pathlib
+        import tempfile
+
+        import keras
+        import keras_transfer as kt
+        import numpy as np
+
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(0.01), loss)
+        x, y = np.random.rand(80, 4).astype("float32"), np.arange(80) % 2
+        with tempfile.TemporaryDirectory() as folder:
+            kt.export_serving(model, pathlib.Path(folder, "animals"))
+            result = kt.retune(
+                model,
+                (x[:40], y[:40]),
+                (x[40:], y[40:]),
+                pathlib.Path(folder, "animals"),
+                epochs=1,
+                verbose=0,
+            )
+        print(result)
+        assert result.version in (2, None)
+        ```
+
+    Reference:
+        Chaudhry et al. 2019, On Tiny Episodic Memories in Continual Learning,
+        arXiv:1902.10486. Dietterich 1998, Approximate Statistical Tests for Comparing
+        Supervised Classification Learning Algorithms, Neural Computation 10 (McNemar's
+        test).
+    """
+    number("held_out", held_out, above=0, below=1)
+    whole_number("epochs", epochs)
+    export = _checked_export(export)
+    parts = {
+        name: _parts(name, data, held_out, class_names_of(model))
+        for name, data in (("new", new_data), ("old", old_data))
+    }
+    train = replay(
+        parts["new"].train,
+        parts["old"].train,
+        share=replay_share,
+        batch_size=batch_size,
+    )
+    served = _newest(pathlib.Path(directory))
+    before = {}
+    for name, part in parts.items():
+        outputs = _served_outputs(model, directory, served, part.test)
+        before[name], measure = errors_of(model, outputs, part.test[1])
+    state = ModelState(model, model.weights)
+    try:
+        fine_tune(model, train, epochs=epochs, strategy="full", verbose=verbose)
+        rows = _compared(model, parts, before)
+        content = {
+            "measure": measure,
+            "level": LEVEL,
+            "before": "before" if served is None else f"version {served}",
+            "rows": rows,
+            "version": None,
+            "path": None,
+        }
+        if all(row["p"] >= LEVEL for row in rows):
+            version = 1 if served is None else served + 1
+            path = export_serving(model, directory, version, **export)
+            content |= {"version": version, "path": str(path)}
+        else:
+            state.restore()
+    except Exception:
+        state.restore()
+        raise
+    result = Retuning(content)
+    if verbose:
+        print(result)
+    return result
+
+
+class _Parts(NamedTuple):
+    """The two parts of one set of examples, as arrays `(x, y)`."""
+
+    train: tuple
+    test: tuple
+
+
+def _parts(name: str, data: Any, share: float, names: Sequence[str] | None) -> _Parts:
+    """Return the part to train on and the part that is held out."""
+    name = f"{name}_data"
+    if kind_of(data, name) != ARRAYS or len(data) != 2:
+        raise TypeError(
+            f"`{name}` is not a pair of arrays (x, y). Examples are held out one by "
+            "one, so pass arrays or lists, and leave out sample weights."
+        )
+    count = count_rows(data, name)
+    x, y = map_arrays(np.asarray, data)
+    if is_named(y):
+        if not names:
+            raise ValueError(
+                f"The labels of `{name}` are names, but the model does not know their "
+                "order. Number the classes from 0."
+            )
+        y = number_names(y, names)
+    held_out = is_held_out(x, share)
+    if held_out.all() or not held_out.any():
+        raise ValueError(
+            f"held_out={share:g} of the {count} examples of `{name}` leaves "
+            f"{held_out.sum()} to test on and {(~held_out).sum()} to train on. Pass "
+            "more examples, or another held_out."
+        )
+    train, test = (
+        map_arrays(lambda each, rows=rows: each[rows], (x, y))
+        for rows in (np.flatnonzero(~held_out), np.flatnonzero(held_out))
+    )
+    return _Parts(train, test)
+
+
+def _checked_export(export: Mapping[str, object] | None) -> dict[str, object]:
+    if not isinstance(export, Mapping | None):
+        raise TypeError(
+            f"export={export!r} is not a dict. Pass arguments of kt.export_serving by "
+            'name, such as {"labels": ["cat", "dog"]}.'
+        )
+    for name in export or ():
+        one_of("A name in export", name, EXPORT)
+    return dict(export or {})
+
+
+def _newest(directory: pathlib.Path) -> int | None:
+    """Return the largest number of a version in a folder, or None."""
+    if not directory.is_dir():
+        return None
+    folders = [each for each in directory.iterdir() if each.is_dir()]
+    return max((int(x.name) for x in folders if x.name.isdecimal()), default=None)
+
+
+def _served_outputs(
+    model: keras.Model, directory: str | os.PathLike, served: int | None, test: tuple
+) -> np.ndarray:
+    """Return the outputs of the newest version, or of the model if there is none."""
+    own = outputs_of(model, test)
+    if served is None:
+        return own
+    folder = pathlib.Path(directory) / str(served)
+    try:
+        outputs = ServedModel(folder)(test[0])
+    except ValueError as error:
+        raise ValueError(
+            f"The version in {str(folder)!r} does not take the inputs of these data: "
+            f"{error} Pass the folder of this model, or a new one."
+        ) from error
+    found = outputs.get("outputs")
+    if found is None or found.shape != own.shape:
+        shape = None if found is None else found.shape[1:]
+        raise ValueError(
+            f"The version in {str(folder)!r} is of another model: its outputs "
+            f"{sorted(outputs)} have the shape {shape}, and those of this model "
+            f"{own.shape[1:]}. Pass the folder of this model, or a new one."
+        )
+    return found
+
+
+def _compared(
+    model: keras.Model, parts: Mapping[str, _Parts], before: Mapping[str, np.ndarray]
+) -> list[dict]:
+    """Return a row for each of the held-out parts, with the errors before and after."""
+    rows = []
+    for name, (_, test) in parts.items():
+        first = before[name]
+        second, _ = errors_of(model, outputs_of(model, test), test[1])
+        rows.append(
+            {
+                "data": name,
+                "examples": len(first),
+                "before": float(first.mean()),
+                "after": float(second.mean()),
+                "better": int((second < first).sum()),
+                "worse": int((second > first).sum()),
+                "p": probability_of_worse(first, second),
+            }
+        )
+    return rows
