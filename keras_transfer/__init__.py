@@ -15,6 +15,7 @@ from keras_transfer import monitoring as monitoring
 from keras_transfer import optimizers as optimizers
 from keras_transfer import quantization as quantization
 from keras_transfer import regularizers as regularizers
+from keras_transfer import retuning as retuning
 from keras_transfer import saving as saving
 from keras_transfer._version import __version__ as __version__
 from keras_transfer.analysis.model_card.model_card import model_card as model_card

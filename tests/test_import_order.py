@@ -29,11 +29,12 @@ ORDER = [
     "fine_tuning",
     "export",
     "monitoring",
+    "retuning",
     "__init__",
 ]
 INSIDE_FUNCTIONS = re.compile(
     r"(keras_hub|keras_nlp|keras_cv|tensorflow_datasets|safetensors|sklearn|fairlearn"
-    r"|matplotlib)\b"
+    r"|matplotlib|codecarbon|pynvml)\b"
 )
 MAY_USE_TENSORFLOW = re.compile(
     r"keras_transfer\.(_keras|data|export|distribute|backbones\.feature_cache)\b"

@@ -50,7 +50,7 @@ class CounterfactualAudit(SavedResult):
         Sentiment Analysis Systems, arXiv:1805.04508.
     """
 
-    kind = "audit"
+    kind = "counterfactual audit"
 
     @property
     def flips(self) -> list[int] | None:

@@ -49,7 +49,7 @@ class FairnessAudit(SavedResult):
         (quantitative analyses by group and by intersection).
     """
 
-    kind = "audit"
+    kind = "fairness audit"
 
     def values(
         self,
