@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_transfer._keras.backends import on_jax
-from keras_transfer._keras.gradients import _Updates
+from keras_transfer._keras.gradients import Updates
 from keras_transfer._keras.replicas import replicas_in_step
 from keras_transfer._keras.replicas import sum_over_replicas
 
@@ -72,7 +72,7 @@ def _on_tensorflow(variables: Sequence, function: Callable) -> list:
     import tensorflow as tf
 
     sources = [variable.value for variable in variables]
-    with _Updates(), tf.GradientTape(persistent=True) as tape:
+    with Updates(), tf.GradientTape(persistent=True) as tape:
         losses = function()
     rows = [
         tape.gradient(loss, sources, unconnected_gradients="zero") for loss in losses
@@ -87,7 +87,7 @@ def _on_jax(variables: Sequence, function: Callable) -> list:
     import jax
 
     def pure(values: list) -> Any:
-        with _Updates() as scope:
+        with Updates() as scope:
             for variable, value in zip(variables, values, strict=True):
                 scope.state_mapping[id(variable)] = value
             return jax.numpy.stack(function())

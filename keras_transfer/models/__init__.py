@@ -5,6 +5,7 @@ from keras_transfer.models.ada_bn import adapt_batch_norm as adapt_batch_norm
 from keras_transfer.models.afn import AFN as AFN
 from keras_transfer.models.anil import ANIL as ANIL
 from keras_transfer.models.audio_classifier import AudioClassifier as AudioClassifier
+from keras_transfer.models.calibrate import calibrate as calibrate
 from keras_transfer.models.calibrated_classifier import (
     CalibratedClassifier as CalibratedClassifier,
 )

@@ -32,7 +32,7 @@ class TestIsotonicCalibration(LayerContract):
 
 
 class TestOfProbabilities(LayerContract):
-    mask = None  # a row of zeros is no distribution
+    mask = None  # a row of zeros is not a distribution
 
     def make(self):
         return IsotonicCalibration(X, Y, from_logits=False)

@@ -28,7 +28,7 @@ class TestTemperatureScaling(LayerContract):
 
 
 class TestOfProbabilities(LayerContract):
-    mask = None  # a row of zeros is no distribution
+    mask = None  # a row of zeros is not a distribution
 
     def make(self):
         return TemperatureScaling(0.7, from_logits=False)

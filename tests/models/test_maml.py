@@ -243,8 +243,8 @@ def test_nothing_of_an_episode_stays_in_batch_norm(policy):
         assert_close(found, answers[1], 1e-5)
     # An answer depends on the other queries only with the statistics of the batch.
     alone = x | {"query": x["query"][:, :3]}
-    alike = np.allclose(maml.predict(alone, verbose=0), answers[:, :3], atol=1e-5)
-    assert alike == (policy != "batch")
+    equal = np.allclose(maml.predict(alone, verbose=0), answers[:, :3], atol=1e-5)
+    assert equal == (policy != "batch")
 
 
 def test_a_frozen_norm_and_frozen_layers_keep_their_weights():
