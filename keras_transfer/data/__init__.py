@@ -29,25 +29,3 @@ from keras_transfer.data.tfds import from_tfds as from_tfds
 from keras_transfer.data.tsv import from_tsv as from_tsv
 from keras_transfer.data.word_vocabulary import word_vectorizer as word_vectorizer
 from keras_transfer.data.word_vocabulary import word_vocabulary as word_vocabulary
-
-__all__ = [
-    "AnswerScores",
-    "AudioPreprocessor",
-    "ResponsePreprocessor",
-    "TaggingPreprocessor",
-    "TextToText",
-    "bucket_by_length",
-    "digits",
-    "domain_dataset",
-    "few_labels",
-    "from_conll",
-    "from_tfds",
-    "from_tsv",
-    "language_model_batches",
-    "replay",
-    "resample",
-    "task_mixture",
-    "text_to_text",
-    "word_vectorizer",
-    "word_vocabulary",
-]
