@@ -78,7 +78,8 @@ def call_with(
     norms = batch_norms(model)
     flag = {"training": training} if model._call_has_training_arg else {}
     scope = _Recorded(pairs)
-    with scope, calls_through(norms, flagged), _without_momentum(norms):
+    changes = calls_through(norms, flagged), _without_momentum(norms)
+    with scope, changes[0], changes[1], _exact_moments():
         outputs = model(x, **flag)
         unread = [v for v in model.trainable_variables if id(v) not in scope.read]
         penalty = _sum(model._get_regularization_losses())
@@ -143,6 +144,32 @@ def _without_momentum(norms: Sequence[keras.Layer]) -> Iterator[None]:
     finally:
         for layer, momentum in zip(norms, before, strict=True):
             layer.momentum = momentum
+
+
+@contextlib.contextmanager
+def _exact_moments() -> Iterator[None]:
+    """Let normalization layers have second derivatives on TensorFlow.
+
+    `tf.nn.moments` stops the gradient of the mean in the variance. The first derivative
+    is right, but the second is not.
+    """
+    if on_jax():
+        yield
+        return
+    from keras.src.backend.tensorflow import nn
+
+    stock = nn._compute_moments
+    nn._compute_moments = _moments
+    try:
+        yield
+    finally:
+        nn._compute_moments = stock
+
+
+def _moments(x: Any, axes: Any, keepdims: bool) -> tuple[Any, Any]:
+    mean = ops.mean(x, axes, keepdims=True)
+    variance = ops.mean(ops.square(x - mean), axes, keepdims=keepdims)
+    return mean if keepdims else ops.squeeze(mean, axes), variance
 
 
 def _sum(losses: Sequence) -> Any:

@@ -64,7 +64,7 @@ class ANIL(MAML):
         ```
 
     Reference:
-        Raghu et al., 2020, "Rapid Learning or Feature Reuse?", arXiv:1909.09157.
+        Raghu et al., 2020, "Rapid Learning or Feature Reuse?", arXiv 1909.09157.
     """
 
     def __init__(

@@ -165,6 +165,26 @@ def test_gradients_are_the_differences_of_an_oracle(kind, first_order):
         np.testing.assert_allclose(weights[place] - after, slope, atol=2e-6)
 
 
+@pytest.mark.parametrize("kind", ["BatchNormalization", "LayerNormalization"])
+def test_gradients_go_through_normalization(kind):
+    x, y = first(2)
+    model = network(getattr(keras.layers, kind)())
+    maml = compiled(MAML(model, 1.0, 1), metrics=[])
+    before = model.get_weights()
+    maml.train_on_batch(x, y)
+    slope = (before[2] - model.get_weights()[2], before[0] - model.get_weights()[0])
+    for place, expected in zip((2, 0), slope, strict=True):
+        for index in np.ndindex(expected.shape):
+            ends = []
+            for step in (5e-3, -5e-3):
+                moved = [each.copy() for each in before]
+                moved[place][index] += step
+                model.set_weights(moved)
+                ends.append(float(maml.test_on_batch(x, y)))
+            found = (ends[0] - ends[1]) / 1e-2
+            assert found == pytest.approx(expected[index], abs=2e-3)
+
+
 def test_first_order_differs_and_both_learn():
     found = {}
     for first_order in (False, True):
@@ -243,8 +263,8 @@ def test_nothing_of_an_episode_stays_in_batch_norm(policy):
         assert_close(found, answers[1], 1e-5)
     # An answer depends on the other queries only with the statistics of the batch.
     alone = x | {"query": x["query"][:, :3]}
-    equal = np.allclose(maml.predict(alone, verbose=0), answers[:, :3], atol=1e-5)
-    assert equal == (policy != "batch")
+    same = np.allclose(maml.predict(alone, verbose=0), answers[:, :3], atol=1e-5)
+    assert same == (policy != "batch")
 
 
 def test_a_frozen_norm_and_frozen_layers_keep_their_weights():
