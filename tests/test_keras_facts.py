@@ -589,7 +589,7 @@ def test_moments_of_tensorflow_have_wrong_second_derivatives():
     """
     for function, shift in ((tf.nn.moments, 0.0), (inner_loop._moments, 1 / 3)):
         x = tf.constant([1.0, 2.0, 4.0])
-        with tf.GradientTape() as outer:
+        with tf.GradientTape(persistent=True) as outer:
             outer.watch(x)
             with tf.GradientTape() as inner:
                 inner.watch(x)
