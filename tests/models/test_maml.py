@@ -185,6 +185,7 @@ def test_gradients_go_through_normalization(kind):
             assert found == pytest.approx(expected[index], abs=2e-3)
 
 
+@pytest.mark.slow
 def test_first_order_differs_and_both_learn():
     found = {}
     for first_order in (False, True):
@@ -233,6 +234,7 @@ def test_adapt_takes_the_steps_of_sgd_in_fit():
     assert np.abs(trained[0] - before[0]).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["batch", "support", "frozen"])
 def test_nothing_of_an_episode_stays_in_batch_norm(policy):
     model = network(keras.layers.BatchNormalization(name="norm"))
@@ -267,6 +269,7 @@ def test_nothing_of_an_episode_stays_in_batch_norm(policy):
     assert same == (policy != "batch")
 
 
+@pytest.mark.slow
 def test_a_frozen_norm_and_frozen_layers_keep_their_weights():
     model = network(keras.layers.BatchNormalization(name="norm"))
     model.get_layer("norm").trainable = False
