@@ -1,6 +1,6 @@
 """Watch a served model: is what it gets still like what it was tested on?
 
-Learned: how to keep a reference with an exported model, and how to test what a
+Learned: how to keep a reference next to an exported model, and how to test what a
 server gets later with `kt.ShiftMonitor`. A small network reads plain digits. On the
 first two days it gets more of them. Then one class is missing, the camera gets noisy,
 and on the last day the digits lie over photographs. The report of that day is written
