@@ -7,7 +7,7 @@ and on the last day the digits lie over photographs. The report of that day is w
 to `watch_for_shift.html`, with plots. Data: digits of scikit-learn, with photographs
 for the last day, without a download. Time: about 15 seconds of CPU. Expect no shift on
 days 1 and 2, and a shift on days 3 to 5. The accuracy is 0.95, 0.96, 0.92, 0.86 and
-0.50: a shift is found before it costs much.
+0.50.
 
     python examples/watch_for_shift.py
 """
