@@ -135,12 +135,12 @@ def measured(outputs, seed):
     for method in ("lac", "aps", "raps"):
         raps = RAPS if method == "raps" else None
         sets = kt.analysis.conformal(
-            models["temperature"], data, coverage=COVERAGE, method=method, raps=raps
+            model, data, coverage=COVERAGE, method=method, raps=raps
         )
         for domain, part in domains.items():
             coverage = sets.measure(part)
             found[method, domain] = [coverage.coverage, coverage.mean_size]
-    abstention = kt.analysis.abstention(models["temperature"], data, risk=RISK)
+    abstention = kt.analysis.abstention(model, data, risk=RISK)
     for domain, part in domains.items():
         found["abstention", domain] = abstention.measure(part)[:2]
     found["temperature", ""] = [models["temperature"].calibration.temperature]
