@@ -177,9 +177,9 @@ class CalibratedClassifier(BackboneModel):
         prepare = getattr(self.model, "preprocess_samples", None)
         if prepare is None or self.preprocessor is None or x is None:
             return x
-        if isinstance(x, dict) and isinstance(self.input, dict):
-            if set(x) == set(self.input):  # `fit` calls `evaluate` with such inputs
-                return x
+        own = self.input
+        if isinstance(x, dict) and isinstance(own, dict) and set(x) == set(own):
+            return x  # `fit` calls `evaluate` with such inputs
         if hasattr(x, "element_spec"):  # a dataset
             return x.map(prepare)
         return prepare(rows_of(x, slice(None)))
