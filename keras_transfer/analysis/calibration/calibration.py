@@ -38,7 +38,7 @@ class Calibration(DrawnResult):
 
         random = np.random.default_rng(0)
         y = random.integers(0, 2, 400)
-        x = (y[:, None] * 2 - 1 + random.normal(size=(400, 1))) * 5
+        x = (y[:, None] * 2 - 1 + random.normal(size=(400, 1))) * 20
         model = keras.Sequential(
             [keras.Input((1,)), keras.layers.Activation("sigmoid")]
         )
