@@ -5,7 +5,7 @@ fixed or learned weights or with PCGrad; how to train an adapter for each task o
 frozen backbone, and serve all of them in one SavedModel. Data: files with a label and a
 text in each line (`--data folder`), here of four tasks: Amazon reviews of books and of
 electronics, SST-2, and whether a sentence of BC5CDR names a chemical. Time: perhaps
-10 minutes of one CPU core. Expect a table of 5 ways to train; only the short form was
+20 minutes of one CPU core. Expect a table of 5 ways to train; only the short form was
 run to its end: `--smoke`, a tiny, random BERT on generated sentences.
 
     python examples/many_tasks.py --data folder
