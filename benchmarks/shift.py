@@ -180,8 +180,8 @@ def natural(title, train, held_out, same, other, sizes):
 
     Args:
         train: Texts and labels of the classifier.
-        held_out: Texts and labels of the reference.
-        same: Texts and labels of the same source.
+        held_out: Texts and labels of the same source, as many as in a reference.
+        same: More of them. Both are mixed, and divided anew for each draw.
         other: Texts and labels of the other source.
     """
     parts = [train, held_out, same, other]
@@ -194,15 +194,24 @@ def natural(title, train, held_out, same, other, sizes):
     ]
     right = [np.mean(each.scores.argmax(1) == each.y) for each in made[2:]]
     print(f"\n{title}: accuracy {right[0]:.3f}, on the other source {right[1]:.3f}")
-    reference = reference_of(made[1], 0)
-    for name, pool in (("same source", made[2]), ("other source", made[3])):
-        hits = np.zeros((len(sizes), len(TESTS)))
-        for seed in range(20):
-            draw = np.random.default_rng(seed)
-            for i, size in enumerate(sizes):
+    both = Outputs(
+        np.concatenate([each.scores for each in made[1:3]]),
+        np.concatenate([each.features for each in made[1:3]]),
+        np.concatenate([each.y for each in made[1:3]]),
+    )
+    hits = np.zeros((2, len(sizes), len(TESTS)))
+    for seed in range(20):
+        # A new reference each time: one reference can differ from its source by chance.
+        draw = np.random.default_rng(seed)
+        order = draw.permutation(len(both))
+        reference = reference_of(both.part(order[: len(made[1])]), seed)
+        rest = both.part(order[len(made[1]) :])
+        for i, size in enumerate(sizes):
+            for k, pool in enumerate((rest, made[3])):
                 rows = draw.choice(len(pool), size, replace=False)
-                hits[i] += found(reference, pool.part(rows), seed)
-        table(name, dict(zip(TESTS, hits.T / 20, strict=True)), sizes)
+                hits[k, i] += found(reference, pool.part(rows), seed)
+    for name, each in zip(("same source", "other source"), hits / 20, strict=True):
+        table(name, dict(zip(TESTS, each.T, strict=True)), sizes)
 
 
 def shuffled(texts, y, seed=0):
