@@ -181,7 +181,7 @@ def natural(title, train, held_out, same, other, sizes):
     Args:
         train: Texts and labels of the classifier.
         held_out: Texts and labels of the same source, as many as in a reference.
-        same: More of them. Both are mixed, and divided anew for each draw.
+        same: More of them. Both are mixed, and divided again for each draw.
         other: Texts and labels of the other source.
     """
     parts = [train, held_out, same, other]
