@@ -11,6 +11,7 @@ from keras_transfer.data.domains import domain_dataset as domain_dataset
 from keras_transfer.data.episodes import episodes as episodes
 from keras_transfer.data.few_labels import few_labels as few_labels
 from keras_transfer.data.hold_out_classes import hold_out_classes as hold_out_classes
+from keras_transfer.data.is_held_out import is_held_out as is_held_out
 from keras_transfer.data.language_model_batches import (
     language_model_batches as language_model_batches,
 )

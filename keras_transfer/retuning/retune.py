@@ -20,6 +20,7 @@ from keras_transfer.data.examples import ARRAYS
 from keras_transfer.data.examples import count_rows
 from keras_transfer.data.examples import kind_of
 from keras_transfer.data.examples import map_arrays
+from keras_transfer.data.is_held_out import is_held_out
 from keras_transfer.data.named_labels import is_named
 from keras_transfer.data.named_labels import number_names
 from keras_transfer.data.replay import replay
@@ -29,10 +30,10 @@ from keras_transfer.fine_tuning.fine_tune import fine_tune
 from keras_transfer.fine_tuning.unchanged import ModelState
 from keras_transfer.retuning.errors import errors_of
 from keras_transfer.retuning.errors import outputs_of
-from keras_transfer.retuning.held_out import is_held_out
 from keras_transfer.retuning.paired_test import probability_of_worse
 from keras_transfer.retuning.result import Retuning
 
+SHARE = 0.25  # that is held out by default
 LEVEL = 0.05  # a p-value below it is called worse
 EXPORT = ("samples", "preprocessor", "labels", "features", "reference")
 
@@ -44,7 +45,7 @@ def retune(
     directory: str | os.PathLike,
     *,
     replay_share: float = 0.5,
-    held_out: float = 0.25,
+    held_out: float | Mapping[str, tuple] = 0.25,
     export: Mapping[str, object] | None = None,
     epochs: int = 3,
     batch_size: int = 32,
@@ -70,10 +71,13 @@ def retune(
     before, and `directory` is unchanged. If `directory` has no version yet, the model
     is compared with itself as it was.
 
-    An example is held out by its values, not by its place. So the next call, with the
-    data of this one among the old data, holds out the same examples, and no model is
-    ever tested on an example that an earlier call has trained on. Keep the values
-    exactly as they are, and keep `held_out`.
+    An example is held out by its values, not by its place (`kt.data.is_held_out`). So
+    the next call, with the data of this one among the old data, holds out the same
+    examples, and no model is tested on an example that an earlier call has trained on.
+    Keep the values exactly as they are, and keep `held_out`. The first version, too,
+    must not have trained on the held-out old examples: its errors on them would be too
+    small, and the retuned model would seem worse. So train it on the rows that
+    `kt.data.is_held_out` leaves, or pass its test data as `held_out={"old": (x, y)}`.
 
     Args:
         model: The model with the weights that are served, compiled again since its last
@@ -86,7 +90,9 @@ def retune(
         replay_share: Number above 0 and below 1, the share of old examples in a batch.
             `replay_share * batch_size` has to be a whole number. Defaults to 0.5.
         held_out: Number above 0 and below 1, the share of both data that is held out.
-            Defaults to 0.25.
+            Or a dict with test data `(x, y)` for "new", "old" or both, which no version
+            has trained on. Of data without an entry, 0.25 are held out. Defaults to
+            0.25.
         export: Dict of arguments of `kt.export_serving`: `samples`, `preprocessor`,
             `labels`, `features` and `reference`. Pass the same in each call. Defaults
             to None.
@@ -136,11 +142,12 @@ def retune(
         Supervised Classification Learning Algorithms, Neural Computation 10 (McNemar's
         test).
     """
-    number("held_out", held_out, above=0, below=1)
+    tests = _checked_tests(held_out)
+    share = SHARE if tests else number("held_out", held_out, above=0, below=1)
     whole_number("epochs", epochs)
     export = _checked_export(export)
     parts = {
-        name: _parts(name, data, held_out, class_names_of(model))
+        name: _parts(name, data, tests.get(name, share), class_names_of(model))
         for name, data in (("new", new_data), ("old", old_data))
     }
     train = replay(
@@ -188,15 +195,36 @@ class _Parts(NamedTuple):
     test: tuple
 
 
-def _parts(name: str, data: Any, share: float, names: Sequence[str] | None) -> _Parts:
+def _checked_tests(held_out: object) -> dict[str, tuple]:
+    """Return test data by name, and nothing if `held_out` is a share."""
+    if not isinstance(held_out, Mapping):
+        return {}
+    if not held_out or not set(held_out) <= {"new", "old"}:
+        raise ValueError(
+            f"held_out has the keys {sorted(map(str, held_out))}. Pass test data "
+            "(x, y) for 'new', 'old' or both, or a share such as 0.25."
+        )
+    return dict(held_out)
+
+
+def _parts(
+    name: str, data: Any, held_out: float | tuple, names: Sequence[str] | None
+) -> _Parts:
     """Return the part to train on and the part that is held out."""
-    name = f"{name}_data"
+    train = _arrays(f"{name}_data", data, names)
+    if not isinstance(held_out, float):
+        return _Parts(train, _arrays(f"held_out[{name!r}]", held_out, names))
+    return _split(f"{name}_data", train, held_out)
+
+
+def _arrays(name: str, data: Any, names: Sequence[str] | None) -> tuple:
+    """Return a pair of inputs and labels as arrays, with numbers instead of names."""
     if kind_of(data, name) != ARRAYS or len(data) != 2:
         raise TypeError(
             f"`{name}` is not a pair of arrays (x, y). Examples are held out one by "
             "one, so pass arrays or lists, and leave out sample weights."
         )
-    count = count_rows(data, name)
+    count_rows(data, name)
     x, y = map_arrays(np.asarray, data)
     if is_named(y):
         if not names:
@@ -205,18 +233,22 @@ def _parts(name: str, data: Any, share: float, names: Sequence[str] | None) -> _
                 "order. Number the classes from 0."
             )
         y = number_names(y, names)
-    held_out = is_held_out(x, share)
+    return x, y
+
+
+def _split(name: str, data: tuple, share: float) -> _Parts:
+    held_out = is_held_out(data[0], share)
     if held_out.all() or not held_out.any():
         raise ValueError(
-            f"held_out={share:g} of the {count} examples of `{name}` leaves "
+            f"held_out={share:g} of the {len(held_out)} examples of `{name}` leaves "
             f"{held_out.sum()} to test on and {(~held_out).sum()} to train on. Pass "
             "more examples, or another held_out."
         )
-    train, test = (
-        map_arrays(lambda each, rows=rows: each[rows], (x, y))
+    parts = (
+        map_arrays(lambda each, rows=rows: each[rows], data)
         for rows in (np.flatnonzero(~held_out), np.flatnonzero(held_out))
     )
-    return _Parts(train, test)
+    return _Parts(*parts)
 
 
 def _checked_export(export: Mapping[str, object] | None) -> dict[str, object]:

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_transfer as kt
-from keras_transfer.retuning.held_out import is_held_out
+from keras_transfer.data import is_held_out
 from keras_transfer.retuning.paired_test import probability_of_worse
 
 OLD, NEW = [1, -1, 0, 0], [0, 0, 1, -1]  # what separates the classes
@@ -119,6 +119,16 @@ def test_numbers_are_compared_by_their_absolute_errors(tmp_path):
     content = result.to_dict()
     assert content["measure"] == "mean absolute error" and result.exported
     assert all(row["after"] < row["before"] for row in content["rows"])
+
+
+def test_own_test_data_replace_the_held_out_part(served):
+    model, folder = served()
+    new, test = examples(OLD, seed=1), examples(OLD, 70, seed=2)
+    result = retune(model, folder, new, examples(OLD), held_out={"old": test})
+    counts = {row["data"]: row["examples"] for row in result.to_dict()["rows"]}
+    assert counts == {"new": is_held_out(new[0]).sum(), "old": 70}
+    with pytest.raises(ValueError, match="has the keys \\['test'\\]"):
+        retune(model, folder, new, examples(OLD), held_out={"test": test})
 
 
 def test_an_example_stays_in_its_part():
