@@ -12,6 +12,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_transfer import _keras
 from keras_transfer._arguments import number
 from keras_transfer._arguments import one_of
 from keras_transfer._arguments import whole_number
@@ -26,7 +27,6 @@ from keras_transfer.data.named_labels import number_names
 from keras_transfer.data.replay import replay
 from keras_transfer.export.served_model import ServedModel
 from keras_transfer.export.serving import export_serving
-from keras_transfer.fine_tuning.fine_tune import fine_tune
 from keras_transfer.fine_tuning.unchanged import ModelState
 from keras_transfer.retuning.errors import errors_of
 from keras_transfer.retuning.errors import outputs_of
@@ -58,8 +58,8 @@ def retune(
     this function
 
     1. holds out a part of the new and of the old data,
-    2. trains the model on the rest, with old examples in each batch (`kt.data.replay`),
-       by `kt.fine_tune` with the strategy "full",
+    2. trains the model on the rest by `fit`, with old examples in each batch
+       (`kt.data.replay`), the compiled optimizer and the trainable flags of the model,
     3. compares its errors on both held-out parts with those of the newest version in
        `directory`, example by example,
     4. exports it as the next version, or refuses.
@@ -80,9 +80,8 @@ def retune(
     `kt.data.is_held_out` leaves, or pass its test data as `held_out={"old": (x, y)}`.
 
     Args:
-        model: The model with the weights that are served, compiled again since its last
-            training, as for `kt.fine_tune`. It has one output, and one label or one row
-            of labels for each example.
+        model: The compiled model with the weights that are served. It has one output,
+            and one label or one row of labels for each example.
         new_data: The new examples `(x, y)` as arrays or lists.
         old_data: The examples `(x, y)` that the model has learned from, or a sample of
             them.
@@ -161,9 +160,14 @@ def retune(
     for name, part in parts.items():
         outputs = _served_outputs(model, directory, served, part.test)
         before[name], measure = errors_of(model, outputs, part.test[1])
-    state = ModelState(model, model.weights)
+        labels = part.train[1]  # checked with outputs of any values
+        errors_of(model, np.resize(outputs, (len(labels), *outputs.shape[1:])), labels)
+    with _keras.scope(model):
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+    state = ModelState(model, [*model.weights, *model.optimizer.variables])
     try:
-        fine_tune(model, train, epochs=epochs, strategy="full", verbose=verbose)
+        model.fit(train, epochs=epochs, shuffle=False, verbose=verbose)
         rows = _compared(model, parts, before)
         content = {
             "measure": measure,
@@ -179,7 +183,7 @@ def retune(
             content |= {"version": version, "path": str(path)}
         else:
             state.restore()
-    except Exception:
+    except BaseException:  # also an interrupt: the served weights stay
         state.restore()
         raise
     result = Retuning(content)

@@ -81,6 +81,9 @@ def test_data_of_the_same_kind_are_exported_as_the_next_version(served, tmp_path
 def test_a_model_that_forgets_is_refused_and_unchanged(served):
     model, folder = served(rate=3.0)
     before, optimizer = model.get_weights(), model.optimizer
+    model.fit(*examples(OLD), verbose=0)
+    model.set_weights(before)
+    slots = [np.array(keras.ops.convert_to_numpy(x)) for x in optimizer.variables]
     new = examples(np.negative(OLD), seed=1)  # the opposite of the old data
     result = retune(model, folder, new, examples(OLD), replay_share=1 / 32, epochs=20)
     assert not result.exported and result.path is None and result.worse == ("old",)
@@ -88,6 +91,8 @@ def test_a_model_that_forgets_is_refused_and_unchanged(served):
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert model.optimizer is optimizer
+    for a, b in zip(slots, optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a, keras.ops.convert_to_numpy(b))
     row = result.to_dict()["rows"][1]
     assert row["worse"] > row["better"] and row["after"] > row["before"] + 0.1
     assert "refused, worse on the old data" in str(result)
