@@ -17,13 +17,14 @@ def is_held_out(inputs: Any, share: float = 0.25) -> np.ndarray:
     """Return whether each example is held out, by a hash of its values.
 
     So an example stays in its part when data are added or reordered, and equal examples
-    are in the same part: no model is tested on what an earlier one has trained on. A
-    larger share holds out the same examples and more. `kt.retune` holds out in this
-    way, so train the first version of a model on the other examples, too.
+    are in the same part, also with another dtype: no model is tested on what an earlier
+    one has trained on. A larger share holds out the same examples and more. `kt.retune`
+    holds out in this way, so train the first version of a model on the other examples,
+    too.
 
     Args:
         inputs: Arrays or lists of the inputs, also in nested structures. Their values
-            and dtypes have to be exactly the same in each call.
+            have to be exactly the same in each call.
         share: Number above 0 and below 1, the expected share of the examples that are
             held out. Defaults to 0.25.
 
@@ -63,4 +64,5 @@ def _bytes(row: Any) -> bytes:
     if row.dtype.kind in "OUS":
         texts = [x if isinstance(x, bytes) else str(x).encode() for x in row.flat]
         return b"\0".join(texts) + b"\1"
-    return np.ascontiguousarray(row).tobytes()
+    # Lists have 64 bits and arrays often 32. Adding 0 makes -0.0 equal to 0.0.
+    return (row.astype("float32") + np.float32(0)).tobytes()

@@ -14,6 +14,7 @@ from keras_transfer.export.samples import request
 from keras_transfer.export.samples import tensors_of
 
 MONITORED = "monitoring"  # signature that returns outputs and features
+PREPARED = "preprocessed"  # signature that takes the model's own inputs
 BATCH = 256  # examples of one request
 CHUNK = 1 << 24  # bytes that are hashed at once
 
@@ -26,12 +27,16 @@ class ServedModel:
 
     Args:
         folder: Folder of the version of a SavedModel.
+        prepared: Whether the inputs are those of the model itself, after its
+            preprocessor.
     """
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, *, prepared: bool = False) -> None:
         self._loaded = _load(str(folder))
         signatures = self._loaded.signatures
         self.name = MONITORED if MONITORED in signatures else "serving_default"
+        if prepared and PREPARED in signatures:
+            self.name = PREPARED
         self._run = signatures[self.name]
         specs = self._run.structured_input_signature[1]
         self._entry = Entry(dict(specs), dict)

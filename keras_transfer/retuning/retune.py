@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Mapping
-from collections.abc import Sequence
-from typing import Any
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -16,22 +13,19 @@ from keras_transfer import _keras
 from keras_transfer._arguments import number
 from keras_transfer._arguments import one_of
 from keras_transfer._arguments import whole_number
-from keras_transfer.data.class_names import class_names_of
-from keras_transfer.data.examples import ARRAYS
-from keras_transfer.data.examples import count_rows
-from keras_transfer.data.examples import kind_of
-from keras_transfer.data.examples import map_arrays
-from keras_transfer.data.is_held_out import is_held_out
-from keras_transfer.data.named_labels import is_named
-from keras_transfer.data.named_labels import number_names
+from keras_transfer.backbones.compiled_model import check_built
 from keras_transfer.data.replay import replay
-from keras_transfer.export.served_model import ServedModel
 from keras_transfer.export.serving import export_serving
 from keras_transfer.fine_tuning.unchanged import ModelState
 from keras_transfer.retuning.errors import errors_of
 from keras_transfer.retuning.errors import outputs_of
 from keras_transfer.retuning.paired_test import probability_of_worse
+from keras_transfer.retuning.parts import checked_tests
+from keras_transfer.retuning.parts import Parts
+from keras_transfer.retuning.parts import parts_of
 from keras_transfer.retuning.result import Retuning
+from keras_transfer.retuning.served_outputs import newest
+from keras_transfer.retuning.served_outputs import served_outputs
 
 SHARE = 0.25  # that is held out by default
 LEVEL = 0.05  # a p-value below it is called worse
@@ -67,9 +61,9 @@ def retune(
     It is refused if it is worse on one of the two parts: by the exact one-sided test of
     McNemar for classes, or Wilcoxon's signed rank test for numbers, at the level 0.05.
     The test cannot find a small loss with few held-out examples, and the table has
-    their number. If it is refused, or if anything fails, the model has its weights of
-    before, and `directory` is unchanged. If `directory` has no version yet, the model
-    is compared with itself as it was.
+    their number. If it is refused or interrupted, or if anything fails, the model has
+    its weights of before, and `directory` is unchanged. If `directory` has no version
+    yet, the model is compared with itself as it was.
 
     An example is held out by its values, not by its place (`kt.data.is_held_out`). So
     the next call, with the data of this one among the old data, holds out the same
@@ -82,7 +76,8 @@ def retune(
     Args:
         model: The compiled model with the weights that are served. It has one output,
             and one label or one row of labels for each example.
-        new_data: The new examples `(x, y)` as arrays or lists.
+        new_data: The new examples `(x, y)` as arrays or lists, as `model.fit` takes
+            them, so as tokens if only the served model has a preprocessor.
         old_data: The examples `(x, y)` that the model has learned from, or a sample of
             them.
         directory: Folder of the versions, as in `kt.export_serving`.
@@ -104,9 +99,10 @@ def retune(
         A `kt.Retuning`, with `.exported`, `.version`, `.path` and a table.
 
     Raises:
-        TypeError: If data are not arrays, or `export` has another type.
-        ValueError: If a part has no examples, labels do not fit, or the newest version
-            is of another model: its inputs or outputs differ.
+        TypeError: If data are not arrays, or another argument has a wrong type.
+        ValueError: If the model is not compiled or its optimizer has made updates, if a
+            part has no examples, if labels do not fit, or if the newest version has no
+            model or another one: its inputs or outputs differ.
 
     Example:
         ```python
@@ -141,12 +137,14 @@ def retune(
         Supervised Classification Learning Algorithms, Neural Computation 10 (McNemar's
         test).
     """
-    tests = _checked_tests(held_out)
+    check_built(model)
+    tests = checked_tests(held_out)
     share = SHARE if tests else number("held_out", held_out, above=0, below=1)
     whole_number("epochs", epochs)
     export = _checked_export(export)
+    served = newest(pathlib.Path(directory))
     parts = {
-        name: _parts(name, data, tests.get(name, share), class_names_of(model))
+        name: parts_of(model, name, data, tests.get(name, share))
         for name, data in (("new", new_data), ("old", old_data))
     }
     train = replay(
@@ -155,10 +153,9 @@ def retune(
         share=replay_share,
         batch_size=batch_size,
     )
-    served = _newest(pathlib.Path(directory))
     before = {}
     for name, part in parts.items():
-        outputs = _served_outputs(model, directory, served, part.test)
+        outputs = served_outputs(model, served, part.test)
         before[name], measure = errors_of(model, outputs, part.test[1])
         labels = part.train[1]  # checked with outputs of any values
         errors_of(model, np.resize(outputs, (len(labels), *outputs.shape[1:])), labels)
@@ -172,87 +169,24 @@ def retune(
         content = {
             "measure": measure,
             "level": LEVEL,
-            "before": "before" if served is None else f"version {served}",
+            "before": "before" if served is None else f"version {int(served.name)}",
             "rows": rows,
             "version": None,
             "path": None,
         }
         if all(row["p"] >= LEVEL for row in rows):
-            version = 1 if served is None else served + 1
+            version = 1 if served is None else int(served.name) + 1
             path = export_serving(model, directory, version, **export)
             content |= {"version": version, "path": str(path)}
         else:
             state.restore()
-    except BaseException:  # also an interrupt: the served weights stay
+    except BaseException:  # also after an interrupt
         state.restore()
         raise
     result = Retuning(content)
     if verbose:
         print(result)
     return result
-
-
-class _Parts(NamedTuple):
-    """The two parts of one set of examples, as arrays `(x, y)`."""
-
-    train: tuple
-    test: tuple
-
-
-def _checked_tests(held_out: object) -> dict[str, tuple]:
-    """Return test data by name, and nothing if `held_out` is a share."""
-    if not isinstance(held_out, Mapping):
-        return {}
-    if not held_out or not set(held_out) <= {"new", "old"}:
-        raise ValueError(
-            f"held_out has the keys {sorted(map(str, held_out))}. Pass test data "
-            "(x, y) for 'new', 'old' or both, or a share such as 0.25."
-        )
-    return dict(held_out)
-
-
-def _parts(
-    name: str, data: Any, held_out: float | tuple, names: Sequence[str] | None
-) -> _Parts:
-    """Return the part to train on and the part that is held out."""
-    train = _arrays(f"{name}_data", data, names)
-    if not isinstance(held_out, float):
-        return _Parts(train, _arrays(f"held_out[{name!r}]", held_out, names))
-    return _split(f"{name}_data", train, held_out)
-
-
-def _arrays(name: str, data: Any, names: Sequence[str] | None) -> tuple:
-    """Return a pair of inputs and labels as arrays, with numbers instead of names."""
-    if kind_of(data, name) != ARRAYS or len(data) != 2:
-        raise TypeError(
-            f"`{name}` is not a pair of arrays (x, y). Examples are held out one by "
-            "one, so pass arrays or lists, and leave out sample weights."
-        )
-    count_rows(data, name)
-    x, y = map_arrays(np.asarray, data)
-    if is_named(y):
-        if not names:
-            raise ValueError(
-                f"The labels of `{name}` are names, but the model does not know their "
-                "order. Number the classes from 0."
-            )
-        y = number_names(y, names)
-    return x, y
-
-
-def _split(name: str, data: tuple, share: float) -> _Parts:
-    held_out = is_held_out(data[0], share)
-    if held_out.all() or not held_out.any():
-        raise ValueError(
-            f"held_out={share:g} of the {len(held_out)} examples of `{name}` leaves "
-            f"{held_out.sum()} to test on and {(~held_out).sum()} to train on. Pass "
-            "more examples, or another held_out."
-        )
-    parts = (
-        map_arrays(lambda each, rows=rows: each[rows], data)
-        for rows in (np.flatnonzero(~held_out), np.flatnonzero(held_out))
-    )
-    return _Parts(*parts)
 
 
 def _checked_export(export: Mapping[str, object] | None) -> dict[str, object]:
@@ -266,42 +200,8 @@ def _checked_export(export: Mapping[str, object] | None) -> dict[str, object]:
     return dict(export or {})
 
 
-def _newest(directory: pathlib.Path) -> int | None:
-    """Return the largest number of a version in a folder, or None."""
-    if not directory.is_dir():
-        return None
-    folders = [each for each in directory.iterdir() if each.is_dir()]
-    return max((int(x.name) for x in folders if x.name.isdecimal()), default=None)
-
-
-def _served_outputs(
-    model: keras.Model, directory: str | os.PathLike, served: int | None, test: tuple
-) -> np.ndarray:
-    """Return the outputs of the newest version, or of the model if there is none."""
-    own = outputs_of(model, test)
-    if served is None:
-        return own
-    folder = pathlib.Path(directory) / str(served)
-    try:
-        outputs = ServedModel(folder)(test[0])
-    except ValueError as error:
-        raise ValueError(
-            f"The version in {str(folder)!r} does not take the inputs of these data: "
-            f"{error} Pass the folder of this model, or a new one."
-        ) from error
-    found = outputs.get("outputs")
-    if found is None or found.shape != own.shape:
-        shape = None if found is None else found.shape[1:]
-        raise ValueError(
-            f"The version in {str(folder)!r} is of another model: its outputs "
-            f"{sorted(outputs)} have the shape {shape}, and those of this model "
-            f"{own.shape[1:]}. Pass the folder of this model, or a new one."
-        )
-    return found
-
-
 def _compared(
-    model: keras.Model, parts: Mapping[str, _Parts], before: Mapping[str, np.ndarray]
+    model: keras.Model, parts: Mapping[str, Parts], before: Mapping[str, np.ndarray]
 ) -> list[dict]:
     """Return a row for each of the held-out parts, with the errors before and after."""
     rows = []

@@ -1,6 +1,7 @@
 """retune: exported if it is not worse, refused with a table and nothing changed."""
 
 import json
+import sys
 
 import keras
 import numpy as np
@@ -150,6 +151,83 @@ def test_an_example_stays_in_its_part():
     assert (named != first).any() and 0.15 < is_held_out(texts, 0.25).mean() < 0.35
 
 
+def test_lists_and_arrays_are_held_out_equally_and_mix(served):
+    x, y = examples(OLD, seed=1)
+    lists = x.tolist(), y.tolist()
+    np.testing.assert_array_equal(is_held_out(lists[0], 0.25), is_held_out(x, 0.25))
+    numbers = np.arange(-9, 200)[:, None] * np.arange(3)
+    narrow = is_held_out(numbers.astype("int32"), 0.25)
+    np.testing.assert_array_equal(is_held_out(numbers, 0.25), narrow)
+    signed = is_held_out(-np.zeros((1, 2)), 0.5)
+    np.testing.assert_array_equal(signed, is_held_out(np.zeros((1, 2)), 0.5))
+    model, folder = served()
+    assert retune(model, folder, lists, examples(OLD), epochs=1).version == 4
+
+
+def test_names_become_rows_for_a_loss_that_needs_them(tmp_path):
+    x, y = examples(OLD)
+    names = np.where(y, "plus", "minus")
+    model = network()
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.02), loss, jit_compile=False)
+    kt.fine_tune(model, (x, names), epochs=1, strategy="full", verbose=0)
+    model.compile(keras.optimizers.Adam(0.02), loss, jit_compile=False)
+    result = retune(model, tmp_path / "signs", (x, names), (x, names), epochs=1)
+    serve = tf.saved_model.load(str(result.path)).signatures["serving_default"]
+    assert "label" in serve.structured_outputs
+
+
+class Signs(keras.layers.Layer):
+    """A preprocessor from the strings "+" and "-" to numbers."""
+
+    def call(self, texts):
+        return tf.cast(tf.strings.unicode_decode(texts, "UTF-8").to_tensor(), "float32")
+
+
+def test_a_version_with_a_preprocessor_is_compared_on_prepared_inputs(tmp_path):
+    model = network()
+    export = {"preprocessor": kt.export.RawText(Signs()), "samples": ["abcd", "efgh"]}
+    kt.export_serving(model, tmp_path / "signs", **export)
+    old = examples(OLD)
+    result = retune(
+        model, tmp_path / "signs", examples(OLD, seed=1), old, export=export
+    )
+    assert result.version == 2 and "version 1" in str(result)
+
+
+def test_an_interrupted_model_is_the_one_that_is_served(served, learned, monkeypatch):
+    model, folder = served()
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    module = sys.modules["keras_transfer.retuning.retune"]
+    monkeypatch.setattr(module, "export_serving", interrupt)
+    new, old = examples(OLD, seed=1), examples(OLD)
+    with pytest.raises(KeyboardInterrupt):
+        retune(model, folder, new, old, epochs=1)
+    np.testing.assert_array_equal(model.get_weights()[0], learned[0])
+    monkeypatch.undo()
+    assert retune(model, folder, new, old, epochs=1).version == 4
+
+
+def test_the_folder_is_checked_before_the_training(served, tmp_path):
+    model, folder = served()
+    new, old = examples(OLD, seed=1), examples(OLD)
+    (folder / "5").mkdir()
+    with pytest.raises(ValueError, match="has no saved_model.pb"):
+        retune(model, folder, new, old)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is a file"):
+        retune(model, tmp_path / "file", new, old)
+    (folder / "5").rmdir()
+    (folder / "3").rename(folder / "007")  # version 7 of a server
+    (folder / "\u0669").mkdir()  # a nine that no server reads
+    (folder / "notes").mkdir()
+    assert retune(model, folder, new, old, epochs=1).version == 8
+    assert retune(model, folder, new, old, epochs=1).version == 9
+
+
 def test_p_values_of_cases_solved_by_hand():
     before = np.array([0.0] * 5 + [1.0] * 3)
     assert probability_of_worse(before, before) == 1.0
@@ -175,6 +253,11 @@ def test_the_share_of_wrong_alarms_is_kept():
 def test_bad_input_is_refused_before_the_training(served, tmp_path):
     model, folder = served()
     old = examples(OLD)
+    with pytest.raises(TypeError, match="not a Keras model"):
+        retune("model", folder, old, old)
+    plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="is not compiled"):
+        retune(plain, folder, old, old)
     with pytest.raises(TypeError, match="`new_data` is not a pair of arrays"):
         retune(model, folder, (*old, np.ones(200)), old)
     with pytest.raises(ValueError, match="have \\[199, 200\\] examples"):
