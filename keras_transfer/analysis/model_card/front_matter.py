@@ -8,6 +8,9 @@ from collections.abc import Mapping
 
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 OURS = ("library_name", "base_model", "base_model_relation")
+WORDS = ("yes", "no", "on", "off", "true", "false", "null", "y", "n")  # not as text
+# Characters that JSON may contain, and YAML may not or has as line breaks.
+NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 # "organization/name", as models are named on the Hugging Face Hub.
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -18,14 +21,28 @@ def front_matter(values: Mapping[str, object]) -> str:
     Each value is written as JSON, which is YAML too, so no text can end the block or
     add a key.
     """
-    lines = [
-        f"{key}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
-        for key, value in values.items()
-    ]
-    # YAML has more line breaks than JSON.
-    text = "\n".join(lines).replace("\x85", "\\u0085")
-    text = text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    lines = [f"{_key(key)}: {_yaml(value)}" for key, value in values.items()]
+    text = "\n".join(lines)
     return f"---\n{text}\n---\n"
+
+
+def _key(key: str) -> str:
+    return json.dumps(key) if key.lower() in WORDS else key
+
+
+def _yaml(value: object) -> str:
+    """Return a value as JSON that YAML reads in the same way."""
+    if isinstance(value, Mapping):
+        # json.dumps knows how keys that are not text become text.
+        keys = json.loads(json.dumps(dict.fromkeys(value)))
+        pairs = zip(keys, value.values(), strict=True)
+        return "{" + ", ".join(f"{_yaml(k)}: {_yaml(v)}" for k, v in pairs) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_yaml, value)) + "]"
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if isinstance(value, float):  # YAML 1.1 reads 1e-05 as text, and 1.0e-05 not
+        return text if "." in text else text.replace("e", ".0e")
+    return NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def checked_metadata(metadata: Mapping[str, object] | None) -> dict[str, object]:

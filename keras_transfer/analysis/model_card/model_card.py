@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -30,6 +31,7 @@ EXPECTED = {
     "calibration": ("calibration", "kt.calibrate(...).calibration"),
     "energy use": ("energy", "kt.callbacks.Energy().use"),
 }
+NOT_SHOWN = "not in a card"  # instead of an example
 # Sections of a report that the card has in another form, or that show raw examples.
 LEFT_OUT = ("title", "model", "worst", "missing")
 
@@ -108,8 +110,7 @@ def model_card(
     _check(model, name)
     texts = _checked_texts(texts)
     found = _by_kind(results)
-    given = [data] if isinstance(data, str) else [*(data or ())]
-    _check_strings("data", given)
+    given = _sentences(data)
     _check_strings("base_model", [] if base_model is None else [base_model])
     adapters = attached(model)
     metadata = _metadata(base_model, bool(adapters), model) | checked_metadata(metadata)
@@ -131,7 +132,7 @@ def model_card(
             {"result": kind, "sections": [dataclasses.asdict(each) for each in shown]}
             for kind, shown in parts
         ],
-        "results": {kind: each.to_dict() for kind, each in found.items()},
+        "results": {kind: _content(each) for kind, each in found.items()},
     }
     bodies = {kind: each.html_body() for kind, each in found.items()}
     bodies.pop("report", None)  # it shows examples
@@ -162,6 +163,14 @@ def _check_strings(argument: str, values: Sequence) -> None:
             )
 
 
+def _sentences(data: object) -> list[str]:
+    """Return the sentences about the data that are not empty."""
+    given = [] if data is None else data
+    given = given if isinstance(given, list | tuple) else [given]
+    _check_strings("data", given)
+    return [each for each in given if clean(each)]
+
+
 def _checked_texts(texts: Mapping[str, str] | None) -> dict[str, str]:
     if not isinstance(texts, Mapping | None):
         raise TypeError(
@@ -175,7 +184,8 @@ def _checked_texts(texts: Mapping[str, str] | None) -> dict[str, str]:
 
 def _by_kind(results: Sequence[SavedResult]) -> dict[str, SavedResult]:
     found: dict[str, SavedResult] = {}
-    for each in [results] if isinstance(results, SavedResult) else results:
+    several = isinstance(results, Iterable) and not isinstance(results, str)
+    for each in results if several else [results]:
         if not isinstance(each, SavedResult):
             raise TypeError(
                 f"results has a {type(each).__name__}, which is not a result of this "
@@ -197,6 +207,17 @@ def _sections_of(result: SavedResult, found: Mapping) -> list[Section]:
     if result.kind != "report":
         return list(result.sections())
     return [each for each in result.sections() if each.name not in out]
+
+
+def _content(result: SavedResult) -> dict:
+    """Return the content of a result, without the examples of a report."""
+    content = result.to_dict()
+    evaluation = content.get("evaluation") if result.kind == "report" else None
+    if evaluation:
+        for each in evaluation.get("by_output", {"": evaluation}).values():
+            for row in (each or {}).get("worst", ()):
+                row["example"] = NOT_SHOWN
+    return content
 
 
 def _metadata(base_model: str | None, adapted: bool, model: keras.Model) -> dict:
@@ -245,8 +266,8 @@ def _quantized(model: keras.Model) -> list[str]:
 
 
 def _text(heading: str, text: str | None) -> Section:
-    lines = [MISSING] if text is None else map(clean, text.split("\n"))
-    return Section("text", clean(heading), tuple(line for line in lines if line))
+    lines = [line for line in map(clean, (text or "").split("\n")) if line]
+    return Section("text", clean(heading), tuple(lines) or (MISSING,))
 
 
 def _missing(missing: Sequence[tuple[str, str]]) -> Section:

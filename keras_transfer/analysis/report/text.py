@@ -10,6 +10,8 @@ from keras_transfer.analysis.report.section import Section
 EXAMPLE = 60  # largest number of characters in a cell of an example, in text
 CELL = 300  # largest number of characters in all other cells
 SPECIAL = re.compile(r"([\\`*_\[\]|~$#])")
+# What begins a list or a line across the page at the start of a paragraph.
+FIRST = re.compile(r"^(?:([-+])(?=\s|-|$)|(\d{1,9})([.)])(?=\s|$))")
 
 
 def to_text(sections: Sequence[Section]) -> str:
@@ -32,7 +34,7 @@ def to_markdown(sections: Sequence[Section]) -> str:
         blocks.append(f"{'##' if level else '#'} {_escape(section.title)}")
         if section.items:
             blocks.append("\n".join(f"- {_escape(item)}" for item in section.items))
-        blocks += [_escape(note) for note in section.notes]
+        blocks += [_paragraph(note) for note in section.notes]
         if section.rows:
             columns = range(len(section.header))
             rule = [":--" if i in section.left else "--:" for i in columns]
@@ -73,6 +75,10 @@ def _width(text: str) -> int:
     """Return the display width of `text`. East Asian characters take two columns."""
     wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
     return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
+
+
+def _paragraph(text: str) -> str:
+    return FIRST.sub(r"\2\\\1\3", _escape(text))
 
 
 def _escape(text: str) -> str:

@@ -100,6 +100,46 @@ def test_text_cannot_become_html_or_metadata(trained):
     assert found["tags"] == ["a: b", "\u2028\x85---"] and len(found) == 3
 
 
+def test_lines_of_text_do_not_become_lists():
+    lines = ["- a", "+ b", "1. c", "2) d", "---", "-", "1.5 percent", "-1 is low"]
+    card = kt.model_card(tiny.mlp(), "Lists", texts={"Limits": "\n".join(lines)})
+    found = card.to_markdown().split("## Limits\n\n")[1].split("\n\n##")[0]
+    expected = [r"\- a", r"\+ b", r"1\. c", r"2\) d", r"\---", r"\-"]
+    assert found.split("\n\n") == [*expected, *lines[-2:]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "\x7f\x85\x9f\u2028\ufeff\ufffe",
+        {"b\x80": [1e-05, 1e300, -2.5e-09, 0.25, 3, None, True, "1e-05"]},
+        [{"task": {"type": "text"}}, [], {}, "\U0001f600"],
+    ],
+)
+def test_metadata_come_back_from_yaml(value):
+    given = {"a": value, "no": "text"}
+    card = kt.model_card(tiny.mlp(), "Values", metadata=given)
+    found = yaml.safe_load(card.to_markdown().split("---\n")[1])
+    assert found == {"library_name": "keras"} | given
+
+
+def test_the_file_has_no_examples(tmp_path):
+    model = tiny.mlp()
+    model.compile("sgd", "mse", jit_compile=False)
+    x = np.full((4, 6), 4321.0, "float32")
+    report = kt.report(model, data=(x, np.ones((4, 3), "float32")))
+    assert "4321" in report.to_json()
+    card = kt.model_card(model, "Private", results=[report])
+    for shown in (card.to_json(), card.to_html(), card.to_markdown(), str(card)):
+        assert "4321" not in shown
+    assert "4321" in report.to_json()
+
+
+def test_empty_text_is_not_recorded():
+    empty = kt.model_card(tiny.mlp(), "Empty", data=" ", texts={"Limits": "\n "})
+    assert str(empty) == str(kt.model_card(tiny.mlp(), "Empty"))
+
+
 def test_json_brings_the_card_back(trained, tmp_path):
     model, report, use = trained
     card = kt.model_card(model, "Again", results=[report, use])
@@ -148,6 +188,11 @@ def test_bad_arguments_are_refused(trained):
         kt.model_card(model, "Name", results=[report, use, report])
     with pytest.raises(TypeError, match="results has a dict"):
         kt.model_card(model, "Name", results=[{"accuracy": 1.0}])
+    for results in (None, "report", keras.callbacks.History()):
+        with pytest.raises(TypeError, match="which is not a result"):
+            kt.model_card(model, "Name", results=results)
+    with pytest.raises(TypeError, match="data has .*ndarray"):
+        kt.model_card(model, "Name", data=np.ones(3))
     with pytest.raises(TypeError, match="data has 3, a int"):
         kt.model_card(model, "Name", data=["text", 3])
     with pytest.raises(TypeError, match="texts='Limits' is not a dict"):
