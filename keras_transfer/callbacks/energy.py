@@ -25,9 +25,11 @@ class Energy(keras.callbacks.Callback):
     is then not known. The time and the CPU time of the process are always measured.
 
     The callback measures from the beginning of a `fit` to its end. Several `fit` calls
-    add up. A `fit` that an exception ends is left out. With `kt.fine_tune`, the trial
-    runs of a pilot are left out. `print(energy.use)` shows the result, and the
-    `History` has it as `history.energy`, where `kt.report` finds it.
+    add up. A `fit` that an exception or an interrupt ends is left out. With
+    `kt.fine_tune`, the trial runs of a pilot and the pairs of `"contrastive"` are left
+    out, and a run that continues from a `directory` has only the epochs of this call.
+    `print(energy.use)` shows the result, and the `History` has it as `history.energy`,
+    where `kt.report` finds it.
 
     Args:
         kg_per_kwh: Number of at least 0, the kg of CO2 equivalents for each kWh of the
@@ -74,9 +76,9 @@ class Energy(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         if kg_per_kwh is not None:
-            number("kg_per_kwh", kg_per_kwh, 0)
+            kg_per_kwh = number("kg_per_kwh", kg_per_kwh, 0)
         if tpu_watts is not None:
-            number("tpu_watts", tpu_watts, above=0)
+            tpu_watts = number("tpu_watts", tpu_watts, above=0)
         if pretrained is not None:
             published(pretrained)
         self.kg_per_kwh = kg_per_kwh

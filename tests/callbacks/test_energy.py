@@ -110,6 +110,13 @@ def test_fine_tune_gives_its_history_the_energy_of_all_phases(counter):
     assert energy.use.kwh == pytest.approx(2.0)
 
 
+def test_numbers_of_numpy_can_be_saved(counter):
+    energy = Energy(kg_per_kwh=np.float32(0.5), tpu_watts=np.int64(180))
+    fit(energy, Use(counter, 1.0))
+    assert json.loads(json.dumps(energy.get_config()))["tpu_watts"] == 180
+    assert json.loads(energy.use.to_json())["kg_per_kwh"] == 0.5
+
+
 def test_config_and_bad_arguments():
     energy = Energy(kg_per_kwh=0.4, tpu_watts=180, pretrained="ELMo")
     assert Energy.from_config(energy.get_config()).get_config() == energy.get_config()

@@ -34,12 +34,13 @@ class EnergyMeter:
         self._tracker = None
         devices = keras.distribution.list_devices()
         self._tpus = sum(device.startswith("tpu:") for device in devices)
+        self._gpus = any(device.startswith("gpu:") for device in devices)
         self._tpu_watts = tpu_watts
         if has_codecarbon():
             self._tracker = CodeCarbon()
         else:
             self._open("cpu", RaplCounters)
-            if any(device.startswith("gpu:") for device in devices):
+            if self._gpus:
                 self._open("gpu", NvmlCounters)
         if self._tpus and tpu_watts is None:
             self._missing["tpu"] = "a TPU has no counter: pass tpu_watts to estimate it"
@@ -55,6 +56,8 @@ class EnergyMeter:
             try:
                 kwh |= self._tracker.stop()
                 sources.append(f"codecarbon {self._tracker.version}")
+                if self._gpus and "gpu" not in kwh:
+                    self._missing["gpu"] = "codecarbon found no GPU that it can read"
             except OSError as error:
                 self._missing["cpu"] = str(error)
         for part, counters in self._counters.items():

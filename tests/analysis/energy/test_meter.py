@@ -59,6 +59,21 @@ def test_a_gpu_without_nvml_leaves_the_total_open(alone, monkeypatch, tmp_path):
     assert reading.missing == {"gpu": "NVML cannot read the GPUs: no permission"}
 
 
+def test_a_gpu_that_codecarbon_does_not_see_leaves_the_total_open(monkeypatch):
+    class Blind:
+        version = "3.0"
+
+        def stop(self):
+            return {"cpu": 0.1, "memory": 0.1}
+
+    monkeypatch.setattr(meter, "has_codecarbon", lambda: True)
+    monkeypatch.setattr(meter, "CodeCarbon", Blind)
+    assert meter.EnergyMeter().stop().total == pytest.approx(0.2)
+    devices(monkeypatch, "cpu:0", "gpu:0")
+    reading = meter.EnergyMeter().stop()
+    assert reading.total is None and "no GPU" in reading.missing["gpu"]
+
+
 def test_a_tpu_is_estimated_from_a_given_power_only(alone, monkeypatch, tmp_path):
     write(tmp_path, {"intel-rapl:0": 1})
     monkeypatch.setattr(meter, "RaplCounters", lambda: RaplCounters(tmp_path))
