@@ -45,7 +45,9 @@ def encoded(texts: list[str], preprocessor: keras.Layer, network: keras.Model) -
 
 
 def is_texts(x: Any) -> bool:
-    """Return whether `x` are strings: a list, an array, or a tensor of TensorFlow."""
+    """Return whether `x` are strings: a list, an array, a column or a tensor."""
+    if hasattr(x, "to_numpy"):  # a column of pandas
+        x = np.asarray(x)
     if isinstance(x, np.ndarray):
         return x.dtype.kind in "OSU"
     if keras.ops.is_tensor(x):

@@ -176,7 +176,7 @@ class LanguageModelClassifier(BackboneModel):
         Raises:
             ValueError: If strings are passed to a model without a preprocessor.
         """
-        if is_texts(x):
+        if is_texts(x) or isinstance(x, list | tuple) and not x:
             x = self.encode(np.asarray(x, object))
         return super().predict(x, batch_size=batch_size, **kwargs)
 

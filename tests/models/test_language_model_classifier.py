@@ -3,6 +3,7 @@
 import keras
 import keras_hub
 import numpy as np
+import pandas
 import pytest
 import tensorflow as tf
 
@@ -127,6 +128,9 @@ def test_strings_are_tokenized_before_the_model_and_in_its_files(tmp_path):
     assert x["padding_mask"].sum(1).tolist() == [4, 6, 3]  # with both end tokens
     right = model.predict(x, verbose=0)
     assert_close(model.predict(texts, verbose=0), right)
+    assert_close(model.predict(pandas.Series(texts), verbose=0), right)
+    with pytest.raises(ValueError, match="There are no texts"):
+        model.predict([])
     model.compile("sgd", LOSS, jit_compile=False)
     model.fit(x, np.arange(3), verbose=0)
     right = model.predict(x, verbose=0)

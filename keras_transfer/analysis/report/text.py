@@ -33,7 +33,7 @@ def to_markdown(sections: Sequence[Section]) -> str:
     for level, section in enumerate(sections):
         blocks.append(f"{'##' if level else '#'} {_escape(section.title)}")
         if section.items:
-            blocks.append("\n".join(f"- {_escape(item)}" for item in section.items))
+            blocks.append("\n".join(f"- {_paragraph(item)}" for item in section.items))
         blocks += [_paragraph(note) for note in section.notes]
         if section.rows:
             columns = range(len(section.header))
