@@ -52,8 +52,8 @@ def errors_of(
     if not np.isfinite(outputs).all():
         raise ValueError(
             f"{(~np.isfinite(outputs)).sum()} of {outputs.size} outputs on held-out "
-            "examples are not finite, so their errors cannot be compared. Lower the "
-            "learning rate."
+            "examples are not finite, so their errors cannot be compared. If this is "
+            "after training, lower the learning rate. Otherwise repair the model."
         )
     batch = Batch(None, np.asarray(labels), outputs)
     reading = Reading.of(model, batch)

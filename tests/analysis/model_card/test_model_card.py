@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 import keras_transfer as kt
+from keras_transfer.analysis.report.section import Section
+from keras_transfer.analysis.report.text import to_markdown
 from tests import tiny
 
 EVIL = "<script>alert(1)</script>"
@@ -106,6 +108,8 @@ def test_lines_of_text_do_not_become_lists():
     found = card.to_markdown().split("## Limits\n\n")[1].split("\n\n##")[0]
     expected = [r"\- a", r"\+ b", r"1\. c", r"2\) d", r"\---", r"\-"]
     assert found.split("\n\n") == [*expected, *lines[-2:]]
+    listed = to_markdown([Section("any", "Items", items=("1. a", "- b"))])
+    assert listed.endswith("- 1\\. a\n- \\- b")
 
 
 @pytest.mark.parametrize(
