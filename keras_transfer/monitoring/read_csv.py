@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 ROWS = 1_000  # rows that become one batch
+EXACT = 2**53  # whole numbers of float64 are exact below it
 FEATURES = "features"
 
 
@@ -21,6 +22,8 @@ def read_csv(
     inputs: Mapping[str, bool],
 ) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
     """Yield the first and the last line of up to 1,000 rows, and their arrays by name.
+
+    Empty lines are left out. Columns of whole numbers become int64.
 
     Args:
         path: The file, in UTF-8, with a header.
@@ -41,6 +44,8 @@ def read_csv(
             found: dict[str, list] = {name: [] for name in split}
             first = rows.line_num + 1
             for row in rows:
+                if not row:  # an empty line
+                    continue
                 _add(found, row, header, split, texts, f"Line {rows.line_num}")
                 if len(next(iter(found.values()))) == ROWS:
                     yield first, rows.line_num, _arrays(found)
@@ -119,4 +124,13 @@ def _number(cell: str, line: str) -> float:
 
 
 def _arrays(found: Mapping[str, list]) -> dict[str, np.ndarray]:
-    return {name: np.array(rows) for name, rows in found.items()}
+    return {name: _array(rows) for name, rows in found.items()}
+
+
+def _array(rows: list) -> np.ndarray:
+    array = np.array(rows)
+    if array.dtype.kind == "f" and np.abs(array).max() < EXACT:
+        whole = array.astype("int64")
+        # An input can take whole numbers only, such as the ids of tokens.
+        return whole if np.array_equal(whole, array) else array
+    return array

@@ -56,6 +56,21 @@ def test_csv_of_inputs_with_texts_that_look_like_numbers(tmp_path):
     assert found["inputs"]["age"].tolist() == [[3], [4.5], [1]]
 
 
+def test_csv_of_inputs_that_take_whole_numbers(tmp_path):
+    text = "text,age\na,3\nb,7.0\n"
+    (found,) = read(written(tmp_path, "a.csv", text), TEXT)
+    assert found["inputs"]["age"].dtype == "int64"
+    assert found["inputs"]["age"].tolist() == [[3], [7]]
+    (found,) = read(written(tmp_path, "a.csv", "text,age\na,1e300\n"), TEXT)
+    assert found["inputs"]["age"].tolist() == [[1e300]]
+
+
+def test_empty_lines_of_csv_are_left_out(tmp_path):
+    text = "outputs_0,outputs_1,outputs_2\n0.2,0.3,0.5\n\n0.1,0.1,0.8\n\n"
+    (found,) = read(written(tmp_path, "a.csv", text))
+    np.testing.assert_array_equal(found["outputs"], P)
+
+
 def test_a_long_csv_comes_in_batches(tmp_path):
     lines = "0.2,0.3,0.5\n" * 2500
     path = written(tmp_path, "a.csv", f"outputs_0,outputs_1,outputs_2\n{lines}")
