@@ -154,6 +154,14 @@ def check_values(name: str, loss: Any, labels: np.ndarray, outputs: Any) -> None
     """
     check_shape(name, loss, labels, outputs)
     kind, classes = read_loss(loss), outputs.shape[-1]
+    if kind.labels is not None and labels.dtype.kind == "f":
+        broken = ~np.isfinite(labels)
+        if broken.any():
+            raise ValueError(
+                f"{np.count_nonzero(broken)} of {labels.size} labels of the task "
+                f"{name!r} are NaN or infinite, so its loss would be NaN. For examples "
+                "without a label of each task, use kt.data.task_mixture."
+            )
     wrong = _wrong(kind, labels, classes)
     if wrong.any():
         space = f"whole numbers from 0 to {classes - 1}"

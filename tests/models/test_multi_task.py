@@ -426,6 +426,14 @@ def test_refuses_labels(labels, match):
     assert int(array(model.optimizer.iterations)) == 0
 
 
+def test_refuses_labels_that_are_not_finite():
+    price = np.where(np.arange(len(X)) < 3, np.nan, LABELS["price"])
+    model = compiled()
+    with pytest.raises(ValueError, match="3 of 8 labels of the task 'price' are NaN"):
+        model.fit(X, LABELS | {"price": price}, verbose=0)
+    assert int(array(model.optimizer.iterations)) == 0
+
+
 def test_refuses_validation_labels_and_weights():
     model = compiled()
     wrong = X, {"kind": KINDS + 1}
