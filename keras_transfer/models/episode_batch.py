@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+from keras import ops
 
 EPISODE = {"support", "query"}
 TARGETS = "support_y"
@@ -44,8 +45,12 @@ def check_replicas(model: keras.Model, x: Any) -> None:
         )
 
 
-def sizes(support: Any, query: Any) -> tuple[int, int, int]:
-    """Return the number of classes, of examples and of queries of an episode."""
+def sizes(support: Any, query: Any) -> tuple[Any, Any, Any]:
+    """Return the number of classes, of examples and of queries of an episode.
+
+    A number is a tensor if the graph does not know it, because Keras makes one graph
+    for episodes of several sizes.
+    """
     keras.tree.assert_same_structure(support, query)
     pairs = list(
         zip(keras.tree.flatten(support), keras.tree.flatten(query), strict=True)
@@ -58,8 +63,9 @@ def sizes(support: Any, query: Any) -> tuple[int, int, int]:
                 "(episodes, queries, ...), with examples of the same shape, as "
                 "kt.data.episodes returns them."
             )
-    (_, way, shot), (_, queries) = pairs[0][0].shape[:3], pairs[0][1].shape[:2]
-    if way < 2:
+    _, way, shot = ops.shape(pairs[0][0])[:3]
+    queries = ops.shape(pairs[0][1])[1]
+    if isinstance(way, int) and way < 2:
         raise ValueError(
             f"The episodes have {way} class, so there is nothing to choose. Use "
             "episodes of two or more classes."

@@ -78,10 +78,13 @@ def check_shape(model: keras.Model, x: Any, *, batch_axes: int) -> None:
             )
 
 
-def check_way(model: keras.Model, way: int) -> None:
-    """Raise an error if an episode has more classes than a model."""
+def check_way(model: keras.Model, way: Any) -> None:
+    """Raise an error if an episode has more classes than a model.
+
+    A graph for episodes of several sizes does not know their number.
+    """
     units = _units(model)
-    if units is not None and way > max(units, 2):
+    if units is not None and isinstance(way, int) and way > max(units, 2):
         raise ValueError(
             f"The episodes have {way} classes, but {model.name!r} has {units} outputs. "
             "Pass a model with one output for each class."

@@ -83,6 +83,17 @@ class TestANIL(Contract):
         return ANIL(network(), 0.1, 2, first_order=True, batch_norm="support")
 
 
+def test_episodes_of_other_sizes_follow_each_other():
+    x, y = tasks()
+    model = compiled(MAML(network(), 0.1, 2))
+    for shot, queries in ((1, 15), (2, 6), (1, 9)):
+        support, query = x["support"][:, :, :shot], x["query"][:, :queries]
+        part = {"support": support, "query": query}, y[:, :queries]
+        alone = compiled(MAML(model.model, 0.1, 2))
+        found = model.evaluate(*part, verbose=0)
+        assert_close(found, alone.evaluate(*part, verbose=0))
+
+
 @pytest.mark.parametrize("first_order", [False, True])
 def test_the_gradient_of_a_line_by_hand(first_order):
     rng = np.random.default_rng(0)
