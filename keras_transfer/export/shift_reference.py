@@ -252,7 +252,9 @@ def _reduce(
     first, rest = rows[order[:fitted]], rows[order[fitted : fitted + ROWS]]
     size = min(SIZE, rows.shape[1], fitted - 1)
     state = int(rng.integers(2**31))
-    pca = PCA(size, svd_solver="randomized", random_state=state).fit(first)
+    pca = PCA(size, svd_solver="randomized", random_state=state)
+    with np.errstate(invalid="ignore"):  # shares of the variance, if there is none
+        pca.fit(first)
     mean, components = pca.mean_.astype("float32"), pca.components_.T.astype("float32")
     return ((rest - mean) @ components).astype("float32"), mean, components
 

@@ -3,6 +3,8 @@ import pytest
 from scipy import stats
 
 import keras_transfer as kt
+from keras_transfer.analysis.shift.score_kind import ScoreKind
+from keras_transfer.export.shift_reference import make_reference
 from keras_transfer.monitoring.window import Window
 from tests.monitoring import references
 
@@ -225,6 +227,19 @@ def test_features_without_features_in_the_reference():
     scores, x, _ = references.outputs(rng, 5)
     with pytest.raises(ValueError, match="the reference has none"):
         watch.update(outputs=scores, features=x)
+
+
+def test_features_that_are_always_the_same():
+    rng = np.random.default_rng(0)
+    scores, x, y = references.outputs(rng, 200)
+    kind = ScoreKind("classes", False, 3)
+    facts = {"output": "outputs", "model": "animals"}
+    made = make_reference(kind, scores, np.ones_like(x), y, references.NAMES, 0, facts)
+    watch = kt.ShiftMonitor(made)
+    watch.update(outputs=scores, features=np.ones_like(x))
+    assert not watch.report().shifted
+    watch.update(outputs=scores, features=x)
+    assert watch.report().shifted
 
 
 @pytest.mark.parametrize(

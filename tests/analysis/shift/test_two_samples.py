@@ -29,6 +29,13 @@ def test_the_columns_are_tested_as_by_scipy_and_corrected():
     assert ks_columns(left, left).bonferroni == 1.0
 
 
+def test_samples_that_agree_almost_give_no_warning():
+    left = np.arange(200.0)[:, None]
+    found = ks_columns(left, left + 0.5)  # SciPy's exact p-value is above 1
+    assert found.statistics == [0.005]
+    assert found.p_values == [1.0]
+
+
 def test_the_discrepancy_is_that_of_mmd_test():
     rng = np.random.default_rng(0)
     left, right = rng.normal(size=(60, 3)), rng.normal(size=(40, 3)) + 0.3
