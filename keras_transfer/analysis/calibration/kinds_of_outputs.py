@@ -32,7 +32,10 @@ def check_one_output(model: keras.Model, names: Sequence[str] = ()) -> None:
         )
     outputs = getattr(model, "outputs", None) or []
     if max(len(outputs), len(names)) > 1:
-        names = list(names) or list(model.output_names)
+        if not names:
+            by_name = isinstance(model.output, dict)
+            names = model.output if by_name else model.output_names
+        names = list(names)
         raise ValueError(
             f"The model {model.name!r} has several outputs, {names}, so it is not "
             "clear which one has the classes. Make a model with one of them: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
@@ -189,8 +190,9 @@ def _labeled(
         fit = known is not None and len(known) == size
         names = tuple(map(str, known if fit else range(size)))
     else:
-        names = tuple(map(str, given))
-        if len(names) != size or len(set(names)) < size or isinstance(given, str):
+        several = isinstance(given, Iterable) and not isinstance(given, str)
+        names = tuple(map(str, given)) if several else ()
+        if len(names) != size or len(set(names)) < size:
             raise ValueError(
                 f"class_names is {given!r}, but there are {size} classes. Pass the "
                 "name of each class once, in the order of the outputs."

@@ -164,6 +164,8 @@ def test_bad_arguments():
         error("model", ZERO_ONE)
     with pytest.raises(ValueError, match="class_names is"):
         error(HALF, ZERO_ONE, class_names=["a", "a"])
+    with pytest.raises(ValueError, match="class_names is 2, but there are 2 classes"):
+        error(HALF, ZERO_ONE, class_names=2)
     with pytest.raises(ValueError, match="outside 0 to 1, from"):
         error(model, (x, y), from_logits=False)
     with pytest.raises(ValueError, match="sample weights have no effect"):
@@ -181,6 +183,10 @@ def test_models_without_one_class_for_each_example():
     several = keras.Model(inputs, [keras.layers.Dense(2)(inputs) for _ in range(2)])
     x, y = calibration_models.drawn()
     with pytest.raises(ValueError, match="has several outputs"):
+        kt.analysis.calibration_error(several, (x, y))
+    heads = {"kind": keras.layers.Dense(2)(inputs), "size": several.output[0]}
+    several = keras.Model(inputs, heads)
+    with pytest.raises(ValueError, match=r"several outputs, \['kind', 'size'\]"):
         kt.analysis.calibration_error(several, (x, y))
     yes_or_no = keras.Sequential([inputs, keras.layers.Dense(3)])
     yes_or_no.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
