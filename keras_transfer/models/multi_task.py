@@ -19,6 +19,7 @@ from keras_transfer.models.backbone_model import BackboneModel
 from keras_transfer.models.log_variances import LogVariances
 from keras_transfer.models.task_heads import check_heads
 from keras_transfer.models.task_losses import check_compiled
+from keras_transfer.models.task_losses import check_filler
 from keras_transfer.models.task_losses import check_shape
 from keras_transfer.models.task_losses import filler
 from keras_transfer.models.task_rows import check_data
@@ -250,6 +251,8 @@ class MultiTask(BackboneModel):
         labels, weights = dict(rows.labels), dict(rows.weights)
         for name in y_pred:
             if name not in labels:
+                metrics = _keras.compile_arguments(self)["weighted_metrics"] or {}
+                check_filler(name, self.loss[name], metrics.get(name))
                 labels[name] = filler(self.loss[name], y_pred[name])
                 weights[name] = ops.zeros_like(next(iter(rows.weights.values())))
         metrics = super().compute_metrics(x, labels, y_pred, weights)

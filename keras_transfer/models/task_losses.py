@@ -108,6 +108,22 @@ def filler(loss: Any, outputs: Any) -> Any:
     return ops.zeros_like(outputs)
 
 
+def check_filler(name: str, loss: Any, metrics: Any) -> None:
+    """Check that the form of the labels of a task without labels is known.
+
+    From labels of another form, Keras would make other metrics for `"accuracy"`.
+
+    Raises:
+        ValueError: If the task has metrics, and its loss does not say what labels are.
+    """
+    if metrics and read_loss(loss).labels is None:
+        raise ValueError(
+            f"The data has no labels of the task {name!r}, which has metrics and the "
+            f"loss {read_loss(loss).name!r}, so it is unknown what its labels are. "
+            "Pass labels of this task too, or compile without its metrics."
+        )
+
+
 def check_shape(name: str, loss: Any, labels: Any, outputs: Any) -> None:
     """Check that the labels of a task have the shape that its head and loss need.
 

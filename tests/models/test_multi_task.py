@@ -306,6 +306,23 @@ def test_evaluate_a_part_of_the_tasks():
     assert found["loss"] == pytest.approx(found["kind_loss"])
 
 
+def test_a_part_of_the_tasks_with_a_loss_of_unknown_labels():
+    def own(y, outputs):
+        loss = keras.losses.sparse_categorical_crossentropy
+        return loss(y, outputs, from_logits=True)
+
+    model = make()
+    settings = {"loss": {"kind": own, "price": "mse"}}
+    model.compile("sgd", **settings, metrics={"kind": ["accuracy"]})
+    part = {"price": LABELS["price"]}
+    with pytest.raises(ValueError, match="no labels of the task 'kind', which has met"):
+        model.evaluate(X, part, verbose=0)
+    model = make()
+    model.compile("sgd", **settings)
+    found = model.evaluate(X, part, verbose=0, return_dict=True)
+    assert set(found) == {"loss", "price_loss"}
+
+
 def test_groups_and_rates():
     model = make("uncertainty")
     groups = kt.layer_groups(model)
