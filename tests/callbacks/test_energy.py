@@ -79,7 +79,7 @@ def test_what_is_not_measured_is_never_a_number(monkeypatch, tmp_path):
     model, history = fit(energy)
     assert energy.use.kwh is None and energy.use.kg is None
     rows = {row[0]: row[1] for row in energy.use._sections()[0].rows}
-    assert rows["processor"] == rows["total"] == "not measured"
+    assert rows["processor"] == rows["sum of these"] == "not measured"
     assert rows["CO2 equivalents"] == "not measured"
     assert rows["pretraining of ELMo"] == "275 kWh"  # and no ratio
     assert kt.report(model, history.history).to_dict()["energy"] is None

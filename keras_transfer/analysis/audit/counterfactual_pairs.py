@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 import reprlib
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
+
+import numpy as np
 
 from keras_transfer.data.labels import listed
 
@@ -45,7 +48,14 @@ def comparisons(texts: Any, substitutions: Any, change: str | None) -> list[Comp
         ValueError: If there is no text, a pair has equal texts, a slot has no values or
             is not used, or `change` is not clear.
     """
+    if not isinstance(texts, Iterable) or isinstance(texts, bytes):
+        raise TypeError(
+            f"The texts are {reprlib.repr(texts)}. Pass a list of pairs of strings, "
+            "such as [(text_a, text_b)], or a template or a list of templates."
+        )
     items = [texts] if isinstance(texts, str) else list(texts)
+    # Rows of an array, such as of two columns of a table.
+    items = [x.tolist() if isinstance(x, np.ndarray) else x for x in items]
     if not items:
         raise ValueError("There are no texts. Pass at least one pair or one template.")
     if all(isinstance(each, str) for each in items):

@@ -23,7 +23,10 @@ def energy_section(content: dict) -> Section:
         elif part in reading.missing:
             rows.append((title, NOT_MEASURED, reading.missing[part]))
     partly = reading.estimated and total is not None
-    rows.append(("total", shown(total, "kWh"), "partly an estimate" * bool(partly)))
+    # RAPL alone counts no memory, so it is not the total of the machine.
+    rows.append(
+        ("sum of these", shown(total, "kWh"), "partly an estimate" * bool(partly))
+    )
     if factor is not None:
         kg = None if total is None else factor * total
         rows.append(

@@ -44,7 +44,10 @@ class EnergyUse(SavedResult):
 
     @property
     def kwh(self) -> float | None:
-        """The energy of all parts in kWh; None if a part was not measured."""
+        """The kWh of the parts that are shown; None if one was not measured.
+
+        RAPL without codecarbon counts the processors and no memory.
+        """
         return reading_in(self._content).total
 
     @property

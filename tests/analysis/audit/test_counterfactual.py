@@ -258,7 +258,14 @@ def test_bad_texts_say_what_is_wrong(texts, arguments, words):
         audit(texts, **arguments)
 
 
+def test_pairs_can_be_rows_of_an_array():
+    assert audit(np.array(PAIRS)).to_dict() == audit(PAIRS).to_dict()
+
+
 def test_bad_models_and_outputs():
+    for nothing in (None, 5, b"he"):
+        with pytest.raises(TypeError, match="The texts are .*a list of pairs"):
+            audit(nothing)
     with pytest.raises(TypeError, match="Item 1 is 'he'. Pass a list of pairs"):
         audit([("he", "she"), "he"])
     with pytest.raises(TypeError, match="Item 0 is"):
