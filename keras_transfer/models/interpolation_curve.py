@@ -11,8 +11,6 @@ import keras
 import numpy as np
 
 from keras_transfer._arguments import fraction
-from keras_transfer.analysis.report.html import document
-from keras_transfer.analysis.report.html import plain_body
 from keras_transfer.analysis.report.plots import new_figure
 from keras_transfer.analysis.report.plots import styled
 from keras_transfer.analysis.report.plots import to_svg
@@ -94,17 +92,12 @@ class InterpolationCurve(SavedResult):
             figure.savefig(path, dpi=150)
         return figure
 
-    def to_html(self) -> str:
-        """Return a self-contained HTML page with the plot."""
-        return document("Interpolation curve", self._repr_html_())
-
     def __repr__(self) -> str:
         names = [*self._content["scores"]]
         return f"<InterpolationCurve on {names}. Use print() to show it>"
 
-    def _repr_html_(self) -> str:
-        images = {"curve": (to_svg(self.plot()), "The score by weight")}
-        return plain_body(self._sections(), images)
+    def _images(self) -> Mapping[str, tuple[str, str]]:
+        return {"curve": (to_svg(self.plot()), "The score by weight")}
 
     def _sections(self) -> Sequence[Section]:
         content = self._content

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from collections.abc import Sequence
 
-from keras_transfer.analysis.report.html import document
-from keras_transfer.analysis.report.html import plain_body
 from keras_transfer.analysis.report.saved_result import SavedResult
 from keras_transfer.analysis.report.tables import clean
 from keras_transfer.analysis.report.tables import Section
@@ -71,20 +70,16 @@ class ShiftReport(SavedResult):
         """
         return copy.deepcopy(self._content["shares"])
 
-    def to_html(self) -> str:
-        """Return a self-contained HTML page with plots, without scripts or links."""
-        return document("Shift report", self._repr_html_())
-
     def __repr__(self) -> str:
         said = "shift" if self.shifted else "no shift"
         return f"<ShiftReport, {said}. Use print() to show it>"
 
-    def _repr_html_(self) -> str:
+    def _images(self) -> Mapping[str, tuple[str, str]]:
         content = self._content
         images = {"columns": curve_plot(content["curve"])}
         if content["shares"]:
             images["shares"] = shares_plot(content["shares"][:CLASSES])
-        return plain_body(self._sections(), images)
+        return images
 
     def _sections(self) -> Sequence[Section]:
         """Return the sections that all text formats share."""

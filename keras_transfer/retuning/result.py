@@ -5,8 +5,6 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 
-from keras_transfer.analysis.report.html import document
-from keras_transfer.analysis.report.html import plain_body
 from keras_transfer.analysis.report.saved_result import SavedResult
 from keras_transfer.analysis.report.section import Section
 
@@ -59,16 +57,9 @@ class Retuning(SavedResult):
         rows = self._content["rows"]
         return tuple(row["data"] for row in rows if row["p"] < level)
 
-    def to_html(self) -> str:
-        """Return a self-contained HTML page."""
-        return document("Retuning", self._repr_html_())
-
     def __repr__(self) -> str:
         said = f"version {self.version}" if self.exported else "refused"
         return f"<Retuning, {said}. Use print() to show it>"
-
-    def _repr_html_(self) -> str:
-        return plain_body(self._sections(), {})
 
     def _sections(self) -> Sequence[Section]:
         """Return the sections that all text formats share."""

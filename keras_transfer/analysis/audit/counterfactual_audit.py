@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,6 @@ import numpy as np
 
 from keras_transfer.analysis.audit.fairness_sections import class_name
 from keras_transfer.analysis.audit.fairness_sections import ranged
-from keras_transfer.analysis.report.html import document
-from keras_transfer.analysis.report.html import plain_body
 from keras_transfer.analysis.report.plots import BLUE
 from keras_transfer.analysis.report.plots import GRAY
 from keras_transfer.analysis.report.plots import new_figure
@@ -100,17 +99,12 @@ class CounterfactualAudit(SavedResult):
             figure.savefig(path, dpi=150)
         return figure
 
-    def to_html(self) -> str:
-        """Return a self-contained HTML page with the plot."""
-        return document(self._title(), self._repr_html_())
-
     def __repr__(self) -> str:
         names = [" → ".join(each["names"]) for each in self._content["comparisons"]]
         return f"<CounterfactualAudit of {names}. Use print() to show it>"
 
-    def _repr_html_(self) -> str:
-        images = {"shifts": (to_svg(self.plot()), "The shift of each pair")}
-        return plain_body(self._sections(), images)
+    def _images(self) -> Mapping[str, tuple[str, str]]:
+        return {"shifts": (to_svg(self.plot()), "The shift of each pair")}
 
     def _sections(self) -> Sequence[Section]:
         content = self._content

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
 from keras_transfer._arguments import one_of
 from keras_transfer.analysis.audit.fairness_plot import draw
 from keras_transfer.analysis.audit.fairness_sections import sections
-from keras_transfer.analysis.report.html import document
-from keras_transfer.analysis.report.html import plain_body
 from keras_transfer.analysis.report.plots import styled
 from keras_transfer.analysis.report.plots import to_svg
 from keras_transfer.analysis.report.saved_result import SavedResult
-from keras_transfer.analysis.report.tables import clean
 from keras_transfer.analysis.report.tables import Section
 
 
@@ -136,23 +134,18 @@ class FairnessAudit(SavedResult):
             figure.savefig(path, dpi=150)
         return figure
 
-    def to_html(self) -> str:
-        """Return a self-contained HTML page with the plots."""
-        title = f"Audit of {clean(self._content['model'])} by group"
-        return document(title, self._repr_html_())
-
     def __repr__(self) -> str:
         names = [each["name"] for each in self._content["attributes"]]
         return f"<FairnessAudit by {names}. Use print() to show it>"
 
-    def _repr_html_(self) -> str:
+    def _images(self) -> Mapping[str, tuple[str, str]]:
         images = {}
         with styled():
             for each in self._content["attributes"]:
                 figure = draw(self._content, each, self._positive(None))
                 words = f"Measures by {each['name']}, with intervals"
                 images[f"groups of {each['name']}"] = (to_svg(figure), words)
-        return plain_body(self._sections(), images)
+        return images
 
     def _sections(self) -> Sequence[Section]:
         return sections(self._content)

@@ -6,11 +6,10 @@ import abc
 import io
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from keras_transfer._whole_file import replace_file
-from keras_transfer.analysis.report.html import document
-from keras_transfer.analysis.report.html import plain_body
 from keras_transfer.analysis.report.plots import styled
 from keras_transfer.analysis.report.plots import to_svg
 from keras_transfer.analysis.report.saved_result import SavedResult
@@ -56,11 +55,6 @@ class DrawnResult(SavedResult):
             replace_file(path, buffer.getvalue())
         return figure
 
-    def to_html(self) -> str:
-        """Return a self-contained HTML page with the figure, without scripts."""
-        shown = self._sections()
-        return document(shown[0].title, self._body())
-
     def save(self, path: str | os.PathLike) -> None:
         """Write the result to a file. If writing fails, an existing file is kept.
 
@@ -76,11 +70,7 @@ class DrawnResult(SavedResult):
         else:
             super().save(path)
 
-    def _body(self) -> str:
-        shown = self._sections()
+    def _images(self) -> Mapping[str, tuple[str, str]]:
         with styled():
             drawn = to_svg(self._draw())
-        return plain_body(shown, {shown[0].name: (drawn, self.words)})
-
-    def _repr_html_(self) -> str:
-        return self._body()
+        return {self._sections()[0].name: (drawn, self.words)}

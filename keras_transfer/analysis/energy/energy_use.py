@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from keras_transfer.analysis.energy.energy_section import energy_section
 from keras_transfer.analysis.energy.energy_section import reading_in
 from keras_transfer.analysis.energy.energy_section import shown
-from keras_transfer.analysis.report.html import document
-from keras_transfer.analysis.report.html import plain_body
 from keras_transfer.analysis.report.saved_result import SavedResult
 from keras_transfer.analysis.report.section import Section
 
@@ -56,15 +54,8 @@ class EnergyUse(SavedResult):
         factor = self._content["kg_per_kwh"]
         return None if None in (factor, self.kwh) else factor * self.kwh
 
-    def to_html(self) -> str:
-        """Return a self-contained HTML page."""
-        return document("Energy", self._repr_html_())
-
     def __repr__(self) -> str:
         return f"<EnergyUse, {shown(self.kwh, 'kWh')}. Use print() to show it>"
-
-    def _repr_html_(self) -> str:
-        return plain_body(self._sections(), {})
 
     def _sections(self) -> Sequence[Section]:
         """Return the sections that all text formats share."""

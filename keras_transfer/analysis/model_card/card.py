@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from keras_transfer._whole_file import replace_file
 from keras_transfer.analysis.model_card.front_matter import front_matter
-from keras_transfer.analysis.report.html import document
 from keras_transfer.analysis.report.html import plain_body
 from keras_transfer.analysis.report.saved_result import SavedResult
 from keras_transfer.analysis.report.section import Section
@@ -60,10 +59,6 @@ class ModelCard(SavedResult):
         values = self._content["metadata"]
         return f"{front_matter(values)}{MARK}\n\n{super().to_markdown()}"
 
-    def to_html(self) -> str:
-        """Return a self-contained HTML page, without scripts or links."""
-        return document(self._content["name"], self._repr_html_())
-
     def save_beside(self, path: str | os.PathLike) -> pathlib.Path:
         """Write the card as Markdown next to the files of the model.
 
@@ -99,6 +94,9 @@ class ModelCard(SavedResult):
 
     def __repr__(self) -> str:
         return f"<ModelCard of {self._content['name']!r}. Use print() to show it>"
+
+    def _title(self) -> str:
+        return self._content["name"]
 
     def _repr_html_(self) -> str:
         return "\n".join(

@@ -7,10 +7,13 @@ import copy
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
 from keras_transfer._whole_file import replace_file
+from keras_transfer.analysis.report.html import document
+from keras_transfer.analysis.report.html import plain_body
 from keras_transfer.analysis.report.section import Section
 from keras_transfer.analysis.report.text import to_markdown
 from keras_transfer.analysis.report.text import to_text
@@ -32,9 +35,20 @@ class SavedResult(abc.ABC):
     def _sections(self) -> Sequence[Section]:
         """Return the sections that all text formats share."""
 
-    @abc.abstractmethod
+    def _title(self) -> str:
+        """Return the title of the HTML page."""
+        return self._sections()[0].title
+
+    def _images(self) -> Mapping[str, tuple[str, str]]:
+        """Return plots by the names of their sections, as pairs of SVG and words."""
+        return {}
+
+    def _repr_html_(self) -> str:
+        return plain_body(self._sections(), self._images())
+
     def to_html(self) -> str:
         """Return a self-contained HTML page with plots, without scripts or links."""
+        return document(self._title(), self._repr_html_())
 
     def sections(self) -> Sequence[Section]:
         """Return the titles, sentences and tables of the result."""
@@ -43,10 +57,6 @@ class SavedResult(abc.ABC):
     def html_body(self) -> str:
         """Return the content of the HTML page, with its style and plots."""
         return self._repr_html_()
-
-    @abc.abstractmethod
-    def _repr_html_(self) -> str:
-        """Return what a notebook shows."""
 
     def to_dict(self) -> dict:
         """Return a copy of the content, as a dict that JSON can store."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from keras_transfer.analysis.report.html import document
-from keras_transfer.analysis.report.html import plain_body
 from keras_transfer.analysis.report.plots import BLUE
 from keras_transfer.analysis.report.plots import GRAY
 from keras_transfer.analysis.report.plots import new_figure
@@ -83,17 +82,12 @@ class LayerTransferability(SavedResult):
             figure.savefig(path, dpi=150)
         return figure
 
-    def to_html(self) -> str:
-        """Return a self-contained HTML page with the plot."""
-        return document("Layer transferability", self._repr_html_())
-
     def __repr__(self) -> str:
         blocks = [row["block"] for row in self._content["rows"]]
         return f"<LayerTransferability of {blocks}. Use print() to show it>"
 
-    def _repr_html_(self) -> str:
-        images = {"transfer": (to_svg(self.plot()), "The score by copied blocks")}
-        return plain_body(self._sections(), images)
+    def _images(self) -> Mapping[str, tuple[str, str]]:
+        return {"transfer": (to_svg(self.plot()), "The score by copied blocks")}
 
     def _sections(self) -> Sequence[Section]:
         content = self._content

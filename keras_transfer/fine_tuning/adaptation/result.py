@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from keras_transfer.analysis.report.html import document
-from keras_transfer.analysis.report.html import plain_body
 from keras_transfer.analysis.report.saved_result import SavedResult
 from keras_transfer.analysis.report.section import Section
 
@@ -49,15 +47,8 @@ class Adaptation(SavedResult):
         """The reason for the choice, as a sentence."""
         return self._content["why"]
 
-    def to_html(self) -> str:
-        """Return a self-contained HTML page."""
-        return document("Adaptation", self._repr_html_())
-
     def __repr__(self) -> str:
         return f"<Adaptation, chosen: {self.chosen!r}. Use print() to show it>"
-
-    def _repr_html_(self) -> str:
-        return plain_body(self._sections(), {})
 
     def _sections(self) -> Sequence[Section]:
         """Return the section that all text formats share."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from keras_transfer.analysis.report.html import document
-from keras_transfer.analysis.report.html import plain_body
 from keras_transfer.analysis.report.plots import BLUE
 from keras_transfer.analysis.report.plots import new_figure
 from keras_transfer.analysis.report.plots import ORANGE
@@ -94,17 +93,12 @@ class LearningCurve(SavedResult):
             figure.savefig(path, dpi=150)
         return figure
 
-    def to_html(self) -> str:
-        """Return a self-contained HTML page with the plot."""
-        return document("Learning curve", self._repr_html_())
-
     def __repr__(self) -> str:
         sizes = [row["size"] for row in self._content["rows"]]
         return f"<LearningCurve of {sizes} labels. Use print() to show it>"
 
-    def _repr_html_(self) -> str:
-        images = {"curve": (to_svg(self.plot()), "The score by number of labels")}
-        return plain_body(self._sections(), images)
+    def _images(self) -> Mapping[str, tuple[str, str]]:
+        return {"curve": (to_svg(self.plot()), "The score by number of labels")}
 
     def _sections(self) -> Sequence[Section]:
         content = self._content

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer.analysis.report.html import document
-from keras_transfer.analysis.report.html import plain_body
 from keras_transfer.analysis.report.plots import BLUE
 from keras_transfer.analysis.report.plots import GRAY
 from keras_transfer.analysis.report.plots import new_figure
@@ -83,10 +81,6 @@ class Verdict(SavedResult):
         found = self._content["negative_transfer"]
         return None if found is None else found["answer"]
 
-    def to_html(self) -> str:
-        """Return a self-contained HTML page with the plot."""
-        return document("Verdict", self._repr_html_())
-
     def plot(self, path: str | os.PathLike | None = None) -> Any:
         """Draw a bar for each row, with the deviation over seeds.
 
@@ -118,9 +112,8 @@ class Verdict(SavedResult):
     def __repr__(self) -> str:
         return f"<Verdict, best: {self.best!r}. Use print() to show it>"
 
-    def _repr_html_(self) -> str:
-        images = {"verdict": (to_svg(self.plot()), "The mean of each row")}
-        return plain_body(self._sections(), images)
+    def _images(self) -> Mapping[str, tuple[str, str]]:
+        return {"verdict": (to_svg(self.plot()), "The mean of each row")}
 
     def _sections(self) -> Sequence[Section]:
         """Return the sections that all text formats share."""
