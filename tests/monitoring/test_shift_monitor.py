@@ -132,16 +132,16 @@ def test_the_alarms_of_many_reports_keep_alpha():
 def test_the_alarms_of_all_tests_keep_alpha():
     rng = np.random.default_rng(0)
     alarms = 0
-    for _ in range(200):
+    for _ in range(100):
         made = references.reference(rng, 90, labeled=False, size=2)
         watch = kt.ShiftMonitor(made, alpha=0.1)
         found = False
-        for _ in range(20):
+        for _ in range(10):
             scores, x, _ = references.outputs(rng, 30, size=2)
             watch.update(outputs=scores, features=x)
             found |= watch.report().shifted
         alarms += found
-    assert alarms <= stats.binom.ppf(0.999, 200, 0.1)
+    assert alarms <= stats.binom.ppf(0.999, 100, 0.1)
 
 
 def test_the_reduction_alone_is_no_shift():
