@@ -142,9 +142,8 @@ for row in options.rows:
     lines.append((row, *means, f"{seconds:.0f}"))
     print(*lines[-1], sep="  ", flush=True)
 with tempfile.TemporaryDirectory() as folder:
-    adapters = list(kt.adapters.attached(model))
-    settings = dict(preprocessor=preprocessor, adapters=adapters)
-    path = kt.export_serving(model, folder, **settings)
+    tuned = list(kt.adapters.attached(model))
+    path = kt.export_serving(model, folder, preprocessor=preprocessor, adapters=tuned)
     serve = tf.saved_model.load(str(path)).signatures["chemical"]
     print(serve(text=tf.constant(["a tablet of aspirin"])))
 for line in lines:
