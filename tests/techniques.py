@@ -135,12 +135,13 @@ PEFT_TYPES = {
     "LORA, use_rslora": "RsLoRA",
     "LORA, use_dora": "DoRA",
     "LOHA": "LoHa",
+    "LOKR": "LoKr",
     "PROMPT_TUNING": "PromptTuning",
     "PREFIX_TUNING": "PrefixTuning",
     "IA3": "IA3",
     "VERA": "VeRA",
     "LN_TUNING": "NormTuning",
-    "ADALORA, BOFT, LOKR, OFT, P_TUNING and others": None,
+    "ADALORA, BOFT, OFT, P_TUNING and others": None,
 }
 
 

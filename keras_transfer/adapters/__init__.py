@@ -8,6 +8,7 @@ from keras_transfer.adapters.bottleneck import PfeifferBottleneck as PfeifferBot
 from keras_transfer.adapters.dora import DoRA as DoRA
 from keras_transfer.adapters.ia3 import IA3 as IA3
 from keras_transfer.adapters.loha import LoHa as LoHa
+from keras_transfer.adapters.lokr import LoKr as LoKr
 from keras_transfer.adapters.lora import LoRA as LoRA
 from keras_transfer.adapters.lora import RsLoRA as RsLoRA
 from keras_transfer.adapters.lora_layers import LoRAConv2D as LoRAConv2D

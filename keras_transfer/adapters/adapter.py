@@ -27,6 +27,7 @@ from keras_transfer.adapters.default_targets import depthwise_left_out
 from keras_transfer.adapters.in_place.layer_state import check_name
 from keras_transfer.adapters.in_place.layer_state import recipes_of
 from keras_transfer.adapters.peft_format import PeftFormat
+from keras_transfer.adapters.peft_format import PeftTensor
 from keras_transfer.adapters.plan import Plan as Plan
 from keras_transfer.adapters.targets import find
 from keras_transfer.adapters.targets import fitting
@@ -80,6 +81,22 @@ class Adapter:
     def peft_parts(cls, config: Mapping[str, object]) -> Mapping[type, type[Part]]:
         """Return the part of each layer class for an adapter with PEFT's `config`."""
         return cls.parts
+
+    @classmethod
+    def peft_specs(
+        cls,
+        specs: Mapping[str, PeftTensor],
+        sizes: Mapping[str, int],
+        config: Mapping[str, object],
+    ) -> tuple[Mapping[str, PeftTensor], Mapping[str, int]]:
+        """Return the tensors of a module in PEFT's files, and the sizes of their axes.
+
+        Args:
+            specs: The tensors that a part can have.
+            sizes: The numbers of inputs and outputs of the module, and its rank.
+            config: PEFT's settings.
+        """
+        return specs, sizes
 
     def trained(
         self, model: keras.Layer, targets: list[Target]

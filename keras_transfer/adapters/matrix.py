@@ -76,13 +76,14 @@ def as_matrix(host: keras.Layer, kernel: object) -> object:
     return xp.reshape(kernel, (-1, kernel.shape[-1]))
 
 
-def as_kernel(host: keras.Layer, matrix: np.ndarray) -> np.ndarray:
+def as_kernel(host: keras.Layer, matrix: object) -> object:
     """Return `matrix` in the shape of the kernel: the inverse of `as_matrix`."""
+    xp = np if isinstance(matrix, np.ndarray) else ops
     if isinstance(host, keras.layers.EinsumDense):
         letters, _, size, into, out = _einsum(host)
-        matrix = matrix.reshape([size[x] for x in into + out])
-        return _transposed(np, matrix, into + out, letters)
-    return matrix.reshape(kernel_shape(host))
+        matrix = xp.reshape(matrix, [size[x] for x in into + out])
+        return _transposed(xp, matrix, into + out, letters)
+    return xp.reshape(matrix, kernel_shape(host))
 
 
 def beside_inputs(host: keras.Layer, vector: object) -> object:

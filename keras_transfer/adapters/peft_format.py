@@ -36,6 +36,8 @@ class PeftFormat:
         shared: Names of tensors that belong to no module. A technique with such tensors
             has one vector for a fused projection, and its parts here have one each.
             Defaults to none.
+        whole: Whether the weights of a fused projection cannot be split between its
+            layers in Keras. Defaults to False.
     """
 
     settings: Mapping[str, object]
@@ -48,11 +50,17 @@ class PeftFormat:
     infix: str | None = None
     blocks: bool = True
     shared: tuple[str, ...] = ()
+    whole: bool = False
 
     @property
     def ranked(self) -> bool:
         """Whether each module has a rank and an alpha."""
         return "alpha" in self.arguments
+
+    @property
+    def transposes(self) -> bool:
+        """Whether PEFT has the technique for weights with a row for each input."""
+        return "fan_in_fan_out" in self.known
 
     @property
     def known(self) -> set[str]:
@@ -115,13 +123,13 @@ class PeftTensor:
     ) -> None:
         """Write the weight's value into `tensor` at the indices where `read` reads it.
 
-        `at` contains all axes of the tensor.
+        `at` contains the axes that are not written as a whole.
         """
         own = (*self.own_axes, *self._ones)
         value = value.reshape((*value.shape, *[1] * len(self._ones)))
         order = [own.index(axis) for axis in self.axes]
-        at = {"one": np.arange(1), **at}
-        tensor[np.ix_(*(at[axis] for axis in self.axes))] = value.transpose(order)
+        index = [at.get(x, np.arange(n)) for x, n in zip(self.axes, tensor.shape)]
+        tensor[np.ix_(*index)] = value.transpose(order)
 
     @property
     def _ones(self) -> list[str]:

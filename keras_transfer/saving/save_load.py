@@ -53,10 +53,10 @@ def save_adapter(
     train or have a pair.
 
     With `format="peft"` two files of Hugging Face PEFT are written, for
-    `PeftModel.from_pretrained`. This works for LoRA, RsLoRA, DoRA, LoHa, IA3, VeRA,
-    NormTuning, PromptTuning and PrefixTuning on ALBERT, BERT, DistilBERT, Gemma, GPT-2,
-    Llama, Mistral, Qwen3, RoBERTa, T5, ViT and XLM-R (prompts and prefixes on BERT,
-    GPT-2 and Llama). What the format cannot contain is refused by its name.
+    `PeftModel.from_pretrained`. This works for LoRA, RsLoRA, DoRA, LoHa, LoKr, IA3,
+    VeRA, NormTuning, PromptTuning and PrefixTuning on ALBERT, BERT, DistilBERT, Gemma,
+    GPT-2, Llama, Mistral, Qwen3, RoBERTa, T5, ViT and XLM-R (prompts and prefixes on
+    BERT, GPT-2 and Llama). What the format cannot contain is refused by its name.
 
     Args:
         model: A model with adapters: a backbone, or a model with a backbone, such as a

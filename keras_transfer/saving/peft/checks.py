@@ -61,9 +61,9 @@ def check_whole(technique: type[Adapter], module: str, factors: list[Factors]) -
     if len(factors) > 1 or any((x != np.arange(len(x))).any() for x in both):
         raise ValueError(
             f"Hugging Face's {module!r} is {[x.layer.name for x in factors]} in Keras. "
-            f"In PEFT the {technique.__name__} of this module has one vector between "
-            "its matrices, and here each of the layers has its own. So it cannot be "
-            "converted. Leave this module out of the targets."
+            f"In PEFT the {technique.__name__} of this module has weights for the "
+            "module as a whole, and here each of the layers has its own. So it cannot "
+            "be converted. Leave this module out of the targets."
         )
 
 

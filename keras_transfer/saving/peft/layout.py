@@ -221,17 +221,18 @@ def _pair(
     specs = part.peft_tensors
     if part.peft_inputs and is_of_inputs(file.config, full, file.expressions):
         specs = part.peft_inputs
+    rank, alpha = rank_and_alpha(
+        file.config, file.technique.peft, full, file.expressions
+    )
+    if file.technique.peft.shared or file.technique.peft.whole:
+        check_whole(file.technique, module, factors)
+    sizes = sizes_of(factors) | {"rank": rank}
+    specs, sizes = file.technique.peft_specs(specs, sizes, file.config)
     if set(tensors) != set(specs):
         raise ValueError(
             f"The module {full!r} has the tensors {sorted(tensors)} in the file, but "
             f"needs {sorted(specs)}."
         )
-    rank, alpha = rank_and_alpha(
-        file.config, file.technique.peft, full, file.expressions
-    )
-    if file.technique.peft.shared:
-        check_whole(file.technique, module, factors)
-    sizes = sizes_of(factors) | {"rank": rank}
     for name, spec in specs.items():
         if tensors[name].shape != spec.shape(sizes):
             raise ValueError(

@@ -45,17 +45,17 @@ def load_peft(
 ) -> str:
     """Attach an adapter that PEFT has saved.
 
-    Supported are LoRA, RsLoRA, DoRA, LoHa, IA3, VeRA, layer norm tuning, prompts and
-    prefixes. The recipe gets the ranks, alphas, targets, dropout and rank stabilization
-    of the config. Whole modules in the file (`modules_to_save`), such as the classifier
-    of a `TextClassifier`, become the adapter's own layers, and the number of classes
-    can differ from the model's. Trained biases and norms, and a classifier in a file
-    with them, replace the model's own weights. The outputs of the model equal PEFT's
-    outputs up to 1e-5. keras-hub's own converter of the model's weights determines
-    where each number goes. For a fused projection, such as c_attn of GPT-2, one pair
-    becomes three pairs, each with its own A. Prompts and prefixes are supported for
-    BERT, GPT-2 and Llama, without a head. The whole file is checked before the model
-    changes.
+    Supported are LoRA, RsLoRA, DoRA, LoHa, LoKr, IA3, VeRA, layer norm tuning, prompts
+    and prefixes. The recipe gets the ranks, alphas, targets, dropout and rank
+    stabilization of the config. Whole modules in the file (`modules_to_save`), such as
+    the classifier of a `TextClassifier`, become the adapter's own layers, and the
+    number of classes can differ from the model's. Trained biases and norms, and a
+    classifier in a file with them, replace the model's own weights. The outputs of the
+    model equal PEFT's outputs up to 1e-5. keras-hub's own converter of the model's
+    weights determines where each number goes. For a fused projection, such as c_attn of
+    GPT-2, one pair becomes three pairs, each with its own A. Prompts and prefixes are
+    supported for BERT, GPT-2 and Llama, without a head. The whole file is checked
+    before the model changes.
 
     Args:
         model: A keras-hub backbone with the weights that the adapter was trained on,

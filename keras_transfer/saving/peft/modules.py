@@ -93,8 +93,16 @@ def _module(
     pairs = [(x, parts[id(x.layer)]) for x in factors if id(x.layer) in parts]
     first = pairs[0][1]
     specs = first.peft_inputs if _of_inputs(first) else first.peft_tensors
-    if recipe.peft.shared:
+    if recipe.peft.shared or recipe.peft.whole:
         check_whole(type(recipe), module, factors)
+    rows_out = factors[0].rows_out or isinstance(
+        factors[0].layer, keras.layers.Embedding
+    )
+    if not (rows_out or recipe.peft.transposes):
+        raise ValueError(
+            f"Hugging Face's {module!r} is a Conv1D, for which PEFT has no "
+            f"{type(recipe).__name__}. Leave it out of the targets."
+        )
     side = _input_side(*pairs[0])
     shared = all(_input_side(*pair) == side for pair in pairs[1:])
     whole = [spec for spec in specs.values() if "rank" not in spec.axes]
@@ -108,6 +116,8 @@ def _module(
     rank = getattr(first, "rank", None)
     rank = rank if shared else sum(part.rank for _, part in pairs)
     sizes = sizes_of(factors) | {"rank": rank}
+    settings = {key: getattr(recipe, x) for x, key in recipe.peft.arguments.items()}
+    specs, sizes = recipe.peft_specs(specs, sizes, settings)
     tensors = {
         end: np.full(x.shape(sizes), x.rest or 0.0, "float32")
         for end, x in specs.items()
@@ -124,16 +134,16 @@ def _module(
                 value = value * np.float32(part.scaling / first.scaling)
             spec.write(tensors[end], value, at)
     alpha = alpha if shared else first.scaling * recipe.peft.divisor(rank)
-    is_embedding = isinstance(factors[0].layer, keras.layers.Embedding)
-    return Module(rank, alpha, factors[0].rows_out or is_embedding, tensors, first)
+    return Module(rank, alpha, rows_out, tensors, first)
 
 
 def _input_side(factors: Factors, part: Part) -> list:
     """Return the values that two parts must share to use one rank for a module."""
     of_inputs = _of_inputs(part)
     specs = part.peft_inputs if of_inputs else part.peft_tensors
-    names = [x.weight for x in specs.values() if "outputs" not in x.axes]
-    values = [_keras.value(part.named_weights[name]).tobytes() for name in names]
+    names = {x.weight for x in specs.values() if "outputs" not in x.axes}
+    own = part.named_weights
+    values = [_keras.value(own[name]).tobytes() for name in own if name in names]
     numbers = [getattr(part, name, None) for name in ("scaling", "rank")]
     return [of_inputs, *numbers, factors.inputs.tobytes(), *values]
 

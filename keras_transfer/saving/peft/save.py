@@ -56,9 +56,9 @@ def save_peft(
 ) -> str:
     """Write an adapter in PEFT's format, for `PeftModel.from_pretrained`.
 
-    Supported are LoRA, RsLoRA, DoRA, LoHa, IA3, VeRA, NormTuning, PromptTuning and
-    PrefixTuning. If `load_peft` loaded the adapter in this process, the folder gets the
-    same config and the same names and dtypes of the tensors. Without training in
+    Supported are LoRA, RsLoRA, DoRA, LoHa, LoKr, IA3, VeRA, NormTuning, PromptTuning
+    and PrefixTuning. If `load_peft` loaded the adapter in this process, the folder gets
+    the same config and the same names and dtypes of the tensors. Without training in
     between, the tensors are equal bit for bit. Other adapters are written for the bare
     model (`AutoModel`), or with a task type for the model with the head of this task.
     Three pairs with different A on a fused projection become one pair, whose rank is
@@ -200,7 +200,7 @@ def _written(
             and id(mapping.shares[key][0].variable) in own
         ]
         config["modules_to_save"] = [*heads, *dict.fromkeys(whole)] or None
-        if "fan_in_fan_out" in recipe.peft.known:
+        if recipe.peft.transposes:
             config["fan_in_fan_out"] = not all(x.rows_out for x in modules.values())
         return _text(config), tensors
     tensors = {k: v for k, v in tensors.items() if k in origin.dtypes}
