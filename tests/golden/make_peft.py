@@ -142,6 +142,7 @@ T5 = transformers.T5Config(
 
 # Settings of the techniques other than LoRA.
 LOHA = dict(kind=peft.LoHaConfig, r=2, alpha=6)
+LOKR = dict(kind=peft.LoKrConfig, r=1, alpha=3)
 IA3 = dict(kind=peft.IA3Config)
 VERA = dict(kind=peft.VeraConfig, r=5, vera_dropout=0.1, projection_prng_key=3)
 NORMS = dict(kind=peft.LNTuningConfig)
@@ -187,6 +188,17 @@ FAMILIES = {
                     rank_pattern={"layer.0.attention.self.query": 3},
                     alpha_pattern={"output.dense": 5},
                     modules_to_save=["classifier"],
+                ),
+            ),
+            "lokr": ("", LOKR | dict(target_modules="all-linear")),
+            "lokr_both": (
+                "",
+                LOKR
+                | dict(
+                    target_modules=["query", "output.dense"],
+                    decompose_both=True,
+                    decompose_factor=4,
+                    rank_pattern={"layer.0.attention.self.query": 2},
                 ),
             ),
             "saved_embeddings": (

@@ -54,6 +54,7 @@ CASES = {
     "bert last block": ("bert", adapters.LoRA(rank=2, targets="_1/.*(query|output)")),
     "bert pair bias": ("bert", adapters.LoRA(rank=2, targets=ALL, bias="pair")),
     "gpt2 pair bias": ("gpt2", adapters.LoRA(rank=2, bias="pair")),
+    "bert lokr": ("bert", adapters.LoKr(rank=1, targets=ALL)),
     "bert ia3": ("bert", adapters.IA3()),
     "bert ia3 blocks": (
         "bert",

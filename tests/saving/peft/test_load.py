@@ -443,7 +443,7 @@ def test_saving_from_an_unmatched_base_warns(tmp_path):
     "settings, words",
     [
         (dict(peft_type="OFT"), "'OFT'"),
-        (dict(peft_type="LOKR"), "'LOKR'"),
+        (dict(peft_type="BOFT"), "'BOFT'"),
         (dict(peft_type="IA3"), "'lora_alpha': 6"),
         (dict(init_lora_weights="pissa"), "own weights"),
         (dict(init_lora_weights="loftq"), "own weights"),
