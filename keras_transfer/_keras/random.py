@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import sys
 from collections.abc import Iterator
 
 import keras
@@ -31,7 +32,7 @@ def random_state_kept() -> Iterator[None]:
     keras_state = keras_seed and snapshot([keras_seed.state])
     python_state, numpy_state = random.getstate(), np.random.get_state()
     tensorflow_seed = None
-    if keras.backend.backend() == "tensorflow":
+    if "tensorflow" in sys.modules:  # also on JAX, where tf.data shuffles
         from tensorflow.python.eager import context
 
         # Exists only after a seed was set. Without a seed there is no state to restore.

@@ -125,7 +125,8 @@ def find_learning_rate(
         with warnings.catch_warnings():
             # `_Sweep.curve` raises a clearer error if the dataset is empty.
             warnings.filterwarnings("ignore", message="Your input ran out of data")
-            model.fit(**settings, callbacks=[sweep], shuffle=False, verbose=0)
+            with contextlib.suppress(StopIteration):  # of Keras on JAX
+                model.fit(**settings, callbacks=[sweep], shuffle=False, verbose=0)
         values = _keras.snapshot(model.trainable_variables)
     # Some kernels of ReLU turn NaN into 0, so the loss can be finite although a weight
     # is NaN.

@@ -260,7 +260,7 @@ def test_layers_that_changed_in_place_after_predict_are_traced_again():
     model.predict(TARGET, verbose=0)  # traced without the adapter
     kt.adapters.LoRA(rank=2, targets="dense_0").attach(model)
     for weight in model.trainable_weights:
-        weight.assign(keras.ops.ones_like(weight))
+        weight.assign(keras.ops.ones(weight.shape))
     model.compile(
         keras.optimizers.SGD(0.0), SPARSE(from_logits=True), jit_compile=False
     )
@@ -353,8 +353,9 @@ def test_a_metric_of_the_same_name_raises():
 )
 def test_a_loss_without_from_logits_raises(loss):
     model, validation = compiled(loss), TargetValidation(SOURCE, TARGET)
+    x, y = domain(12)
     with pytest.raises(ValueError, match="from_logits=True or False"):
-        model.fit(*domain(12), callbacks=[validation], verbose=0)
+        model.fit(x, np.eye(3)[y], callbacks=[validation], verbose=0)
 
 
 @pytest.mark.parametrize(
