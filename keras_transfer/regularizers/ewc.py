@@ -10,11 +10,11 @@ from keras_transfer import _keras
 from keras_transfer._arguments import fraction
 from keras_transfer._arguments import one_of
 from keras_transfer._arguments import positive
+from keras_transfer.regularizers.attachments import Attached
+from keras_transfer.regularizers.attachments import attached
 from keras_transfer.regularizers.fisher import diagonal_fisher
 from keras_transfer.regularizers.fisher import EXPECTED
 from keras_transfer.regularizers.fisher import SAMPLED
-from keras_transfer.regularizers.penalized import Attached
-from keras_transfer.regularizers.penalized import attached
 from keras_transfer.regularizers.penalized import forget_functions
 from keras_transfer.regularizers.penalized import install
 from keras_transfer.regularizers.penalty import able_weights

@@ -9,7 +9,7 @@ import keras
 from keras_transfer import _keras
 from keras_transfer._arguments import number
 from keras_transfer.backbones.groups import layer_groups
-from keras_transfer.regularizers.penalized import Attached
+from keras_transfer.regularizers.attachments import Attached
 from keras_transfer.regularizers.penalized import install
 from keras_transfer.regularizers.penalty import able_weights
 from keras_transfer.regularizers.penalty import check_model

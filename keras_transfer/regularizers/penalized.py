@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Iterator
 
@@ -18,37 +17,18 @@ from keras_transfer.backbones.made_classes import register_made
 from keras_transfer.backbones.recompile import recompile
 from keras_transfer.backbones.recompile import sampler_config
 from keras_transfer.quantization.in_place import float_class
+from keras_transfer.regularizers.attachments import Attached
+from keras_transfer.regularizers.attachments import attached
+from keras_transfer.regularizers.attachments import Attachments
+from keras_transfer.regularizers.attachments import check_attached
+from keras_transfer.regularizers.attachments import check_copied
+from keras_transfer.regularizers.attachments import saved_weights
 from keras_transfer.regularizers.quadratic import Quadratic
 from keras_transfer.regularizers.quadratic import regularize
 from keras_transfer.regularizers.quadratic import release
-from keras_transfer.regularizers.quadratic import WeightRegularizer
 
 MODULE = "keras.penalties of keras_transfer (run `import keras_transfer` first)"
 PREFIX = "penalty"
-
-
-@dataclasses.dataclass
-class Attached:
-    """A recipe that is attached to a model, with the penalty of each weight.
-
-    Args:
-        recipe: `L2SP` or `EWC`.
-        penalties: Dict from the position of a weight in `model.weights` to its penalty.
-        loaded: Whether the penalties have their values. A model that is made from its
-            config gets them with its weights.
-    """
-
-    recipe: object
-    penalties: dict[int, Quadratic]
-    loaded: bool = True
-
-
-class Attachments:
-    """What is attached to one model, by name. Keras does not look into it."""
-
-    def __init__(self) -> None:
-        self.by_name: dict[str, Attached] = {}
-        self.were_read = False
 
 
 @keras.saving.register_keras_serializable("keras_transfer", name="Penalized")
@@ -108,7 +88,7 @@ class Penalized:
         model = keras.saving.deserialize_keras_object(base)
         for name, each in penalties.items():
             saved = {int(place): x for place, x in each["weights"].items()}
-            weights = _weights_of(model, saved)
+            weights = saved_weights(model, saved)
             recipe = keras.saving.deserialize_keras_object(each["recipe"])
             with _keras.scope(model):
                 made = {
@@ -182,7 +162,7 @@ class Penalized:
         Raises:
             ValueError: If the model's own `compute_loss` leaves them out.
         """
-        _check_state(self)
+        check_copied(self)
         state = vars(self)[PENALTIES]
         state.were_read = False
         loss = super().compute_loss(*args, **kwargs)
@@ -196,22 +176,16 @@ class Penalized:
 
     def make_train_function(self, force: bool = False) -> object:
         """Check the penalties, and return the function of a training step."""
-        _check(self)
+        check_attached(self)
         return super().make_train_function(force=force)
 
     def make_test_function(self, force: bool = False) -> object:
         """Check the penalties, and return the function of an evaluation step."""
-        _check(self)
+        check_attached(self)
         return super().make_test_function(force=force)
 
 
 register_made("Penalized", Penalized)
-
-
-def attached(model: keras.Model) -> dict[str, Attached]:
-    """Return what is attached to `model`, by name."""
-    state = vars(model).get(PENALTIES)
-    return state.by_name if state else {}
 
 
 def install(model: keras.Model, name: str, new: Attached) -> None:
@@ -310,65 +284,3 @@ def _keys(model: keras.Model) -> Iterator[tuple[str, Quadratic, str]]:
         for place, penalty in sorted(each.penalties.items()):
             for variable in penalty.variables:
                 yield f"{PREFIX}.{name}.{place}.{variable}", penalty, variable
-
-
-def _weights_of(model: keras.Model, saved: dict[int, dict]) -> list:
-    """Return the weights of a loaded model, which must have the saved shapes."""
-    weights = model.weights if model.built else []
-    wrong = [
-        place
-        for place, each in saved.items()
-        if place >= len(weights) or list(weights[place].shape) != each["shape"]
-    ]
-    if wrong:
-        raise ValueError(
-            f"{len(wrong)} of {len(saved)} weights of {model.name!r} with a penalty "
-            "have another shape than when they were saved, or are missing. Load the "
-            "file with the class as it was. A subclassed model has to build its "
-            "weights from its config (get_build_config)."
-        )
-    return weights
-
-
-def _check_state(model: keras.Model) -> None:
-    """Check that the model itself got its penalties, and not only its class.
-
-    Raises:
-        ValueError: If Keras has copied the model by its class.
-    """
-    if PENALTIES not in vars(model):
-        raise ValueError(
-            f"{model.name!r} is a copy of a model with penalties, as clone_model makes "
-            "it, and has none itself. Clone the model before you attach a penalty."
-        )
-
-
-def _check(model: keras.Model) -> None:
-    """Check that each penalty has its values and covers the weights that train.
-
-    Raises:
-        ValueError: If not.
-    """
-    _check_state(model)
-    weights = model.weights
-    for name, each in attached(model).items():
-        if not each.loaded:
-            raise ValueError(
-                f"{model.name!r} was made from a config, so its {name} has no values "
-                "yet. Load them with load_weights, or call "
-                "kt.regularizers.detach(model) and attach it again."
-            )
-        lost = [
-            place
-            for place, penalty in each.penalties.items()
-            if place >= len(weights)
-            or not isinstance(weights[place].regularizer, WeightRegularizer)
-            or weights[place].regularizer.penalties.get(name) is not penalty
-        ]
-        if lost:
-            raise ValueError(
-                f"{len(lost)} weights of {model.name!r} no longer have their {name}, "
-                "because they or their regularizers were replaced. Call "
-                "kt.regularizers.detach(model) and attach it again."
-            )
-        each.recipe.check_covers(model, {id(weights[x]) for x in each.penalties})

@@ -6,7 +6,7 @@ import keras
 
 from keras_transfer import _keras
 from keras_transfer.backbones.training_flags import pinned
-from keras_transfer.regularizers.penalized import attached
+from keras_transfer.regularizers.attachments import attached
 
 
 class Penalty:

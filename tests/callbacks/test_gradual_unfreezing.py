@@ -130,6 +130,7 @@ def test_a_frozen_layer_inside_a_trainable_parent_is_unfrozen():
     assert recorder.moved()[-1] == [True] * 6
 
 
+@tensorflow_only("it counts the traces of TensorFlow")
 def test_two_alternating_sets_of_layers_are_traced_twice():
     TraceCounter.traces = 0
     plain = tiny.mlp()
