@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -19,6 +18,9 @@ from keras_transfer.adapters.adapter_part import gate_value
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.convolution_pairs import channels
 from keras_transfer.adapters.convolution_pairs import convolve
+from keras_transfer.adapters.kronecker import factored
+from keras_transfer.adapters.kronecker import Shapes
+from keras_transfer.adapters.kronecker import shapes
 from keras_transfer.adapters.matrix import Unfit
 from keras_transfer.adapters.peft_format import PeftFormat
 from keras_transfer.adapters.peft_format import PeftTensor
@@ -29,21 +31,6 @@ from keras_transfer.adapters.targets import Target
 
 # The axes of the matrices, with rows for the outputs as in PEFT.
 W1, W2 = ("outer outputs", "outer inputs"), ("inner outputs", "inner inputs")
-
-
-class Shapes(NamedTuple):
-    """The shapes of the two matrices, and which of them are products of two factors."""
-
-    w1: tuple[int, int]
-    w2: tuple[int, int]
-    splits_w1: bool
-    splits_w2: bool
-
-    def names(self) -> list[str]:
-        """Return the names of the weights."""
-        first = ["lokr_w1_a", "lokr_w1_b"] if self.splits_w1 else ["lokr_w1"]
-        second = ["lokr_w2_a", "lokr_w2_b"] if self.splits_w2 else ["lokr_w2"]
-        return first + second
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
@@ -88,9 +75,8 @@ class LoKrPart(Part):
 
     def shapes(self, host: keras.Layer) -> Shapes:
         """Return the shapes of the matrices for `host`, windows included."""
-        into, out = sizes(host)
         both = self.decompose_factor, self.decompose_both
-        found = shapes(into, out, self.rank, *both)
+        found = shapes(*sizes(host), self.rank, *both)
         rows, columns = found.w2
         return found._replace(w2=(rows, columns * math.prod(window(host))))
 
@@ -323,21 +309,3 @@ def sizes(host: keras.Layer) -> tuple[int, int]:
 def window(host: keras.Layer) -> tuple[int, ...]:
     """Return the size of a convolution's window, or `()`."""
     return tuple(getattr(host, "kernel_size", ()))
-
-
-def shapes(
-    into: int, out: int, rank: int, decompose_factor: int, decompose_both: bool
-) -> Shapes:
-    """Return the shapes of the matrices for a number of inputs and outputs."""
-    (m, n), (l, k) = (factored(each, decompose_factor) for each in (into, out))  # noqa: E741
-    splits_w1 = decompose_both and 2 * rank < max(l, m)
-    return Shapes((l, m), (k, n), splits_w1, 2 * rank < max(k, n))
-
-
-def factored(size: int, factor: int) -> tuple[int, int]:
-    """Return two numbers whose product is `size`, as LyCORIS and PEFT choose them."""
-    if factor > 0 and size % factor == 0:
-        return factor, size // factor
-    most = math.isqrt(size) if factor == -1 else min(factor, math.isqrt(size))
-    first = max(x for x in range(1, most + 1) if size % x == 0)
-    return first, size // first

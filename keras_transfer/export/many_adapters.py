@@ -21,7 +21,8 @@ from keras_transfer.backbones.layer_paths import located
 from keras_transfer.export.described import manifest_of
 from keras_transfer.export.described import variables_of
 from keras_transfer.export.graph import forward
-from keras_transfer.export.growing import growing
+from keras_transfer.export.known_names import INPUT
+from keras_transfer.export.known_names import KnownNames
 from keras_transfer.export.manifest import Manifest
 from keras_transfer.export.own_heads import labels_by_adapter
 from keras_transfer.export.own_heads import OwnHeads
@@ -33,10 +34,8 @@ from keras_transfer.export.served_adapters import ServedAdapters
 from keras_transfer.export.stacked_pairs import StackedPairs
 from keras_transfer.saving.own_layers import is_last
 
-INPUT = "adapter"  # name of the additional input of each signature
 KNOWN = "adapter_known"  # name of the additional output with `unknown="base"`
 HOOKS = ("on_inputs", "on_outputs", "on_result")
-SHOWN = 20  # names in an error
 PROBE = 2  # rows of the batch that checks the shapes
 
 
@@ -74,8 +73,7 @@ class ManyAdapters:
         self.model = model
         self.unknown = adapters.unknown
         self.names = checked_names(model, adapters.names)
-        known = np.array([BASE, *self.names], object)
-        self.known = growing(known, "adapters_names")
+        self.known = KnownNames(self.names, self.unknown)
         self.labels: tf.Variable | None = None
         self.index: tf.Tensor | None = None  # set only while a graph is traced
         self.number = 0  # the adapter in use if `index` is None
@@ -151,7 +149,7 @@ class ManyAdapters:
                     f"The model has an output {KNOWN!r}, but with unknown='base' this "
                     "output says which names are known. Rename the model's output."
                 )
-            return {**outputs, KNOWN: tf.reduce_any(self._same(names), axis=-1)}
+            return {**outputs, KNOWN: self.known.has(names)}
 
         spec = tf.TensorSpec((None,), tf.string, name=INPUT)
         specs = {**entry.specs, INPUT: spec}
@@ -218,13 +216,13 @@ class ManyAdapters:
 
         def call(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             names = inputs[INPUT]
-            return finish(compute(inputs), self._index(names, names))
+            return finish(compute(inputs), self.known.index(names, names))
 
         return call
 
     def variables(self) -> dict[str, tf.Variable]:
         """Return the variables that change with the adapters, by name."""
-        return variables_of(self.known, self.labels, self.stacks, self.heads)
+        return variables_of(self.known.variable, self.labels, self.stacks, self.heads)
 
     def manifest(self) -> Manifest:
         """Return the description of these variables for `add_adapter`."""
@@ -246,7 +244,7 @@ class ManyAdapters:
     def _network(self, network: keras.Model, plain: Entry) -> Callable:
         def call(inputs: dict[str, tf.Tensor], training: bool = False) -> object:
             names, rest = _split(inputs)
-            self.index = self._index(names, next(iter(rest.values())))
+            self.index = self.known.index(names, next(iter(rest.values())))
             try:
                 return network(plain.prepare(rest), training=training)
             finally:
@@ -266,34 +264,6 @@ class ManyAdapters:
             for name, spec in self.entry(plain).specs.items()
         }
         tf.function(probe, autograph=False).get_concrete_function(specs)
-
-    def _index(self, names: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
-        """Return the number of the adapter of each example, 0 for no adapter."""
-        same = self._same(names)
-        there = tf.reduce_any(same, axis=-1)
-        text = (
-            "The request names an unknown adapter. The empty string means the model "
-            "without an adapter. Known adapters are"
-        )
-        checks = [
-            tf.debugging.Assert(
-                tf.equal(tf.shape(names)[0], tf.shape(inputs)[0]),
-                [f"{INPUT!r} must name one adapter for each example. Names:"]
-                + [tf.shape(names)[0], "examples:", tf.shape(inputs)[0]],
-            ),
-        ]
-        if self.unknown == "error":
-            wrong = tf.boolean_mask(names, ~there)
-            found = [text, self.known[1:], "Unknown:", wrong]
-            good = tf.reduce_all(there)
-            checks.append(tf.debugging.Assert(good, found, summarize=SHOWN))
-        with tf.control_dependencies(checks):
-            # For an unknown name, all are 0, and the first is the model itself.
-            return tf.argmax(tf.cast(same, tf.int32), axis=-1, output_type=tf.int32)
-
-    def _same(self, names: tf.Tensor) -> tf.Tensor:
-        """Return whether each name of a request equals each known name."""
-        return tf.equal(names[:, None], self.known.read_value()[None])
 
     def _hook(self, stack: StackedPairs, path: str) -> Callable:
         def on_outputs(

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_transfer.adapters.switching import attached
-from keras_transfer.export.many_adapters import INPUT
+from keras_transfer.export.known_names import INPUT
 from keras_transfer.export.request import Entry
 from keras_transfer.export.request import named
 from keras_transfer.export.served_adapters import BASE

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_transfer import adapters
-from keras_transfer.adapters.lokr import factored
+from keras_transfer.adapters.kronecker import factored
 from keras_transfer.adapters.switching import places
 from keras_transfer.saving.peft.load import load_peft
 from keras_transfer.saving.peft.save import save_peft
