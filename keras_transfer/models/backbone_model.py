@@ -10,10 +10,11 @@ from keras_transfer.backbones.addresses import addressed
 from keras_transfer.backbones.used_weights import Unused
 from keras_transfer.data.class_names import class_names_of
 from keras_transfer.data.class_names import remember_class_names
+from keras_transfer.models.never_trained import NeverTrained
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
-class BackboneModel(keras.Model):
+class BackboneModel(NeverTrained, keras.Model):
     """A functional model that never trains weights that its outputs do not use.
 
     The config contains the trainable flags of layers and weights (`flags_config`).
@@ -56,35 +57,15 @@ class BackboneModel(keras.Model):
             *(id(weight) for layer in idle_layers for weight in layer.weights),
         }
 
-    @property
-    def trainable_variables(self) -> list[keras.Variable]:
-        """The trainable variables, without variables that the outputs do not use."""
-        return self._without_idle(super().trainable_variables)
-
-    @property
-    def trainable_weights(self) -> list[keras.Variable]:
-        """The trainable weights, without weights that the outputs do not use."""
-        return self._without_idle(super().trainable_weights)
-
-    @property
-    def non_trainable_variables(self) -> list[keras.Variable]:
-        """All variables except `trainable_variables`."""
-        return _others(self.variables, self.trainable_variables)
-
-    @property
-    def non_trainable_weights(self) -> list[keras.Variable]:
-        """All weights except `trainable_weights`."""
-        return _others(self.weights, self.trainable_weights)
+    def learned(self, variables: list[keras.Variable]) -> list[keras.Variable]:
+        """Return the variables without those that the outputs do not use."""
+        unused = getattr(self, "_unused", set)()
+        return [variable for variable in variables if id(variable) not in unused]
 
     def idle_weights(self) -> list[keras.Variable]:
         """Return the weights that the outputs do not use, in the model's order."""
         unused = self._unused()
         return [weight for weight in self.weights if id(weight) in unused]
-
-    def _without_idle(self, variables: list) -> list[keras.Variable]:
-        # Keras reads these properties before __init__ has ended, too.
-        unused = getattr(self, "_unused", set)()
-        return [variable for variable in variables if id(variable) not in unused]
 
     def flags_config(self) -> dict:
         """Return the trainable flags and the idle weights, for `get_config`.
@@ -151,11 +132,6 @@ def _quantize_again(model: keras.Model, quantized: dict[str, dict]) -> None:
         layer = places.get(address)
         if layer is not None and layer.quantization_mode is None:
             layer.dtype_policy = keras.saving.deserialize_keras_object(policy)
-
-
-def _others(variables: list, excluded: list) -> list[keras.Variable]:
-    excluded = {id(variable) for variable in excluded}
-    return [variable for variable in variables if id(variable) not in excluded]
 
 
 def _restore_flags(

@@ -10,10 +10,11 @@ import keras
 from keras_transfer import _keras
 from keras_transfer.models.episode_batch import check_replicas
 from keras_transfer.models.episode_batch import is_plain
+from keras_transfer.models.never_trained import NeverTrained
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
-class EpisodeModel(keras.Model):
+class EpisodeModel(NeverTrained, keras.Model):
     """A model that trains the weights of another model on episodes, with one loss.
 
     The config contains the trainable flags of the layers and weights, which a
@@ -32,27 +33,10 @@ class EpisodeModel(keras.Model):
         self._check_trains()
         self.built = True  # all weights are those of the model
 
-    @property
-    def trainable_variables(self) -> list[keras.Variable]:
-        """The trainable variables of the model."""
-        # Keras reads these properties before __init__ has ended, too.
+    def learned(self, variables: list[keras.Variable]) -> list[keras.Variable]:
+        """Return the trainable variables of the model."""
         model = getattr(self, "model", None)
         return list(model.trainable_variables) if model and self.trainable else []
-
-    @property
-    def trainable_weights(self) -> list[keras.Variable]:
-        """The trainable weights of the model."""
-        return self.trainable_variables
-
-    @property
-    def non_trainable_variables(self) -> list[keras.Variable]:
-        """All variables except `trainable_variables`."""
-        return _others(self.variables, self.trainable_variables)
-
-    @property
-    def non_trainable_weights(self) -> list[keras.Variable]:
-        """All weights except `trainable_weights`."""
-        return _others(self.weights, self.trainable_weights)
 
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, **kwargs: Any
@@ -183,8 +167,3 @@ def _check_model(model: object) -> None:
             "set follow the loss of one output. Pass a model with one output, such as "
             "keras.Model(model.input, model.outputs[0])."
         )
-
-
-def _others(variables: list, excluded: list) -> list[keras.Variable]:
-    known = {id(variable) for variable in excluded}
-    return [variable for variable in variables if id(variable) not in known]

@@ -14,13 +14,14 @@ from keras_transfer.data.examples import count_rows
 from keras_transfer.losses.state_distillation import AttentionDistillation
 from keras_transfer.losses.state_distillation import StateDistillation
 from keras_transfer.models.inner_states import InnerStates
+from keras_transfer.models.never_trained import NeverTrained
 
 INPUTS, TEACHER = "inputs", "teacher"
 MASK = "padding_mask"
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
-class StateDistiller(keras.distillation.Distiller):
+class StateDistiller(NeverTrained, keras.distillation.Distiller):
     """Train a student on a teacher's outputs, hidden states and attention.
 
     `keras.distillation.Distiller` runs the teacher in every step, matches layers of one
@@ -136,28 +137,8 @@ class StateDistiller(keras.distillation.Distiller):
         self.projections = self._projections()
         self.built = student.built  # the distiller has no other weights to build
 
-    @property
-    def trainable_variables(self) -> list[keras.Variable]:
-        """The trainable variables, without those that the student does not use."""
-        return self._without_idle(super().trainable_variables)
-
-    @property
-    def trainable_weights(self) -> list[keras.Variable]:
-        """The trainable weights, without those that the student does not use."""
-        return self._without_idle(super().trainable_weights)
-
-    @property
-    def non_trainable_variables(self) -> list[keras.Variable]:
-        """All variables except `trainable_variables`."""
-        return _others(self.variables, self.trainable_variables)
-
-    @property
-    def non_trainable_weights(self) -> list[keras.Variable]:
-        """All weights except `trainable_weights`."""
-        return _others(self.weights, self.trainable_weights)
-
-    def _without_idle(self, variables: list) -> list[keras.Variable]:
-        # Keras reads these properties before __init__ has ended, too.
+    def learned(self, variables: list[keras.Variable]) -> list[keras.Variable]:
+        """Return the variables without those that the student does not use."""
         student = getattr(self, "student", None)
         idle = {id(each) for each in getattr(student, "idle_weights", list)()}
         return [each for each in variables if id(each) not in idle]
@@ -336,11 +317,6 @@ class StateDistiller(keras.distillation.Distiller):
 
 def _is_recorded(inputs: Any) -> bool:
     return isinstance(inputs, dict) and set(inputs) == {INPUTS, TEACHER}
-
-
-def _others(variables: list, excluded: list) -> list[keras.Variable]:
-    known = {id(variable) for variable in excluded}
-    return [variable for variable in variables if id(variable) not in known]
 
 
 def _check_loss(loss: object) -> None:
