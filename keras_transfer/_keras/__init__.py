@@ -77,6 +77,7 @@ from keras_transfer._keras.layers import sublayers as sublayers
 from keras_transfer._keras.layers import substituted as substituted
 from keras_transfer._keras.layers import unpickled as unpickled
 from keras_transfer._keras.layers import value as value
+from keras_transfer._keras.layers import values as values
 from keras_transfer._keras.lookup import lookup as lookup
 from keras_transfer._keras.optimizer import CompiledOptimizer as CompiledOptimizer
 from keras_transfer._keras.optimizer import decays as decays

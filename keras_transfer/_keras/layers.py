@@ -234,6 +234,11 @@ def value(variable: keras.Variable) -> np.ndarray:
     return np.asarray(ops.convert_to_tensor(variable))
 
 
+def values(variables: Iterable[keras.Variable]) -> list[np.ndarray]:
+    """Return copies of the values of `variables`."""
+    return [np.array(value(each)) for each in variables]
+
+
 def snapshot(variables: Iterable[keras.Variable]) -> list[list[np.ndarray]]:
     """Return the values of each variable on all replicas, which may differ."""
     return [[_to_numpy(part) for part in parts_of(x)] for x in variables]

@@ -36,7 +36,7 @@ def copy_of(model: keras.Model) -> keras.Model:
                     f"the copy has {len(copy.weights)} weights, not "
                     f"{len(model.weights)}"
                 )
-            copy.set_weights(model.get_weights())
+            copy.set_weights(_keras.values(model.weights))
             flags = _keras.flags(model), [each.trainable for each in model.weights]
             _keras.set_flags(copy, *flags)
         except Exception as error:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_transfer import _keras
 from keras_transfer.losses.compiled_loss import compiled_loss
 from keras_transfer.losses.compiled_loss import says_logits
 
@@ -92,7 +93,9 @@ def make_second_head(model: keras.Model, head: keras.Layer | None) -> keras.Laye
             f"The heads '{first.name}' and '{head.name}' end in {names}, but the "
             "method compares their outputs. End both heads with the same activation."
         )
-    if head is first or _same(first.get_weights(), head.get_weights()):
+    if head is first or _same(
+        _keras.values(first.weights), _keras.values(head.weights)
+    ):
         raise ValueError(
             f"The heads '{first.name}' and '{head.name}' have the same weights, so "
             "they would always be equal. Initializers with a fixed seed cause this. "

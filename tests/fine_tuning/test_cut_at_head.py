@@ -9,6 +9,7 @@ import keras_transfer as kt
 from keras_transfer.fine_tuning.cut_at_head import cut_at_head
 from tests import tiny
 from tests.contracts.compare import assert_close
+from tests.contracts.compute import tensorflow_only
 
 
 class Noise(layers.Layer):
@@ -247,6 +248,7 @@ def test_a_custom_layer_above_the_backbone_stays_in_the_head():
     assert "noise" in [layer.name for layer in head.layers]
 
 
+@tensorflow_only("the layers of keras_cv are")
 def test_a_random_layer_of_keras_cv_is_detected():
     keras_cv = pytest.importorskip("keras_cv")
     with pytest.raises(ValueError, match="at random"):

@@ -90,7 +90,7 @@ class Trainer:
         self.parts, self.domains, self.loss = parts, domains, loss
         self.epochs, self.batch_size = epochs, batch_size
         self.seed, self.verbose = seed, verbose
-        self._start = parts.model.get_weights()
+        self._start = _keras.values(parts.model.weights)
         self._reader = SourceOnly(parts.feature_extractor, parts.label_head)
         self._reader.compile(loss=loss)
 
@@ -145,7 +145,7 @@ class Trainer:
         weights = [
             start if np.array_equal(start, now) else now
             for start, now in zip(
-                self._start, self.parts.model.get_weights(), strict=True
+                self._start, _keras.values(self.parts.model.weights), strict=True
             )
         ]
         outputs = [
