@@ -22,6 +22,7 @@ RECIPES = {
     "rs_lora": adapters.RsLoRA(rank=2, alpha=3),
     "dora": adapters.DoRA(rank=2, alpha=3),
     "loha": adapters.LoHa(rank=2, alpha=3),
+    "lokr": adapters.LoKr(rank=1, alpha=3, decompose_both=True),
     "loha_patterns": adapters.LoHa(
         rank=2, targets="all-linear", rank_pattern={"query": 1}
     ),
