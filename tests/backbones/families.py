@@ -196,13 +196,16 @@ APPLICATIONS = {
 NAMES = [*HUB, *CV, *APPLICATIONS]
 
 
-def build(name):
-    """Return a new backbone of the family, without a download."""
+def build(name, **changes):
+    """Return a new backbone of the family, without a download.
+
+    `changes` replace settings of a model of keras-hub.
+    """
     if name in HUB:
         import keras_hub
 
         model, config = HUB[name]
-        return getattr(keras_hub.models, model)(**config)
+        return getattr(keras_hub.models, model)(**config | changes)
     if name in CV:
         import keras_cv
 

@@ -41,7 +41,7 @@ ARCHITECTURES = {
 }
 
 
-def clip():
+def clip(num_layers=2):
     """Return a model of the embeddings of a tiny CLIP, from an image and a text.
 
     CLIP's own outputs compare the examples of a batch. The layers before the outputs
@@ -49,7 +49,8 @@ def clip():
     """
     import keras_hub
 
-    config = dict(num_heads=2, hidden_dim=16, intermediate_dim=32, num_layers=2)
+    config = dict(num_heads=2, hidden_dim=16, intermediate_dim=32)
+    config["num_layers"] = num_layers
     model = keras_hub.models.CLIPBackbone(
         vision_encoder=keras_hub.models.CLIPVisionEncoder(
             patch_size=8, image_shape=(16, 16, 3), **config
@@ -66,9 +67,9 @@ def clip():
 NAMES = [*families.NAMES, "clip"]
 
 
-def backbone(family):
+def backbone(family, **changes):
     """Return a new backbone of the family, without a download."""
-    return clip() if family == "clip" else families.build(family)
+    return clip(**changes) if family == "clip" else families.build(family, **changes)
 
 
 def examples(network):
@@ -107,13 +108,18 @@ def compiled(model, optimizer=None):
 class Trial:
     """A family, with the functions that the strategies need."""
 
-    def __init__(self, family):
+    def __init__(self, family, **changes):
         self.family = family
-        self.x = examples(backbone(family))
+        self.changes = changes
+        self.x = examples(self.backbone())
+
+    def backbone(self):
+        """Return a new backbone of the family."""
+        return backbone(self.family, **self.changes)
 
     def model(self, optimizer=None):
         """Return a new classifier, compiled."""
-        return compiled(classifier(backbone(self.family)), optimizer)
+        return compiled(classifier(self.backbone()), optimizer)
 
     def fit(self, model, epochs=1, **kwargs):
         """Train on the one batch; return the last loss, which must be finite."""
@@ -162,7 +168,7 @@ def classified(trial):
 
 
 def frozen(trial):
-    network = backbone(trial.family)
+    network = trial.backbone()
     before = network.get_weights()
     inside = kt.backbones.FrozenBackbone(network)
     model = compiled(classifier(inside))
