@@ -57,6 +57,8 @@ def test_each_example_comes_once_at_the_first_length_that_fits(preprocessor):
     assert sorted(np.concatenate([y for _, y in batches])) == Y.tolist()
     assert len(batches) == len(dataset) == int(dataset.cardinality())
     whole = preprocessor(TEXTS)
+    count = sum(x["padding_mask"].sum() for x, _ in batches)  # none is cut here alone
+    assert count == TOKENS.sum() == np.sum(whole["padding_mask"])
     for x, y in batches:
         length = x["token_ids"].shape[1]
         assert {4: 4, 8: 8, LIMIT: LIMIT}[length] >= TOKENS[y].max()
@@ -67,11 +69,6 @@ def test_each_example_comes_once_at_the_first_length_that_fits(preprocessor):
             expected = np.asarray(whole[key])[y]
             np.testing.assert_array_equal(rows, expected[:, :length])
             assert rows.dtype == "int32"  # Booleans as well
-
-
-def test_no_token_is_cut_that_the_preprocessor_keeps(preprocessor):
-    count = sum(x["padding_mask"].sum() for x, _ in read(bucketed(preprocessor)))
-    assert count == TOKENS.sum() == np.sum(preprocessor(TEXTS)["padding_mask"])
 
 
 def test_default_boundaries_are_chosen_from_the_data(preprocessor):
@@ -114,21 +111,20 @@ def test_boundaries_of_very_long_texts_end_at_the_longest():
 
 @pytest.mark.slow
 def test_each_pass_has_another_order_and_the_seed_says_which(preprocessor):
-    first, again, other = (bucketed(preprocessor, seed=seed) for seed in (1, 1, 2))
-    passes = [labels(first) for _ in range(3)]
-    assert passes == [labels(again) for _ in range(3)]
-    assert labels(other) != passes[0]
-    assert len({str(each) for each in passes}) == 3
+    first, again, other = (
+        bucketed(preprocessor, seed=seed, boundaries=(6,)) for seed in (1, 1, 2)
+    )
+    passes = [labels(first) for _ in range(2)]
+    assert passes == [labels(again) for _ in range(2)]
+    assert labels(other) != passes[0] != passes[1]
     assert all(sorted(sum(each, [])) == Y.tolist() for each in passes)
     members = [{frozenset(batch) for batch in each} for each in passes]
     assert members[0] != members[1]  # not only the batches are shuffled
 
 
 def test_repeat_is_a_pass_as_well(preprocessor):
-    expected = bucketed(preprocessor)
-    assert labels(bucketed(preprocessor).repeat(2)) == labels(expected) + labels(
-        expected
-    )
+    one, two = (bucketed(preprocessor, boundaries=(6,)) for _ in range(2))
+    assert labels(two.repeat(2)) == labels(one) + labels(one)
 
 
 def test_without_a_seed_the_order_is_that_of_the_data(preprocessor):
@@ -144,19 +140,11 @@ def test_without_a_seed_the_order_is_that_of_the_data(preprocessor):
 # Options.
 
 
-def test_equal_tokens_give_short_texts_larger_batches(preprocessor):
-    sizes = {}
-    for x, y in read(bucketed(preprocessor, batch_size=2, equal_tokens=True)):
-        length = x["token_ids"].shape[1]
-        sizes[length] = max(sizes.get(length, 0), len(y))
-    assert sizes == {4: 6, 8: 3, LIMIT: 2}
-
-
 @pytest.mark.parametrize("weighted", [False, True])
 def test_static_shapes_fill_up_with_rows_of_weight_0(preprocessor, weighted):
     weight = np.linspace(1, 2, len(Y)) if weighted else np.ones(len(Y))
     data = (TEXTS, Y, weight) if weighted else (TEXTS, Y)
-    dataset = bucketed(preprocessor, data, static_shapes=True)
+    dataset = bucketed(preprocessor, data, boundaries=(6,), static_shapes=True)
     assert dataset.element_spec[0]["token_ids"].shape == (4, None)
     found = {}
     for x, y, weights in read(dataset):
@@ -184,27 +172,26 @@ def test_static_shapes_of_equal_tokens_are_static_for_each_length(preprocessor):
 def test_arrays_lists_columns_and_datasets_are_the_same(preprocessor):
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame({"text": TEXTS, "y": Y, "weight": Y / 2})
-    expected = labels(bucketed(preprocessor))
+    expected = labels(bucketed(preprocessor, boundaries=(6,)))
     rows = tf.data.Dataset.from_tensor_slices((TEXTS, Y))
     for data in (
-        (np.array(TEXTS, object), Y.tolist()),
-        (table.text, table.y),
-        (TEXTS, Y, None),
-        rows,
+        (np.array(TEXTS, object), Y.tolist(), None),
+        (table.text, table.y, table.weight),
         rows.filter(lambda x, y: True).batch(5),  # of unknown length
     ):
-        assert labels(bucketed(preprocessor, data)) == expected
-    for _, y, weight in read(
-        bucketed(preprocessor, (table.text, table.y, table.weight))
-    ):
-        np.testing.assert_array_equal(y / 2, weight)
+        dataset = bucketed(preprocessor, data, boundaries=(6,))
+        assert labels(dataset) == expected
+        for _, y, *weights in read(dataset):
+            for weight in weights:
+                np.testing.assert_array_equal(y / 2, weight)
+    assert labels(bucketed(preprocessor, rows, boundaries=(6,))) == expected
 
 
 def test_pairs_of_texts_and_structures_of_labels(preprocessor):
     second = TEXTS[::-1]
     data = (TEXTS, second), {"one": Y, "two": np.eye(len(Y))}
     whole = preprocessor((tf.constant(TEXTS), tf.constant(second)), y=None)
-    batches = read(bucketed(preprocessor, data, boundaries=(6, 10)))
+    batches = read(bucketed(preprocessor, data, boundaries=(6,)))
     rows = [y["one"] for _, y in batches]
     assert sorted(np.concatenate(rows)) == Y.tolist()
     for x, y in batches:
@@ -213,13 +200,13 @@ def test_pairs_of_texts_and_structures_of_labels(preprocessor):
         for key in x:
             expected = np.asarray(whole[key])[y["one"]]
             np.testing.assert_array_equal(x[key], expected[:, :length])
-    assert {x["token_ids"].shape[1] for x, _ in batches} == {6, 10, LIMIT}
+    assert {x["token_ids"].shape[1] for x, _ in batches} == {6, LIMIT}
 
 
 def test_the_preprocessor_of_the_user_stays_as_it_was(preprocessor):
     before, names = preprocessor.get_config(), sorted(vars(preprocessor))
     whole = np.asarray(preprocessor(TEXTS)["token_ids"])
-    read(bucketed(preprocessor))
+    read(bucketed(preprocessor, boundaries=(6,)))
     assert preprocessor.get_config() == before
     assert preprocessor.sequence_length == preprocessor.packer.sequence_length == LIMIT
     assert sorted(vars(preprocessor)) == names
@@ -231,12 +218,11 @@ def test_the_preprocessor_of_the_user_stays_as_it_was(preprocessor):
 
 def outputs_at_one_length(model, preprocessor, dataset):
     whole = preprocessor(TEXTS)
-    expected = model.predict(
-        keras.tree.map_structure(np.asarray, whole), batch_size=64, verbose=0
-    )
+    whole = keras.tree.map_structure(np.asarray, whole)
+    expected = np.asarray(model(whole, training=False))
     count = 0
     for x, y in read(dataset):
-        assert_close(model.predict_on_batch(x), expected[y], 1e-6)
+        assert_close(model(x, training=False), expected[y], 1e-6)
         count += len(y)
     assert count == len(Y)
     return expected
@@ -246,7 +232,8 @@ def outputs_at_one_length(model, preprocessor, dataset):
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 def test_a_bert_has_the_outputs_of_one_length(preprocessor, pooling):
     keras.utils.set_random_seed(0)
-    model = kt.models.TransferClassifier(tiny.bert(), 3, pooling=pooling)
+    bert = tiny.bert(num_layers=1)
+    model = kt.models.TransferClassifier(bert, 3, pooling=pooling)
     found = outputs_at_one_length(model, preprocessor, bucketed(preprocessor))
     assert np.ptp(found, 0).min() > 1e-4
 
@@ -265,14 +252,15 @@ def test_a_gpt2_pooled_at_the_last_token_has_the_outputs_of_one_length():
     keras.utils.set_random_seed(0)
     backbone = keras_hub.models.GPT2Backbone(
         vocabulary_size=len(vocabulary),
-        num_layers=2,
+        num_layers=1,
         num_heads=2,
         hidden_dim=16,
         intermediate_dim=32,
         max_sequence_length=LIMIT,
     )
     model = kt.models.TransferClassifier(backbone, 3, pooling="last")
-    outputs_at_one_length(model, preprocessor, bucketed(preprocessor))
+    dataset = bucketed(preprocessor, boundaries=(6,))
+    outputs_at_one_length(model, preprocessor, dataset)
 
 
 @pytest.mark.slow
@@ -290,35 +278,41 @@ def test_a_roberta_has_the_outputs_of_one_length():
     keras.utils.set_random_seed(0)
     backbone = keras_hub.models.RobertaBackbone(
         vocabulary_size=len(words),
-        num_layers=2,
+        num_layers=1,
         num_heads=2,
         hidden_dim=16,
         intermediate_dim=32,
         max_sequence_length=LIMIT,
     )
     model = kt.models.TransferClassifier(backbone, 3)
-    outputs_at_one_length(model, preprocessor, bucketed(preprocessor))
+    dataset = bucketed(preprocessor, boundaries=(6,))
+    outputs_at_one_length(model, preprocessor, dataset)
 
 
 # Training.
 
 
-def compiled(model, **kwargs):
+def compiled(model, jit_compile=False, **kwargs):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.1), loss, **kwargs)
+    sgd = keras.optimizers.SGD(0.1)
+    model.compile(sgd, loss, jit_compile=jit_compile, **kwargs)
     return model
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("jit_compile", [True, False])
-def test_a_transfer_classifier_fits(preprocessor, jit_compile):
+def classifier():
     keras.utils.set_random_seed(0)
-    model = kt.models.TransferClassifier(tiny.bert(dropout=0.0), 3)
-    compiled(model, jit_compile=jit_compile)
-    dataset = bucketed(preprocessor, (TEXTS, Y % 3), boundaries=(6,))
-    history = model.fit(dataset, epochs=2, shuffle=False, verbose=0)
+    return kt.models.TransferClassifier(tiny.bert(num_layers=1, dropout=0.0), 3)
+
+
+@pytest.mark.slow
+def test_a_transfer_classifier_fits_with_xla(preprocessor):
+    model = compiled(classifier(), jit_compile=True)
+    dataset = bucketed(
+        preprocessor, (TEXTS, Y % 3), boundaries=(6,), static_shapes=True
+    )
+    history = model.fit(dataset, shuffle=False, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
-    assert int(model.optimizer.iterations) == 2 * len(dataset)
+    assert int(model.optimizer.iterations) == len(dataset)
 
 
 @pytest.mark.slow
@@ -326,41 +320,42 @@ def test_a_task_fits_with_its_preprocessor_detached(preprocessor):
     import keras_hub
 
     task = keras_hub.models.BertTextClassifier(
-        tiny.bert(dropout=0.0), 3, preprocessor=preprocessor
+        tiny.bert(num_layers=1, dropout=0.0), 3, preprocessor=preprocessor
     )
-    compiled(task, metrics=["accuracy"])
+    compiled(task)
     expected = task.evaluate(np.array(TEXTS, object), Y % 3, verbose=0)
     dataset, held_out = (
-        bucketed(task.preprocessor, (TEXTS, Y % 3), seed=seed) for seed in (0, None)
+        bucketed(task.preprocessor, (TEXTS, Y % 3), seed=seed, boundaries=(6,))
+        for seed in (0, None)
     )
     task.preprocessor = None
     assert task.evaluate(held_out, verbose=0) == pytest.approx(expected, abs=1e-5)
-    task.fit(dataset, epochs=2, shuffle=False, verbose=0)
-    assert int(task.optimizer.iterations) == 2 * len(dataset)
+    task.fit(dataset, shuffle=False, verbose=0)
+    assert int(task.optimizer.iterations) == len(dataset)
 
 
 @pytest.mark.slow
 def test_two_replicas_train_as_one_with_static_shapes(preprocessor, strategy):
     def trained(scope):
-        keras.utils.set_random_seed(0)
         with scope:
-            model = kt.models.TransferClassifier(tiny.bert(dropout=0.0), 3)
-            compiled(model)
-        dataset = bucketed(preprocessor, (TEXTS, Y % 3), static_shapes=True, seed=None)
-        model.fit(dataset, epochs=2, shuffle=False, verbose=0)
+            model = compiled(classifier())
+        model.fit(dataset, shuffle=False, verbose=0)
         return model.get_weights()
 
+    dataset = bucketed(
+        preprocessor, (TEXTS, Y % 3), boundaries=(6,), static_shapes=True, seed=None
+    )
     assert_close(trained(strategy.scope()), trained(contextlib.nullcontext()), 1e-5)
 
 
 @pytest.mark.slow
 def test_features_can_be_cached_from_batches(preprocessor):
     keras.utils.set_random_seed(0)
-    model = kt.backbones.features(tiny.bert())
-    dataset = bucketed(preprocessor, seed=None)
+    model = kt.backbones.features(tiny.bert(num_layers=1))
+    dataset = bucketed(preprocessor, seed=None, boundaries=(6,))
     cached = kt.backbones.cache_features(model, dataset, verbose=0)
     x = keras.tree.map_structure(np.asarray, preprocessor(TEXTS))
-    expected = model.predict(x, verbose=0)
+    expected = np.asarray(model(x, training=False))
     for feature, y, _ in cached.as_numpy_iterator():
         assert_close(feature, expected[y], 1e-5)
 
@@ -371,17 +366,14 @@ def test_features_can_be_cached_from_batches(preprocessor):
 @pytest.mark.parametrize(
     "kwargs, error, message",
     [
-        (dict(boundaries=(8, 4)), ValueError, "each greater than the one before"),
         (dict(boundaries=(4, 4)), ValueError, "each greater than the one before"),
         (dict(boundaries=()), ValueError, "one or more lengths"),
         (dict(boundaries=(4, 13)), ValueError, "sequence_length=12"),
-        (dict(boundaries=(4.5,)), ValueError, "whole number"),
         (dict(boundaries=(0, 4)), ValueError, "whole number"),
         (dict(batch_size=0), ValueError, "batch_size=0"),
         (dict(seed=-1), ValueError, "seed=-1"),
         (dict(data=(TEXTS[:0], Y[:0])), ValueError, "is empty"),
         (dict(data=(TEXTS, Y[1:])), ValueError, r"\[21, 22\] examples"),
-        (dict(data=(TEXTS, Y, Y[1:])), ValueError, r"\[21, 22\] examples"),
         (dict(data=(TEXTS,)), ValueError, "no labels"),
         (dict(data=(TEXTS, None)), ValueError, "no labels"),
         (dict(data=TEXTS), TypeError, "texts_or_dataset"),

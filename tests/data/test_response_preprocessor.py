@@ -1,8 +1,5 @@
 """ResponsePreprocessor: which tokens are learned, cuts, training and saving."""
 
-import subprocess
-import sys
-
 import keras
 import keras_hub
 import numpy as np
@@ -10,6 +7,8 @@ import pytest
 import tensorflow as tf
 
 import keras_transfer as kt
+from tests.contracts import fresh
+from tests.contracts.compare import assert_close
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "yes", "no"]
 START, END, GOOD, BAD, YES, NO = 2, 3, 5, 6, 7, 8
@@ -68,15 +67,15 @@ def test_no_start_and_no_end():
     assert weights[0].tolist() == [0, 1, 0, 0, 0, 0]
 
 
+@pytest.mark.slow
 def test_a_dataset_of_batches_and_of_single_examples():
     preprocessor = responses()
+    expected = preprocessor(PAIRS)
     dataset = tf.data.Dataset.from_tensor_slices(PAIRS)
     for batch in dataset.batch(2).map(preprocessor).as_numpy_iterator():
-        keras.tree.map_structure(
-            np.testing.assert_array_equal, batch, preprocessor(PAIRS)
-        )
+        keras.tree.map_structure(np.testing.assert_array_equal, batch, expected)
     (first, _) = dataset.map(preprocessor).as_numpy_iterator()
-    assert first[1].tolist() == preprocessor(PAIRS)[1][0].tolist()
+    assert first[1].tolist() == expected[1][0].tolist()
 
 
 def test_it_is_a_copy_of_its_class():
@@ -99,12 +98,13 @@ def task():
         len(WORDS), 1, 2, 16, 32, max_sequence_length=8, dropout=0.0
     )
     model = keras_hub.models.GPT2CausalLM(backbone, responses())
-    model.compile(keras.optimizers.Adam(0.02), jit_compile=False, sampler="greedy")
+    adam = keras.optimizers.Adam(0.05)
+    model.compile(adam, weighted_metrics=[], jit_compile=False, sampler="greedy")
     pairs = {
-        "prompts": np.array(["good bad", "bad good"] * 8, object),
-        "responses": np.array(["yes", "no"] * 8, object),
+        "prompts": np.array(["good bad", "bad good"] * 64, object),
+        "responses": np.array(["yes", "no"] * 64, object),
     }
-    run = kt.fine_tune(model, pairs, strategy="full", epochs=30, verbose=0)
+    run = kt.fine_tune(model, pairs, strategy="full", epochs=2, batch_size=4, verbose=0)
     assert run.history["loss"][-1] < run.history["loss"][0]
     return model
 
@@ -114,24 +114,16 @@ def test_a_task_answers_after_fine_tuning(task):
     assert task.generate(["good bad", "bad good"]) == ["good bad yes", "bad good no"]
 
 
-NEW_PROCESS = """
-import sys
-import keras
-import keras_transfer as kt
-task = keras.models.load_model(sys.argv[1])
-task.compile(sampler="greedy")
-pairs = {"prompts": ["good bad"], "responses": ["yes"]}
-print(isinstance(task.preprocessor, kt.data.ResponsePreprocessor))
-print(task.preprocessor(pairs)[2].sum(), *task.generate(["good bad"]))
-"""
-
-
 @pytest.mark.slow
 def test_a_saved_task_answers_in_a_new_process(task, tmp_path):
     task.save(tmp_path / "task.keras")
-    command = [sys.executable, "-c", NEW_PROCESS, str(tmp_path / "task.keras")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-2:] == ["True", "2.0 good bad yes"]
+    x, _, weights = task.preprocessor(PAIRS)
+    x = keras.tree.map_structure(np.asarray, x)
+    found = fresh.load(tmp_path / "task.keras", x, imports=["keras_hub"])
+    assert_close(found.outputs, task(x, training=False), 1e-6)
+    again = keras.models.load_model(tmp_path / "task.keras")
+    assert isinstance(again.preprocessor, kt.data.ResponsePreprocessor)
+    assert_close(again.preprocessor(PAIRS)[2], weights)
 
 
 @pytest.mark.parametrize(
