@@ -37,7 +37,7 @@ def compiled(loss=None, model=None, **kwargs):
     model = model or tiny.mlp()
     kwargs = dict(jit_compile=False) | kwargs
     model.compile(
-        keras.optimizers.Adam(0.01), loss or SPARSE(from_logits=True), **kwargs
+        keras.optimizers.SGD(0.01), loss or SPARSE(from_logits=True), **kwargs
     )
     return model
 
@@ -63,7 +63,7 @@ class TestTargetValidation(CallbackContract):
             TargetValidation(
                 SOURCE,
                 TARGET,
-                validators=[*FOUR, *RISKS],
+                validators=["target_entropy", "importance_weighted_risk"],
                 features=with_features(model),
                 from_logits=True,
                 batch_size=8,
@@ -116,7 +116,7 @@ def test_one_hot_labels_and_probabilities():
     inputs = keras.Input((6,))
     outputs = keras.layers.Softmax()(tiny.mlp()(inputs))
     model = keras.Model(inputs, outputs)
-    model.compile("adam", "categorical_crossentropy", jit_compile=False)
+    model.compile("sgd", "categorical_crossentropy", jit_compile=False)
     one_hot = np.eye(3)[SOURCE[1]]
     x, y = domain(12)
     callbacks = [TargetValidation((SOURCE[0], one_hot), TARGET)]
@@ -141,9 +141,10 @@ def test_datasets_give_the_same_logs_as_arrays():
     # It shuffles again in each pass, so labels and outputs must come from one pass.
     source = source.unbatch().shuffle(22).batch(5)
     target = tf.data.Dataset.from_tensor_slices(TARGET).batch(4)
-    again = fit(compiled(), TargetValidation(source, target))
-    for name in first:
-        np.testing.assert_allclose(again[name], first[name], rtol=1e-4, err_msg=name)
+    for others in ((source, target), (Batches(SOURCE), Batches((TARGET,)))):
+        again = fit(compiled(), TargetValidation(*others))
+        for name in first:
+            np.testing.assert_allclose(again[name], first[name], rtol=1e-4)
 
 
 class Batches(keras.utils.PyDataset):
@@ -157,14 +158,6 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index):
         part = slice(index * self.size, (index + 1) * self.size)
         return keras.tree.map_structure(lambda each: each[part], self.data)
-
-
-@pytest.mark.slow
-def test_py_datasets_give_the_same_logs_as_arrays():
-    first = fit(compiled(), TargetValidation(SOURCE, TARGET))
-    again = fit(compiled(), TargetValidation(Batches(SOURCE), Batches((TARGET,))))
-    for name in first:
-        np.testing.assert_allclose(again[name], first[name], rtol=1e-4, err_msg=name)
 
 
 def test_validators_on_the_target_need_no_source():
@@ -361,7 +354,6 @@ def test_a_loss_without_from_logits_raises(loss):
 @pytest.mark.parametrize(
     "loss",
     [
-        SPARSE(from_logits=True),
         [SPARSE(from_logits=True)],
         {"dense_2": SPARSE(from_logits=True)},
     ],
@@ -396,7 +388,7 @@ def test_outputs_that_are_nan_raise():
 def test_several_outputs_raise():
     inputs = keras.Input((6,))
     model = keras.Model(inputs, {"a": tiny.mlp()(inputs), "b": tiny.mlp()(inputs)})
-    model.compile("adam", {"a": SPARSE(True), "b": SPARSE(True)}, jit_compile=False)
+    model.compile("sgd", {"a": SPARSE(True), "b": SPARSE(True)}, jit_compile=False)
     x, y = domain(12)
     validation = TargetValidation(SOURCE, TARGET, from_logits=True)
     with pytest.raises(ValueError, match="several outputs"):
