@@ -1,5 +1,8 @@
 """ResponsePreprocessor: which tokens are learned, cuts, training and saving."""
 
+import subprocess
+import sys
+
 import keras
 import keras_hub
 import numpy as np
@@ -7,8 +10,6 @@ import pytest
 import tensorflow as tf
 
 import keras_transfer as kt
-from tests.contracts import fresh
-from tests.contracts.compare import assert_close
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "yes", "no"]
 START, END, GOOD, BAD, YES, NO = 2, 3, 5, 6, 7, 8
@@ -114,16 +115,24 @@ def test_a_task_answers_after_fine_tuning(task):
     assert task.generate(["good bad", "bad good"]) == ["good bad yes", "bad good no"]
 
 
+NEW_PROCESS = """
+import sys
+import keras
+import keras_transfer as kt
+task = keras.models.load_model(sys.argv[1])
+task.compile(sampler="greedy")
+pairs = {"prompts": ["good bad"], "responses": ["yes"]}
+print(isinstance(task.preprocessor, kt.data.ResponsePreprocessor))
+print(task.preprocessor(pairs)[2].sum(), *task.generate(["good bad"]))
+"""
+
+
 @pytest.mark.slow
 def test_a_saved_task_answers_in_a_new_process(task, tmp_path):
     task.save(tmp_path / "task.keras")
-    x, _, weights = task.preprocessor(PAIRS)
-    x = keras.tree.map_structure(np.asarray, x)
-    found = fresh.load(tmp_path / "task.keras", x, imports=["keras_hub"])
-    assert_close(found.outputs, task(x, training=False), 1e-6)
-    again = keras.models.load_model(tmp_path / "task.keras")
-    assert isinstance(again.preprocessor, kt.data.ResponsePreprocessor)
-    assert_close(again.preprocessor(PAIRS)[2], weights)
+    command = [sys.executable, "-c", NEW_PROCESS, str(tmp_path / "task.keras")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == ["True", "2.0 good bad yes"]
 
 
 @pytest.mark.parametrize(
