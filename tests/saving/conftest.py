@@ -4,6 +4,7 @@ import pytest
 
 import keras_transfer as kt
 from keras_transfer import adapters
+from tests.saving import peft_models
 from tests.saving.files import small
 from tests.saving.files import trained
 
@@ -21,3 +22,20 @@ def saved(path):
     trained(model, adapters.LoRA(rank=2, targets="wide|narrow"))
     kt.save_adapter(model, path)
     return model, other
+
+
+@pytest.fixture
+def shared():
+    """Return a function for shared models, which are reset afterward."""
+    used = []
+
+    def get(make, family):
+        model = peft_models.shared(make, family)
+        used.append((model, model.get_weights()))
+        return model
+
+    yield get
+    for model, weights in reversed(used):
+        if adapters.attached(model):
+            adapters.detach(model)
+        model.set_weights(weights)

@@ -1,5 +1,6 @@
 """The tiny Hugging Face models of tests/golden, loaded with keras-hub."""
 
+import functools
 import json
 import pathlib
 
@@ -86,15 +87,25 @@ def causal_lm(family):
     return kinds[family](backbone=backbone(family), preprocessor=None)
 
 
+def maker_of(case):
+    """Return the function that makes the Keras model for the adapter of a case."""
+    family, name = case.split("/")
+    if name.endswith(("seq_cls", "classifier")):
+        return classifier
+    if name.endswith("causal_lm") or family != "bert" and name == "embeddings":
+        return causal_lm
+    return backbone
+
+
 def model_of(case):
     """Return the Keras model for the adapter of a case, and the folder of the case."""
-    family, name = case.split("/")
-    folder = GOLDEN / case
-    if name.endswith(("seq_cls", "classifier")):
-        return classifier(family), folder
-    if name.endswith("causal_lm") or family != "bert" and name == "embeddings":
-        return causal_lm(family), folder
-    return backbone(family), folder
+    return maker_of(case)(case.split("/")[0]), GOLDEN / case
+
+
+@functools.cache
+def shared(make, family):
+    """Return the one model of `make` and `family`, which a test must not change."""
+    return make(family)
 
 
 def inputs_of(model, family):

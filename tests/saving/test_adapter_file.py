@@ -2,8 +2,6 @@
 
 import inspect
 import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -82,27 +80,32 @@ class TestRoundTrip:
         assert_equal(outputs(other, x), outputs(model, x))
 
     @pytest.mark.parametrize("technique", OURS)
-    def test_of_every_technique(self, technique, path):
-        def make():
-            return models.nested(num_layers=1)
-
-        model = make()
-        other = twin(make, model)
-        before = outputs(model)
+    def test_of_every_technique(self, technique, path, shared):
+        model = shared(models.nested, 1)
+        base, before = model.get_weights(), outputs(model)
         given = inspect.signature(OURS[technique]).parameters
         # BERT is 16 wide and has 12 positions.
         small = {key: 4 for key in ("size", "tokens") if key in given}
         trained(model, OURS[technique](**small))
-        assert np.abs(outputs(model)[0] - before[0]).max() > 1e-3
+        expected, first = outputs(model), adapters.attached(model)["default"]
+        assert np.abs(expected[0] - before[0]).max() > 1e-3
         kt.save_adapter(model, path)
-        kt.load_adapter(other, path)
-        assert_equal(outputs(other), outputs(model))
-        first, second = (adapters.attached(x)["default"] for x in (model, other))
+        adapters.detach(model).set_weights(base)
+        kt.load_adapter(model, path)
+        assert_equal(outputs(model), expected)
+        second = adapters.attached(model)["default"]
         assert type(first) is type(second)
         assert first.get_config() == second.get_config()
 
-    @pytest.mark.parametrize("make", BERTS)
-    @pytest.mark.parametrize("start", [models.task, models.flat])
+    @pytest.mark.parametrize(
+        "start, make",
+        [
+            (models.task, transfer_classifier),
+            (models.task, models.nested),
+            (models.task, models.flat),
+            (models.flat, models.task),
+        ],
+    )
     def test_from_one_model_of_a_backbone_to_another(self, start, make, path):
         model, other = start(), make()
         same_base(other, model)
@@ -121,30 +124,6 @@ class TestRoundTrip:
         assert losses[-1] < losses[0]
         after = models.base_values(other.get_layer("body"))
         assert all(np.array_equal(after[key], base[key]) for key in base)
-
-    def test_in_a_fresh_process(self, path):
-        base = path.with_name("base.keras")
-        model = models.task()
-        model.save(base)
-        trained(model)
-        kt.save_adapter(model, path)
-        np.savez(path.with_name("x.npz"), **models.tokens())
-        code = (
-            "import keras, numpy as np, sys, keras_transfer as kt, keras_hub\n"
-            "model = keras.saving.load_model('base.keras')\n"
-            "kt.load_adapter(model, 'adapter.safetensors')\n"
-            "np.save('y.npy', model(dict(np.load('x.npz')), training=False))\n"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=path.parent,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert_equal([np.load(path.with_name("y.npy"))], outputs(model))
-        assert done.stdout.count("\n") == 1
 
     def test_in_mixed_precision(self, path):
         keras.config.set_dtype_policy("mixed_float16")
@@ -190,7 +169,7 @@ class TestWhere:
         head = {"head:logits/kernel", "head:logits/bias"}
         assert set(tensors(path)) == pairs | head
 
-    @pytest.mark.parametrize("make", BERTS)
+    @pytest.mark.parametrize("make", [models.task, models.flat])
     def test_a_bare_backbone_gets_everything_except_the_head(self, make, path, capsys):
         model = make()
         backbone = same_base(bare(), model)
@@ -202,7 +181,7 @@ class TestWhere:
         assert "without its head because the model has no head" in text
         assert text.count("\n") == 1
         inner = keras.Model(model.input, model.layers[-1].input)
-        if make in (models.nested, models.flat):
+        if make is models.flat:
             assert_equal([backbone(models.tokens())["pooled_output"]], outputs(inner))
 
     def test_custom_targets_on_a_fresh_backbone(self, path):
@@ -462,7 +441,7 @@ class TestHead:
 
 
 class TestBase:
-    @pytest.mark.parametrize("make", [bare, *BERTS])
+    @pytest.mark.parametrize("make", [bare, models.task, models.flat])
     def test_the_fingerprint_depends_only_on_the_base(self, make):
         model = models.nested()
         base = fingerprint(backbone_of(model))
@@ -665,7 +644,7 @@ class TestTechniques:
 
 class TestFile:
     def test_size(self, path):
-        model = tiny.bert(num_layers=6)
+        model = tiny.bert(num_layers=3)
         adapters.LoRA(rank=8).attach(model)
         kt.save_adapter(model, path)
         parameters = sum(v.numpy().size for v in model.trainable_variables)

@@ -29,14 +29,16 @@ from tests.saving import peft_models
 
 FILES = (files.CONFIG, files.WEIGHTS)
 
-each_case = pytest.mark.parametrize("case", peft_models.CASES)
+# T5 is slow to build, and its IA3 has the places of its LoRA.
+CASES = [case for case in peft_models.CASES if case != "t5/ia3"]
+each_case = pytest.mark.parametrize("case", CASES)
 
 
 def train(model, case):
     """Train two steps on arbitrary data to change all trainable weights."""
     family = case.split("/")[0]
     inputs = peft_models.inputs_of(model, family)
-    model.compile("sgd", "mse", metrics=[], jit_compile=False)
+    model.compile("sgd", "mse", metrics=[], run_eagerly=True)
     outputs = model(inputs)
     target = {k: 0 * v for k, v in outputs.items()} if isinstance(outputs, dict) else 0
     target = 0 * outputs if target == 0 else target
@@ -81,9 +83,12 @@ def names_in(folder):
 
 
 @each_case
-def test_outputs_equal_pytorch_and_the_files_are_saved_bit_for_bit(case, tmp_path):
+def test_outputs_equal_pytorch_and_the_files_are_saved_bit_for_bit(
+    case, tmp_path, shared
+):
     family, name = case.split("/")
-    model, folder = peft_models.model_of(case)
+    model = shared(peft_models.maker_of(case), family)
+    folder = peft_models.GOLDEN / case
     load_peft(model, folder)
     outputs = peft_models.outputs_of(model, family)
     wanted = peft_models.expected(family, name)
@@ -204,9 +209,10 @@ def test_an_output_that_shares_the_embedding_does_not_use_its_pair():
 
 
 @pytest.mark.parametrize("case", ["bert/embeddings", "bert/dora", "gpt2/fused"])
-def test_a_merge_keeps_the_outputs_of_pytorch(case):
+def test_a_merge_keeps_the_outputs_of_pytorch(case, shared):
     family, name = case.split("/")
-    model, folder = peft_models.model_of(case)
+    model = shared(peft_models.maker_of(case), family)
+    folder = peft_models.GOLDEN / case
     load_peft(model, folder)
     adapters.merge(model)
     outputs = peft_models.outputs_of(model, family)
@@ -272,29 +278,30 @@ RECIPES = {
     "vera": adapters.VeRA(rank=5, targets="all-linear"),
     "vera as in PEFT": adapters.VeRA(rank=5, draw="peft"),
 }
-# A pair on the embedding of GPT-2 changes its logits, and it has fused projections.
-NOT_IN_GPT2 = ("embedding", "vera", "vera as in PEFT")
+FUSED = ("ranks", "dora", "biases of targets", "ia3", "norms")  # for GPT-2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "family, recipe",
-    [("bert", each) for each in RECIPES]
-    + [("gpt2", each) for each in RECIPES if each not in NOT_IN_GPT2],
+    [("bert", each) for each in RECIPES] + [("gpt2", each) for each in FUSED],
 )
-def test_a_new_file_can_be_loaded(family, recipe, tmp_path):
-    model = peft_models.backbone(family)
+def test_a_new_file_can_be_loaded(family, recipe, tmp_path, shared):
+    model = shared(peft_models.backbone, family)
+    before = model.get_weights()
     RECIPES[recipe].attach(model)
     disturb(model)
     if "biases" in recipe or recipe == "norms":
         for variable in model.trainable_variables:
             variable.assign(variable + 0.1)
     save_peft(model, tmp_path)
-    again = peft_models.backbone(family)
-    load_peft(again, tmp_path)
     outputs = peft_models.outputs_of(model, family)
-    assert_close(peft_models.outputs_of(again, family), outputs, 2e-6)
-    assert len(again.trainable_variables) >= len(model.trainable_variables)
+    count = len(model.trainable_variables)
+    adapters.detach(model)
+    model.set_weights(before)
+    load_peft(model, tmp_path)
+    assert_close(peft_models.outputs_of(model, family), outputs, 2e-6)
+    assert len(model.trainable_variables) >= count
 
 
 def test_pairs_of_a_fused_projection_become_one_with_the_sum_of_the_ranks(tmp_path):
@@ -635,11 +642,11 @@ def test_a_missing_pair_is_refused_with_excluded_modules_too(tmp_path):
         ),
     ],
 )
-def test_the_head_of_another_task_is_refused(settings, tmp_path):
+def test_the_head_of_another_task_is_refused(settings, tmp_path, shared):
     # The head of BertForTokenClassification is also called `classifier`.
     folder = copy_of("bert/seq_cls", tmp_path / "file")
     edit(folder, **settings)
-    model = peft_models.classifier("bert")
+    model = shared(peft_models.classifier, "bert")
     before = arrays(model.weights)
     with pytest.raises(ValueError, match="of another task"):
         load_peft(model, folder)
