@@ -33,11 +33,17 @@ def fit(model, *callbacks, epochs=4, **kwargs):
 
 
 class TestRankBudget(CallbackContract):
+    replaces_optimizer = True
+
     def make_model(self, **compile_kwargs):
         return adapted(**compile_kwargs)
 
     def make_callbacks(self, model):
         return [RankBudget(16, interval=2, verbose=0)]
+
+    @pytest.mark.slow
+    def test_backup_may_come_first(self, tmp_path):
+        self.check_backup(tmp_path, backup_first=True)
 
 
 class Counts(keras.callbacks.Callback):
