@@ -17,12 +17,9 @@ from tests.contracts.compare import assert_close
 from tests.contracts.compare import run
 from tests.contracts.layer_contract import LayerContract
 
-TEXT = [
-    *("bert", "roberta", "distilbert", "albert", "deberta_v3", "xlm_roberta"),
-    *("electra", "xlnet", "gpt2", "llama", "gemma", "t5"),
-]
-IMAGES = [n for n in families.HUB if n.startswith("hub_") and n != "hub_vit"]
-IMAGES += [*families.CV, "MobileNetV2"]
+# One of each form of inputs and outputs. The other families have the same.
+TEXT = ["bert", "distilbert", "deberta_v3", "xlnet", "gpt2", "t5"]
+IMAGES = ["hub_resnet", "hub_vgg", "cv_densenet", "cv_mobilenet_v3", "MobileNetV2"]
 
 
 def text_inputs(backbone, lengths=(3, 12)):
@@ -60,7 +57,7 @@ def test_text_families(family):
     assert_close(run(features(backbone, pooling="last"), x), last)
 
 
-@pytest.mark.parametrize("family", ["bert", "albert", "electra"])
+@pytest.mark.parametrize("family", ["bert", "albert"])
 def test_pooled_is_the_output_of_the_backbone(family):
     backbone = families.build(family)
     x, _ = text_inputs(backbone)
@@ -86,9 +83,14 @@ def test_image_families_average_the_grid(family):
     x = np.random.default_rng(0).random((2, *shape), "float32")
     grid = arrays(run(backbone, x))[0]
     assert grid.ndim == 4
-    for pooling in ("auto", "average"):
-        model = features(backbone, pooling=pooling)
-        assert_close(run(model, x), grid.mean((1, 2)), 1e-5)
+    assert_close(run(features(backbone), x), grid.mean((1, 2)), 1e-5)
+
+
+def test_average_can_be_asked_for():
+    backbone = tiny.hub_resnet()
+    x = np.random.default_rng(0).random((2, 16, 16, 3), "float32")
+    expected = run(features(backbone), x)
+    assert_close(run(features(backbone, pooling="average"), x), expected)
 
 
 def test_vit_has_tokens():
@@ -133,7 +135,7 @@ def test_keras_masks_are_used_without_a_padding_input():
 
 
 def test_a_frozen_backbone_gives_the_same_features():
-    backbone = tiny.bert()
+    backbone = tiny.bert(num_layers=1)
     x, _ = text_inputs(backbone)
     expected = run(features(backbone), x)
     frozen = features(FrozenBackbone(backbone))
@@ -150,7 +152,7 @@ def test_the_backbone_is_shared_and_not_copied():
     assert_close(model.get_weights(), backbone.get_weights())
 
 
-@pytest.mark.parametrize("pooling", ["auto", "first", "last", "pooled"])
+@pytest.mark.parametrize("pooling", ["last", "pooled"])
 def test_reloads_in_a_fresh_process(tmp_path, pooling):
     backbone = FrozenBackbone(tiny.bert(num_layers=1))
     model = features(backbone, pooling=pooling)
@@ -181,9 +183,9 @@ class TestMaskedMean(LayerContract):
         return np.random.default_rng(0).normal(size=(8, 5, 4)).astype("float32")
 
 
-class TestLastToken(TestMaskedMean):
-    def make(self):
-        return LastToken()
+def test_the_last_token_has_no_mask():
+    masked = layers.Masking()(np.ones((2, 5, 4), "float32"))
+    assert getattr(LastToken()(masked), "_keras_mask", None) is None
 
 
 def test_padding_may_contain_any_value():
