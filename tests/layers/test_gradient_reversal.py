@@ -62,7 +62,7 @@ class TestGradientReversal(LayerContract):
     "dtype", [pytest.param("float64", marks=wide), "float32", "bfloat16", "float16"]
 )
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
-@pytest.mark.parametrize("strength", [0.0, 0.1, 1.0, 7.3])
+@pytest.mark.parametrize("strength", [0.0, 7.3])
 def test_forward_is_bit_exact_and_gradient_is_minus_the_strength(dtype, mode, strength):
     layer = kt.layers.GradientReversal(strength, dtype=dtype)
 

@@ -31,14 +31,11 @@ class TestIsotonicCalibration(LayerContract):
         return logits()
 
 
-class TestOfProbabilities(LayerContract):
-    mask = None  # a row of zeros is not a distribution
-
-    def make(self):
-        return IsotonicCalibration(X, Y, from_logits=False)
-
-    def inputs(self):
-        return softmax(logits(), axis=-1)
+def test_the_config_says_whether_scores_are_probabilities():
+    layer = IsotonicCalibration(X, Y, from_logits=False)
+    again = IsotonicCalibration.from_config(layer.get_config())
+    p = softmax(logits(), axis=-1)
+    np.testing.assert_array_equal(value(again(p)), value(layer(p)))
 
 
 def test_equals_isotonic_regression_of_scikit_learn():

@@ -27,14 +27,11 @@ class TestTemperatureScaling(LayerContract):
         return logits()
 
 
-class TestOfProbabilities(LayerContract):
-    mask = None  # a row of zeros is not a distribution
-
-    def make(self):
-        return TemperatureScaling(0.7, from_logits=False)
-
-    def inputs(self):
-        return softmax(logits(), axis=-1)
+def test_the_config_says_whether_scores_are_probabilities():
+    layer = TemperatureScaling(0.7, from_logits=False)
+    again = TemperatureScaling.from_config(layer.get_config())
+    p = softmax(logits(), axis=-1)
+    np.testing.assert_array_equal(value(again(p)), value(layer(p)))
 
 
 def test_equals_the_formula_for_logits_and_probabilities():
