@@ -17,11 +17,6 @@ from tests.contracts.compare import build
 Energy = kt.callbacks.Energy
 
 
-class TestEnergy(CallbackContract):
-    def make_callbacks(self, model):
-        return [Energy()]
-
-
 @pytest.fixture
 def counter(monkeypatch, tmp_path):
     """A function that sets the counter of the only processor, in kWh."""
@@ -33,6 +28,19 @@ def counter(monkeypatch, tmp_path):
 
     set_to(0)
     return set_to
+
+
+class TestEnergy(CallbackContract):
+    epochs = 3
+    # It does nothing during the steps.
+    test_steps_per_execution_trains_the_same = test_xla_trains_the_same = None
+
+    @pytest.fixture(autouse=True)
+    def counted(self, counter):
+        """Use the counter of these tests."""
+
+    def make_callbacks(self, model):
+        return [Energy()]
 
 
 class Use(keras.callbacks.Callback):
@@ -99,7 +107,7 @@ def test_a_failed_fit_is_left_out(counter):
 
 def test_fine_tune_gives_its_history_the_energy_of_all_phases(counter):
     energy = Energy()
-    model = tiny.mlp()
+    model = tiny.mlp((4, 3))
     model.compile("sgd", "mse", jit_compile=False)
     x, y = np.ones((8, 6), "float32"), np.ones((8, 3), "float32")
     callbacks = [energy, Use(counter, 2.0)]
