@@ -16,6 +16,9 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 # One of each kind: transformer, shared layers, blocks inside a layer, images. The other
 # families are slow.
 FAST = ("bert", "albert", "hub_vit", "hub_resnet")
+# Their graphs are built like one of the others.
+ALIKE = {"bert_of_one", "roberta", "distilbert", "xlm_roberta", *families.CV}
+ALIKE |= {*families.APPLICATIONS} - {"InceptionV3", "MobileNetV2"}
 OUTPUTS = {"hgnet": "stage2"}
 KEYS = ("sequence_output", "encoder_sequence_output", "stage2")
 
@@ -67,6 +70,7 @@ class TestMarkedState(LayerContract):
     [
         name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
         for name in families.NAMES
+        if name not in ALIKE
     ],
 )
 @pytest.mark.filterwarnings("ignore:Layer '.*' .of type WindowAttention")
@@ -121,18 +125,16 @@ def test_blocks_are_chosen_by_name_in_the_order_of_the_network(tmp_path):
 def test_padding_never_counts_in_a_mix():
     x, _ = tokens(4)
     changed = x | {"token_ids": np.where(x["padding_mask"], x["token_ids"], 7)}
-    states = hidden_states(tiny.bert())
-    mix = mixed(states)
+    mix = mixed(hidden_states(tiny.bert(num_layers=1)))
     assert mix(x)._keras_mask is not None
     averaged = layers.GlobalAveragePooling1D()(mix.output)
     averaged = keras.Model(mix.input, averaged)
     pooled = kt.backbones.features(mix)
     short = {name: values[:, :6] for name, values in x.items()}
-    expected = pooled.predict(short, verbose=0)
+    expected = pooled(short)
     for model in (averaged, pooled):
         for inputs in (x, changed):
-            found = model.predict(inputs, verbose=0)
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(model(inputs), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_own_masks_are_kept():
@@ -193,55 +195,49 @@ def test_a_frozen_nested_model_stays_frozen():
 
 def test_a_mix_is_fine_tuned_in_groups(tmp_path):
     x, y = tokens()
-    mix = mixed(hidden_states(tiny.bert()), layer_dropout=0.1)
+    mix = mixed(hidden_states(tiny.bert(num_layers=2)), layer_dropout=0.1)
     model = kt.models.TransferClassifier(mix, 2)
     groups = kt.layer_groups(model)
-    names = [f"transformer_layer_{number}" for number in range(3)]
-    assert groups.names == ["stem", *names, "head"]
+    names = ["stem", "transformer_layer_0", "transformer_layer_1", "head"]
+    assert groups.names == names
     head = {variable.path for variable in groups["head"].variables}
     assert head == {"mix/scores", "mix/gamma", "logits/kernel", "logits/bias"}
-    optimizer = kt.optimizers.discriminative(
-        keras.optimizers.AdamW(1e-2), model, layer_decay=0.5
-    )
+    sgd = keras.optimizers.SGD(1.0)
+    optimizer = kt.optimizers.discriminative(sgd, model, layer_decay=0.5)
     model.compile(optimizer, LOSS, jit_compile=False)
     before = mix.get_layer("mix").block_weights
     model.fit(x, y, verbose=0, callbacks=[kt.callbacks.GradualUnfreezing(model)])
-    assert np.abs(mix.get_layer("mix").block_weights - before).max() > 1e-4
+    assert np.abs(mix.get_layer("mix").block_weights - before).max() > 1e-5
     model.save(tmp_path / "model.keras")
     again = kt.resume(tmp_path / "model.keras")
-    np.testing.assert_allclose(
-        again.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(again(x), model(x), rtol=1e-5, atol=1e-6)
     assert kt.layer_groups(again).names == groups.names
 
 
-@pytest.mark.parametrize(
-    "strategy", ["probe", pytest.param("lp-ft", marks=pytest.mark.slow)]
-)
-def test_fine_tune_takes_a_mix(strategy):
+@pytest.mark.slow
+def test_fine_tune_takes_a_mix():
     x, y = tokens()
-    model = kt.models.TransferClassifier(mixed(hidden_states(tiny.bert())), 2)
-    model.compile(keras.optimizers.AdamW(1e-3), LOSS, jit_compile=False)
-    history = kt.fine_tune(model, (x, y), strategy=strategy, epochs=2, verbose=0)
+    states = hidden_states(tiny.bert(num_layers=1))
+    model = kt.models.TransferClassifier(mixed(states), 2)
+    model.compile(keras.optimizers.SGD(1e-3), LOSS, jit_compile=False)
+    history = kt.fine_tune(model, (x, y), strategy="lp-ft", epochs=2, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
 
 
 def test_cached_states_of_a_frozen_backbone_train_a_mix():
     x, y = tokens()
-    backbone = kt.backbones.FrozenBackbone(tiny.bert())
+    backbone = kt.backbones.FrozenBackbone(tiny.bert(num_layers=1))
     states = hidden_states(backbone, pooling="auto")
     assert states.trainable_variables == []
     cached = kt.backbones.cache_features(states, (x, y), verbose=0)
     inputs = [keras.Input((16,)) for _ in states.outputs]
     logits = layers.Dense(2, name="logits")(kt.layers.ScalarMix(name="mix")(inputs))
     head = keras.Model(inputs, logits, name="head")
-    head.compile("adam", LOSS, jit_compile=False)
+    head.compile("sgd", LOSS, jit_compile=False)
     head.fit(cached.shuffle(16).batch(4), epochs=2, shuffle=False, verbose=0)
     model = kt.backbones.stitch(states, head)
-    expected = head.predict(states.predict(x, verbose=0), verbose=0)
-    np.testing.assert_allclose(
-        model.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-6
-    )
+    expected = head(states(x))
+    np.testing.assert_allclose(model(x), expected, rtol=1e-5, atol=1e-6)
     # The mean of the mix is the mix of the means.
     mix = mixed(hidden_states(backbone))
     mix.get_layer("mix").set_weights(head.get_layer("mix").get_weights())
@@ -252,17 +248,15 @@ def test_cached_states_of_a_frozen_backbone_train_a_mix():
 @pytest.mark.slow
 def test_a_mix_with_lora_is_loaded_with_its_flags(tmp_path):
     x, y = tokens(4)
-    states = hidden_states(tiny.bert(num_layers=2))
+    states = hidden_states(tiny.bert(num_layers=1))
     model = kt.models.TransferClassifier(mixed(states), 2)
     kt.adapters.LoRA(rank=1).attach(model)
-    model.compile("adam", LOSS, jit_compile=False)
+    model.compile("sgd", LOSS, jit_compile=False)
     model.fit(x, y, verbose=0)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
-    assert len(again.trainable_variables) == len(model.trainable_variables) == 12
-    np.testing.assert_allclose(
-        again.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6
-    )
+    assert len(again.trainable_variables) == len(model.trainable_variables) == 8
+    np.testing.assert_allclose(again(x), model(x), rtol=1e-5, atol=1e-6)
 
 
 def test_flags_of_a_plain_model_are_kept(tmp_path):

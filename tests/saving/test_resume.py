@@ -29,13 +29,13 @@ def vectors():
 
 
 def bert():
-    inner = tiny.bert(num_layers=2, dropout=0.0)
+    inner = tiny.bert(num_layers=1, dropout=0.0)
     outputs = keras.layers.Dense(3, name="logits")(inner.output["pooled_output"])
     return keras.Model(inner.input, outputs)
 
 
 def nested_bert():
-    inner = tiny.bert(num_layers=2, dropout=0.0)
+    inner = tiny.bert(num_layers=1, dropout=0.0)
     inputs = {
         name: keras.Input((None,), dtype="int32", name=name)
         for name in ("token_ids", "segment_ids", "padding_mask")
@@ -47,14 +47,14 @@ def nested_bert():
 def task():
     import keras_hub
 
-    inner = tiny.bert(num_layers=2, dropout=0.0)
+    inner = tiny.bert(num_layers=1, dropout=0.0)
     return keras_hub.models.BertTextClassifier(inner, num_classes=3, dropout=0.0)
 
 
 def compiled(model, optimizer=None):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(
-        optimizer or keras.optimizers.Adam(1e-3), loss, metrics=[], jit_compile=False
+        optimizer or keras.optimizers.Adam(1e-3), loss, metrics=[], run_eagerly=True
     )
     return model
 
@@ -80,7 +80,7 @@ def test_training_continues_as_if_never_stopped(tmp_path, make):
     assert_close(again.optimizer.variables, model.optimizer.variables)
     for each in (model, again):
         callbacks = [GradualUnfreezing(each)]
-        fit(each, *tokens(), initial_epoch=2, epochs=4, callbacks=callbacks)
+        fit(each, *tokens(), initial_epoch=2, epochs=3, callbacks=callbacks)
     assert_close(again.get_weights(), model.get_weights())
 
 
@@ -89,8 +89,8 @@ def test_keras_alone_loses_the_moments_of_a_partly_frozen_bert(tmp_path):
     model = bert()
     for layer in model.layers[:-1]:
         layer.trainable = False
-    model.get_layer("transformer_layer_1").trainable = True
-    for layer in _keras.sublayers(model.get_layer("transformer_layer_1"))[:2]:
+    model.get_layer("transformer_layer_0").trainable = True
+    for layer in _keras.sublayers(model.get_layer("transformer_layer_0"))[:2]:
         layer.trainable = False
     compiled(model)
     fit(model, *tokens())

@@ -19,11 +19,16 @@ GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "peft_prompts"
 CASES = sorted(path.parent.name for path in GOLDEN.glob("*/adapter_config.json"))
 
 
-def model_of(case):
-    """Return the base model of a case, as PEFT had it."""
+def kind_of(case):
+    """Return the maker and the family of the base model of a case, as PEFT had it."""
     family = case.split("_")[0]
-    kind = peft_models.backbone if family == "bert" else peft_models.causal_lm
-    return kind(family), family
+    return peft_models.backbone if family == "bert" else peft_models.causal_lm, family
+
+
+def model_of(case):
+    """Return a base model of a case, and its family."""
+    make, family = kind_of(case)
+    return make(family), family
 
 
 def config_of(folder):
@@ -35,8 +40,9 @@ def tensors_of(folder):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_outputs_equal_those_of_pytorch(case, tmp_path):
-    model, family = model_of(case)
+def test_outputs_equal_those_of_pytorch(case, tmp_path, shared):
+    make, family = kind_of(case)
+    model = shared(make, family)
     base = peft_models.outputs_of(model, family)
     wanted = np.load(GOLDEN / case / "outputs.npz")["outputs"]
     kt.load_adapter(model, GOLDEN / case, verbose=0)
@@ -80,8 +86,8 @@ def changed(case, tmp_path, **settings):
         (dict(peft_type="P_TUNING"), "PROMPT_TUNING and PREFIX_TUNING"),
     ],
 )
-def test_files_that_do_not_fit(settings, why, tmp_path):
-    model, _ = model_of("bert_prefix")
+def test_files_that_do_not_fit(settings, why, tmp_path, shared):
+    model = shared(*kind_of("bert_prefix"))
     with pytest.raises(ValueError, match=why):
         load_peft(model, changed("bert_prefix", tmp_path, **settings))
     assert adapters.attached(model) == {}
