@@ -22,7 +22,7 @@ SPARSE = keras.losses.SparseCategoricalCrossentropy
 
 
 def trained(head, cached, loss="mse"):
-    head.compile("adam", loss, jit_compile=False)
+    head.compile("sgd", loss, jit_compile=False)
     head.fit(cached.shuffle(9, seed=0).batch(3), epochs=2, shuffle=False, verbose=0)
     return head
 
@@ -35,9 +35,7 @@ def dense(width, units=3):
 
 BACKBONES = {
     "plain": lambda: tiny.mlp(),
-    "frozen": lambda: FrozenBackbone(tiny.mlp()),
     "pooled frozen": lambda: features(FrozenBackbone(tiny.bert(num_layers=1)), "first"),
-    "pooler": lambda: features(FrozenBackbone(tiny.bert(num_layers=1)), "pooled"),
     "sequential": lambda: keras.Sequential(
         [keras.Input((6,)), FrozenBackbone(tiny.mlp()), layers.Dense(2)], name="seq"
     ),
@@ -65,9 +63,7 @@ def test_equals_the_head_on_the_features(name, tmp_path):
     # The model contains only weights that the outputs depend on, and all of them train.
     still = [v for v in model.variables if not v.trainable]
     assert all("moving" in v.path or "seed" in v.path for v in still)
-    model.compile(
-        keras.optimizers.SGD(0.1), SPARSE(from_logits=True), jit_compile=False
-    )
+    model.compile(keras.optimizers.SGD(0.1), SPARSE(from_logits=True), run_eagerly=True)
     before = [v.numpy() for v in model.trainable_variables]
     model.fit(x, y, verbose=0)  # Keras would warn about a weight without a gradient
     moved = [
@@ -91,7 +87,7 @@ def test_the_layers_are_not_copied():
 
 
 def test_no_frozen_backbone_and_no_unused_weight_is_left():
-    bert = tiny.bert()
+    bert = tiny.bert(num_layers=2)
     model = stitch(features(FrozenBackbone(bert)), dense(16))
     names = [v.path for v in model.weights]
     assert not any("pooled_dense" in name for name in names)
@@ -100,7 +96,7 @@ def test_no_frozen_backbone_and_no_unused_weight_is_left():
 
 
 def test_the_groups_are_the_backbone_groups_and_the_head():
-    bert = tiny.bert()
+    bert = tiny.bert(num_layers=2)
     groups = kt.layer_groups(bert).names
     assert kt.layer_groups(stitch(bert, both())).names == [*groups, "head"]
     model = stitch(features(FrozenBackbone(bert)), dense(16))
