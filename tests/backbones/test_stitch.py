@@ -87,7 +87,7 @@ def test_the_layers_are_not_copied():
 
 
 def test_no_frozen_backbone_and_no_unused_weight_is_left():
-    bert = tiny.bert(num_layers=2)
+    bert = tiny.bert()
     model = stitch(features(FrozenBackbone(bert)), dense(16))
     names = [v.path for v in model.weights]
     assert not any("pooled_dense" in name for name in names)
@@ -96,7 +96,7 @@ def test_no_frozen_backbone_and_no_unused_weight_is_left():
 
 
 def test_the_groups_are_the_backbone_groups_and_the_head():
-    bert = tiny.bert(num_layers=2)
+    bert = tiny.bert()
     groups = kt.layer_groups(bert).names
     assert kt.layer_groups(stitch(bert, both())).names == [*groups, "head"]
     model = stitch(features(FrozenBackbone(bert)), dense(16))
