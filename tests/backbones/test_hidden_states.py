@@ -17,8 +17,8 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 # families are slow.
 FAST = ("bert", "albert", "hub_vit", "hub_resnet")
 # Their graphs are built like one of the others.
-ALIKE = {"bert_of_one", "roberta", "distilbert", "xlm_roberta", *families.CV}
-ALIKE |= {*families.APPLICATIONS} - {"InceptionV3", "MobileNetV2"}
+SIMILAR = {"bert_of_one", "roberta", "distilbert", "xlm_roberta", *families.CV}
+SIMILAR |= {*families.APPLICATIONS} - {"InceptionV3", "MobileNetV2"}
 OUTPUTS = {"hgnet": "stage2"}
 KEYS = ("sequence_output", "encoder_sequence_output", "stage2")
 
@@ -70,7 +70,7 @@ class TestMarkedState(LayerContract):
     [
         name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
         for name in families.NAMES
-        if name not in ALIKE
+        if name not in SIMILAR
     ],
 )
 @pytest.mark.filterwarnings("ignore:Layer '.*' .of type WindowAttention")
