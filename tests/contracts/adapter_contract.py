@@ -79,14 +79,21 @@ class AdapterContract:
             model = small()
             self.recipe().attach(model)
             before = arrays(model.weights)
-            # Faster than a trace. The tests of loading and XLA trace the model.
-            self.fit(models.compiled(model, run_eagerly=True), epochs=2)
+            self.fit(model, epochs=2)
             kind._trained = model, before
         return kind._trained
 
-    def fit(self, model, epochs=1):
-        """Fit the model on the data of the contract."""
-        fit(model, X, Y, epochs=epochs, callbacks=self.callbacks())
+    def fit(self, model, epochs=1, **kwargs):
+        """Compile and fit the model, without a graph by default, which is faster."""
+        settings = dict(run_eagerly=True, jit_compile=False) | kwargs
+        optimizer = keras.optimizers.SGD(0.1, momentum=0.5)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer, loss, **settings)
+        self.continue_fit(model, epochs)
+
+    def continue_fit(self, model, epochs=1):
+        """Fit a compiled model on the data of the contract."""
+        fit(model, X, Y, epochs=epochs, batch_size=8, callbacks=self.callbacks())
 
     def moved(self, model, before):
         """Return the weights that changed."""
@@ -150,8 +157,7 @@ class AdapterContract:
         config = adapters.attached(again)["default"].get_config()
         assert config == self.recipe().get_config()
         before = arrays(again.weights)
-        again.run_eagerly = False
-        self.fit(again)
+        self.continue_fit(again)
         moved = self.moved(again, before)
         assert all(v.trainable for v in moved)
         assert self.names(again, moved) == self.learns
@@ -162,12 +168,8 @@ class AdapterContract:
         model = small()
         self.recipe().attach(model)
         model.set_weights(before)
-        self.fit(models.compiled(model, jit_compile=True), epochs=2)
-        for variable, expected in zip(model.weights, plain.weights, strict=True):
-            # Biases of keys have gradients of 0 except for rounding, and Adam enlarges
-            # the rounding.
-            if "/key/bias" not in variable.path:
-                assert_close(variable, expected, 1e-4)
+        self.fit(model, epochs=2, run_eagerly=False, jit_compile=True)
+        assert_close(model.weights, plain.weights, 1e-5)
 
     @pytest.mark.costly
     def test_mixed_bfloat16(self):
@@ -185,7 +187,7 @@ class AdapterContract:
         for a, b in zip(arrays(run(model, X)), arrays(run(full, X)), strict=True):
             np.testing.assert_allclose(a.astype("float32"), b, rtol=0, atol=0.1)
         before = arrays(model.weights)
-        self.fit(models.compiled(model, run_eagerly=True))
+        self.fit(model)
         assert self.names(model, self.moved(model, before)) <= self.learns
         assert all(np.isfinite(array(v)).all() for v in model.trainable_variables)
 

@@ -59,24 +59,24 @@ class LayerContract:
     def teardown_class(cls):
         cls._kept.clear()
 
-    def trained(self, **compile_kwargs):
-        """Return the model after six steps of SGD, without XLA by default.
-
-        A model with default arguments is shared by the tests, which must not change it.
-        """
+    def trained(self, epochs=3, **compile_kwargs):
+        """Return a new model after `epochs` of one step."""
+        keras.utils.set_random_seed(1)
+        model = self.model()
         settings = dict(jit_compile=False) | compile_kwargs
-        key = (type(self), str(settings))
-        plain = keras.config.dtype_policy().name == "float32"
-        keep = plain and not tf.distribute.has_strategy()
-        if not (keep and key in self._kept):
-            keras.utils.set_random_seed(1)
-            model = self.model()
-            model.compile(keras.optimizers.SGD(0.01), "mse", **settings)
-            self.history = fit(model, self.inputs(), np.ones((8, 1)), epochs=3)
-            if not keep:
-                return model
-            self._kept[key] = (model, self.history)
-        model, self.history = self._kept[key]
+        model.compile(keras.optimizers.SGD(0.01), "mse", **settings)
+        more = dict(epochs=epochs, batch_size=8)
+        self.history = fit(model, self.inputs(), np.ones((8, 1)), **more)
+        return model
+
+    def plain(self):
+        """Return a model that was trained without a graph, which is faster.
+
+        The tests share it, so they must not change it.
+        """
+        if type(self) not in self._kept:
+            self._kept[type(self)] = self.trained(run_eagerly=True), self.history
+        model, self.history = self._kept[type(self)]
         return model
 
     def test_symbolic_output_equals_eager(self):
@@ -99,27 +99,27 @@ class LayerContract:
         assert keras.saving.serialize_keras_object(again) == config
 
     def test_reloads_in_a_fresh_process(self, tmp_path):
-        model = self.trained()
+        model = self.plain()
         model.save(tmp_path / "model.keras")
         again = fresh.load(tmp_path / "model.keras", self.inputs())
         assert_close(again.outputs, run(model, self.inputs()))
         assert len(again.trainable) == len(model.trainable_variables)
-        assert again.iterations == 6
+        assert again.iterations == 3
 
     def test_weights_file_restores_outputs(self, tmp_path):
-        model = self.trained()
+        model = self.plain()
         model.save_weights(tmp_path / "model.weights.h5")
         other = self.model()
         other.load_weights(tmp_path / "model.weights.h5")
         assert_close(run(other, self.inputs()), run(model, self.inputs()))
 
     def test_fits(self):
-        self.trained()
+        self.plain()
         assert np.isfinite(self.history.history["loss"]).all()
 
     @pytest.mark.costly
     def test_xla_trains_the_same(self):
-        plain = self.trained()
+        plain = self.plain()
         compiled = self.trained(jit_compile=True)
         assert_close(compiled.get_weights(), plain.get_weights(), 1e-5)
 
@@ -136,12 +136,12 @@ class LayerContract:
             np.testing.assert_allclose(
                 a.astype("float32"), b, rtol=0, atol=self.half_tolerance
             )
-        self.trained()
+        self.trained(epochs=1, run_eagerly=True)
         assert np.isfinite(self.history.history["loss"]).all()
 
     @pytest.mark.costly
     def test_two_replicas_equal_one(self, strategy):
-        one = self.trained()
+        one = self.plain()
         with strategy.scope():
             two = self.trained()
         assert_close(two.get_weights(), one.get_weights(), 1e-5)
@@ -161,7 +161,7 @@ class LayerContract:
     @exports
     @pytest.mark.costly
     def test_exports(self, tmp_path):
-        model = self.trained()
+        model = self.plain()
         model.export(tmp_path / "served", verbose=False)
         served = tf.saved_model.load(tmp_path / "served")  # owns the weights
         assert_close(
