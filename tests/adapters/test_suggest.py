@@ -18,7 +18,7 @@ def trains(model):
     return sum(math.prod(v.shape) for v in model.trainable_variables)
 
 
-@pytest.mark.parametrize("budget", [300, 700, 1500, 10**6])
+@pytest.mark.parametrize("budget", [300, 10**6])
 def test_the_cost_is_that_of_the_attached_recipe(budget):
     model = classifier()
     suggestion = kt.adapters.suggest(model, parameters=budget)

@@ -115,8 +115,15 @@ def test_isotonic_equals_scikit_learn(classes):
     assert np.abs(found - expected).mean() < 1e-4
 
 
-@pytest.mark.parametrize("method", ["temperature", "vector", "isotonic"])
-@pytest.mark.parametrize("activation", [None, "softmax"])
+@pytest.mark.parametrize(
+    "method, activation",
+    [
+        ("temperature", None),
+        ("vector", None),
+        ("isotonic", None),
+        ("vector", "softmax"),
+    ],
+)
 def test_each_method_calibrates_and_keeps_the_kind(method, activation):
     x, y = calibration_models.drawn()
     model = calibration_models.certain(activation=activation)
@@ -136,8 +143,15 @@ def test_each_method_calibrates_and_keeps_the_kind(method, activation):
         assert result.after.accuracy == result.before.accuracy
 
 
-@pytest.mark.parametrize("method", ["temperature", "vector", "isotonic"])
-@pytest.mark.parametrize("activation", [None, "sigmoid"])
+@pytest.mark.parametrize(
+    "method, activation",
+    [
+        ("temperature", None),
+        ("vector", None),
+        ("isotonic", None),
+        ("vector", "sigmoid"),
+    ],
+)
 def test_one_output_unit(method, activation):
     model, (x, y) = calibration_models.one_unit(activation)
     calibrated = kt.calibrate(model, (x, y), method=method)
