@@ -98,7 +98,7 @@ def test_silence_and_long_sounds_have_a_class(trained):
         assert trained.classify(long, RATE) == ["high"]
 
 
-@pytest.mark.parametrize("strategy", ["lp-ft", "lora", "gradual"])
+@pytest.mark.parametrize("strategy", ["lp-ft", "lora"])
 def test_fine_tunes(strategy):
     model = compiled(classifier())
     waveforms, names = sounds()
