@@ -15,6 +15,7 @@ from keras_transfer.models import TransferClassifier
 from tests import tiny
 from tests.contracts.compare import arrays
 from tests.contracts.compare import assert_close
+from tests.contracts.compare import fit
 from tests.contracts.compare import run
 from tests.contracts.model_contract import ModelContract
 
@@ -50,6 +51,13 @@ class TestContract(ModelContract):
 
     def targets(self):
         return LABELS
+
+    def test_fit_lowers_the_loss(self):  # in smaller batches, and more steps
+        keras.utils.set_random_seed(1)
+        model = self.make()
+        model.compile(keras.optimizers.SGD(0.01), LOSS, jit_compile=False)
+        losses = fit(model, self.inputs(), LABELS, epochs=3).history["loss"]
+        assert losses[-1] < losses[0]
 
 
 def loss_of(model, x):
@@ -155,7 +163,8 @@ def test_strings_are_served(tmp_path):
 def test_adapters_and_fine_tune_work():
     model = LanguageModelClassifier(gpt2(), 3)
     adapters.LoRA(rank=2).attach(model, verbose=0)
-    model.compile(keras.optimizers.AdamW(1e-2), LOSS, metrics=["accuracy"])
+    optimizer = keras.optimizers.AdamW(1e-2)
+    model.compile(optimizer, LOSS, metrics=["accuracy"], jit_compile=False)
     history = kt.fine_tune(
         model, (tokens(), LABELS), epochs=2, strategy="lora", verbose=0
     )
