@@ -90,7 +90,9 @@ def test_convolutions_of_the_blocks_by_default():
     models.disturb(model)
     out = keras.layers.GlobalAveragePooling2D()(model.output)
     head = keras.Model(model.input, keras.layers.Dense(3)(out))
-    models.compiled(head).fit(models.images(), models.labels(4), verbose=0)
+    models.compiled(head, run_eagerly=True).fit(
+        models.images(), models.labels(4), verbose=0
+    )
     # The statistics of BatchNormalization do not change either.
     assert_close(model.non_trainable_weights, before)
 
@@ -289,7 +291,7 @@ def test_bias_trains_the_biases_of_the_targets_or_all():
     biases = [v for v in model.trainable_weights if v.name == "bias"]
     assert len(biases) == 2 * 6 + 1 + 1
     x = models.tokens()
-    models.compiled(model).fit(x, models.labels(), verbose=0)
+    models.compiled(model, run_eagerly=True).fit(x, models.labels(), verbose=0)
     with pytest.raises(ValueError, match="combined in one model"):
         adapters.LoRA(rank=2).attach(model, "second")
     with pytest.raises(ValueError, match="switched off"), adapters.disabled(model):
@@ -409,7 +411,7 @@ def test_gradual_unfreezing_trains_the_pairs_and_never_the_base():
     models.disturb(model)
     base = models.base_values(model)
     idle = [array(v) for _, _, part in places(model, "idle") for v in part.weights]
-    model.compile(keras.optimizers.AdamW(0.01), "mse", jit_compile=False)
+    model.compile(keras.optimizers.AdamW(0.01), "mse", run_eagerly=True)
     unfreezing = kt.callbacks.GradualUnfreezing(model)
     x, y = models.tokens(), np.ones((8, 3))
     model.fit(x, y, epochs=3, callbacks=[unfreezing], verbose=0)
@@ -435,13 +437,13 @@ def test_lora_plus_sets_a_learning_rate_for_b():
     optimizer = kt.optimizers.discriminative(sgd, model, rates=rates)
     models.disturb(model, 0.1)
     before = {v.path: array(v) for v in model.trainable_variables}
-    model.compile(optimizer, "mse", jit_compile=False)
+    model.compile(optimizer, "mse", run_eagerly=True)
     x, y = models.tokens(), np.ones((8, 3))
     model.fit(x, y, batch_size=8, verbose=0)
     moved = {v.path: array(v) - before[v.path] for v in model.trainable_variables}
     for variable in model.trainable_variables:
         variable.assign(before[variable.path])
-    model.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.01), "mse", run_eagerly=True)
     model.fit(x, y, batch_size=8, verbose=0)
     for variable in model.trainable_variables:
         step = array(variable) - before[variable.path]

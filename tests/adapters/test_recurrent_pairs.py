@@ -111,16 +111,17 @@ def folded(host, part, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["LSTM", "LSTM, not fused", "GRU", "two ways"])
+@pytest.mark.parametrize("kind", ["LSTM, not fused", "GRU", "two ways"])
 def test_it_trains_the_same_under_xla_and_in_half_precision(kind, tmp_path):
     values = {}
     for xla in (False, True):
         model, x = made(kind)
         adapters.LoRA(rank=2, targets="cell").attach(model)
-        model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=xla)
+        settings = dict(jit_compile=xla, run_eagerly=not xla)
+        model.compile(keras.optimizers.SGD(0.1), "mse", **settings)
         y = np.ones((4, *model.output_shape[1:]))
         before = arrays(model.weights)
-        fit(model, x, y, epochs=3)
+        fit(model, x, y, epochs=2)
         values[xla] = arrays(model.weights)
         moved = [
             v.name

@@ -112,10 +112,10 @@ def test_a_task_takes_raw_texts_in_predict_files_and_export(tmp_path):
     found = served(tf.constant(texts[:5]))["outputs"]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     calibrated.model.backbone.trainable = True
-    calibrated.compile("sgd", calibration_models.SPARSE(from_logits=True))
-    history = calibrated.fit(
-        texts, labels, validation_data=(texts, labels), epochs=1, verbose=0
-    )
+    loss = calibration_models.SPARSE(from_logits=True)
+    calibrated.compile("sgd", loss, run_eagerly=True)
+    few = texts[:20], labels[:20]
+    history = calibrated.fit(*few, validation_data=few, verbose=0)
     assert np.isfinite(history.history["val_loss"]).all()
 
 

@@ -40,9 +40,8 @@ class TestDANN(DomainContract):
         right = (np.mean(z["source"] < 0) + np.mean(z["target"] >= 0)) / 2
         assert found["domain_accuracy"] == pytest.approx(right)
 
-    @pytest.mark.parametrize("strength", [0.0, 2.0])
-    def test_gradients_are_reversed_for_the_features_only(self, strength):
-        model = self.compiled(strength=strength)
+    def test_gradients_are_reversed_for_the_features_only(self):
+        model = self.compiled(strength=2.0)
         x = tensors(streams())
         body = model.feature_extractor
         self.teach(model, x)
@@ -70,7 +69,7 @@ class TestDANN(DomainContract):
         )
         lead = max(0.0, 1 - float(domain()) / np.log(2))
         expected = [
-            a - strength * lead * b
+            a - 2.0 * lead * b
             for a, b in zip(
                 gradients(label, body), gradients(domain, body), strict=True
             )
@@ -83,7 +82,7 @@ class TestDANN(DomainContract):
         rows, labels = [np.concatenate(each) for each in zip(*self.rows(model, x))]
         head = keras.Sequential([model.domain_head])
         loss = keras.losses.BinaryCrossentropy(from_logits=True)
-        head.compile(keras.optimizers.Adam(0.01), loss, jit_compile=False)
+        head.compile(keras.optimizers.Adam(0.01), loss, run_eagerly=True)
         head.fit(rows, labels, epochs=20, verbose=0)
 
     def rows(self, model, x):

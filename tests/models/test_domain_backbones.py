@@ -45,7 +45,7 @@ def bert(**kwargs):
 
 
 def compiled(model, optimizer=None, **kwargs):
-    kwargs = dict(jit_compile=False) | kwargs
+    kwargs = dict(jit_compile=False, run_eagerly=True) | kwargs
     model.compile(optimizer or keras.optimizers.Adam(0.01), LOGITS, **kwargs)
     return model
 
@@ -95,7 +95,7 @@ def test_each_example_keeps_its_padding_mask():
 )
 def test_image_backbones(tmp_path, kind, make, size):
     model = kind(make(), free_head(), strength=1.0)
-    compiled(model, keras.optimizers.SGD(0.01), run_eagerly=True)
+    compiled(model, keras.optimizers.SGD(0.01))
     weights = arrays(model.trainable_variables)
 
     def pictures(seed):
@@ -230,13 +230,12 @@ def test_the_domain_head_trains_at_the_full_learning_rate():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision(policy):
-    keras.config.set_dtype_policy(policy)
-    model = compiled(DANN(bert(), free_head()), metrics=["accuracy"])
+def test_mixed_float16_in_a_graph():
+    keras.config.set_dtype_policy("mixed_float16")
+    model = DANN(bert(), free_head())
+    compiled(model, metrics=["accuracy"], run_eagerly=False)
     history = train(model, epochs=2)
     assert all(np.isfinite(values).all() for values in history.values())
     # A step that float16 skips is not an update, so it does not count.
-    steps = [2, 4] if policy == "mixed_bfloat16" else [1, 3]
-    expected = 2 / (1 + np.exp(-10 * np.array(steps) / 4)) - 1
+    expected = 2 / (1 + np.exp(-10 * np.array([1, 3]) / 4)) - 1
     assert np.all(history["strength"] >= expected - 1e-6)

@@ -83,7 +83,8 @@ def test_thawing_with_rates_and_a_schedule_learns_and_continues(tmp_path):
 def test_fine_tune_thaws_it_by_name():
     keras.utils.set_random_seed(0)
     model = small().classifier(2, dropout=0.0)
-    model.compile(keras.optimizers.AdamW(0.01), LOSS, metrics=["accuracy"])
+    optimizer = keras.optimizers.AdamW(0.01)
+    model.compile(optimizer, LOSS, metrics=["accuracy"], jit_compile=False)
     x = array(model.vectorizer(5)(TEXTS))
     history = kt.fine_tune(model, (x, LABELS), epochs=4, strategy="gradual", verbose=0)
     assert history.strategy == "gradual"
