@@ -66,7 +66,7 @@ def test_the_line_about_the_model(capsys):
 def test_a_model_with_an_adapter_reloads_bit_for_bit(mode, tmp_path):
     model = quantized(mode)
     kt.adapters.LoRA(rank=2).attach(model, verbose=0)
-    models.compiled(model)
+    models.compiled(model, run_eagerly=True)
     model.fit(X, Y, epochs=2, shuffle=False, verbose=0)
     model.save(tmp_path / "model.keras")
     again = fresh.load(tmp_path / "model.keras", X)
