@@ -12,13 +12,13 @@ from keras_transfer import _keras
 from tests import tiny
 from tests.contracts.compare import assert_close
 
-STEPS = 10
+STEPS = 4
 IDS = np.array([[1, 1, 2], [1, 3, 3], [2, 2, 2], [1, 5, 6]] * 2, "int32")
 LABELS = np.arange(8) % 3
 
 
 def both(strategy, make, x, y, **settings):
-    """Return the weights after ten steps on one device and on two replicas."""
+    """Return the weights after some steps on one device and on two replicas."""
     settings = dict(batch_size=8, epochs=STEPS, shuffle=False, verbose=0) | settings
     found = []
     for scope in (contextlib.nullcontext(), strategy.scope()):
@@ -26,6 +26,7 @@ def both(strategy, make, x, y, **settings):
         keras.utils.set_random_seed(0)
         with scope:
             model, callbacks = make()
+        model.run_eagerly = not found  # one device: saves a trace
         before = model.get_weights()
         model.fit(x, y, callbacks=callbacks, **settings)
         assert _keras.value(model.optimizer.iterations) == STEPS
@@ -44,36 +45,19 @@ def data():
 
 # Without sparse gradients: optimizers/test_discriminative.py.
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "clip",
-    [{"clipnorm": 0.05}, {"global_clipnorm": 0.05}],
-    ids=str,
-)
-def test_sparse_gradients_of_repeated_ids(strategy, clip):
+def test_sparse_gradients_of_repeated_ids(strategy):
     def make():
         model = keras.Sequential([keras.Input((3,), dtype="int32")])
         model.add(layers.Embedding(7, 4, name="table"))
         model.add(layers.GlobalAveragePooling1D())
         model.add(layers.Dense(3, name="head"))
-        adam = keras.optimizers.AdamW(0.01, weight_decay=0.1, **clip)
+        adam = keras.optimizers.AdamW(0.01, weight_decay=0.1, global_clipnorm=0.05)
         optimizer = kt.optimizers.discriminative(adam, model, layer_decay=0.5)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer, loss)
         return model, []
 
     one, two = both(strategy, make, IDS, LABELS)
-    assert_close(two, one, 1e-6)
-
-
-@pytest.mark.slow
-def test_lora(strategy):
-    def make():
-        model = tiny.mlp()
-        kt.adapters.LoRA(rank=2, targets="dense_[01]").attach(model)
-        model.compile(keras.optimizers.SGD(0.01), "mse")
-        return model, []
-
-    one, two = both(strategy, make, *data())
     assert_close(two, one, 1e-6)
 
 
@@ -100,7 +84,7 @@ def test_gradual_unfreezing(strategy):
     def make():
         model = tiny.mlp()
         model.compile(keras.optimizers.AdamW(0.01, global_clipnorm=0.5), "mse")
-        return model, [kt.callbacks.GradualUnfreezing(model, epochs_per_phase=3)]
+        return model, [kt.callbacks.GradualUnfreezing(model, epochs_per_phase=1)]
 
     one, two = both(strategy, make, *data())
     assert_close(two, one, 1e-6)

@@ -27,7 +27,7 @@ def compiled(model, wrap=None, **settings):
 
 
 def classifier(dropout=0.1):
-    backbone = tiny.bert(num_layers=2, dropout=dropout, name="backbone")
+    backbone = tiny.bert(num_layers=1, dropout=dropout, name="backbone")
     return kt.models.TransferClassifier(backbone, num_classes=3)
 
 
@@ -60,7 +60,7 @@ def test_each_phase_of_gradual_unfreezing():
 
 
 def test_frozen_backbone():
-    frozen = kt.backbones.FrozenBackbone(tiny.bert(num_layers=2))
+    frozen = kt.backbones.FrozenBackbone(tiny.bert(num_layers=1))
     model = kt.models.TransferClassifier(frozen, num_classes=3)
     assert_static(compiled(model), X, Y)
 
@@ -95,11 +95,11 @@ def test_lora_is_float32_in_bfloat16_and_trains(policy):
     kt.adapters.LoRA(rank=2).attach(model)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     # bfloat16 would round such small steps to 0.
-    model.compile(keras.optimizers.SGD(1e-4), loss)
+    model.compile(keras.optimizers.SGD(1e-4), loss, run_eagerly=True)
     weights = [weight for _, part in all_parts(model) for weight in part.weights]
     assert {weight.dtype for weight in weights} == {"float32"}
     weights = [weight for weight in weights if weight.trainable]
-    assert len(weights) == 8 + 2  # and the adapter's own head
+    assert len(weights) == 4 + 2  # and the adapter's own head
     for weight in weights:
         if not _keras.value(weight).any():  # the second factor, the bias of the head
             weight.assign(keras.random.normal(weight.shape))
