@@ -133,7 +133,7 @@ def image_task():
 
 def test_an_image_task_takes_images_as_predict_does_and_files(tmp_path):
     task = image_task()
-    pictures = files.pictures()
+    pictures = files.pictures(2)
     folder = export_serving(
         task, tmp_path, samples=files.encoded(pictures), features=True
     )

@@ -89,10 +89,7 @@ LAYERS = {
     "einsum, two axes in": (einsum, ("abcd,cde->abe", (None, 4)), (5, 2, 3)),
     "einsum, kernel turned": (einsum, ("abc,dc->abd", (None, 4)), (5, 6)),
     "einsum, ellipsis": (einsum, ("...x,xy->...y", 4), (5, 6)),
-    "conv 1": (conv, (4, 1), (7, 8, 3)),
     "conv 1, strides": (conv, (4, 1, 2), (7, 8, 3)),
-    "conv 3": (conv, (4, 3), (7, 8, 3)),
-    "conv 3, same, strides": (conv, (4, 3, 2, "same"), (7, 8, 3)),
     "conv 5 x 2, strides": (conv, (4, (5, 2), (1, 2), "same"), (7, 8, 3)),
     "embedding": (keras.layers.Embedding, (20, 6), (5,)),
 }
@@ -123,9 +120,9 @@ def test_dilated_convolutions():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("targets", [None, "all-linear", ["token_embedding", "query"]])
+@pytest.mark.parametrize("targets", ["all-linear", ["token_embedding", "query"]])
 def test_bert_equals_the_merged_models(targets):
-    model = adapted(tiny.bert_classifier(num_layers=2), targets)
+    model = adapted(tiny.bert_classifier(num_layers=1), targets)
     rng = np.random.default_rng(1)
     ids = rng.integers(5, 64, (5, 12)).astype("int32")
     mask = (np.arange(12) < rng.integers(3, 13, (5, 1))).astype("int32")
@@ -181,12 +178,12 @@ def test_half_precision():
     np.testing.assert_allclose(found, wanted, rtol=0, atol=0.05)
 
 
-@pytest.mark.parametrize("rows", [0, 1, 7])
-def test_any_batch_size(rows):
-    model = adapted(tiny.mlp(), "dense_[01]")
-    x = np.ones((rows, 6), "float32")
-    found = function_of(model)(x, np.array(["dog"] * rows, dtype=str).reshape(-1))
-    assert found.shape == (rows, 3)
+def test_any_batch_size():
+    run = function_of(adapted(tiny.mlp(), "dense_[01]"))
+    for rows in (0, 1, 7):
+        x = np.ones((rows, 6), "float32")
+        found = run(x, np.array(["dog"] * rows, dtype=str).reshape(-1))
+        assert found.shape == (rows, 3)
 
 
 def test_an_unknown_name_raises_with_the_known_names():
@@ -200,13 +197,13 @@ def test_an_unknown_name_raises_with_the_known_names():
     assert run(x, ["dog", "cat"]).shape == (2, 3)
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_each_example_has_one_name(count):
+def test_each_example_has_one_name():
     run = function_of(adapted(tiny.mlp(), "dense_0"))
-    with pytest.raises(
-        tf.errors.InvalidArgumentError, match="one adapter for each example"
-    ):
-        run(np.ones((2, 6), "float32"), ["dog"] * count)
+    for count in (1, 3):
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match="one adapter for each example"
+        ):
+            run(np.ones((2, 6), "float32"), ["dog"] * count)
 
 
 @pytest.mark.slow

@@ -289,11 +289,12 @@ def test_a_model_of_two_replicas(tmp_path, strategy):
 def test_exporting_during_fit_changes_nothing(tmp_path):
     def fit(callbacks=()):
         keras.utils.set_random_seed(3)
-        model = am.nested()
+        model = am.nested(num_layers=1)
         kt.adapters.LoRA(rank=2, targets=["query", "value"]).attach(model)
         am.compiled(am.disturb(model))
+        model.optimizer.build(model.trainable_variables)
         model.fit(
-            am.tokens(), am.labels(), 4, epochs=3, verbose=0, callbacks=list(callbacks)
+            am.tokens(), am.labels(), epochs=2, verbose=0, callbacks=list(callbacks)
         )
         return model
 
@@ -307,9 +308,10 @@ def test_exporting_during_fit_changes_nothing(tmp_path):
 
     models, folders = [], []
     with_export, without = fit([Exporting()]), fit()
-    for ours, theirs in zip(with_export.weights, without.weights, strict=True):
+    states = [[*x.weights, *x.optimizer.variables] for x in (with_export, without)]
+    for ours, theirs in zip(*states, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert [folder.name for folder in folders] == ["0", "1", "2"]
+    assert [folder.name for folder in folders] == ["0", "1"]
     last = plain_tensorflow.serve(folders[-1], [("serving_default", am.tokens())])
     right = with_export(am.tokens(), training=False)
     np.testing.assert_allclose(last[0]["outputs"], right, rtol=0, atol=1e-6)
@@ -321,7 +323,7 @@ def test_labels(tmp_path):
     names = ["cat", "dog", "Füchse"]
     folder = export_serving(model, tmp_path, samples=x, labels=names)
     (answer,) = plain_tensorflow.serve(folder, [("serving_default", {"inputs": x})])
-    right = model.predict(x, verbose=0).argmax(-1)
+    right = model(x).numpy().argmax(-1)
     np.testing.assert_array_equal(answer["label_id"], right)
     assert [each.decode() for each in answer["label"]] == [names[i] for i in right]
     assert len(set(right)) > 1
@@ -367,7 +369,7 @@ def test_features(tmp_path):
 
 
 def test_features_of_a_nested_model_with_another_pooling(tmp_path):
-    model = am.nested()
+    model = am.nested(num_layers=1)
     folder = export_serving(model, tmp_path, samples=am.tokens(), features="mean")
     (answer,) = plain_tensorflow.serve(folder, [("features", am.tokens())])
     backbone = model.get_layer("backbone")
@@ -383,7 +385,7 @@ def test_features_without_a_backbone_are_refused(tmp_path):
 
 @pytest.mark.slow
 def test_a_model_can_be_saved_after_an_export_of_features(tmp_path):
-    model = am.nested()
+    model = am.nested(num_layers=1)
     export_serving(model, tmp_path, samples=am.tokens(), features=True)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")

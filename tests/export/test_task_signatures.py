@@ -38,7 +38,7 @@ def adapted():
     for name, labels in LABELS.items():
         kt.adapters.use(model, name)
         losses = dict.fromkeys(model.heads, LOSS)
-        model.compile(keras.optimizers.Adam(0.05), losses, jit_compile=False)
+        model.compile(keras.optimizers.Adam(0.05), losses, run_eagerly=True)
         fixed = [array(each) for each in model.non_trainable_weights]
         history = model.fit(X, {name: labels}, epochs=4, verbose=0).history
         assert history["loss"][-1] < history["loss"][0]
