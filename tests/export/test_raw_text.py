@@ -23,11 +23,18 @@ def classifier(length, words=30, dtype="int32"):
     return files.shaken(keras.Model(inputs, keras.layers.Dense(3)(x)))
 
 
-def test_a_task_takes_strings_in_plain_tensorflow(tmp_path):
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Return a Task that takes strings, and the folder of its export."""
+    keras.utils.set_random_seed(0)
     task = files.shaken(files.text_task(), 0.1)
-    folder = export_serving(
-        task, tmp_path, samples=TEXTS, features=True, labels=["a", "b", "c"]
-    )
+    more = dict(features=True, labels=["a", "b", "c"])
+    folder = tmp_path_factory.mktemp("task")
+    return task, export_serving(task, folder, samples=TEXTS, **more)
+
+
+def test_a_task_takes_strings_in_plain_tensorflow(exported):
+    task, folder = exported
     more = [*TEXTS, "日本 FOX", "the " * 50]
     requests = [
         ("serving_default", {"text": strings(more)}),
@@ -44,9 +51,8 @@ def test_a_task_takes_strings_in_plain_tensorflow(tmp_path):
     assert set(signatures) == {"serving_default", "preprocessed", "features"}
 
 
-def test_a_text_task_also_takes_token_ids(tmp_path):
-    task = files.shaken(files.text_task(), 0.1)
-    folder = export_serving(task, tmp_path, samples=TEXTS)
+def test_a_text_task_also_takes_token_ids(exported):
+    task, folder = exported
     ids = {k: v.numpy() for k, v in task.preprocessor(TEXTS).items()}
     signature = tf.saved_model.load(str(folder)).signatures["preprocessed"]
     ids = {
