@@ -6,6 +6,7 @@ import pytest
 
 from keras_transfer.losses import CosinePairs
 from tests.contracts.compare import array
+from tests.contracts.compute import tensorflow_only
 from tests.contracts.compute import tensors
 from tests.contracts.loss_contract import gradients_of
 from tests.contracts.loss_contract import LossContract
@@ -78,6 +79,7 @@ def test_a_zero_vector_has_a_finite_gradient():
     assert all(np.isfinite(array(each)).all() for each in gradients)
 
 
+@tensorflow_only("the contract shows the numbers on JAX")
 def test_an_encoder_learns_two_classes():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(32, 6)).astype("float32")

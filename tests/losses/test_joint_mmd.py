@@ -9,6 +9,7 @@ from tests.contracts.loss_contract import LossContract
 from tests.losses.test_mmd import gaussian
 from tests.losses.test_mmd import mean_distance
 from tests.losses.test_mmd import mmd
+from tests.losses.test_mmd import statistics
 
 
 class TestJointMMD(LossContract):
@@ -57,6 +58,7 @@ def test_equal_predictions_give_the_mmd_of_the_features():
     np.testing.assert_allclose(joint, MMD()(source, target), rtol=1e-5)
 
 
+@statistics
 def test_detects_swapped_classes_that_mmd_does_not():
     x = np.random.default_rng(0).normal(size=(20, 2))
     p = np.eye(2)[(x[:, 0] > 0).astype(int)]
