@@ -81,7 +81,7 @@ def alone():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["discriminative", "lora", "gradual"])
+@pytest.mark.parametrize("name", ["lora", "gradual"])
 def test_two_workers_equal_one_process(first, alone, name):
     _, found = first
     assert found["replicas"] == 2
@@ -131,7 +131,7 @@ def test_after_a_kill_all_workers_end_and_resume_together(first, monkeypatch):
         json.loads((folder / f"resume_{index}.json").read_text()) for index in range(2)
     ]
     with tf.distribute.get_strategy().scope():
-        whole = worker.model_of("discriminative")
+        whole = worker.model_of("lora")
     worker.fit(whole, worker.EPOCHS)
     for each in resumed:
         # The first worker had a backup of the epoch, and the killed worker had none.
