@@ -1,9 +1,12 @@
 """What is shown on JAX alone: half precision, random steps, and what is refused.
 
-KERAS_BACKEND=jax python -m tests.backends.alone
+KERAS_BACKEND=jax python -m tests.backends.alone folder
+
+The folder contains a file of TensorFlow, whose training continues.
 """
 
 import pathlib
+import sys
 import tempfile
 
 import keras
@@ -12,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 import keras_transfer as kt
+from tests.backends import trainings
 from tests.contracts.compare import arrays
 from tests.contracts.domain_contract import extractor
 from tests.contracts.domain_contract import free_head
@@ -109,7 +113,8 @@ def refusals():
             assert not path.exists()
 
 
-def main():
+def main(folder):
+    trainings.main(folder, "continued")
     half_precision()
     random_step()
     refusals()
@@ -118,4 +123,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

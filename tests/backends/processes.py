@@ -18,13 +18,16 @@ MARKS = [
     ),
 ]
 
+# The compiler of JAX takes more time than the small models.
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
 
 def started(backend, module, *arguments):
     """Start a process that runs a module on a backend."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | {"KERAS_BACKEND": backend},
+        env=os.environ | {"KERAS_BACKEND": backend, **QUICK},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
