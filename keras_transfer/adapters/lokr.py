@@ -18,10 +18,8 @@ from keras_transfer.adapters.adapter_part import gate_value
 from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.convolution_pairs import channels
 from keras_transfer.adapters.convolution_pairs import convolve
-from keras_transfer.adapters.kronecker import factored
 from keras_transfer.adapters.kronecker import Shapes
 from keras_transfer.adapters.kronecker import shapes
-from keras_transfer.adapters.matrix import Unfit
 from keras_transfer.adapters.peft_format import PeftFormat
 from keras_transfer.adapters.peft_format import PeftTensor
 from keras_transfer.adapters.rank_and_alpha import check_native
@@ -174,7 +172,7 @@ class LoKr(RankedAdapter):
 
     Args:
         rank: Whole number, 1 or more. At half of the larger side of W2 or more, W2 is
-            one matrix. Larger ranks than this are refused. Defaults to 8.
+            one matrix, as in PEFT. Defaults to 8.
         alpha: Number. The product is scaled by alpha / rank. Defaults to 8, as in PEFT.
         targets: As in `LoRA`.
         decompose_factor: Whole number that divides the number of inputs and outputs and
@@ -270,33 +268,12 @@ class LoKr(RankedAdapter):
         kind = self.part_class(target.layer)
         check_native(target.layer)
         both = self.decompose_factor, self.decompose_both
-        found = kind(rank, self.scaling(rank, alpha), *both)
-        if self._checks_rank:
-            check_rank_of(found, target)
-        return found
+        return kind(rank, self.scaling(rank, alpha), *both)
 
     def get_config(self) -> dict:
         """Return the constructor arguments."""
         names = ("decompose_factor", "decompose_both")
         return super().get_config() | {name: getattr(self, name) for name in names}
-
-
-def check_rank_of(part: LoKrPart, target: Target) -> None:
-    """Check that the rank of `part` is not larger than the rank of a whole W2.
-
-    Raises:
-        ValueError: If it is.
-    """
-    into, out = sizes(target.layer)
-    larger = max(factored(each, part.decompose_factor)[1] for each in (into, out))
-    largest = -(-larger // 2)
-    if part.rank > largest:
-        raise Unfit(
-            f"rank={part.rank} is too large for the layer {target.path!r}: at rank "
-            f"{largest} the second matrix is trained as a whole, and a larger rank "
-            "only divides alpha. Choose a smaller rank, for this layer alone with "
-            "rank_pattern, or leave it out of the targets."
-        )
 
 
 def sizes(host: keras.Layer) -> tuple[int, int]:

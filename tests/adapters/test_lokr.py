@@ -53,6 +53,7 @@ def change(part):
 FORMS = {
     "a factored W2": (dict(rank=1), ["lokr_w1", "lokr_w2_a", "lokr_w2_b"]),
     "whole matrices": (dict(rank=2), ["lokr_w1", "lokr_w2"]),
+    "a large rank": (dict(rank=8), ["lokr_w1", "lokr_w2"]),
     "both factored": (
         dict(rank=1, decompose_both=True),
         ["lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b"],
@@ -161,7 +162,6 @@ def test_arguments_out_of_range_raise(kwargs, match):
 @pytest.mark.parametrize(
     "kwargs, match",
     [
-        (dict(rank=3), "at rank 2 the second matrix is trained as a whole"),
         (dict(rank_pattern={"qery": 1}), "matches none of the targets"),
         (dict(targets="token_embedding"), "Embedding, which LoKr cannot"),
     ],

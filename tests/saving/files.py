@@ -92,7 +92,10 @@ def trained(model, recipe=None, name="default"):
 
 def outputs(model, x=None):
     x = models.tokens() if x is None else x
-    return [y.numpy() for y in keras.tree.flatten(model(x, training=False))]
+    return [
+        keras.ops.convert_to_numpy(y)
+        for y in keras.tree.flatten(model(x, training=False))
+    ]
 
 
 def assert_equal(first, second):
