@@ -255,7 +255,8 @@ class LoKr(RankedAdapter):
     ) -> tuple[dict[str, PeftTensor], dict[str, int]]:
         """Return the tensors of a module, and the size of each of their axes."""
         names = ("decompose_factor", "decompose_both")
-        recipe = cls(**{name: config[name] for name in names if name in config})
+        given = {x: config[x] for x in names if config.get(x) is not None}
+        recipe = cls(**given)
         both = recipe.decompose_factor, recipe.decompose_both
         form = shapes(sizes["inputs"], sizes["outputs"], sizes["rank"], *both)
         axes = {**sizes, **dict(zip((*W1, *W2), (*form.w1, *form.w2), strict=True))}
