@@ -1,6 +1,7 @@
 """The report as text, Markdown, JSON and HTML: complete, escaped, self-contained."""
 
 import base64
+import functools
 import html.parser
 import json
 import re
@@ -53,6 +54,7 @@ def pictures(page):
     return [(each[1], base64.b64decode(each[2])) for each in found]
 
 
+@functools.cache
 def full(count=12):
     """Return a report with all sections, and with harmful names."""
     model = tiny.convnet()
@@ -199,7 +201,11 @@ def test_the_suffix_decides_the_format(suffix, tmp_path):
     }
     assert text.strip() == expected[suffix.lower()].strip()
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
-    report.save(str(path))
+
+
+def test_a_path_may_be_a_string(tmp_path):
+    kt.report(tiny.mlp()).save(str(tmp_path / "report.txt"))
+    assert (tmp_path / "report.txt").is_file()
 
 
 def test_bad_paths_raise(tmp_path):
