@@ -101,12 +101,10 @@ def test_a_mix_of_one_block_is_the_logistic_regression():
 
 
 def test_features_are_kept_and_bad_input_raises(tmp_path):
-    first = kt.analysis.probe_layers(
-        forgetful(), (X, Y), directory=tmp_path / "kept", verbose=0
-    )
-    again = kt.analysis.probe_layers(
-        forgetful(), (X, Y), directory=tmp_path / "kept", verbose=0
-    )
+    settings = dict(directory=tmp_path / "kept", verbose=0)
+    sizes = (4, 6, 5)  # different, so that no mix is solved
+    first = kt.analysis.probe_layers(forgetful(sizes), (X, Y), **settings)
+    again = kt.analysis.probe_layers(forgetful(sizes), (X, Y), **settings)
     assert first.probes == again.probes and any((tmp_path / "kept").iterdir())
     with pytest.raises(ValueError, match="2 of 3 classes have a single example"):
         kt.analysis.probe_layers(forgetful(), (X[:4], Y[:4]), verbose=0)

@@ -94,10 +94,11 @@ def test_backbones_may_have_their_own_data_and_keep_their_features(tmp_path):
     wide = keras.Sequential([keras.Input((16,)), layers.Dense(4)], name="wide")
     data = tf.data.Dataset.from_tensor_slices((np.tile(X, 2), Y)).batch(7)
     given = [(wide, data), (network(4, name="narrow"), (X, Y))]
-    first = kt.rank_backbones(given, directory=tmp_path / "kept", verbose=0)
+    settings = dict(directory=tmp_path / "kept", scores=["log_me"], verbose=0)
+    first = kt.rank_backbones(given, **settings)
     assert {path.name for path in (tmp_path / "kept").iterdir()} == {"wide", "narrow"}
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("shard*")}
-    again = kt.rank_backbones(given, directory=tmp_path / "kept", verbose=0)
+    again = kt.rank_backbones(given, **settings)
     assert [row.scores for row in again.rows] == [row.scores for row in first.rows]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("shard*")} == times
 
