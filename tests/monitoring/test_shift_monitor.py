@@ -112,10 +112,10 @@ def test_mmd_stops_when_its_level_is_too_small_for_permutations():
 
 
 def test_the_alarms_of_many_reports_keep_alpha():
-    """60 streams of 20 reports, each with its own reference, at alpha = 0.1."""
+    """40 streams of 20 reports, each with its own reference, at alpha = 0.1."""
     rng = np.random.default_rng(0)
     alarms, naive = 0, 0
-    for _ in range(60):
+    for _ in range(40):
         made = references.reference(rng, 60, labeled=False, features=False)
         watch = kt.ShiftMonitor(made, alpha=0.1)
         tables = []
@@ -124,8 +124,8 @@ def test_the_alarms_of_many_reports_keep_alpha():
             tables += watch.report().table
         alarms += any(row["shifted"] for row in tables)
         naive += any(row["p_value"] <= 0.1 for row in tables)
-    assert alarms <= stats.binom.ppf(0.999, 60, 0.1)
-    assert naive > 30  # without smaller levels, most streams have a false alarm
+    assert alarms <= stats.binom.ppf(0.999, 40, 0.1)
+    assert naive > 20  # without smaller levels, most streams have a false alarm
 
 
 @pytest.mark.slow
@@ -136,7 +136,7 @@ def test_the_alarms_of_all_tests_keep_alpha():
         made = references.reference(rng, 90, labeled=False, size=2)
         watch = kt.ShiftMonitor(made, alpha=0.1)
         found = False
-        for _ in range(10):
+        for _ in range(4):  # most of the level; later ones need many permutations
             scores, x, _ = references.outputs(rng, 30, size=2)
             watch.update(outputs=scores, features=x)
             found |= watch.report().shifted
@@ -148,7 +148,7 @@ def test_the_reduction_alone_is_no_shift():
     """Components that are fitted on the kept examples would be found as a shift."""
     rng = np.random.default_rng(0)
     alarms = 0
-    for _ in range(40):
+    for _ in range(15):
         scores, _, _ = references.outputs(rng, 150)
         x = rng.normal(size=(150, 300))
         made = references.make_reference(
@@ -164,7 +164,7 @@ def test_the_reduction_alone_is_no_shift():
         scores, _, _ = references.outputs(rng, 100)
         watch.update(outputs=scores, features=rng.normal(size=(100, 300)))
         alarms += watch.report().shifted
-    assert alarms <= stats.binom.ppf(0.999, 40, 0.1)
+    assert alarms <= stats.binom.ppf(0.999, 15, 0.1)
 
 
 def test_the_same_seed_gives_the_same_report():
