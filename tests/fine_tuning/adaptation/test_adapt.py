@@ -130,16 +130,13 @@ def test_the_result_is_an_ordinary_compiled_model(adapted, tmp_path):
     assert_close(loaded.predict(X, verbose=0), adapted.predict(X, verbose=0), 1e-6)
 
 
-def test_the_seed_decides_and_the_random_state_is_kept(model):
+def test_the_seed_decides_and_the_random_state_is_kept(model, adapted):
     np.random.seed(3)
-    runs = [adapt(model, methods=["DANN"]) for _ in range(2)]
+    again = adapt(model)
     drawn = np.random.rand()
     np.random.seed(3)
     assert drawn == np.random.rand()
-    rows = [run.adaptation.to_dict()["rows"][1] for run in runs]
-    for row in rows:
-        del row["seconds"]
-    assert rows[0] == rows[1]
+    assert_close(again.get_weights(), adapted.get_weights(), 0)
     first, again, other = (
         read_domains(model, (X, Y), TARGET, seed).held_out[0] for seed in (0, 0, 1)
     )
@@ -169,6 +166,12 @@ def test_the_table_is_saved(adapted, tmp_path):
 # Kinds of models.
 
 
+def copy(model):
+    copied = keras.models.clone_model(model)
+    copied.set_weights(model.get_weights())
+    return copied
+
+
 @pytest.mark.slow
 def test_an_untrained_network_trains_on_the_source_first():
     keras.utils.set_random_seed(0)
@@ -179,10 +182,8 @@ def test_an_untrained_network_trains_on_the_source_first():
 
 
 @pytest.mark.slow
-def test_a_new_head_is_fine_tuned_first():
-    keras.utils.set_random_seed(0)
-    trained = compiled(network())
-    trained.fit(X, Y, epochs=5, verbose=0)
+def test_a_new_head_is_fine_tuned_first(model):
+    trained = copy(model)
     body = keras.Sequential([keras.Input((3,)), *trained.layers[:2]])
     model = compiled(kt.models.TransferClassifier(body, num_classes=3), rate=1e-3)
     adapted = adapt(model, epochs=2)
@@ -214,11 +215,8 @@ def test_batch_norm_adds_adabn():
 
 
 @pytest.mark.slow
-def test_an_adapter_is_copied_and_trains_on():
-    keras.utils.set_random_seed(0)
-    model = compiled(network())
-    model.fit(X, Y, epochs=5, verbose=0)
-    compiled(model)
+def test_an_adapter_is_copied_and_trains_on(model):
+    model = compiled(copy(model))
     kt.adapters.LoRA(rank=2, targets="all-linear").attach(model)
     model.fit(X, Y, epochs=1, verbose=0)
     adapted = adapt(model, methods=["MCC"])
@@ -233,7 +231,7 @@ def test_softmax_and_one_hot_labels():
     model = compiled(network(activation="softmax"), "categorical_crossentropy")
     one_hot = np.eye(3)[Y]
     model.fit(X, one_hot, epochs=10, verbose=0)
-    adapted = adapt(model, (X, one_hot), methods=["DANN", "MCC"])
+    adapted = adapt(model, (X, one_hot), methods=["MCC"])
     row = adapted.adaptation.to_dict()["rows"][0]
     assert row["source_accuracy"] > 0.85
 
@@ -276,7 +274,7 @@ def test_token_ids_in_a_dictionary():
         return {"token_ids": ids, "segment_ids": 0 * whole, "padding_mask": whole}
 
     keras.utils.set_random_seed(0)
-    model = tiny.bert_classifier(dropout=0.0)
+    model = tiny.bert_classifier(dropout=0.0, num_layers=1)
     model.compile(
         keras.optimizers.Adam(1e-3), LOGITS, metrics=["accuracy"], jit_compile=False
     )
@@ -298,8 +296,7 @@ def test_raw_texts_of_a_task():
 
 
 def test_a_frozen_backbone_stays_and_adversaries_are_left_out(model):
-    frozen = keras.models.clone_model(model)
-    frozen.set_weights(model.get_weights())
+    frozen = copy(model)
     for layer in frozen.layers[:2]:
         layer.trainable = False
     compiled(frozen)
@@ -310,8 +307,7 @@ def test_a_frozen_backbone_stays_and_adversaries_are_left_out(model):
 
 
 def test_a_frozen_model_stays_as_it_is(model):
-    frozen = keras.models.clone_model(model)
-    frozen.set_weights(model.get_weights())
+    frozen = copy(model)
     frozen.trainable = False
     adapted = adapt(compiled(frozen), methods=["DANN", "MCC"])
     assert "The model is frozen" in str(adapted.adaptation)
@@ -323,8 +319,7 @@ def share_of_first(y, outputs):
 
 
 def test_own_metrics_and_compile_options_are_kept(model):
-    own = keras.models.clone_model(model)
-    own.set_weights(model.get_weights())
+    own = copy(model)
     own.compile(
         "sgd",
         LOGITS,
@@ -358,25 +353,22 @@ def test_several_classes_of_one_example_raise():
         adapt(own, (X, np.eye(3)[Y]))
 
 
-def test_tables_need_the_same_columns(model):
+def test_tables_need_the_same_columns(model, adapted):
     source, target = (
         pd.DataFrame(x, columns=list(names))
         for x, names in ((X, "abc"), (TARGET, "cab"))
     )
     with pytest.raises(ValueError, match=r"\['a', 'b', 'c'\].*\['c', 'a', 'b'\]"):
         adapt(model, (source, Y), target)
-    rows = adapt(model, (source, Y), pd.DataFrame(TARGET, columns=list("abc")))
-    assert rows.adaptation.chosen
-
-
-def test_float64_is_float32_as_in_fit(model, adapted):
-    found = adapt(model, target=TARGET.astype("f8"))
+    # float64 is float32, as in `fit`.
+    target = pd.DataFrame(TARGET.astype("f8"), columns=list("abc"))
+    found = adapt(model, (source, Y), target)
     assert_close(found.get_weights(), adapted.get_weights(), 0)
 
 
 def test_names_of_classes_are_kept(model):
     names = np.array(["left", "right", "top"])[Y]
-    adapted = adapt(model, (X, names))
+    adapted = adapt(model, (X, names), TARGET[:20])
     assert kt.data.class_names.class_names_of(adapted) == ("left", "right", "top")
 
 
@@ -437,7 +429,7 @@ def test_a_candidate_that_diverges_is_named(model, monkeypatch):
     monkeypatch.setattr(module, "RATE", 1e30)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        adapted = adapt(model, methods=["DeepCORAL", "MCC"])
+        adapted = adapt(model)
     assert adapted.adaptation.chosen == "source only"
     rows = adapted.adaptation.to_dict()["rows"]
     assert "diverged" in rows[1]["verdict"]
