@@ -11,6 +11,7 @@ PROCESSES = {
     "subprocess",
     "tests.contracts.fresh",
     "tests.export.plain_tensorflow",
+    "tests.forked",
     "tests.serving.exported",
 }
 WEIGHTS, REPLICAS = {"minilm_folder", "whisper_folder"}, {"strategy"}

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import keras_transfer as kt
 from keras_transfer.monitoring.__main__ import main
+from tests import forked
 from tests import tiny
 from tests.export import files
 from tests.export import prediction_logs
@@ -167,20 +168,13 @@ def test_an_unexpected_error_is_no_shift(folder, tmp_path, capsys, monkeypatch):
     assert "RuntimeError: unexpected" in err
 
 
-def command(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "keras_transfer.monitoring", *map(str, words)],
-        env=os.environ | {"PYTHONPATH": str(kt.__path__[0] + "/..")},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 @pytest.mark.slow
 def test_the_process_ends_with_the_exit_code(folder, serve, tmp_path):
     other = log(tmp_path / "other.log", serve, shift=1.0)
-    found = [command(folder, each) for each in (other, tmp_path / "none")]
+    found = [
+        forked.run("keras_transfer.monitoring", folder, path, cwd=tmp_path)
+        for path in (other, tmp_path / "none")
+    ]
     assert [each.returncode for each in found] == [1, 2]
     assert found[0].stdout.startswith("Shift: shift")
     assert "error: There is no file" in found[1].stderr
@@ -193,6 +187,12 @@ def test_a_text_model_runs_in_a_process_without_keras_hub(tmp_path):
     texts = [files.TEXTS[i % len(files.TEXTS)] for i in range(60)]
     folder = kt.export_serving(task, tmp_path / "news", reference=texts)
     (tmp_path / "x.csv").write_text("text\n" + "\n".join(f'"{t}"' for t in texts))
-    done = command(folder, tmp_path / "x.csv")
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_transfer.monitoring", folder, tmp_path / "x.csv"],
+        env=os.environ | {"PYTHONPATH": str(kt.__path__[0] + "/..")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert "no shift found" in done.stdout
