@@ -69,7 +69,7 @@ def make_smoke():
         (folder / name).write_text("\n".join(lines), encoding="utf-8")
     options.preset, options.data = str(folder / "bert"), str(folder / "train.tsv")
     options.test, options.labels, options.length = str(folder / "test.tsv"), 40, 8
-    options.seeds, options.epochs = 1, 3
+    options.seeds, options.epochs, options.strategies = 1, 3, ["gradual"]
 
 
 def load():

@@ -126,6 +126,8 @@ chosen = np.random.default_rng(0).permutation(len(test_labels))[: options.tested
 test = tokens(preprocessor, test_texts[chosen]), test_labels[chosen]
 
 kinds = {"none": None, "general": options.general, "target": options.target}
+if options.smoke:
+    del kinds["general"]
 cells = list(itertools.product(options.labels, options.strategies))
 table = Table("pretraining", "perplexity", *(f"{s}, {n} labels" for n, s in cells))
 for kind, path in kinds.items():

@@ -118,6 +118,8 @@ rows = {
     "MCC": (models.MCC, source),
     "train on target": (models.SourceOnly, target),
 }
+if options.smoke:
+    del rows["MCC"]
 results = {row: [] for row in rows}
 for seed in range(1 if options.smoke else options.seeds):
     for row, (method, labeled) in rows.items():

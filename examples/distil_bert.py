@@ -47,7 +47,7 @@ def load():
             {k: v[part] for k, v in x.items()} for part in (slice(48), slice(48, 96))
         ]
         return (
-            keras_hub.models.BertBackbone(30, 4, **sizes),
+            keras_hub.models.BertBackbone(30, 2, **sizes),
             (cut[0], y[:48]),
             x,
             (cut[1], y[48:]),

@@ -108,6 +108,7 @@ def run(method, seed):
 
 if options.smoke:
     options.tasks, options.seeds, options.epochs = 2, [0], 1
+    options.methods = ("L2-SP", "EWC", "LwF", "replay")
 elif options.data is None:
     parser.error("pass --data mnist.npz, or --smoke")
 rows = []

@@ -38,6 +38,8 @@ if not options.smoke and not (options.preset and options.data and options.test):
 
 # Usual learning rates for LoRA and for BERT. LoRA allows a higher rate.
 RATES = {"full": 5e-5, "LoRA": 1e-3, "LoRA+": 1e-3}
+if options.smoke:
+    del RATES["full"]
 
 
 def made_up():

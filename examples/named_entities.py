@@ -69,7 +69,7 @@ def make_smoke():
             lines += [f"{first}\tB-person", f"{last}\tI-person", "?\tO", ""]
         (folder / name).write_text("\n".join(lines), encoding="utf-8")
     options.preset, options.train = str(folder / "bert"), folder / "train"
-    options.test, options.length = folder / "test", 16
+    options.test, options.length, options.rows = folder / "test", 16, ["head", "LoRA"]
     RATES.update(dict.fromkeys(RATES, 1e-2))
 
 

@@ -47,7 +47,7 @@ def make_smoke():
     folder = pathlib.Path(tempfile.mkdtemp())
     keras_hub.models.WhisperBackbone(
         vocabulary_size=32,
-        num_layers=2,
+        num_layers=1,
         num_heads=2,
         hidden_dim=16,
         intermediate_dim=32,
@@ -64,7 +64,7 @@ def make_smoke():
             name = f"{number % 3}_{speaker}_{number // 3}.wav"
             wavfile.write(folder / name, 8000, values)
     options.preset, options.data = str(folder / "whisper"), folder
-    options.test, options.epochs = ["eve"], 2
+    options.test, options.epochs, options.strategies = ["eve"], 2, ["lp-ft"]
 
 
 def load():

@@ -1,13 +1,11 @@
 """Each example runs in its short form, and its docstring says what to expect."""
 
 import ast
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
+from tests import forked
 from tests.public import ROOT
 
 EXAMPLES = {path.name: path for path in sorted((ROOT / "examples").glob("*.py"))}
@@ -48,16 +46,7 @@ def test_runs_in_its_short_form(name, tmp_path):
     if name in NEEDS:
         package, extra = NEEDS[name]
         pytest.importorskip(package, reason=f"needs the extra {extra!r}")
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, EXAMPLES[name], "--smoke"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = forked.run(EXAMPLES[name], "--smoke", cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     lines = done.stdout.splitlines()
     # The output ends with a table, which has several columns and a number.
