@@ -55,11 +55,11 @@ def test_the_interval_contains_the_truth_about_as_often_as_it_says():
     rng, hits = np.random.default_rng(0), 0
     losses = 0.1 + 2.0 * SIZES**-0.5
     expected = losses[-1] - (0.1 + 2.0 * 800**-0.5)
-    for _ in range(100):
+    for _ in range(50):
         drawn = losses + rng.normal(0, 0.01, size=5)
         found = PowerLaw(SIZES, drawn, np.full(5, 0.01), least=0.0).forecast(800)
         hits += found.low < expected < found.high
-    assert hits >= 80
+    assert hits >= 40
 
 
 def test_a_law_never_falls_below_the_least_loss():
@@ -118,12 +118,6 @@ def test_datasets_and_the_same_size_by_hand():
     assert "2 sizes are too few" in str(found) and found.forecasts == []
 
 
-@pytest.mark.slow
-def test_one_seed_has_no_forecast():
-    found = curve(sizes=(20, 30, 40, 50), seeds=1)
-    assert found.forecasts == [] and "one seed does not show" in str(found)
-
-
 @pytest.mark.parametrize(
     ("kwargs", "match"),
     [
@@ -168,13 +162,18 @@ def test_a_loss_may_be_negative():
 @pytest.mark.slow
 def test_intervals_of_two_runs_contain_the_truth_about_as_often_as_they_say():
     hits = 0
-    for seed in range(60):
+    for seed in range(30):
         noise = np.random.default_rng(seed).normal(0, 0.02, size=(5, 2))
         losses = (0.1 + 2 * SIZES**-0.5)[:, None] + noise
         first = curve_of(results(losses), "probe", []).forecasts[0]
         expected = 2 * (800**-0.5 - 400**-0.5)
         hits += first["low"] < expected < first["high"]
-    assert hits >= 50
+    assert hits >= 25
+
+
+def test_one_seed_has_no_forecast():
+    found = curve_of(results(np.ones((5, 1))), "probe", [])
+    assert found.forecasts == [] and "one seed does not show" in str(found)
 
 
 def test_a_run_that_diverged_is_named(tmp_path):
