@@ -89,23 +89,18 @@ def test_a_model_that_lora_does_not_fit_raises():
 
 
 class Fails(keras.callbacks.Callback):
-    def __init__(self, epoch):
-        super().__init__()
-        self.at = epoch
-
     def on_epoch_end(self, epoch, logs=None):
-        if epoch == self.at:
+        if epoch == 2:
             raise RuntimeError("the disk is full")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epoch", [0, 2])
-def test_an_error_detaches_it(epoch):
+def test_an_error_detaches_it():
     model = make(batch_norm=True)
     loss = model.evaluate(*images(), verbose=0)
     before, values = state(model)
     with pytest.raises(RuntimeError, match="the disk is full"):
-        tune(model, callbacks=Fails(epoch))
+        tune(model, callbacks=Fails())
     after, same = state(model)
     assert after == before
     assert_close(same, values, 0)
@@ -130,28 +125,6 @@ def test_a_wrong_call_leaves_the_model_as_it_was(settings, message):
     after, same = state(model)
     assert after == before
     assert_close(same, values, 0)
-
-
-@pytest.mark.slow
-def test_a_killed_run_continues(tmp_path):
-    class Killed(BaseException):
-        pass
-
-    class Kill(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            raise Killed
-
-    def begin(**settings):
-        model = make()
-        keras.utils.set_random_seed(5)
-        return model, tune(model, epochs=3, **settings)
-
-    whole, expected = begin()
-    with pytest.raises(Killed):
-        begin(directory=tmp_path, callbacks=Kill())
-    model, history = begin(directory=tmp_path)
-    assert_close(model.get_weights(), whole.get_weights())
-    assert history.history["loss"] == expected.history["loss"]
 
 
 @pytest.mark.slow
