@@ -51,7 +51,9 @@ def test_frozen_features_separate_positive_and_negative_sentences(folder, senten
 
     (x, y), (x_test, y_test) = sentences
     model = kt.backbones.features(backbone(folder))
-    features, test_features = (model.predict(each, verbose=0) for each in (x, x_test))
+    features, test_features = (
+        model.predict(each, batch_size=100, verbose=0) for each in (x, x_test)
+    )
     assert features.shape == (100, 384)
     accuracy = LogisticRegression(max_iter=1000).fit(features, y)
     # 68.6 % is the reference for the whole development set; chance is 51 %.
@@ -67,7 +69,7 @@ def test_gradual_unfreezing_and_resume(folder, sentences, tmp_path):
     optimizer = kt.optimizers.discriminative(
         adamw, model, layer_decay=0.8, no_weight_decay=True
     )
-    model.compile(optimizer, loss)
+    model.compile(optimizer, loss, jit_compile=False)
     before = model.get_weights()
     callback = kt.callbacks.GradualUnfreezing(model)
     fit(model, x, y, epochs=2, callbacks=[callback])
