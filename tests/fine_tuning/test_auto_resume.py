@@ -89,15 +89,15 @@ def check_same(model, history, whole, expected):
 
 
 @pytest.mark.slow
-def test_a_pilot_killed_after_each_trial_continues(tmp_path, trials):
+def test_a_pilot_killed_again_and_again_continues(tmp_path, trials):
     whole = make()
     expected = tune(whole)
     order = list(trials)
     assert len(order) == len(set(order)) > 3
     found = []
-    for number in range(len(order) - 1):
+    for number in range((len(order) - 1) // 2):
         trials.clear()
-        trials.most = 1
+        trials.most = 2
         with pytest.raises(Killed):
             # The folder keeps the seed of the first call.
             tune(make(seed=3 + number), directory=tmp_path)
@@ -118,7 +118,7 @@ def test_a_run_killed_after_its_pilot_continues(tmp_path, trials, chosen, name):
     expected = tune(whole, directory=tmp_path / "whole")
     assert expected.strategy == name.partition(" ")[0]
     trials.clear()
-    for epoch in range(3):
+    for epoch in (0, 2):
         with pytest.raises(Killed):
             tune(make(3 + epoch), directory=tmp_path / "run", callbacks=Kill(epoch))
     tried = len(trials)
@@ -150,7 +150,7 @@ def test_another_call_raises_and_changes_nothing(tmp_path, trials):
         with pytest.raises(ValueError, match=message):
             tune(make(batch_norm=True), directory=tmp_path, **change)
         assert (tmp_path / "pilot.json").read_text() == text
-    history = tune(make(batch_norm=True), directory=tmp_path)
+    tune(make(batch_norm=True), directory=tmp_path)
     for change, message in (
         (dict(budget=2.0), "budget: 3 in the folder, 2.0 in this call"),
         (dict(budget=0), "budget: 3 in the folder, 0"),
@@ -162,8 +162,6 @@ def test_another_call_raises_and_changes_nothing(tmp_path, trials):
         with pytest.raises(ValueError, match=message):
             tune(model, directory=tmp_path, **change)
         assert_close(model.get_weights(), before, 0)
-    again = tune(make(batch_norm=True), directory=tmp_path)
-    assert str(again.pilot) == str(history.pilot)
 
 
 @pytest.mark.slow
