@@ -52,7 +52,7 @@ def make_smoke():
     options.general = [folder / "general.tsv"]
     options.task, options.test = folder / "task.tsv", folder / "test.tsv"
     options.labels, options.length, options.epochs = 20, 8, [1, 1, 4]
-    size.update(embedding_dim=6, units=8, num_layers=1)
+    size.update(embedding_dim=6, units=8)
     streams.update(batch_size=4, sequence_length=8)
 
 
