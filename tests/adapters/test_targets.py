@@ -170,7 +170,7 @@ def test_the_error_mentions_an_overridden_call():
     [adapters.Bottleneck(2), adapters.PfeifferBottleneck(2), adapters.BitFit()],
 )
 def test_the_error_names_techniques_for_a_convolutional_network(recipe):
-    words = "for it are AdaLoRA, DoRA, IA3, LoHa, LoRA, NormTuning, RsLoRA"
+    words = "for it are AdaLoRA, DoRA, IA3, LoHa, LoKr, LoRA, NormTuning, RsLoRA"
     with pytest.raises(ValueError, match=words):
         recipe.attach(tiny.hub_resnet())
 
