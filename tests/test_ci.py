@@ -38,6 +38,16 @@ def test_every_test_is_run_by_a_line_of_ci():
         assert runs, marks
 
 
+def test_the_names_of_slow_tests_are_names_of_tests():
+    assert len(set(tiers.KNOWN)) == len(tiers.KNOWN) > 0
+    contracts = (ROOT / "tests" / "contracts").glob("*.py")
+    inherited = "".join(path.read_text() for path in contracts)
+    for name in tiers.KNOWN:
+        file, *classes, test = name.partition("[")[0].split("::")
+        text = (ROOT / file).read_text() + (inherited if classes else "")
+        assert f"def {test}(" in text, name
+
+
 HELPERS = """
 from tests.contracts import fresh
 from tests.contracts.fresh import load
