@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import tempfile
 from collections.abc import Mapping
 
 import keras
@@ -88,8 +89,9 @@ def retune(
             has trained on. Of data without an entry, 0.25 are held out. Defaults to
             0.25.
         export: Dict of arguments of `kt.export_serving`: `samples`, `preprocessor`,
-            `labels`, `features` and `reference`. Pass the same in each call. Defaults
-            to None.
+            `labels`, `features` and `reference`. Pass the same in each call. The model
+            is exported with them once before the training, to a temporary folder.
+            Defaults to None.
         epochs: Int, passes over the new data. Defaults to 3.
         batch_size: Int, examples in each batch, new and old. Defaults to 32.
         verbose: As in `fit`; 0 prints nothing. Defaults to 1, which also prints the
@@ -159,6 +161,9 @@ def retune(
         before[name], measure = errors_of(model, outputs, part.test[1])
         labels = part.train[1]  # checked with outputs of any values
         errors_of(model, np.resize(outputs, (len(labels), *outputs.shape[1:])), labels)
+    if export:  # an error comes here, not after the training
+        with tempfile.TemporaryDirectory() as folder:
+            export_serving(model, pathlib.Path(folder, "trial"), **export)
     with _keras.scope(model):
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)

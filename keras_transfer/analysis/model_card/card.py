@@ -72,8 +72,8 @@ class ModelCard(SavedResult):
 
         Raises:
             FileNotFoundError: If there is nothing at `path`.
-            FileExistsError: If there is a file of this name that is not a card of this
-                package. A card is replaced.
+            FileExistsError: If there is a folder of this name, or a file that is not a
+                card of this package. A card is replaced.
         """
         path = pathlib.Path(path)
         if not path.exists():
@@ -81,6 +81,11 @@ class ModelCard(SavedResult):
                 f"There is no file or folder at {str(path)!r}. Save the model first."
             )
         target = path / README if path.is_dir() else path.with_suffix(".md")
+        if target.is_dir():
+            raise FileExistsError(
+                f"{str(target)!r} is a folder. Move it, or write the card to another "
+                "place with `save`."
+            )
         if target.exists() and MARK not in target.read_text(
             encoding="utf-8", errors="replace"
         ):

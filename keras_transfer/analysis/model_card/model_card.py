@@ -223,9 +223,10 @@ def _content(result: SavedResult) -> dict:
 def _metadata(base_model: str | None, adapted: bool, model: keras.Model) -> dict:
     """Return the metadata that the card sets. Only a name of the Hub is linked."""
     found = {"library_name": "keras"}
-    if base_model is not None and HUB_ID.fullmatch(base_model):
+    name = (base_model or "").removeprefix("hf://")  # as keras-hub's presets
+    if HUB_ID.fullmatch(name):
         relation = "quantized" if _quantized(model) else "finetune"
-        found["base_model"] = base_model
+        found["base_model"] = name
         found["base_model_relation"] = "adapter" if adapted else relation
     return found
 

@@ -82,6 +82,8 @@ def test_a_preset_is_named_but_not_linked():
     card = kt.model_card(tiny.mlp(), "Preset", base_model="bert_tiny_en_uncased")
     front = card.to_markdown().split("\n---\n")[0]
     assert "base_model" not in front and "bert_tiny_en_uncased" in str(card)
+    card = kt.model_card(tiny.mlp(), "Hub", base_model="hf://google-bert/bert-tiny")
+    assert '\nbase_model: "google-bert/bert-tiny"\n' in card.to_markdown()
 
 
 def test_text_cannot_become_html_or_metadata(trained):
@@ -164,6 +166,9 @@ def test_a_card_lies_beside_the_model(tmp_path):
     adapter.write_bytes(b"")
     assert card.save_beside(adapter) == tmp_path / "books.md"
     (tmp_path / "books.md").write_text("my notes")
+    (tmp_path / "2" / "README.md").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="is a folder"):
+        card.save_beside(tmp_path / "2")
     with pytest.raises(FileExistsError, match="not a card of this package"):
         card.save_beside(adapter)
     assert (tmp_path / "books.md").read_text() == "my notes"
