@@ -16,6 +16,9 @@ from keras.src.export.export_utils import get_input_signature
 from keras_transfer._keras.layers import flat_layers
 from keras_transfer._keras.layers import own_weights
 
+# The attribute of a model with its last pass.
+KEPT = "_keras_transfer_pass"
+
 
 class Pass(NamedTuple):
     """Result of one pass over a model, by the ids of layers.
@@ -24,23 +27,50 @@ class Pass(NamedTuple):
         ran: The layers that were called, in inference or in training.
         readers: For each layer with a weight that was read outside of its own call,
             the layer that read the weight in inference.
+        trains: Whether the pass was also in training.
     """
 
     ran: frozenset[int]
     readers: dict[int, keras.Layer]
+    trains: bool
 
 
-def symbolic_pass(model: keras.Layer, watched: Iterable[keras.Layer]) -> Pass | None:
-    """Return the result of a pass over `model` that records the weights of `watched`.
+def symbolic_pass(
+    model: keras.Layer, watched: Iterable[keras.Layer], ignored: type
+) -> Pass | None:
+    """Return the result of a pass over `model` that records who reads which weights.
 
     Nothing is computed, and no weight, seed or metric changes. Return None if the
-    inputs are unknown or the model cannot run on symbolic tensors.
+    inputs are unknown or the model cannot run on symbolic tensors. The model keeps the
+    result until its layers change, without those of the class `ignored`, which do not
+    change what runs. Layers of `watched` that do not run in inference may in training.
     """
-    layers, running = flat_layers(model), []
-    watched = list(watched)
+    layers = [each for each in flat_layers(model) if not isinstance(each, ignored)]
+    form = [_form(each) for each in layers]
+    before, kept = vars(model).get(KEPT, (None, None))
+    if before != form:
+        kept = None
+    if kept is None or not kept.trains and any(id(x) not in kept.ran for x in watched):
+        kept = _passed(model, layers, list(watched))
+        model.__dict__[KEPT] = form, kept  # Keras does not track this
+    return kept
+
+
+def _form(layer: keras.Layer) -> tuple:
+    """Return what decides how a layer computes, as far as it can be compared."""
+    plain = bool, int, float, str, type(None)
+    public = {k: v for k, v in vars(layer).items() if k[:1] != "_"}
+    settings = {k: v for k, v in public.items() if isinstance(v, plain)}
+    return id(layer), [id(each) for each in own_weights(layer)], settings
+
+
+def _passed(
+    model: keras.Layer, layers: list[keras.Layer], watched: list[keras.Layer]
+) -> Pass | None:
+    running: list[keras.Layer] = []
     ran, readers = set(), {}
     owners: dict[int, list[int]] = {}
-    for layer in watched:
+    for layer in layers:
         for variable in own_weights(layer):
             owners.setdefault(id(variable), []).append(id(layer))
 
@@ -74,10 +104,11 @@ def symbolic_pass(model: keras.Layer, watched: Iterable[keras.Layer]) -> Pass | 
             backend.compute_output_spec(forward, *inputs)
         except Exception:  # a model can raise any error on symbolic tensors
             return None
-        if any(id(layer) not in ran for layer in watched):
+        trains = any(id(layer) not in ran for layer in watched)
+        if trains:
             with contextlib.suppress(Exception):
                 backend.compute_output_spec(train, *inputs)
-    return Pass(frozenset(ran), readers)
+    return Pass(frozenset(ran), readers, trains)
 
 
 def was_called(layer: keras.Layer) -> bool:

@@ -60,7 +60,7 @@ def readers(
     dict is empty.
     """
     layers = list(layers)
-    once = _keras.symbolic_pass(model, layers)
+    once = _keras.symbolic_pass(model, layers, Part)
     found = once.readers if once else {}
     return {each: _named(found[id(each)]) for each in layers if id(each) in found}
 
@@ -72,7 +72,7 @@ def reasons_of(
 
     `kinds` maps each layer to the class of its part.
     """
-    once = _keras.symbolic_pass(model, kinds)
+    once = _keras.symbolic_pass(model, kinds, Part)
     known = once is not None or _keras.was_called(model)
     reasons = {}
     for layer, kind in kinds.items():

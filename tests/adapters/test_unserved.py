@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_transfer import _keras
 from keras_transfer import adapters
+from keras_transfer.adapters.adapter_part import Part
 from keras_transfer.adapters.switching import places
 from tests.adapters import models
 from tests.contracts.compare import array
@@ -182,7 +183,7 @@ def test_a_symbolic_pass_does_not_change_the_model():
     model = keras.Model(inputs, keras.layers.Dropout(0.5)(x))
     before = arrays(model.variables)
     nodes = [len(each._inbound_nodes) for each in model.layers]
-    once = _keras.symbolic_pass(model, model.layers)
+    once = _keras.symbolic_pass(model, model.layers, Part)
     assert once.ran >= {id(layer) for layer in model.layers[1:]}
     assert once.readers == {}
     assert_close(arrays(model.variables), before)
@@ -190,8 +191,37 @@ def test_a_symbolic_pass_does_not_change_the_model():
     assert all("call" not in vars(each) for each in model.layers)
     never = Reading()
     never.build((None, 6))
-    assert _keras.symbolic_pass(never, [never.read]).readers == {id(never.read): never}
+    once = _keras.symbolic_pass(never, [never.read], Part)
+    assert once.readers == {id(never.read): never}
     assert not any(map(_keras.was_called, [never, *never.layers]))
+
+
+class Direct(keras.layers.Layer):
+    """Calls its layer, or reads the kernel of the layer if `direct` is set."""
+
+    _runs, direct = 0, False
+
+    def build(self, shape):
+        self.inner = keras.layers.Dense(4, name="inner")
+        self.inner.build(shape)
+
+    def call(self, x):
+        self._runs += 1
+        return x @ self.inner.kernel if self.direct else self.inner(x)
+
+
+def test_more_adapters_need_no_pass_until_the_model_changes():
+    block = Direct()
+    model = keras.Sequential([keras.Input((6,)), block, keras.layers.Dense(2)])
+    lora = adapters.LoRA(rank=1, targets="inner")
+    lora.attach(model, "first")
+    runs = block._runs
+    lora.attach(model, "second")
+    assert block._runs == runs
+    block.direct = True
+    with pytest.raises(ValueError, match="reads its weights"):
+        lora.attach(model, "third")
+    assert block._runs > runs
 
 
 def test_a_feed_forward_network_computed_by_its_block():
