@@ -163,12 +163,12 @@ class LoKr(RankedAdapter):
     W1 starts at zero, so attaching does not change the outputs.
 
     A 768 x 768 matrix is factored into 24 x 32 on both sides, so at rank 8 it trains
-    24 * 24 + 2 * 32 * 8 = 1,088 numbers, where LoRA trains 12,288. The rank of a
+    1,088 numbers (24 * 24 and 2 * 32 * 8), where LoRA trains 12,288. The rank of a
     Kronecker product is the product of the two ranks, so the update can have rank
-    24 * 8 = 192. In each step the update is formed as a matrix of W's size, as in PEFT,
-    so a step takes longer than with LoRA. `kt.adapters.merge` adds the update to W.
-    Dense, EinsumDense and Conv1D to Conv3D can be targets. PEFT calls this
-    `LoKrConfig`, and `kt.load_adapter` reads its files. LyCORIS calls it `lokr`.
+    24 * 8 = 192. In each step the update is formed as a matrix of W's size, as in PEFT.
+    `kt.adapters.merge` adds the update to W. Dense, EinsumDense and Conv1D to Conv3D
+    can be targets. PEFT calls this `LoKrConfig`, and `kt.load_adapter` reads its files.
+    LyCORIS calls it `lokr`.
 
     Args:
         rank: Whole number, 1 or more. At half of the larger side of W2 or more, W2 is
