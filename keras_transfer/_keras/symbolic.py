@@ -59,8 +59,9 @@ def symbolic_pass(
 def _form(layer: keras.Layer) -> tuple:
     """Return what decides how a layer computes, as far as it can be compared."""
     plain = bool, int, float, str, type(None)
-    public = {k: v for k, v in vars(layer).items() if k[:1] != "_"}
-    settings = {k: v for k, v in public.items() if isinstance(v, plain)}
+    settings = {k: v for k, v in vars(layer).items() if isinstance(v, plain)}
+    for name in ("_trainable", "_parent_path"):  # change when an adapter is attached
+        settings.pop(name, None)
     return id(layer), [id(each) for each in own_weights(layer)], settings
 
 
